@@ -1,0 +1,115 @@
+"""Collectives. With engine, the only room that knows there are ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from stillhouse.types import Site, Terms
+
+V = TypeVar("V")
+
+
+def rank() -> int:
+    """Which process this is, from 0."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def combine(terms: Terms) -> Tensor:
+    """The loss to call backward on: the sum of weight * total / mass, mass being that of all ranks.
+
+    Every rank brings the same terms in the same order; one with nothing to say brings mass 0.
+    """
+    mass = torch.stack([term.mass.detach().to(term.total.dtype) for term in terms.values()])
+    if world_size() > 1:
+        dist.all_reduce(mass)
+        mass = mass / world_size()  # DDP divides the gradient by world_size once more
+    totals = torch.stack([term.weight * term.total for term in terms.values()])
+    return (totals / mass.clamp(min=1e-12)).sum()
+
+
+def means(terms: Terms) -> Mapping[str, Tensor]:
+    """What each term is over all ranks, without its weight, for the record."""
+    pairs = torch.stack(
+        [torch.stack((t.total.detach(), t.mass.to(t.total.dtype))) for t in terms.values()]
+    )
+    if world_size() > 1:
+        dist.all_reduce(pairs)
+    values = pairs[:, 0] / pairs[:, 1].clamp(min=1e-12)
+    return dict(zip(terms, values, strict=True))
+
+
+def gather(x: Tensor) -> Tensor:
+    """The rows of every rank, in rank order, for a loss that all ranks then compute alike.
+
+    Backward runs no collective: each rank already holds the gradient of its own rows. The factor
+    that undoes DDP's averaging is applied here and not to the loss, so that parameters which act
+    after the gather keep the right gradient too.
+    """
+    out: Tensor = _Gather.apply(x) if world_size() > 1 else x
+    return out
+
+
+def gather_objects(value: V) -> list[V]:
+    """What every rank has, in rank order."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def whole(site: Site) -> Site:
+    """The site, with the rows of every rank."""
+    optional = {
+        name: gather(value)
+        for name in ("target", "weight")
+        if (value := getattr(site, name)) is not None
+    }
+    return replace(site, student=gather(site.student), teacher=gather(site.teacher), **optional)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        length = torch.tensor(len(x), device=x.device)
+        lengths = [torch.empty_like(length) for _ in range(world_size())]
+        dist.all_gather(lengths, length)
+        sizes = [int(n) for n in lengths]
+        padded = x.new_zeros(max(sizes), *x.shape[1:])
+        padded[: len(x)] = x
+        parts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(parts, padded)
+        ctx.span = sum(sizes[: dist.get_rank()]), len(x)
+        return torch.cat([part[:n] for part, n in zip(parts, sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        return grad.narrow(0, *ctx.span) * world_size()
+
+
+def on_first_rank(action: Callable[[], V]) -> V:
+    """What the first rank got from an action that only one may do; its error reaches all ranks."""
+    if world_size() == 1:
+        return action()
+    said: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            said[0] = action()
+        except Exception as error:  # told to the others, who would wait for ever, and raised again
+            said[1] = error
+    dist.broadcast_object_list(said, src=0)
+    if said[1] is not None:
+        raise said[1]
+    result: V = said[0]
+    return result

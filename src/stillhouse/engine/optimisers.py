@@ -1,0 +1,210 @@
+"""How weights move: the optimisers that a recipe can name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal, overload
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from stillhouse.errors import UserError
+from stillhouse.spec import spec
+
+Named = Iterable[tuple[str, nn.Parameter]]
+
+
+@spec
+class SGD:
+    """Stochastic gradient descent with momentum."""
+
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    nesterov: bool = False
+    decay_norms: bool = True  # weight decay also on norms and biases
+    kind: Literal["sgd"] = "sgd"
+
+    def __post_init__(self) -> None:
+        _check_common(self.kind, self.lr, self.weight_decay)
+        _check_fraction(self.kind, "momentum", self.momentum)
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("sgd: nesterov needs a momentum above 0")
+
+    def build(self, named_parameters: Named) -> torch.optim.Optimizer:
+        """The optimiser of these parameters."""
+        return torch.optim.SGD(
+            _groups(named_parameters, self.weight_decay, self.decay_norms),
+            lr=self.lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+        )
+
+
+@spec
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
+
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    decay_norms: bool = True  # weight decay also on norms and biases
+    kind: Literal["adamw"] = "adamw"
+
+    def __post_init__(self) -> None:
+        _check_common(self.kind, self.lr, self.weight_decay, self.eps)
+        _check_betas(self.kind, self.betas)
+
+    def build(self, named_parameters: Named) -> torch.optim.Optimizer:
+        """The optimiser of these parameters."""
+        groups = _groups(named_parameters, self.weight_decay, self.decay_norms)
+        return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps)
+
+
+@spec
+class Adam:
+    """Adam whose weight decay is part of the gradient (Kingma and Ba, 2015)."""
+
+    lr: float = 1e-4
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    decay_norms: bool = True  # weight decay also on norms and biases
+    kind: Literal["adam"] = "adam"
+
+    def __post_init__(self) -> None:
+        _check_common(self.kind, self.lr, self.weight_decay, self.eps)
+        _check_betas(self.kind, self.betas)
+
+    def build(self, named_parameters: Named) -> torch.optim.Optimizer:
+        """The optimiser of these parameters."""
+        groups = _groups(named_parameters, self.weight_decay, self.decay_norms)
+        return torch.optim.Adam(groups, lr=self.lr, betas=self.betas, eps=self.eps)
+
+
+@spec
+class RMSprop:
+    """RMSprop as TensorFlow has it, which the EfficientNet recipes were made for."""
+
+    lr: float = 0.048
+    weight_decay: float = 0.0
+    alpha: float = 0.9
+    momentum: float = 0.9
+    eps: float = 1e-3
+    decay_norms: bool = True  # weight decay also on norms and biases
+    kind: Literal["rmsprop"] = "rmsprop"
+
+    def __post_init__(self) -> None:
+        _check_common(self.kind, self.lr, self.weight_decay, self.eps)
+        _check_fraction(self.kind, "alpha", self.alpha)
+        _check_fraction(self.kind, "momentum", self.momentum)
+
+    def build(self, named_parameters: Named) -> torch.optim.Optimizer:
+        """The optimiser of these parameters."""
+        return RootedRMSprop(
+            _groups(named_parameters, self.weight_decay, self.decay_norms),
+            lr=self.lr,
+            alpha=self.alpha,
+            momentum=self.momentum,
+            eps=self.eps,
+        )
+
+
+Optimiser = Annotated[SGD | AdamW | Adam | RMSprop, Field(discriminator="kind")]
+
+
+class RootedRMSprop(torch.optim.Optimizer):
+    """RMSprop with epsilon inside the root, squares that begin at one, and momentum of steps.
+
+    torch's own adds epsilon outside, begins at zero and keeps momentum of gradients; with an
+    epsilon of 1e-3 or a falling learning rate these are different optimisers.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        alpha: float = 0.9,
+        momentum: float = 0.9,
+        eps: float = 1e-3,
+        weight_decay: float = 0.0,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "alpha": alpha,
+            "momentum": momentum,
+            "eps": eps,
+            "weight_decay": weight_decay,
+        }
+        super().__init__(params, defaults)
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Move every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._move(parameter, parameter.grad, group)
+        return loss
+
+    def _move(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["squares"] = torch.ones_like(parameter)
+            state["velocity"] = torch.zeros_like(parameter)
+        if group["weight_decay"]:
+            gradient = gradient.add(parameter, alpha=group["weight_decay"])
+        squares, velocity = state["squares"], state["velocity"]
+        squares.lerp_(gradient.square(), 1 - group["alpha"])
+        root = squares.add(group["eps"]).sqrt_()
+        velocity.mul_(group["momentum"]).add_(gradient.div(root).mul_(group["lr"]))
+        parameter.sub_(velocity)
+
+
+def _groups(named: Named, weight_decay: float, decay_norms: bool) -> list[dict[str, Any]]:
+    """One group, or two where norms and biases are spared: what has at most one dimension."""
+    # By identity, since a tied weight may come under two names.
+    unique = {id(parameter): parameter for _, parameter in named if parameter.requires_grad}
+    parameters = list(unique.values())
+    if not parameters:
+        raise UserError("there is nothing to train: every parameter is frozen; unfreeze some")
+    if decay_norms:
+        return [{"params": parameters, "weight_decay": weight_decay}]
+    decayed = [parameter for parameter in parameters if parameter.ndim > 1]
+    spared = [parameter for parameter in parameters if parameter.ndim <= 1]
+    groups = [(decayed, weight_decay), (spared, 0.0)]
+    return [{"params": some, "weight_decay": decay} for some, decay in groups if some]
+
+
+def _check_common(kind: str, lr: float, weight_decay: float, eps: float = 1.0) -> None:
+    if not (math.isfinite(lr) and lr > 0):
+        raise ValueError(f"{kind}: lr must be above 0, not {lr}")
+    if not (math.isfinite(weight_decay) and weight_decay >= 0):
+        raise ValueError(f"{kind}: weight_decay must be at least 0, not {weight_decay}")
+    if not (math.isfinite(eps) and eps > 0):
+        raise ValueError(f"{kind}: eps must be above 0, not {eps}")
+
+
+def _check_fraction(kind: str, name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise ValueError(f"{kind}: {name} must be at least 0 and below 1, not {value}")
+
+
+def _check_betas(kind: str, betas: tuple[float, float]) -> None:
+    if len(betas) != 2:
+        raise ValueError(f"{kind}: betas must be two numbers, not {betas}")
+    for beta in betas:
+        _check_fraction(kind, "each of betas", beta)

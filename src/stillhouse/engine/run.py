@@ -1,0 +1,91 @@
+"""All that one training owns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from stillhouse.engine.average import Average
+from stillhouse.engine.devices import Hardware
+from stillhouse.engine.progress import Progress, Silent
+from stillhouse.engine.pupil import Pupil, bare
+from stillhouse.engine.records import Records
+from stillhouse.engine.schedules import Schedule
+from stillhouse.tasks.base import Task
+from stillhouse.teachers.base import Teacher
+
+
+class Batches(Protocol):
+    """A loader: epochs that can be entered in the middle."""
+
+    def __len__(self) -> int: ...
+
+    def epoch(self, index: int, start: int = 0) -> Iterator[Any]:
+        """Batches `start` and on of one epoch."""
+        ...
+
+
+@dataclass
+class Group:
+    """An optimiser, the rates it began with, and how they change."""
+
+    optimiser: torch.optim.Optimizer
+    schedule: Schedule
+    rates: list[float]
+
+
+@dataclass
+class Run:
+    """One training: its parts, its length, and where it writes."""
+
+    pupil: nn.Module
+    teacher: Teacher[Any]
+    task: Task[Any]
+    loader: Batches
+    groups: Mapping[str, Group]
+    hardware: Hardware
+    steps: int
+    folder: Path | None = None
+    recipe_hash: str = ""
+    accumulate: int = 1
+    clip: float = 0.0
+    average: Average | None = None
+    records: Records | None = None
+    progress: Progress = field(default_factory=Silent)
+    validation: Callable[[], Iterable[Any]] | None = None
+    log_every: int = 50
+    evaluate_every: int = 0
+    save_every: int = 0
+    start: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)  # evaluations, in order
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps an epoch."""
+        return max(1, len(self.loader) // self.accumulate)
+
+    @property
+    def inside(self) -> Pupil[Any]:
+        """The pupil without wrappers."""
+        return bare(self.pupil)
+
+    @property
+    def student(self) -> nn.Module:
+        """The bare student network."""
+        return self.inside.student.model
+
+    def batches(self) -> Iterator[Any]:
+        """Micro-batches from where the run stands, for ever; leftovers of an epoch are dropped."""
+        used = self.steps_per_epoch * self.accumulate
+        epoch, step = divmod(self.start, self.steps_per_epoch)
+        first = step * self.accumulate
+        while True:
+            stream = self.loader.epoch(epoch, first)
+            for _, batch in zip(range(first, used), stream, strict=False):
+                yield batch
+            epoch, first = epoch + 1, 0

@@ -1,0 +1,29 @@
+"""Pure functions: tensors in, tensors out."""
+
+from stillhouse.functional.distance import cosine, mse, pearson
+from stillhouse.functional.divergence import (
+    cross_entropy,
+    jensen_shannon,
+    kl,
+    partial_softmax_kl,
+    reverse_kl,
+    sigmoid_kl,
+    softmax_kl,
+)
+from stillhouse.functional.gradient import reverse
+from stillhouse.functional.precision import upcast
+
+__all__ = [
+    "cosine",
+    "cross_entropy",
+    "jensen_shannon",
+    "kl",
+    "mse",
+    "partial_softmax_kl",
+    "pearson",
+    "reverse",
+    "reverse_kl",
+    "sigmoid_kl",
+    "softmax_kl",
+    "upcast",
+]

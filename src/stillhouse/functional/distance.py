@@ -1,0 +1,73 @@
+"""Distances between real vectors. The event axis is last, and is the one that goes.
+
+`weight` counts the events: one of weight 0 might as well not be there.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Epsilon = Literal["clamp", "add"]
+
+
+def mse(student: Tensor, teacher: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean squared difference: (..., E), (..., E), (E,) -> (...)."""
+    return average((student - teacher).square(), weight).squeeze(-1)
+
+
+def cosine(
+    student: Tensor,
+    teacher: Tensor,
+    weight: Tensor | None = None,
+    eps: float = 1e-8,
+    mode: Epsilon = "clamp",
+) -> Tensor:
+    """One minus the cosine of the angle: (..., E), (..., E), (E,) -> (...).
+
+    `mode` says what keeps the denominator from zero: each norm is at least `eps`, or `eps` is
+    added to their product, as published code does at the price of swallowing tiny vectors.
+    """
+    if weight is not None:
+        student, teacher = (x * weight.sqrt() for x in (student, teacher))
+    if mode == "add":
+        return 1 - (student * teacher).sum(-1) / (norm(student) * norm(teacher) + eps)
+    s, t = (x / norm(x).clamp(min=eps)[..., None] for x in (student, teacher))
+    # Equal to 1 - <s, t> for unit vectors, and exactly 0 where they are the same.
+    flat = (norm(student) < eps) | (norm(teacher) < eps)
+    return ((s - t).square().sum(-1) / 2).where(~flat, 1 - (s * t).sum(-1))
+
+
+def pearson(
+    student: Tensor,
+    teacher: Tensor,
+    weight: Tensor | None = None,
+    eps: float = 1e-8,
+    mode: Epsilon = "clamp",
+) -> Tensor:
+    """One minus the correlation: (..., E), (..., E), (E,) -> (...).
+
+    A student vector that is constant up to rounding has no correlation: the value is what the
+    formula gives, about 1, and the gradient is 0 instead of noise divided by `eps`.
+    """
+    s, t = (x - average(x, weight) for x in (student, teacher))
+    seen, size = s.detach(), student.detach().abs()
+    if weight is not None:
+        seen, size = seen * (weight > 0), size * (weight > 0)
+    flat = norm(seen) <= 1e-5 * size.mean(-1) * student.shape[-1] ** 0.5
+    s = torch.where(flat[..., None], s.detach(), s)
+    return cosine(s, t, weight, eps, mode)
+
+
+def average(x: Tensor, weight: Tensor | None) -> Tensor:
+    """Weighted mean over the event axis, which stays with length 1: (..., E), (E,) -> (..., 1)."""
+    if weight is None:
+        return x.mean(-1, keepdim=True)
+    return (x * weight).sum(-1, keepdim=True) / weight.sum().clamp(min=1e-12)
+
+
+def norm(x: Tensor) -> Tensor:
+    """Euclidean length, whose gradient at the zero vector is zero: (..., E) -> (...)."""
+    return torch.linalg.vector_norm(x, dim=-1)

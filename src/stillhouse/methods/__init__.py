@@ -1,0 +1,1 @@
+"""Lesson -> Terms, one idea a file."""

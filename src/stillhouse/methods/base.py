@@ -1,0 +1,29 @@
+"""What a method is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from torch import nn
+
+from stillhouse.types import Lesson, Terms
+
+
+class Method(nn.Module):
+    """Turns what a student and a teacher said about one batch into loss terms.
+
+    A method never calls a network, never sees an optimiser, and never asks which task it serves.
+    """
+
+    student_taps: tuple[str, ...] = ()
+    teacher_taps: tuple[str, ...] = ()
+    label_share: float = 1.0  # what the label terms are multiplied by beside this method
+    needs_labels: bool = False
+
+    def forward(self, lesson: Lesson) -> Terms:
+        """The loss terms of one batch."""
+        raise NotImplementedError
+
+    def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        """Trainable parameters, by the optimiser group that is to own them."""
+        return {"method": self.parameters()}

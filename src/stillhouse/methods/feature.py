@@ -1,0 +1,58 @@
+"""Feature losses of the product space, at rows made of pairs of taps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from stillhouse.distributed import gather
+from stillhouse.methods.base import Method
+from stillhouse.models.adapters import align
+from stillhouse.objectives.presets.feature import FeaturePreset
+from stillhouse.types import Lesson, Terms
+
+
+class Pair(NamedTuple):
+    """A student tap, the teacher tap it is to look like, and what stands between."""
+
+    student: str
+    teacher: str
+    adapter: nn.Module
+
+
+class Features(Method):
+    """A feature preset at each pair, the larger map pooled to the smaller."""
+
+    def __init__(self, preset: FeaturePreset, pairs: Sequence[Pair]) -> None:
+        super().__init__()
+        self.preset = preset
+        self.objectives = preset.objectives()
+        self.label_share = preset.label_share
+        self.student_taps = tuple(pair.student for pair in pairs)
+        self.teacher_taps = tuple(pair.teacher for pair in pairs)
+        self.adapters = nn.ModuleList(pair.adapter for pair in pairs)
+
+    def forward(self, lesson: Lesson) -> Terms:
+        """One term a pair and objective."""
+        ramp = self.preset.ramp(lesson.clock)
+        terms = {}
+        pairs = zip(self.student_taps, self.teacher_taps, self.adapters, strict=True)
+        for student_tap, teacher_tap, adapter in pairs:
+            student = adapter(lesson.student.taps[student_tap])
+            maps = align(student, lesson.teacher.taps[teacher_tap].detach())
+            site = self.preset.site(*self.whole(*maps, lesson.weight))
+            for name, objective in self.objectives.items():
+                term = objective(site)
+                terms[f"{student_tap}/{name}"] = term._replace(weight=ramp * term.weight)
+        return terms
+
+    def whole(
+        self, student: Tensor, teacher: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """The maps of every rank where a row holds all images, as arguments of `site`."""
+        if self.preset.batch_wide:
+            weight = None if weight is None else gather(weight)
+            student, teacher = gather(student), gather(teacher)
+        return student, teacher, None, weight

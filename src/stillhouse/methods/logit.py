@@ -1,0 +1,32 @@
+"""Any logit loss of the product space, at any site that a task offers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stillhouse.distributed import whole
+from stillhouse.methods.base import Method
+from stillhouse.objectives.presets.base import Preset
+from stillhouse.types import Lesson, Term, Terms
+
+
+class Logits(Method):
+    """A preset at the sites named, or at all that the task offers."""
+
+    def __init__(self, preset: Preset, sites: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.preset, self.sites = preset, tuple(sites)
+        self.objectives = preset.objectives()
+        self.label_share = preset.label_share
+        self.needs_labels = "labels" in preset.card.needs
+
+    def forward(self, lesson: Lesson) -> Terms:
+        """One term a site and objective."""
+        ramp = self.preset.ramp(lesson.clock)
+        terms: dict[str, Term] = {}
+        for place in self.sites or lesson.sites:
+            site = lesson.sites[place]
+            for name, objective in self.objectives.items():
+                term = objective(whole(site) if objective.relational else site)
+                terms[f"{place}/{name}"] = term._replace(weight=ramp * term.weight)
+        return terms

@@ -1,0 +1,1 @@
+"""The product space: preprocess x activation x distance x weighting x reduction."""

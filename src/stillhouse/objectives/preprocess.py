@@ -1,0 +1,85 @@
+"""First axis: logits -> logits, before anything is made of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from stillhouse.objectives.guard import labels, positive
+from stillhouse.spec import spec
+
+
+@spec
+class Identity:
+    """Logits as they are: (N, C) -> (N, C)."""
+
+    kind: Literal["identity"] = "identity"
+
+    def __call__(self, logits: Tensor, target: Tensor | None) -> Tensor:
+        return logits
+
+
+@spec
+class Standardize:
+    """Zero mean and unit deviation a row, so that only its shape is taught (Sun et al., 2024).
+
+    (N, C) -> (N, C). `ddof` is 1 in the authors' code and figures, 0 in the paper's algorithm.
+    A row that is constant up to rounding is passed without gradient, which would be noise / eps.
+    """
+
+    ddof: Literal[0, 1] = 1
+    eps: float = 1e-7
+    kind: Literal["standardize"] = "standardize"
+
+    def __post_init__(self) -> None:
+        positive(eps=self.eps)
+
+    def __call__(self, logits: Tensor, target: Tensor | None) -> Tensor:
+        centred = logits - logits.mean(-1, keepdim=True)
+        correction = min(self.ddof, logits.shape[-1] - 1)  # one class has no deviation at all
+        size = logits.detach().abs().amax(-1, keepdim=True)
+        spread = centred.detach().square().mean(-1, keepdim=True).sqrt()
+        centred = torch.where(spread <= 1e-4 * size, centred.detach(), centred)
+        deviation = centred.square().sum(-1, keepdim=True) / (logits.shape[-1] - correction)
+        # sqrt has no gradient at 0, and such a row was detached above
+        deviation = deviation.clamp(min=torch.finfo(deviation.dtype).tiny).sqrt()
+        return centred / (deviation + self.eps)
+
+
+@spec
+class Scale:
+    """Logits times a factor, which is a power of the softmax (TTM): (N, C) -> (N, C)."""
+
+    factor: float = 1.0
+    kind: Literal["scale"] = "scale"
+
+    def __post_init__(self) -> None:
+        positive(factor=self.factor)
+
+    def __call__(self, logits: Tensor, target: Tensor | None) -> Tensor:
+        return logits * self.factor
+
+
+@spec
+class LabelTemperature:
+    """One temperature for the labelled class, one for the rest (ATS): (N, C), (N,) -> (N, C)."""
+
+    labelled: float = 4.0
+    others: float = 2.0
+    kind: Literal["label_temperature"] = "label_temperature"
+
+    def __post_init__(self) -> None:
+        positive(labelled=self.labelled, others=self.others)
+
+    def __call__(self, logits: Tensor, target: Tensor | None) -> Tensor:
+        index = labels(target, logits, "label_temperature")
+        cold = logits / self.others
+        return cold.scatter(1, index, logits.gather(1, index) / self.labelled)
+
+
+Preprocess = Annotated[
+    Identity | Standardize | Scale | LabelTemperature, Field(discriminator="kind")
+]

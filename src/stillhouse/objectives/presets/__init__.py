@@ -1,0 +1,71 @@
+"""Published losses, each as the points of the product space that it is.
+
+A preset is called with plain tensors and gives a scalar that is ready for backward; the same object
+is what a recipe says and what a method holds. The union below is the registry.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from stillhouse.objectives.presets.base import Objectives, Preset
+from stillhouse.objectives.presets.binary import BCD, MLD, PS, TLD, TLDDist
+from stillhouse.objectives.presets.feature import (
+    CWD,
+    PKD,
+    ChannelRelation,
+    FeaturePreset,
+    Mimic,
+    SpatialRelation,
+)
+from stillhouse.objectives.presets.relation import DIST
+from stillhouse.objectives.presets.softmax import ATS, DKD, KD, MSE, TTM, WTTM
+from stillhouse.objectives.presets.standardized import LSKD
+from stillhouse.spec import members
+
+LogitPresetSpec = Annotated[
+    KD | LSKD | TTM | WTTM | ATS | DKD | DIST | MLD | TLD | TLDDist | BCD | PS | MSE,
+    Field(discriminator="name"),
+]
+FeaturePresetSpec = Annotated[
+    CWD | Mimic | PKD | ChannelRelation | SpatialRelation, Field(discriminator="name")
+]
+
+kd, lskd, ttm, wttm, ats, dkd, dist = KD, LSKD, TTM, WTTM, ATS, DKD, DIST
+mld, tld, tld_dist, bcd, ps, mse = MLD, TLD, TLDDist, BCD, PS, MSE
+cwd, mimic, pkd = CWD, Mimic, PKD
+channel_relation, spatial_relation = ChannelRelation, SpatialRelation
+
+
+def catalogue() -> dict[str, type[Any]]:
+    """Every preset by the name that recipes and commands use."""
+    found = members(LogitPresetSpec) + members(FeaturePresetSpec)
+    return {preset.name: preset for preset in found}  # type: ignore[attr-defined]
+
+
+__all__ = [
+    "FeaturePreset",
+    "FeaturePresetSpec",
+    "LogitPresetSpec",
+    "Objectives",
+    "Preset",
+    "ats",
+    "bcd",
+    "catalogue",
+    "channel_relation",
+    "cwd",
+    "dist",
+    "dkd",
+    "kd",
+    "lskd",
+    "mimic",
+    "mld",
+    "mse",
+    "pkd",
+    "ps",
+    "spatial_relation",
+    "tld",
+    "tld_dist",
+    "ttm",
+    "wttm",
+]

@@ -1,0 +1,175 @@
+"""Losses on feature maps that are objectives at rows made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import field
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from stillhouse.functional import rows
+from stillhouse.objectives.activation import Raw, Softmax
+from stillhouse.objectives.card import Card
+from stillhouse.objectives.distance import MSE, Pearson
+from stillhouse.objectives.logit import LogitObjective
+from stillhouse.objectives.preprocess import Standardize
+from stillhouse.objectives.presets.base import Objectives, Preset
+from stillhouse.spec import spec
+from stillhouse.types import Site
+
+AdapterName = Literal["none", "pointwise"]
+
+
+@spec
+class FeaturePreset(Preset):
+    """A loss on pairs of feature maps.
+
+    `pairs` are (student tap, teacher tap); `adapter` is what stands between where channels differ.
+    """
+
+    pairs: tuple[tuple[str, str], ...] = field(default=(("last", "last"),), kw_only=True)
+    adapter: AdapterName = field(default="pointwise", kw_only=True)
+    view: ClassVar[Callable[[Tensor], Tensor]]
+    batch_wide: ClassVar[bool] = False  # whether a row holds all images
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.pairs:
+            raise ValueError("pairs must name at least one student tap and teacher tap")
+
+    def site(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        target: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> Site:
+        """Rows of two maps of one shape, images weighted: (N, C, H, W), (N, C, H, W) -> Site."""
+        if student.shape != teacher.shape:
+            raise ValueError(
+                f"{self.card.title} compares maps of one shape, and got "
+                f"{tuple(student.shape)} and {tuple(teacher.shape)}: put an adapter between them"
+            )
+        view = type(self).view
+        s, t = view(student), view(teacher)
+        if weight is None:
+            return Site(s, t)
+        if self.batch_wide:  # an image that is not there leaves no event behind
+            keep = weight > 0
+            return Site(view(student[keep]), view(teacher[keep]))
+        return Site(s, t, weight=weight.repeat_interleave(len(s) // max(1, len(weight))))
+
+
+@spec
+class CWD(FeaturePreset):
+    """Where each channel looks, as a softmax over space (Shu et al., 2021)."""
+
+    temperature: float = 4.0
+    weight: float = 3.0
+    name: Literal["cwd"] = "cwd"
+    view: ClassVar[Callable[[Tensor], Tensor]] = rows.channels
+    card: ClassVar[Card] = Card(
+        "Channel-wise distillation",
+        "weight * tau^2 / (N C) * sum KL( softmax_hw(f_t / tau) || softmax_hw(f_s / tau) )",
+        "Shu et al.: Channel-wise knowledge distillation for dense prediction, ICCV 2021",
+        ("features",),
+        "one softmax a channel; a 1x1 convolution where channels differ",
+        "A map of one pixel has nothing to say. The value grows with the size of the map.",
+    )
+
+    def objectives(self) -> Objectives:
+        """KD whose rows are channels."""
+        return {"cwd": LogitObjective(activation=Softmax(self.temperature), weight=self.weight)}
+
+
+@spec
+class Mimic(FeaturePreset):
+    """Mean squared difference of feature maps (Li Q. et al., 2017)."""
+
+    weight: float = 1.0
+    name: Literal["mimic"] = "mimic"
+    view: ClassVar[Callable[[Tensor], Tensor]] = rows.images
+    card: ClassVar[Card] = Card(
+        "Feature mimicking",
+        "weight / (N C H W) * sum (f_s - f_t)^2",
+        "Li Q. et al.: Mimicking very efficient network for object detection, CVPR 2017",
+        ("features",),
+        "one subtraction; a 1x1 convolution where channels differ",
+        "It asks for the teacher's scale as well; large activations outvote all others.",
+    )
+
+    def objectives(self) -> Objectives:
+        """One squared difference an image."""
+        return {"mimic": LogitObjective(activation=Raw(), distance=MSE(), weight=self.weight)}
+
+
+@spec
+class PKD(FeaturePreset):
+    """Squared difference of channels standardised over the batch (Cao et al., 2022)."""
+
+    weight: float = 6.0
+    adapter: AdapterName = field(default="none", kw_only=True)
+    name: Literal["pkd"] = "pkd"
+    view: ClassVar[Callable[[Tensor], Tensor]] = rows.channels_of_batch
+    batch_wide: ClassVar[bool] = True
+    card: ClassVar[Card] = Card(
+        "Pearson distillation of features",
+        "weight / 2 * mean (S - T)^2,  S, T = channels standardised over images and pixels",
+        "Cao et al.: PKD: General distillation framework for object detectors via Pearson "
+        "correlation coefficient, NeurIPS 2022",
+        ("features", "batch"),
+        "a mean and a deviation a channel; maps of all ranks are gathered",
+        "Both networks need the same channels in the same meaning, since it has no adapter by "
+        "default.",
+    )
+
+    def objectives(self) -> Objectives:
+        """Half the squared difference of standardised channels."""
+        rows_ = Standardize(ddof=1, eps=1e-6)
+        point = LogitObjective(rows_, Raw(), MSE(), weight=self.weight / 2)
+        return {"pkd": point}
+
+
+@spec
+class ChannelRelation(FeaturePreset):
+    """Correlation along channels at each pixel (Huang et al., DIST+)."""
+
+    weight: float = 1.0
+    name: Literal["channel_relation"] = "channel_relation"
+    view: ClassVar[Callable[[Tensor], Tensor]] = rows.pixels
+    card: ClassVar[Card] = Card(
+        "Channel relation of DIST+",
+        "weight / (N H W) * sum (1 - rho(f_s[n,:,h,w], f_t[n,:,h,w]))",
+        "Huang et al.: DIST+, the journal extension of Knowledge distillation from a stronger "
+        "teacher",
+        ("features",),
+        "one correlation a pixel; a 1x1 convolution between the networks",
+        "A pixel whose channels are all alike has no correlation, and is passed without gradient.",
+    )
+
+    def objectives(self) -> Objectives:
+        """Pearson whose rows are pixels."""
+        return {"cr": LogitObjective(activation=Raw(), distance=Pearson(), weight=self.weight)}
+
+
+@spec
+class SpatialRelation(FeaturePreset):
+    """Correlation over space of the channel sum (Huang et al., DIST+)."""
+
+    weight: float = 1.0
+    name: Literal["spatial_relation"] = "spatial_relation"
+    view: ClassVar[Callable[[Tensor], Tensor]] = rows.space
+    card: ClassVar[Card] = Card(
+        "Spatial relation of DIST+",
+        "weight / N * sum (1 - rho(sum_c f_s[n], sum_c f_t[n]))",
+        "Huang et al.: DIST+, the journal extension of Knowledge distillation from a stronger "
+        "teacher",
+        ("features",),
+        "one correlation an image; a 1x1 convolution between the networks",
+        "A map of one pixel has no correlation.",
+    )
+
+    def objectives(self) -> Objectives:
+        """Pearson whose rows are images over space."""
+        return {"sr": LogitObjective(activation=Raw(), distance=Pearson(), weight=self.weight)}

@@ -1,0 +1,60 @@
+"""Losses on how predictions relate within a row and within the batch."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from stillhouse.objectives.activation import Probabilities, Responses
+from stillhouse.objectives.card import Card
+from stillhouse.objectives.distance import Pearson
+from stillhouse.objectives.logit import LogitObjective
+from stillhouse.objectives.presets.base import Objectives, Preset, Variant
+from stillhouse.spec import spec
+
+
+def inter_and_intra(
+    activation: type[Probabilities] | type[Responses],
+    temperature: float,
+    beta: float,
+    gamma: float,
+    variant: Variant,
+) -> Objectives:
+    """Pearson within each row, and within each class along the batch."""
+    reference = variant == "reference"
+    distance = Pearson(mode="add") if reference else Pearson()
+    kappa: Literal["square", "none"] = "square" if reference else "none"
+    rows, columns = activation(temperature), activation(temperature, "batch")
+    return {
+        "inter": LogitObjective(activation=rows, distance=distance, weight=beta, kappa=kappa),
+        "intra": LogitObjective(activation=columns, distance=distance, weight=gamma, kappa=kappa),
+    }
+
+
+@spec
+class DIST(Preset):
+    """Correlation of class probabilities within images and within classes (Huang et al., 2022).
+
+    `variant` "reference" multiplies by the squared temperature and adds its epsilon to the
+    denominator, as the authors' code does; the paper has neither.
+    """
+
+    temperature: float = 1.0
+    beta: float = 2.0
+    gamma: float = 2.0
+    variant: Variant = "paper"
+    name: Literal["dist"] = "dist"
+    card: ClassVar[Card] = Card(
+        "Relations of predictions",
+        "beta / N * sum_n (1 - rho(Y_s[n,:], Y_t[n,:])) + gamma / C * sum_c (1 - "
+        "rho(Y_s[:,c], Y_t[:,c])),  "
+        "Y = softmax(z / tau)",
+        "Huang et al.: Knowledge distillation from a stronger teacher, NeurIPS 2022",
+        ("logits", "batch"),
+        "a softmax and a correlation a row and a column; rows of all ranks are gathered",
+        "With two classes or two images a correlation is only a sign. A teacher that is one-hot on "
+        "the training data says little at temperature 1: raise it.",
+    )
+
+    def objectives(self) -> Objectives:
+        """Inter-class and intra-class relations."""
+        return inter_and_intra(Probabilities, self.temperature, self.beta, self.gamma, self.variant)

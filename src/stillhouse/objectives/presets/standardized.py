@@ -1,0 +1,61 @@
+"""Logit standardisation in front of any softmax loss."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from stillhouse.objectives.card import Card
+from stillhouse.objectives.preprocess import Standardize
+from stillhouse.objectives.presets.base import Objectives, Preset, Variant
+from stillhouse.objectives.presets.relation import DIST
+from stillhouse.objectives.presets.softmax import ATS, DKD, KD, TTM, WTTM
+from stillhouse.spec import SHORT, spec
+
+SoftmaxPreset = Annotated[KD | TTM | WTTM | ATS | DKD | DIST, Field(discriminator="name"), SHORT]
+
+
+@spec
+class LSKD(Preset):
+    """Each row of logits standardised before another softmax loss (Sun et al., 2024).
+
+    `temperature` takes the place of the base's own and `weight` multiplies its weights, as the
+    authors do; `variant` "paper" has the population deviation, "reference" the sample's (their code
+    and their figures).
+    """
+
+    temperature: float = 2.0
+    weight: float = 9.0
+    base: SoftmaxPreset = KD()
+    variant: Variant = "reference"
+    eps: float = 1e-7
+    name: Literal["lskd"] = "lskd"
+    card: ClassVar[Card] = Card(
+        "Logit standardisation",
+        "weight * L_base( Z(z_s), Z(z_t) ) at tau,  Z(z) = (z - mean z) / (std z + eps)",
+        "Sun et al.: Logit standardization in knowledge distillation, CVPR 2024",
+        ("logits",),
+        "a mean and a deviation a row beside the base; nothing trainable",
+        "A student whose logits are all alike gets no gradient. With sigmoid losses it couples "
+        "the classes, so only softmax losses are taken as base.",
+    )
+
+    @property
+    def label_share(self) -> float:
+        """The base's weight of the label loss, unless another is given."""
+        return self.base.label_share if self.label_weight is None else self.label_weight
+
+    def objectives(self) -> Objectives:
+        """The base's objectives with standardised rows."""
+        rows = Standardize(0 if self.variant == "paper" else 1, self.eps)
+        return {
+            name: replace(
+                objective,
+                preprocess=rows,
+                activation=replace(objective.activation, temperature=self.temperature),
+                weight=objective.weight * self.weight,
+            )
+            for name, objective in self.base.objectives().items()
+        }

@@ -1,0 +1,83 @@
+"""The nouns that every room shares. Imports torch and nothing of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+
+class Term(NamedTuple):
+    """A weighted mean that has not been taken yet.
+
+    A loss stays a sum and the mass it is to be divided by until `combine` has seen the mass of
+    every rank, so a ragged batch, an ignored pixel or an image without boxes cannot bias it.
+    """
+
+    total: Tensor
+    mass: Tensor
+    weight: float = 1.0
+
+    def mean(self) -> Tensor:
+        """The weighted mean of this process alone: () -> ()."""
+        return self.total / self.mass.clamp(min=1e-12)
+
+
+Terms = dict[str, Term]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What one network said about one batch: its own output, and the tensors it was asked for."""
+
+    out: Any
+    taps: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place where two networks can be compared, row by row, and what is known of each row."""
+
+    student: Tensor  # (N, C)
+    teacher: Tensor  # (N, C)
+    target: Tensor | None = None  # (N,) class index, or (N, C) multi-hot
+    weight: Tensor | None = None  # (N,) zero drops the row
+    mass: Tensor | None = None  # () what a sum over rows is to be divided by: objects, positives
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Where training stands."""
+
+    step: int
+    steps: int
+    steps_per_epoch: int
+
+    @property
+    def progress(self) -> float:
+        """From 0, at the first step, towards 1."""
+        return self.step / max(1, self.steps)
+
+    @property
+    def epoch(self) -> int:
+        """Epochs begun, counted from 1."""
+        return self.step // max(1, self.steps_per_epoch) + 1
+
+    def every(self, period: int) -> bool:
+        """Whether what happens each `period` steps, and at the end, happens after this one."""
+        return period > 0 and ((self.step + 1) % period == 0 or self.step + 1 == self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One batch as a method sees it."""
+
+    student: Trace
+    teacher: Trace
+    sites: Mapping[str, Site]
+    clock: Clock
+    regions: Mapping[str, Tensor] = field(default_factory=dict)  # (N, H, W) masks, by name
+    keys: Tensor | None = None  # (N,) which sample each row is, for memory banks
+    weight: Tensor | None = None  # (N,) of each image; zero drops it

@@ -1,0 +1,158 @@
+"""Schedules against torch's own, step by step."""
+
+import math
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import nn
+from torch.optim import lr_scheduler
+
+from stillhouse.engine.schedules import (
+    Constant,
+    Cosine,
+    Exponential,
+    OneCycle,
+    Poly,
+    Schedule,
+    Step,
+    apply,
+    rates,
+)
+from stillhouse.spec import members
+
+BASE = 0.4
+Make = Callable[[torch.optim.Optimizer], lr_scheduler.LRScheduler]
+
+
+def sgd(lr: float = BASE) -> torch.optim.Optimizer:
+    return torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr, momentum=0.9)
+
+
+def torch_rates(make: Make, steps: int) -> list[float]:
+    optimiser = sgd()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        schedule = make(optimiser)
+        found = []
+        for _ in range(steps):
+            found.append(optimiser.param_groups[0]["lr"])
+            optimiser.step()
+            schedule.step()
+    return found
+
+
+CASES: list[tuple[object, Make, int, int]] = [
+    (Constant(), lambda o: lr_scheduler.ConstantLR(o, 1.0), 20, 10),
+    (Step((1.0, 2.5)), lambda o: lr_scheduler.MultiStepLR(o, [10, 25]), 40, 10),
+    (Step((0.7, 1.4), drop=0.5), lambda o: lr_scheduler.MultiStepLR(o, [7, 14], 0.5), 30, 10),
+    (Cosine(), lambda o: lr_scheduler.CosineAnnealingLR(o, 60), 60, 10),
+    (Cosine(0.25), lambda o: lr_scheduler.CosineAnnealingLR(o, 60, BASE / 4), 60, 10),
+    (Poly(), lambda o: lr_scheduler.PolynomialLR(o, 50, 0.9), 50, 10),
+    (Poly(2.0), lambda o: lr_scheduler.PolynomialLR(o, 50, 2.0), 50, 10),
+    (Exponential(), lambda o: lr_scheduler.StepLR(o, 24, 0.97), 100, 10),
+    (
+        Constant(warmup=2, warmup_start=0.1),
+        lambda o: lr_scheduler.LinearLR(o, 0.1, 1.0, 20),
+        50,
+        10,
+    ),
+]
+
+
+@pytest.mark.parametrize(("schedule", "make", "steps", "epoch"), CASES)
+def test_it_is_torchs_own(schedule, make, steps, epoch):
+    ours = [BASE * schedule.factor(step, steps, epoch) for step in range(steps)]
+    torchs = torch_rates(make, steps)
+    assert max(abs(a - b) for a, b in zip(ours, torchs, strict=True)) < 1e-12
+
+
+@pytest.mark.parametrize("rise", [0.05, 0.15, 0.2, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("steps", [7, 40, 100])
+def test_one_cycle_is_torchs_own(rise, steps):
+    def make(optimiser: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
+        return lr_scheduler.OneCycleLR(
+            optimiser, BASE, steps, pct_start=rise, cycle_momentum=False, div_factor=20,
+            final_div_factor=300,
+        )  # fmt: skip
+
+    schedule = OneCycle(rise, 20, 300)
+    ours = [BASE * schedule.factor(step, steps, 10) for step in range(steps)]
+    torchs = torch_rates(make, steps)
+    assert max(abs(a - b) for a, b in zip(ours, torchs, strict=True)) < 1e-12
+
+
+def test_one_cycle_where_torch_divides_by_zero():
+    assert OneCycle(0.1).factor(0, 10, 10) == 1.0  # the peak is the first step
+    assert OneCycle(1.0).factor(9, 10, 10) == 1.0  # and here the last
+    assert OneCycle().factor(0, 1, 1) > 0
+    assert OneCycle(0.0).factor(9, 10, 10) == pytest.approx(1 / (25 * 1e4))
+
+
+def test_warmup_multiplies_and_moves_nothing():
+    bare, warmed = Cosine(0.1), Cosine(0.1, warmup=1.5, warmup_start=0.2)
+    for step in range(60):
+        ramp = min(1.0, 0.2 + 0.8 * step / 15)
+        assert warmed.factor(step, 60, 10) == pytest.approx(ramp * bare.factor(step, 60, 10))
+    dropped = Step((2.0,), warmup=3)
+    assert dropped.factor(20, 100, 10) == pytest.approx(0.1 * 20 / 30)
+
+
+@pytest.mark.parametrize("member", members(Schedule))
+def test_every_member(member):
+    schedule = member(warmup=1.0, warmup_start=0.5)
+    factors = [schedule.factor(step, 240, 1) for step in range(240)]
+    assert all(math.isfinite(factor) and 0 <= factor <= 1 for factor in factors)
+    assert factors[0] == pytest.approx(0.5 * member().factor(0, 240, 1))
+    # Beyond its end, where a run of one step too many might look, nothing rises again.
+    assert 0 <= schedule.factor(241, 240, 1) <= factors[-1] + 1e-12
+    adapter = TypeAdapter(Schedule)
+    assert adapter.validate_python({"kind": schedule.kind, "warmup": 1, "warmup_start": 0.5})
+    with pytest.raises(ValidationError, match="warmup must be at least 0"):
+        adapter.validate_python({"kind": schedule.kind, "warmup": -1})
+    with pytest.raises(ValueError, match=f"{schedule.kind}: warmup_start"):
+        member(warmup_start=2.0)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: Step((3.0, 2.0)), "step: milestones"),
+        (lambda: Step((0.0,)), "step: milestones"),
+        (lambda: Step(drop=0.0), "step: drop"),
+        (lambda: Cosine(1.5), "cosine: floor"),
+        (lambda: OneCycle(1.5), "one_cycle: rise"),
+        (lambda: OneCycle(0.1, 0.5), "one_cycle: start_divisor"),
+        (lambda: Poly(0.0), "poly: power"),
+        (lambda: Exponential(every=0.0), "exponential: every"),
+    ],
+)
+def test_options_are_refused_by_name(build, words):
+    with pytest.raises(ValueError, match=words):
+        build()
+
+
+def test_milestones_come_from_a_list():
+    read = TypeAdapter(Schedule).validate_python({"kind": "step", "milestones": [8, 11]})
+    assert read == Step((8.0, 11.0))
+
+
+def test_apply_keeps_the_proportions_of_the_groups():
+    first, second = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+    optimiser = torch.optim.SGD([{"params": [first]}, {"params": [second], "lr": 0.01}], lr=0.1)
+    base = rates(optimiser)
+    assert base == [0.1, 0.01]
+    for factor in (0.5, 0.25, 1.0):  # not cumulative
+        apply(optimiser, base, factor)
+        assert rates(optimiser) == [0.1 * factor, 0.01 * factor]
+    with pytest.raises(ValueError, match="argument"):
+        apply(optimiser, [0.1], 0.5)
+
+
+def test_apply_fills_a_rate_that_is_a_tensor():
+    rate = torch.tensor(0.1)
+    optimiser = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=rate, capturable=True)
+    apply(optimiser, [0.1], 0.5)
+    assert optimiser.param_groups[0]["lr"] is rate and rate.item() == pytest.approx(0.05)
