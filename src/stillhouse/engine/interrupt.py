@@ -20,7 +20,7 @@ class Stopped(Exception):
 
 
 class Interrupt:
-    """Inside, the first Ctrl-C or SIGTERM is only noted; the second one ends the process as ever."""
+    """Inside, the first Ctrl-C or SIGTERM is only noted; the second ends the process as ever."""
 
     def __init__(self) -> None:
         self.asked = False

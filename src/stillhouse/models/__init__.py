@@ -1,0 +1,1 @@
+"""The networks: naming them, loading them, reading them while they run."""

@@ -1,0 +1,133 @@
+"""Small modules that make a student's features comparable with a teacher's."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stillhouse.errors import UserError
+from stillhouse.spec import spec
+
+
+@spec
+class Direct:
+    """No adapter: the features are compared as they are, and must have as many channels."""
+
+    kind: Literal["none"] = "none"
+
+    def build(self, student: torch.Size, teacher: torch.Size) -> nn.Module:
+        """An identity for two shapes that agree in their channels, batch axis first."""
+        before, after = _channels(student, teacher)
+        if before != after:
+            raise UserError(
+                f"adapter 'none' compares features of one width, but the student's have {before} "
+                f"channels and the teacher's {after}; use adapter 'pointwise'"
+            )
+        return nn.Identity()
+
+
+@spec
+class Pointwise:
+    """A linear map of channels without bias, the same at every place."""
+
+    kind: Literal["pointwise"] = "pointwise"
+
+    def build(self, student: torch.Size, teacher: torch.Size) -> nn.Module:
+        """A 1x1 convolution of maps (N, C, H, W), a matrix of vectors and tokens (..., C)."""
+        before, after = _channels(student, teacher)
+        adapter = (
+            nn.Conv2d(before, after, 1, bias=False)
+            if len(student) == 4
+            else nn.Linear(before, after, bias=False)
+        )
+        nn.init.kaiming_normal_(adapter.weight, mode="fan_in", nonlinearity="linear")
+        return adapter
+
+
+@spec
+class Regressor:
+    """A convolution to the teacher's shape, BatchNorm, ReLU (Romero et al., 2015).
+
+    What it gives is never negative: the teacher's tap has to be one after a ReLU.
+    """
+
+    kind: Literal["regressor"] = "regressor"
+
+    def build(self, student: torch.Size, teacher: torch.Size) -> nn.Module:
+        """(N, C, H, W) of the student -> (N, C, H, W) of the teacher."""
+        before, after = _channels(student, teacher)
+        if len(student) != 4:
+            raise UserError(
+                f"adapter 'regressor' is for maps, but the taps have shape {_shape(student)}; "
+                "use adapter 'pointwise'"
+            )
+        conv = _towards(before, after, student[2:], teacher[2:])
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        return nn.Sequential(conv, nn.BatchNorm2d(after), nn.ReLU())
+
+
+Adapter = Annotated[Direct | Pointwise | Regressor, Field(discriminator="kind")]
+
+
+def align(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Two maps at the smaller of their resolutions; vectors and tokens come back as they are.
+
+    (N, C, H, W), (N, D, h, w) -> the same with min(H, h) rows and min(W, w) columns, by averages.
+    """
+    if student.ndim != 4 or teacher.ndim != 4:
+        return student, teacher
+    height = min(student.shape[2], teacher.shape[2])
+    width = min(student.shape[3], teacher.shape[3])
+    return _pool(student, height, width), _pool(teacher, height, width)
+
+
+def _pool(image: Tensor, height: int, width: int) -> Tensor:
+    rows, columns = image.shape[2:]
+    if (rows, columns) == (height, width):
+        return image
+    # Where both do the same, the plain pool is the one whose gradient is repeatable on a GPU.
+    if rows % height == 0 and columns % width == 0:
+        return F.avg_pool2d(image, (rows // height, columns // width))
+    return F.adaptive_avg_pool2d(image, (height, width))
+
+
+def _towards(
+    before: int, after: int, student: tuple[int, ...], teacher: tuple[int, ...]
+) -> nn.Conv2d | nn.ConvTranspose2d:
+    """The convolution that carries a map of the student's resolution to the teacher's."""
+    pairs = list(zip(student, teacher, strict=True))
+    if all(s == 2 * t for s, t in pairs):
+        return nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
+    if all(2 * s == t for s, t in pairs):
+        return nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False)
+    if all(s >= t for s, t in pairs):
+        height, width = (1 + s - t for s, t in pairs)
+        return nn.Conv2d(before, after, (height, width), bias=False)
+    raise UserError(
+        f"adapter 'regressor' doubles a map or shrinks it, but the student's is "
+        f"{_shape(student)} and the teacher's {_shape(teacher)}; use adapter 'pointwise'"
+    )
+
+
+def _channels(student: torch.Size, teacher: torch.Size) -> tuple[int, int]:
+    """The channels of two taps of one kind: (N, C), (N, T, C) or (N, C, H, W)."""
+    if len(student) != len(teacher) or len(student) not in (2, 3, 4):
+        raise UserError(
+            f"the student's tap has shape {_shape(student)} and the teacher's {_shape(teacher)}; "
+            "tap two vectors (N, C), two token sequences (N, T, C) or two maps (N, C, H, W)"
+        )
+    if len(student) == 3 and student[1] != teacher[1]:
+        raise UserError(
+            f"the student's tap has {student[1]} tokens and the teacher's {teacher[1]}; "
+            "give both networks images of one size and patches of one size"
+        )
+    axis = 1 if len(student) == 4 else -1
+    return student[axis], teacher[axis]
+
+
+def _shape(size: tuple[int, ...]) -> str:
+    return " x ".join(map(str, size))

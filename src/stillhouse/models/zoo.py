@@ -1,0 +1,255 @@
+"""Networks by name, without a download. Only this file knows timm and torchvision's models."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from stillhouse.errors import UserError, did_you_mean
+from stillhouse.models import small
+
+PLUGINS = "stillhouse.models"  # the entry point group: NAMESPACE/NAME -> factory
+
+# What would fetch weights, and what the arguments of `create` already say.
+_REFUSED = {
+    **dict.fromkeys(
+        ("pretrained", "weights", "weights_backbone", "checkpoint_path"),
+        "a network is made without weights; load them from a file afterwards",
+    ),
+    **dict.fromkeys(("num_classes", "in_chans"), "write 'classes' and 'channels' instead"),
+}
+# Outputs beside the logits, which no task here expects.
+_SINGLE_OUTPUT = {"aux_logits": False, "init_weights": True}
+_TORCHVISION_OPTIONS = {"googlenet": _SINGLE_OUTPUT, "inception_v3": _SINGLE_OUTPUT}
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """What the published weights of a network expect of their images."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: tuple[int, int, int]  # channels, height, width
+
+
+def create(name: str, classes: int, channels: int = 3, **options: Any) -> nn.Module:
+    """A network with random weights: (N, channels, H, W) -> (N, classes).
+
+    `timm/NAME`, `torchvision/NAME`, `stillhouse/NAME`, `package.module:factory`, or a name that an
+    installed package gives in the entry point group `stillhouse.models`.
+    """
+    for option in options:
+        if option in _REFUSED:
+            raise UserError(f"{name}: option {option!r} is not accepted; {_REFUSED[option]}")
+    source, _, rest = name.partition("/")
+    if source in _SOURCES:
+        _check_known(name)
+        return _made(name, _SOURCES[source], rest, classes, channels, **options)
+    plugins = _plugins()
+    if name not in plugins and ":" not in name:
+        raise UserError(_unknown(name, plugins))
+    factory = _loaded(name, plugins[name]) if name in plugins else _imported(name)
+    network = _call(name, factory, classes, channels, options)
+    if not isinstance(network, nn.Module):
+        raise UserError(f"{name}: the factory gave a {type(network).__name__}, not an nn.Module")
+    return network
+
+
+def names(pattern: str = "") -> list[str]:
+    """Everything that can be named, sorted: those that contain a word, or match a glob with `*`."""
+    known = [*_plugins(), *(name for source in _SOURCES for name in _listed(source))]
+    if any(sign in pattern for sign in "*?["):
+        return sorted(name for name in known if fnmatch(name.lower(), pattern.lower()))
+    return sorted(name for name in known if pattern.lower() in name.lower())
+
+
+def preprocessing(name: str) -> Preprocessing | None:
+    """What the published weights of that name expect; None where nothing is published."""
+    source, _, rest = name.partition("/")
+    if source in ("timm", "torchvision"):
+        _check_known(name)
+    if source == "timm":
+        found = _library("timm").get_pretrained_cfg(rest)
+        return found and Preprocessing(tuple(found.mean), tuple(found.std), found.input_size)
+    if source == "torchvision":
+        published = _library("torchvision.models").get_model_weights(rest)
+        preset = getattr(published, "IMAGENET1K_V1", published.DEFAULT).transforms()
+        side = preset.crop_size[0]
+        return Preprocessing(tuple(preset.mean), tuple(preset.std), (3, side, side))
+    return None
+
+
+# ------------------------------------------------------------------------------------- the sources
+
+
+def _small(name: str, classes: int, channels: int, **options: Any) -> nn.Module:
+    return small.build(name, classes, channels, **options)
+
+
+def _timm(name: str, classes: int, channels: int, **options: Any) -> nn.Module:
+    create_model = _library("timm").create_model
+    network: nn.Module = create_model(
+        name, pretrained=False, num_classes=classes, in_chans=channels, **options
+    )
+    return network
+
+
+def _torchvision(name: str, classes: int, channels: int, **options: Any) -> nn.Module:
+    options = {**_TORCHVISION_OPTIONS.get(name, {}), **options}
+    get_model = _library("torchvision.models").get_model
+    network: nn.Module = get_model(name, weights=None, num_classes=classes, **options)
+    if channels != 3:
+        _replace_first_convolution(network, channels)
+    return network
+
+
+_Maker = Callable[..., nn.Module]
+_SOURCES: Mapping[str, _Maker] = {
+    "stillhouse": _small,
+    "timm": _timm,
+    "torchvision": _torchvision,
+}
+
+
+def _made(name: str, maker: _Maker, *arguments: Any, **options: Any) -> nn.Module:
+    try:
+        return maker(*arguments, **options)
+    except (TypeError, ValueError, AssertionError) as error:
+        if not options:
+            raise
+        # The library's own words name the option; a traceback through it would not help.
+        said = str(error).partition("\n")[0].rpartition("() ")[2] or type(error).__name__
+        given = ", ".join(f"{option}={value!r}" for option, value in options.items())
+        raise UserError(f"{name} cannot be made with {given}: {said}") from error
+
+
+def _listed(source: str) -> list[str]:
+    if source == "stillhouse":
+        found: Iterable[str] = small.SIZES
+    elif source == "timm":
+        found = _library("timm").list_models()
+    else:
+        models = _library("torchvision.models")
+        found = models.list_models(module=models)
+    return [f"{source}/{name}" for name in found]
+
+
+def _check_known(name: str) -> None:
+    source, _, rest = name.partition("/")
+    listed = _listed(source)
+    # timm's `resnet18.a1_in1k` is the network resnet18 with weights of one origin.
+    if source == "timm" and "." in rest:
+        listed += [f"timm/{name}" for name in _library("timm").list_pretrained()]
+    if name not in listed:
+        hint = did_you_mean(rest, _likeliest_first(rest, [n.partition("/")[2] for n in listed]))
+        raise UserError(f"{source} has no network {rest!r}{hint}")
+
+
+def _likeliest_first(word: str, known: Iterable[str]) -> list[str]:
+    return sorted(known, key=lambda name: (not name.endswith(f"/{word}"), len(name), name))
+
+
+def _unknown(name: str, plugins: Iterable[str]) -> str:
+    source, slash, _ = name.partition("/")
+    spaces = sorted({*_SOURCES, *(plugin.partition("/")[0] for plugin in plugins)})
+    ways = f"known are {', '.join(f'{space}/…' for space in spaces)} and package.module:factory"
+    if not slash:
+        hint = did_you_mean(name, _likeliest_first(name, names()))
+        return f"{name!r} does not say where the network comes from: {ways}{hint}"
+    if source in spaces:
+        return f"{source} has no network {name!r}{did_you_mean(name, plugins)}"
+    return (
+        f"unknown source {source!r} of the network {name!r}: {ways}{did_you_mean(source, spaces)}"
+    )
+
+
+def _library(module: str) -> ModuleType:
+    """timm or torchvision, imported when it is needed: each takes seconds."""
+    try:
+        return importlib.import_module(module)
+    except (RuntimeError, ImportError, OSError) as error:
+        if "torchvision" in str(error) and "nms" in str(error):
+            raise UserError(
+                "torch and torchvision come from different builds (operator torchvision::nms is "
+                "missing); install both of one release from one index, as in "
+                "`pip install --force-reinstall torch torchvision`"
+            ) from error
+        raise
+
+
+def _replace_first_convolution(network: nn.Module, channels: int) -> None:
+    """Make a network of colour images read another number of channels."""
+    convolutions = ((p, m) for p, m in network.named_modules() if isinstance(m, nn.Conv2d))
+    path, old = next(convolutions, ("", None))
+    if old is None or old.in_channels != 3:
+        raise UserError(
+            f"{type(network).__name__} has no first convolution to give {channels} channels"
+        )
+    geometry: Any = {
+        key: getattr(old, key) for key in ("kernel_size", "stride", "padding", "dilation")
+    }
+    new = nn.Conv2d(channels, old.out_channels, bias=old.bias is not None, **geometry)
+    # As the network had initialised it, so that one scale of weights goes with one architecture.
+    nn.init.normal_(new.weight, std=float(old.weight.detach().std()))
+    if new.bias is not None and old.bias is not None:
+        new.bias.data.copy_(old.bias.data)
+    parent, _, child = path.rpartition(".")
+    setattr(network.get_submodule(parent), child, new)
+
+
+# ------------------------------------------------------------------------ other people's factories
+
+
+def _plugins() -> dict[str, Callable[[], Any]]:
+    return {point.name: point.load for point in entry_points(group=PLUGINS)}
+
+
+def _loaded(name: str, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"{name}: the installed package that offers it cannot be imported ({error}); "
+            "reinstall or update it"
+        ) from error
+
+
+def _imported(name: str) -> Any:
+    path, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(path)
+    except (ImportError, ValueError) as error:
+        raise UserError(
+            f"{name}: importing {path!r} failed ({error}); is its folder on PYTHONPATH?"
+        ) from error
+    if not hasattr(module, attribute):
+        raise UserError(f"{name}: no {attribute!r} in {path}{did_you_mean(attribute, dir(module))}")
+    return getattr(module, attribute)
+
+
+def _call(name: str, factory: Any, classes: int, channels: int, options: Mapping[str, Any]) -> Any:
+    """Call a factory by what it accepts, and never leave out what would change the network."""
+    if not callable(factory):
+        raise UserError(
+            f"{name}: a {type(factory).__name__} is no factory; name a function or class"
+        )
+    accepted = inspect.signature(factory).parameters
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
+    wanted = {"classes": classes, "channels": channels, **options}
+    if channels == 3 and not open_ended and "channels" not in accepted:
+        del wanted["channels"]
+    for option in wanted:
+        if not open_ended and option not in accepted:
+            raise UserError(
+                f"{name}: the factory takes no argument {option!r}, only "
+                f"({', '.join(accepted)}); give it one{did_you_mean(option, accepted)}"
+            )
+    return factory(**wanted)

@@ -1,0 +1,201 @@
+import importlib
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from stillhouse.errors import UserError
+from stillhouse.models import zoo
+
+FACTORIES = """
+from torch import nn
+
+def grey(classes, channels, width=4):
+    return nn.Sequential(nn.Conv2d(channels, width, 1), nn.Flatten(), nn.LazyLinear(classes))
+
+def colour(classes):
+    return nn.Linear(3, classes)
+
+def fixed():
+    return nn.Linear(3, 2)
+
+def number(classes, **rest):
+    return classes
+
+constant = 3
+"""
+
+
+@pytest.fixture
+def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nets_of_mine.py").write_text(FACTORIES)
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("nets_of_mine", None)
+
+
+@pytest.fixture
+def plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    def factory(classes: int, channels: int) -> nn.Module:
+        return nn.Linear(channels, classes)
+
+    point = SimpleNamespace(name="acme/line", load=lambda: factory)
+    monkeypatch.setattr(zoo, "entry_points", lambda group: [point] if "models" in group else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "options"),
+    [
+        ("stillhouse/tiny", 1, {}),
+        ("stillhouse/small", 3, {"blocks": 2}),
+        ("timm/resnet18", 1, {}),
+        ("timm/vit_tiny_patch16_224", 3, {"img_size": 32}),
+        ("torchvision/resnet18", 1, {}),
+        ("torchvision/mobilenet_v2", 4, {"width_mult": 0.25}),
+    ],
+)
+def test_a_name_gives_a_network(name: str, channels: int, options: dict[str, Any]) -> None:
+    network = zoo.create(name, 7, channels, **options).eval()
+    assert network(torch.randn(2, channels, 32, 32)).shape == (2, 7)
+
+
+def test_nothing_is_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("a download was tried")
+
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", refuse)
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    zoo.create("timm/resnet18.a1_in1k", 10)
+    zoo.create("torchvision/resnet18", 10)
+    zoo.preprocessing("timm/resnet18.a1_in1k")
+    zoo.preprocessing("torchvision/resnet18")
+
+
+@pytest.mark.parametrize("option", ["pretrained", "weights", "checkpoint_path", "num_classes"])
+def test_options_that_fetch_weights_or_repeat_arguments_are_refused(option: str) -> None:
+    with pytest.raises(UserError, match=f"option '{option}' is not accepted; "):
+        zoo.create("timm/resnet18", 10, **{option: True})
+
+
+def test_a_replaced_first_convolution_keeps_scale_and_geometry() -> None:
+    torch.manual_seed(0)
+    colour, grey = zoo.create("torchvision/resnet18", 5), zoo.create("torchvision/resnet18", 5, 1)
+    old, new = colour.get_submodule("conv1"), grey.get_submodule("conv1")
+    assert (new.stride, new.padding, new.kernel_size) == (old.stride, old.padding, old.kernel_size)
+    assert float(new.weight.detach().std()) == pytest.approx(
+        float(old.weight.detach().std()), rel=0.1
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("timm/resnt18", r"timm has no network 'resnt18'; did you mean .*'resnet18'"),
+        ("timm/resnet18.a1_in2k", "timm has no network 'resnet18.a1_in2k'; did you mean"),
+        ("timm/hf-hub:timm/resnet18", "timm has no network 'hf-hub:timm/resnet18'"),
+        ("torchvision/resnet19", "torchvision has no network 'resnet19'; did you mean"),
+        ("torchvision/fcos_resnet50_fpn", "torchvision has no network 'fcos_resnet50_fpn'"),
+        ("stillhouse/tinny", "stillhouse has no network 'tinny'; did you mean 'tiny'"),
+        ("tim/resnet18", "unknown source 'tim' of the network .*; did you mean 'timm'"),
+        ("acme/lien", "acme has no network 'acme/lien'; did you mean 'acme/line'"),
+        ("resnet18", "does not say where the network comes from: .*did you mean 'timm/resnet18'"),
+    ],
+)
+def test_unknown_names_are_answered_with_a_hint(name: str, said: str, plugin: None) -> None:
+    with pytest.raises(UserError, match=said):
+        zoo.create(name, 10)
+
+
+@pytest.mark.parametrize("name", ["stillhouse/tiny", "timm/resnet18", "torchvision/resnet18"])
+def test_an_option_of_no_network_is_a_sentence(name: str) -> None:
+    with pytest.raises(
+        UserError, match=f"{name} cannot be made with colour=3: .*argument 'colour'"
+    ):
+        zoo.create(name, 10, colour=3)
+
+
+def test_factories_of_the_user(factories: None) -> None:
+    grey = zoo.create("nets_of_mine:grey", 7, 1, width=6)
+    assert grey(torch.randn(2, 1, 4, 4)).shape == (2, 7)
+    assert zoo.create("nets_of_mine:colour", 5).out_features == 5
+    assert zoo.preprocessing("nets_of_mine:grey") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "options", "said"),
+    [
+        ("nets_of_mine:gray", 3, {}, "no 'gray' in nets_of_mine; did you mean 'grey'"),
+        ("nets_of_mine:fixed", 3, {}, "takes no argument 'classes'"),
+        ("nets_of_mine:colour", 1, {}, "takes no argument 'channels'"),
+        ("nets_of_mine:grey", 1, {"widht": 2}, "no argument 'widht'.*did you mean 'width'"),
+        ("nets_of_mine:number", 3, {}, "gave a int, not an nn.Module"),
+        ("nets_of_mine:constant", 3, {}, "a int is no factory"),
+        ("nets_of_yours:grey", 3, {}, "importing 'nets_of_yours' failed .*PYTHONPATH"),
+        (":grey", 3, {}, "importing '' failed"),
+    ],
+)
+def test_factories_that_do_not_fit(
+    factories: None, name: str, channels: int, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        zoo.create(name, 7, channels, **options)
+
+
+def test_installed_packages_can_give_networks(plugin: None) -> None:
+    assert zoo.create("acme/line", 4, 2).weight.shape == (4, 2)
+    assert "acme/line" in zoo.names()
+    assert zoo.preprocessing("acme/line") is None
+
+
+def test_a_package_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load() -> None:
+        raise ImportError("No module named 'acme'")
+
+    point = SimpleNamespace(name="acme/line", load=load)
+    monkeypatch.setattr(zoo, "entry_points", lambda group: [point])
+    with pytest.raises(UserError, match=r"acme/line: the installed package .* 'acme'"):
+        zoo.create("acme/line", 4)
+
+
+def test_names_are_searched_by_word_and_by_glob() -> None:
+    everything = zoo.names()
+    assert everything == sorted(everything)
+    assert {"timm/resnet18", "torchvision/resnet18", "stillhouse/small"} <= set(everything)
+    assert "torchvision/fcos_resnet50_fpn" not in everything
+    assert zoo.names("stillhouse/*l*e") == ["stillhouse/large", "stillhouse/little"]
+    assert all("ResNet18".lower() in name for name in zoo.names("ResNet18"))
+
+
+def test_preprocessing_is_what_the_published_weights_expect() -> None:
+    imagenet = zoo.Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (3, 224, 224))
+    assert zoo.preprocessing("torchvision/resnet18") == imagenet
+    assert zoo.preprocessing("timm/resnet18") == imagenet
+    half = zoo.preprocessing("timm/vit_tiny_patch16_224")
+    assert half is not None and half.mean == (0.5, 0.5, 0.5)
+    wide = zoo.preprocessing("torchvision/inception_v3")
+    assert wide is not None and wide.size == (3, 299, 299)
+    assert zoo.preprocessing("stillhouse/tiny") is None
+    with pytest.raises(UserError, match="timm has no network 'resnt18'"):
+        zoo.preprocessing("timm/resnt18")
+
+
+def test_builds_that_do_not_match_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    with pytest.raises(UserError, match="torch and torchvision come from different builds"):
+        zoo.create("torchvision/resnet18", 10)
+
+
+def test_other_errors_of_an_import_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise ImportError("no space left")
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    with pytest.raises(ImportError, match="no space left"):
+        zoo.create("timm/resnet18", 10)
