@@ -1,0 +1,73 @@
+"""Distil vision networks: a small student nearly as good as its teacher, and the evidence.
+
+Names are found when they are first used, so that importing the package is quick and does nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stillhouse import data, functional, models
+    from stillhouse.batches import Labelled
+    from stillhouse.errors import UserError
+    from stillhouse.objectives import presets
+    from stillhouse.objectives.logit import LogitObjective
+    from stillhouse.recipes.distiller import Distiller
+    from stillhouse.recipes.execute import execute
+    from stillhouse.recipes.load import load
+    from stillhouse.tasks.classification import Classification
+    from stillhouse.types import Clock, Lesson, Site, Term, Trace
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Classification": "stillhouse.tasks.classification",
+    "Clock": "stillhouse.types",
+    "Distiller": "stillhouse.recipes.distiller",
+    "Labelled": "stillhouse.batches",
+    "Lesson": "stillhouse.types",
+    "LogitObjective": "stillhouse.objectives.logit",
+    "Site": "stillhouse.types",
+    "Term": "stillhouse.types",
+    "Trace": "stillhouse.types",
+    "UserError": "stillhouse.errors",
+    "execute": "stillhouse.recipes.execute",
+    "load": "stillhouse.recipes.load",
+}
+_ROOMS = {
+    "data": "stillhouse.data",
+    "functional": "stillhouse.functional",
+    "models": "stillhouse.models",
+    "presets": "stillhouse.objectives.presets",
+}
+
+__all__ = [
+    "Classification",
+    "Clock",
+    "Distiller",
+    "Labelled",
+    "Lesson",
+    "LogitObjective",
+    "Site",
+    "Term",
+    "Trace",
+    "UserError",
+    "data",
+    "execute",
+    "functional",
+    "load",
+    "models",
+    "presets",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(_ROOMS[name])
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'stillhouse' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

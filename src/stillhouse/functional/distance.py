@@ -62,12 +62,16 @@ def pearson(
 
 
 def average(x: Tensor, weight: Tensor | None) -> Tensor:
-    """Weighted mean over the event axis, which stays with length 1: (..., E), (E,) -> (..., 1)."""
+    """Weighted mean over the event axis, which stays with length 1: (..., E), (E,) -> (..., 1).
+
+    Of no events at all it is 0.
+    """
     if weight is None:
-        return x.mean(-1, keepdim=True)
+        return x.sum(-1, keepdim=True) / max(1, x.shape[-1])
     return (x * weight).sum(-1, keepdim=True) / weight.sum().clamp(min=1e-12)
 
 
 def norm(x: Tensor) -> Tensor:
     """Euclidean length, whose gradient at the zero vector is zero: (..., E) -> (...)."""
-    return torch.linalg.vector_norm(x, dim=-1)
+    length: Tensor = torch.linalg.vector_norm(x, dim=-1)
+    return length

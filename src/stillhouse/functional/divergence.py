@@ -29,17 +29,20 @@ def cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:
 
 def jensen_shannon(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean KL of both to their mixture, at most log 2: (..., E), (..., E) -> (...)."""
-    mixture = torch.logaddexp(student, teacher) - math.log(2)
+    neither = (student == -math.inf) & (teacher == -math.inf)  # where logaddexp has no slope
+    s, t = (x.masked_fill(neither, 0) for x in (student, teacher))
+    mixture = torch.logaddexp(s, t) - math.log(2)
     return (expect(student, student - mixture) + expect(teacher, teacher - mixture)) / 2
 
 
 def expect(log_probability: Tensor, values: Tensor) -> Tensor:
     """The mean under a distribution; what cannot happen counts nothing: (..., E) -> (...).
 
-    The test is for probability 0, not for `> 0`: a NaN must reach the loss and be seen.
+    The test is for probability 0, not for `> 0`: a NaN must reach the loss and be seen. The value
+    goes before the product, whose gradient would be 0 times what the value is, inf or NaN.
     """
     impossible = log_probability == -math.inf
-    return (log_probability.exp() * values).masked_fill(impossible, 0).sum(-1)
+    return (log_probability.exp() * values.masked_fill(impossible, 0)).sum(-1)
 
 
 @Accelerated

@@ -13,6 +13,7 @@ from stillhouse.functional.precision import full_precision, upcast
 from stillhouse.objectives.activation import (
     Activation,
     PartialSoftmax,
+    Responses,
     Sigmoid,
     Softmax,
     Temperature,
@@ -67,7 +68,8 @@ class LogitObjective:
                 f"with {self.distance.kind} leaves no class apart"
             )
         self._refuse_rows_of_a_relation()
-        if isinstance(self.preprocess, Standardize) and isinstance(self.activation, Sigmoid):
+        apart = isinstance(self.activation, (Sigmoid, Responses))
+        if isinstance(self.preprocess, Standardize) and apart:
             warnings.warn(
                 "standardize makes each class depend on all others, and sigmoid takes them apart",
                 stacklevel=3,
@@ -105,6 +107,7 @@ class LogitObjective:
                 losses, weight = self._relate(student, teacher, site, tau, weight)
             else:
                 losses = self._compare(student, teacher, site.target, tau)
+                losses = self._share(losses, student.shape[1])
                 losses = scale(losses, self.weighting(student, teacher))
             term = self.reduction(losses * self._kappa(tau), weight, site.mass)
         return term._replace(weight=self.weight)
@@ -112,6 +115,11 @@ class LogitObjective:
     def _kappa(self, tau: Temperature) -> Temperature:
         square = self.kappa == "square" or (self.kappa == "auto" and self.distance.tempered)
         return tau**2 if square else 1.0
+
+    def _share(self, losses: Tensor, classes: int) -> Tensor:
+        """A divergence of whole rows has summed over the classes; `inner` may ask for the mean."""
+        summed = losses.ndim == 1 and self.distance.tempered
+        return losses / classes if summed and self.reduction.inner == "mean" else losses
 
     def _prepare(
         self, student: Tensor, teacher: Tensor, target: Tensor | None

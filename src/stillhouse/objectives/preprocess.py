@@ -38,6 +38,8 @@ class Standardize:
         positive(eps=self.eps)
 
     def __call__(self, logits: Tensor, target: Tensor | None) -> Tensor:
+        if not logits.shape[-1]:  # a channel of no images at all
+            return logits
         centred = logits - logits.mean(-1, keepdim=True)
         correction = min(self.ddof, logits.shape[-1] - 1)  # one class has no deviation at all
         size = logits.detach().abs().amax(-1, keepdim=True)

@@ -1,7 +1,8 @@
 """Fifth axis: one loss a row -> Term.
 
 `rows` are (N,) or (N, C); `weight` is what the site says of each row, 0 for one that is not there.
-`inner` says what becomes of the classes that a row still has inside.
+`inner` says whether the classes of a row are summed or averaged, be they still apart or already
+summed by a divergence. Other distances are means or angles by themselves, and heed it not.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class Disagreement:
     elementwise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.beta < 0:
+        if not self.beta >= 0:
             raise ValueError(f"beta must not be negative, and is {self.beta}")
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor | None:

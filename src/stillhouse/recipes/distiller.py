@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from stillhouse.batches import Labelled, as_labelled
 from stillhouse.distributed import combine
 from stillhouse.engine.pupil import Pupil
+from stillhouse.errors import UserError, did_you_mean
 from stillhouse.methods.base import Method
 from stillhouse.models.taps import Tapped
+from stillhouse.objectives.presets import FeaturePreset, Preset
+from stillhouse.recipes.methods import make_method
 from stillhouse.tasks.base import Task
+from stillhouse.tasks.classification import Classification
 from stillhouse.teachers.frozen import Frozen
 from stillhouse.types import Clock
 
@@ -23,15 +28,16 @@ class Distiller(nn.Module):
     `loss, terms = distiller(batch)` in any loop: the loss is ready for backward, and exact over
     the ranks of DDP. Its parameters are the student's and the method's own; the teacher is not a
     submodule, stays in eval mode, and is in no state dict. A batch is `(images, labels)`, a mapping
-    with `image` or `pixel_values` and `label` or `labels`, or a `Labelled`.
+    with `image` or `pixel_values` and `label` or `labels`, or a `Labelled`. `method` is a preset, a
+    list of them, or a Method of your own; feature methods need an `example` batch of images.
     """
 
     def __init__(
         self,
         student: nn.Module,
         teacher: nn.Module,
-        method: Method,
-        task: Task[Labelled],
+        method: Method | Preset | Sequence[Preset],
+        task: Task[Labelled] | str = "classification",
         *,
         steps: int = 0,
         steps_per_epoch: int = 1,
@@ -39,6 +45,8 @@ class Distiller(nn.Module):
     ) -> None:
         super().__init__()
         looks = () if example is None else (example,)
+        method = as_method(method, student, teacher, example)
+        task = as_task(task)
         tapped = Tapped(student, method.student_taps, looks)
         self.pupil = Pupil(tapped, method, task)
         # In a tuple, so that nn.Module does not take the teacher for a part of what learns.
@@ -65,3 +73,28 @@ class Distiller(nn.Module):
             self.step += 1
         said = {name: term.weight * term.mean().detach() for name, term in terms.items()}
         return combine(terms), said
+
+
+def as_method(
+    method: Method | Preset | Sequence[Preset],
+    student: nn.Module,
+    teacher: nn.Module,
+    example: Tensor | None,
+) -> Method:
+    """What was given as a method."""
+    if isinstance(method, Method):
+        return method
+    presets = [method] if isinstance(method, Preset) else list(method)
+    if example is None and any(isinstance(preset, FeaturePreset) for preset in presets):
+        raise UserError("a feature method needs to see shapes: give Distiller(..., example=images)")
+    blank = torch.zeros(0) if example is None else example
+    return make_method(presets, student, teacher, blank)
+
+
+def as_task(task: Task[Labelled] | str) -> Task[Labelled]:
+    """What was given as a task."""
+    if not isinstance(task, str):
+        return task
+    if task != "classification":
+        raise UserError(f"there is no task {task!r}" + did_you_mean(task, ["classification"]))
+    return Classification()

@@ -35,8 +35,15 @@ class Meter(Protocol[B]):
 class Task(Protocol[B]):
     """What a batch means. A task knows labels and heads, and has never heard of a method."""
 
-    headline: str  # the number of `summary` that answers "how good"
-    chance: float  # what that number is for a network that knows nothing
+    @property
+    def headline(self) -> str:
+        """The number of `summary` that answers "how good"."""
+        ...
+
+    @property
+    def chance(self) -> float:
+        """What that number is for a network that knows nothing."""
+        ...
 
     def inputs(self, batch: B) -> tuple[Tensor, ...]:
         """What the networks are called with."""

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stillhouse.batches import Labelled
+from stillhouse.errors import UserError
+from stillhouse.functional.precision import upcast
 from stillhouse.types import Clock, Lesson, Site, Term, Terms, Trace
 
 BINS = 15  # of the calibration error, as in Guo et al., 2017
@@ -19,14 +21,14 @@ BINS = 15  # of the calibration error, as in Guo et al., 2017
 class Classification:
     """One class an image; the site is `class`."""
 
-    classes: int
+    classes: int | None = None  # only to know what chance is
     label_smoothing: float = 0.0
     headline: str = field(default="top1", init=False)
 
     @property
     def chance(self) -> float:
         """Top-1 of a guess, in percent."""
-        return 100 / self.classes
+        return 100 / self.classes if self.classes else 0.0
 
     def inputs(self, batch: Labelled) -> tuple[Tensor]:
         """The images."""
@@ -35,7 +37,7 @@ class Classification:
     def supervise(self, student: Trace, batch: Labelled) -> Terms:
         """Cross-entropy with the labels."""
         loss = F.cross_entropy(
-            student.out.float() if student.out.dtype.itemsize < 4 else student.out,
+            upcast(logits(student)),
             batch.label,
             label_smoothing=self.label_smoothing,
             reduction="sum",
@@ -46,7 +48,7 @@ class Classification:
         """Logits of both networks, one row an image."""
         sites = {}
         if teacher.out is not None:
-            sites["class"] = Site(student.out, teacher.out, batch.label)
+            sites["class"] = Site(logits(student), logits(teacher), batch.label)
         return Lesson(student, teacher, sites, clock, keys=batch.key)
 
     def meter(self) -> Accuracy:
@@ -63,9 +65,9 @@ class Accuracy:
     @torch.no_grad()
     def update(self, trace: Trace, batch: Labelled) -> None:
         """Count one batch: (N, C) logits, (N,) labels."""
-        logits = trace.out.double()
-        order = logits.topk(min(5, logits.shape[1])).indices == batch.label[:, None]
-        confidence, guess = logits.softmax(1).max(1)
+        scores = logits(trace).double()
+        order = scores.topk(min(5, scores.shape[1])).indices == batch.label[:, None]
+        confidence, guess = scores.softmax(1).max(1)
         hit = (guess == batch.label).double()
         bins = (confidence * BINS).long().clamp(max=BINS - 1)
         empty = hit.new_zeros(BINS)
@@ -73,7 +75,7 @@ class Accuracy:
             images=hit.new_tensor(float(len(hit))),
             top1=order[:, 0].double().sum(),
             top5=order.double().sum(),
-            loss=F.cross_entropy(logits, batch.label, reduction="sum"),
+            loss=F.cross_entropy(scores, batch.label, reduction="sum"),
             bin_hits=empty.index_add(0, bins, hit),
             bin_confidence=empty.index_add(0, bins, confidence),
         )
@@ -106,3 +108,21 @@ class Accuracy:
             "loss": float(s["loss"] / images),
             "calibration_error": float(100 * gap / images),
         }
+
+
+def logits(trace: Trace) -> Tensor:
+    """The class scores in what a network gave: a tensor, the first of several, or `.logits`."""
+    out = trace.out
+    if isinstance(out, Tensor):
+        return out
+    found = getattr(out, "logits", None)
+    if found is None and isinstance(out, Mapping):
+        found = out.get("logits")
+    if found is None and isinstance(out, tuple | list):
+        found = out[0]
+    if not isinstance(found, Tensor):
+        raise UserError(
+            f"the network gives a {type(out).__name__}, and classification needs class scores: "
+            "a tensor (N, C), or something with `.logits`"
+        )
+    return found

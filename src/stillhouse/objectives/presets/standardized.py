@@ -13,6 +13,7 @@ from stillhouse.objectives.presets.base import Objectives, Preset, Variant
 from stillhouse.objectives.presets.relation import DIST
 from stillhouse.objectives.presets.softmax import ATS, DKD, KD, TTM, WTTM
 from stillhouse.spec import SHORT, spec
+from stillhouse.types import Clock
 
 SoftmaxPreset = Annotated[KD | TTM | WTTM | ATS | DKD | DIST, Field(discriminator="name"), SHORT]
 
@@ -47,9 +48,16 @@ class LSKD(Preset):
         """The base's weight of the label loss, unless another is given."""
         return self.base.label_share if self.label_weight is None else self.label_weight
 
+    def ramp(self, clock: Clock) -> float:
+        """The base's warm-up, unless another is given."""
+        return super().ramp(clock) if self.warmup > 0 else self.base.ramp(clock)
+
     def objectives(self) -> Objectives:
         """The base's objectives with standardised rows."""
         rows = Standardize(0 if self.variant == "paper" else 1, self.eps)
+        base = self.base
+        if isinstance(base, ATS):  # whose teacher has temperatures that are not the student's
+            base = replace(base, temperature=self.temperature)
         return {
             name: replace(
                 objective,
@@ -57,5 +65,5 @@ class LSKD(Preset):
                 activation=replace(objective.activation, temperature=self.temperature),
                 weight=objective.weight * self.weight,
             )
-            for name, objective in self.base.objectives().items()
+            for name, objective in base.objectives().items()
         }

@@ -1,0 +1,140 @@
+"""`methods`, `models`, `datasets` and `recipes`."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import MISSING, fields
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import typer
+
+from stillhouse.errors import UserError, did_you_mean
+
+
+def width() -> int:
+    """The columns that text may take."""
+    return max(20, min(100, shutil.get_terminal_size((100, 24)).columns))
+
+
+def rows(pairs: dict[str, str]) -> str:
+    """Names and what they are, wrapped to the terminal."""
+    margin = min(max((len(name) for name in pairs), default=0) + 2, 24)
+    return "\n".join(
+        fill(text, width(), initial_indent=f"{name:<{margin}}", subsequent_indent=" " * margin)
+        for name, text in pairs.items()
+    )
+
+
+def methods(name: str | None) -> None:
+    """All methods in a line each, or one in full."""
+    from stillhouse.objectives import presets
+
+    known = presets.catalogue()
+    if name is None:
+        print(rows({"none": "No teaching: the control"} | {n: known[n].card.title for n in known}))
+        print("\nstillhouse methods NAME says more of one.")
+        return
+    if name == "none":
+        print("none: the same student without a teacher, at equal budget and seeds")
+        return
+    if name not in known:
+        raise UserError(f"there is no method {name!r}" + did_you_mean(name, known))
+    print(describe(known[name]))
+
+
+def describe(preset: Any) -> str:
+    """One method in full."""
+    card = preset.card
+    needs = {"batch": "the rows of the whole batch", "features": "feature maps of both networks"}
+    return rows(
+        {
+            "name": f"{preset.name}: {card.title}",
+            "formula": card.formula,
+            "paper": card.paper,
+            "needs": ", ".join(needs.get(need, need) for need in card.needs),
+            "defaults": options(preset),
+            "labels": f"count {preset().label_share:g} beside it, unless label_weight says more",
+            "cost": card.cost,
+            "fails": card.fails,
+        }
+    )
+
+
+def options(preset: Any) -> str:
+    """The options of a method with their defaults."""
+    shown = []
+    for field in fields(preset):
+        if field.name in ("name", "label_weight") or field.default is MISSING:
+            continue
+        default = getattr(field.default, "name", field.default)
+        shown.append(f"{field.name}={default}")
+    return ", ".join(shown)
+
+
+def models(pattern: str) -> None:
+    """The networks that match."""
+    from stillhouse.models.zoo import names
+
+    found = names(pattern)
+    if not found:
+        raise UserError(f"no network matches {pattern!r}" + did_you_mean(pattern, names()))
+    print("\n".join(found))
+
+
+def datasets(name: str | None) -> None:
+    """All data sets in a line each, or one in full."""
+    from stillhouse.data.catalogue import entries
+
+    known = {entry.name: entry for entry in entries()}
+    if name is None:
+        print(rows({n: entry.summary for n, entry in known.items()}))
+        return
+    if name not in known:
+        raise UserError(f"there is no data set {name!r}" + did_you_mean(name, known))
+    entry = known[name]
+    print(rows({"name": entry.name, "what": entry.summary, "layout": entry.layout}))
+
+
+def recipes(pattern: str) -> None:
+    """The recipes of the package that match, with their titles."""
+    from stillhouse.recipes import load
+
+    found = {n: str(load.parse(p).get("title", "")) for n, p in load.zoo().items() if pattern in n}
+    if not found:
+        raise UserError(f"no recipe matches {pattern!r}" + did_you_mean(pattern, load.zoo()))
+    print(rows(found))
+
+
+def copy(name: str, to: Path | None) -> None:
+    """Copy a recipe to a file that is not there yet."""
+    from stillhouse.recipes import load
+
+    source = load.find(name)
+    target = to or Path(source.name)
+    if target.is_dir():
+        target = target / source.name
+    if target.exists():
+        raise UserError(f"{target} is there already; name another file")
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise UserError(f"{target} cannot be written: {error.strerror}") from error
+    print(target)
+
+
+def validate(files: list[str]) -> None:
+    """Say of each recipe whether it loads; end with 2 if one does not."""
+    from stillhouse.recipes import load
+
+    bad = 0
+    for name in files:
+        try:
+            load.load(name)
+            print(f"ok     {name}")
+        except UserError as error:
+            bad += 1
+            print(f"wrong  {error}")
+    if bad:
+        raise typer.Exit(2)

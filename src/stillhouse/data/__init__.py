@@ -1,0 +1,1 @@
+"""Batches, the embedded data, and readers of real formats."""

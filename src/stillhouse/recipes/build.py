@@ -1,0 +1,159 @@
+"""From a recipe to a run. With `execute`, the only file that knows every room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from stillhouse.batches import Labelled
+from stillhouse.data.loader import Loader
+from stillhouse.distributed import rank, world_size
+from stillhouse.engine.average import Average
+from stillhouse.engine.devices import Hardware
+from stillhouse.engine.progress import show
+from stillhouse.engine.pupil import Pupil
+from stillhouse.engine.records import Records
+from stillhouse.engine.run import Group, Run
+from stillhouse.engine.schedules import rates
+from stillhouse.errors import UserError, did_you_mean
+from stillhouse.methods.base import Method
+from stillhouse.models.taps import Tapped
+from stillhouse.recipes import load
+from stillhouse.recipes.methods import make_method
+from stillhouse.recipes.networks import Taught, example_of, make_student
+from stillhouse.recipes.schema import Recipe, Training
+from stillhouse.recipes.sources import Sources, make_loader, make_training_loader, open_sources
+from stillhouse.tasks.classification import Classification
+from stillhouse.teachers.base import Teacher
+from stillhouse.teachers.frozen import Absent, Frozen
+from stillhouse.teachers.memory import Remembering
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What the trainings of one recipe share: data, task and hardware."""
+
+    recipe: Recipe
+    sources: Sources
+    task: Classification
+    hardware: Hardware
+
+    @staticmethod
+    def open(recipe: Recipe) -> Workshop:
+        """Open the data and find the device."""
+        engine = recipe.engine
+        if engine.threads:
+            torch.set_num_threads(engine.threads)
+        hardware = Hardware(engine.device, engine.precision)
+        sources = open_sources(recipe.data)
+        task = Classification(len(sources.classes), recipe.task.label_smoothing)
+        return Workshop(recipe, sources, task, hardware)
+
+    def split(self, name: str) -> Loader:
+        """Batches of a split, each sample once over all ranks."""
+        source = getattr(self.sources, name)
+        return make_loader(source, self.recipe, self.sources, self.hardware.device)
+
+    def val(self) -> Iterator[Labelled]:
+        """The validation split."""
+        return self.split("val").epoch(0)
+
+    def test(self) -> Iterator[Labelled]:
+        """The test split."""
+        return self.split("test").epoch(0)
+
+    def traced(self, network: nn.Module) -> Tapped:
+        """A network in eval mode that answers with a Trace."""
+        return Tapped(network.eval())
+
+
+@contextmanager
+def make_run(recipe: Recipe, folder: Path, shop: Workshop, taught: Taught | None) -> Iterator[Run]:
+    """Everything that one training owns; its files are closed at the end."""
+    hardware, engine = shop.hardware, recipe.engine
+    student = make_student(recipe.student, shop.sources)
+    example = example_of(shop.sources)
+    inner = None if taught is None else taught.inner.cpu()
+    method = make_method(recipe.method, student, inner, example)
+    pupil = Pupil(Tapped(student, method.student_taps, (example,)), method, shop.task)
+    if engine.channels_last:
+        pupil.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if engine.compile:
+        pupil.student.compile()
+    prepared = hardware.prepare(pupil)
+    loader = make_training_loader(recipe, shop.sources, hardware.device)
+    accumulate = recipe.train.accumulate
+    per_epoch = max(1, len(loader) // accumulate)
+    steps = max(1, round(recipe.train.epochs * per_epoch))
+    records = Records(folder, tensorboard=engine.tensorboard) if rank() == 0 else None
+    images = recipe.data.batch * accumulate * world_size()
+    with show(steps, images=images, first_rank=rank() == 0) as progress:
+        try:
+            yield Run(
+                pupil=prepared,
+                teacher=make_listener(recipe, shop, taught, method),
+                task=shop.task,
+                loader=loader,
+                groups=make_groups(recipe.train, pupil),
+                hardware=hardware,
+                steps=steps,
+                folder=folder,
+                recipe_hash=load.digest(recipe),
+                accumulate=accumulate,
+                clip=recipe.train.clip,
+                average=Average(student, recipe.train.average) if recipe.train.average else None,
+                records=records,
+                progress=progress,
+                validation=shop.val,
+                log_every=engine.log_every,
+                evaluate_every=round(engine.evaluate_every * per_epoch),
+                save_every=round(engine.save_every * per_epoch),
+            )
+        finally:
+            if records:
+                records.close()
+
+
+def make_listener(
+    recipe: Recipe, shop: Workshop, taught: Taught | None, method: Method
+) -> Teacher[Labelled]:
+    """The teacher as the loop asks it."""
+    if taught is None or recipe.teacher is None:
+        return Absent()
+    example = (example_of(shop.sources),)
+    taught.network.cpu()
+    frozen: Frozen[Labelled] = Frozen(
+        taught.network, shop.task.inputs, taught.taps(method.teacher_taps), example
+    )
+    frozen.network.to(shop.hardware.device)
+    if not recipe.teacher.remember:
+        return frozen
+    if method.teacher_taps:
+        raise UserError(
+            f"teacher.remember keeps logits alone, and method {recipe.method[0].name} asks for "
+            f"the teacher's {method.teacher_taps[0]}; say teacher.remember=false"
+        )
+    views = recipe.data.views or (0 if recipe.data.transforms else 1)
+    return Remembering(frozen, len(shop.sources.train), views)
+
+
+def make_groups(training: Training, pupil: Pupil[Any]) -> dict[str, Group]:
+    """An optimiser for each group of parameters, the student's where none is named."""
+    groups = pupil.groups()
+    for name in training.groups:
+        if name not in groups:
+            raise UserError(
+                f"train.groups.{name}: nothing trainable is called that; there are "
+                f"{', '.join(groups)}" + did_you_mean(name, groups)
+            )
+    made = {}
+    for name, parameters in groups.items():
+        optimiser = training.groups.get(name, training.optimiser).build(parameters)
+        made[name] = Group(optimiser, training.schedule, rates(optimiser))
+    return made

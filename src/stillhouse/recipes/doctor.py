@@ -1,0 +1,262 @@
+"""Everything that can fail, tried before anything runs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from stillhouse.batches import Labelled
+from stillhouse.distributed import combine
+from stillhouse.engine.pupil import Pupil
+from stillhouse.errors import UserError
+from stillhouse.methods.base import Method
+from stillhouse.models import cost, zoo
+from stillhouse.models.probe import shapes
+from stillhouse.models.stages import stages
+from stillhouse.models.taps import Tapped
+from stillhouse.recipes.build import Workshop, make_groups, make_listener
+from stillhouse.recipes.execute import check_teacher, teacher_file
+from stillhouse.recipes.methods import make_method
+from stillhouse.recipes.networks import Taught, example_of, make_network, make_student, make_teacher
+from stillhouse.recipes.schema import Recipe
+from stillhouse.recipes.sources import make_training_loader
+from stillhouse.types import Clock
+
+MEGABYTE = 2**20
+
+
+class Check(NamedTuple):
+    """One thing that was tried; None: it was not, because something before it failed."""
+
+    name: str
+    passed: bool | None
+    said: str
+
+
+class Untried(Exception):
+    """A check that needs what an earlier one did not get."""
+
+
+def examine(recipe: Recipe) -> Iterator[Check]:
+    """Every check in turn, each a sentence."""
+    patient = Patient(recipe)
+    looks: dict[str, Callable[[], str]] = {
+        "versions": patient.versions,
+        "data": patient.data,
+        "student": patient.network,
+        "teacher": patient.guide,
+        "contract": patient.contract,
+        "taps": patient.taps,
+        "step": patient.step,
+        "disk": patient.disk,
+    }
+    for name, look in looks.items():
+        try:
+            yield Check(name, True, look())
+        except Untried:
+            yield Check(name, None, "not tried, because of what failed above")
+        except UserError as error:
+            yield Check(name, False, str(error))
+
+
+class Patient:
+    """What the checks have found so far."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self._shop: Workshop | None = None
+        self._student: nn.Module | None = None
+        self._taught: Taught | None = None
+        self._method: Method | None = None
+
+    @property
+    def shop(self) -> Workshop:
+        """Data and device, if they are there."""
+        if self._shop is None:
+            raise Untried
+        return self._shop
+
+    @property
+    def student(self) -> nn.Module:
+        """The student, if it could be made."""
+        if self._student is None:
+            raise Untried
+        return self._student
+
+    @property
+    def taught(self) -> Taught | None:
+        """The teacher, if it could be made; None where there is no teaching."""
+        if self._taught is None and self.recipe.taught:
+            raise Untried
+        return self._taught
+
+    def versions(self) -> str:
+        """Whether torch and torchvision come from one release."""
+        try:
+            import torchvision
+        except (ImportError, RuntimeError) as error:
+            raise UserError(
+                f"torchvision does not load beside torch {torch.__version__} ({error}); install "
+                "the builds of one release of both"
+            ) from error
+        return f"torch {torch.__version__}, torchvision {torchvision.__version__}"
+
+    def data(self) -> str:
+        """Open every split, and load a batch."""
+        self._shop = shop = Workshop.open(self.recipe)
+        sources = shop.sources
+        sizes = ", ".join(
+            f"{len(getattr(sources, name)):,} {name}" for name in ("train", "val", "test")
+        )
+        loader = make_training_loader(self.recipe, sources, shop.hardware.device)
+        since = perf_counter()
+        batch = next(iter(loader.epoch(0)))
+        speed = len(batch.label) / (perf_counter() - since)
+        shape = " x ".join(map(str, batch.image.shape[1:]))
+        return (
+            f"{self.recipe.data.name}: {sizes}; {len(sources.classes)} classes; images {shape}; "
+            f"first batch at {speed:,.0f} images/s"
+        )
+
+    def network(self) -> str:
+        """Make the student and let it speak."""
+        shop = self.shop
+        student = make_student(self.recipe.student, shop.sources)
+        self.speaks(student, self.recipe.student.name)
+        self._student = student
+        return self.size_of(student, self.recipe.student.name)
+
+    def guide(self) -> str:
+        """Make the teacher, and measure it where it has weights."""
+        shop, teacher = self.shop, self.recipe.teacher
+        if teacher is None or not self.recipe.taught:
+            return "none: the student learns from labels alone"
+        path = teacher_file(self.recipe, teacher, shop)
+        if path is None:
+            network = make_network(teacher, len(shop.sources.classes), shop.sources.channels, None)
+            self._taught = Taught(network, network)
+            epochs = teacher.train.epochs if teacher.train else 0
+            said = f"{self.size_of(network, teacher.name)}; is trained first, {epochs:g} epochs"
+            return f"{said}, and measured then"
+        taught = make_teacher(teacher, path, shop.sources)
+        self.speaks(taught.network, teacher.name)
+        self._taught = taught
+        score = check_teacher(teacher, taught, shop)
+        headline = shop.task.headline
+        reached = f"{headline} {score['validation'][headline]:.2f} on validation"
+        return f"{self.size_of(taught.inner, teacher.name)}; {reached}"
+
+    def contract(self) -> str:
+        """Whether classes, sizes and normalisations of both networks fit the data."""
+        taught, sources = self.taught, self.shop.sources
+        notes = list(taught.notes) if taught else []
+        for who in (self.recipe.student, self.recipe.teacher):
+            published = zoo.preprocessing(who.name) if who and who.weights else None
+            if who and published and (published.mean, published.std) != (sources.mean, sources.std):
+                notes.append(
+                    f"published weights of {who.name} expect mean {published.mean} and std "
+                    f"{published.std}; yours come with {sources.mean} and {sources.std}"
+                )
+        return "; ".join(notes) or "classes, size and normalisation are the same for both"
+
+    def taps(self) -> str:
+        """What the method taps, with shapes, and what else could be tapped."""
+        taught, student = self.taught, self.student
+        example = example_of(self.shop.sources)
+        inner = taught.inner if taught else None
+        self._method = method = make_method(self.recipe.method, student, inner, example)
+        known = {name: path for name, path in stages(student, example).items() if path}
+        if not method.student_taps:
+            return f"none needed; the student's places: {listing(known)}"
+        assert inner is not None
+        ours = shapes(student, method.student_taps, example)
+        theirs = shapes(inner, method.teacher_taps, example)
+        pairs = zip(method.student_taps, method.teacher_taps, strict=True)
+        return "; ".join(f"{s} {sizes(ours[s])} -> {t} {sizes(theirs[t])}" for s, t in pairs)
+
+    def step(self) -> str:
+        """One forward and backward of everything, timed."""
+        shop, student, taught = self.shop, self.student, self.taught
+        if self._method is None:
+            raise Untried
+        example = (example_of(shop.sources),)
+        pupil: Pupil[Labelled] = Pupil(
+            Tapped(student, self._method.student_taps, example), self._method, shop.task
+        )
+        pupil.to(shop.hardware.device)
+        make_groups(self.recipe.train, pupil)
+        teacher = make_listener(self.recipe, shop, taught, self._method)
+        loader = make_training_loader(self.recipe, shop.sources, shop.hardware.device)
+        since = perf_counter()
+        batch = next(iter(loader.epoch(0)))
+        with shop.hardware.autocast():
+            terms = pupil(batch, teacher(batch), Clock(0, 1, 1))
+        loss = combine(terms)
+        if not bool(loss.isfinite()):
+            raise UserError(
+                f"the first loss is {float(loss.detach())}; lower the weights, or train in float32"
+            )
+        loss.backward()
+        seconds = perf_counter() - since
+        total = round(self.recipe.train.epochs * len(loader))
+        said = ", ".join(
+            f"{n} {float(t.mean().detach()):.3g} x {t.weight:g}" for n, t in terms.items()
+        )
+        return f"{said}; {total:,} steps of about {seconds:.2g} s at most"
+
+    def disk(self) -> str:
+        """Whether a few checkpoints fit."""
+        needed = 8 * sum(p.numel() * p.element_size() for p in self.student.parameters())
+        free = shutil.disk_usage(existing(Path("runs"))).free
+        if free < 2 * needed:
+            raise UserError(
+                f"{free / MEGABYTE:,.0f} MB are free here and checkpoints need about "
+                f"{2 * needed / MEGABYTE:,.0f} MB; free some space or give another --out"
+            )
+        return f"{free / MEGABYTE:,.0f} MB free, checkpoints need about {needed / MEGABYTE:,.1f} MB"
+
+    def speaks(self, network: nn.Module, name: str) -> None:
+        """Refuse a network whose answer to a blank batch is not one score a class."""
+        sources = self.shop.sources
+        with torch.no_grad():
+            try:
+                out = network.eval()(example_of(sources))
+            except (RuntimeError, ValueError, TypeError) as error:
+                raise UserError(
+                    f"{name} does not take images of {sources.channels} x {sources.size[0]} x "
+                    f"{sources.size[1]}: {str(error).splitlines()[0]}"
+                ) from error
+        wanted = (2, len(sources.classes))
+        if not isinstance(out, torch.Tensor) or tuple(out.shape) != wanted:
+            shape = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
+            raise UserError(f"{name} answers two images with {shape}, and should with {wanted}")
+
+    def size_of(self, network: nn.Module, name: str) -> str:
+        """A network's parameters and operations."""
+        example = example_of(self.shop.sources)[:1]
+        work = cost.flops(network, example)
+        return f"{name}: {cost.parameters(network):,} parameters, {work / 1e6:,.1f} MFLOPs an image"
+
+
+def listing(known: dict[str, str]) -> str:
+    """Aliases and what they stand for."""
+    return ", ".join(f"{alias} = {path}" for alias, path in known.items())
+
+
+def sizes(shape: torch.Size) -> str:
+    """A tap's shape without its batch."""
+    return "x".join(map(str, shape[1:]))
+
+
+def existing(path: Path) -> Path:
+    """The nearest folder above a path that is there."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path

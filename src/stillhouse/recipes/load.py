@@ -1,0 +1,167 @@
+"""From a file and `key=value` words to a recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from stillhouse.errors import UserError, did_you_mean
+from stillhouse.recipes.complaint import explain
+from stillhouse.recipes.schema import Recipe
+
+ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+# Sections that a bare word names: `student=timm/resnet18` changes the name and keeps the rest.
+NAMED = ("student", "teacher", "data", "task")
+# What may differ between two runs that are the same experiment.
+DISPLAY = ("engine", "title", "paper", "control")
+
+
+def zoo() -> dict[str, Path]:
+    """The recipes that come with the package, by name."""
+    folder = Path(str(files("stillhouse.recipes").joinpath("zoo")))
+    found = sorted(folder.rglob("*.yaml"))
+    return {str(path.relative_to(folder).with_suffix("")): path for path in found}
+
+
+def find(recipe: str | Path) -> Path:
+    """The file of a recipe: a path, or the name of one in the zoo."""
+    path = Path(recipe)
+    if path.is_file():
+        return path
+    known = zoo()
+    name = str(recipe).removesuffix(".yaml")
+    if name in known:
+        return known[name]
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, and a recipe is a YAML file")
+    near = [str(p) for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+    raise UserError(
+        f"no recipe {recipe}: neither a file nor in `stillhouse recipes ls`"
+        + did_you_mean(str(recipe), [*known, *near])
+    )
+
+
+def load(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe with `key=value` words laid over it."""
+    path = find(recipe)
+    content = read(path)
+    merged = override(content, overrides)
+    return check(merged, path, overrides)
+
+
+def check(content: Any, path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The typed recipe, or one sentence that says where it is wrong."""
+    try:
+        return ADAPTER.validate_python(content)
+    except ValidationError as error:
+        raise UserError(explain(error, path, overrides)) from error
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The plain content of a recipe file, with what it `extends` underneath."""
+    content = parse(path)
+    if "extends" not in content:
+        return content
+    base = str(content.pop("extends"))
+    beside = path.parent / base
+    below = read(beside if beside.is_file() else find(base))
+    return merge(below, content)
+
+
+def parse(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "it cannot be parsed"
+        raise UserError(f"{path}{line}: this is no YAML: {problem}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as text: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{path}: a recipe is a mapping of keys, and this is {type(content).__name__}"
+        )
+    return content
+
+
+def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """One mapping over another, key by key."""
+    from omegaconf import OmegaConf
+
+    merged = OmegaConf.to_container(OmegaConf.merge(settle(below, above), above))
+    assert isinstance(merged, dict)
+    return {str(key): value for key, value in merged.items()}
+
+
+def settle(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """The lower mapping without what the upper one replaces as a whole.
+
+    A method, optimiser or schedule of another name takes none of the options of the one before.
+    """
+    settled = dict(below)
+    for key, value in above.items():
+        old = settled.get(key)
+        if not isinstance(old, dict) or not isinstance(value, dict):
+            continue
+        renamed = any(k in value and value[k] != old.get(k) for k in ("kind", "name"))
+        if renamed and key not in NAMED:
+            settled[key] = {}
+        else:
+            settled[key] = settle(old, value)
+    return settled
+
+
+def override(content: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """A mapping with `key=value` words laid over it, each value read as YAML."""
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise UserError(f"{word!r} is no override; write key=value, as in method.temperature=2")
+        try:
+            value = yaml.safe_load(text) if text else None
+        except yaml.YAMLError as error:
+            raise UserError(f"{word!r}: {text!r} is no YAML value; quote it") from error
+        content = merge(content, nest(content, key.split("."), value))
+    return content
+
+
+def nest(content: Mapping[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any]:
+    """`a.b=value` as a mapping of mappings; a bare word for a named section is its name."""
+    head, *rest = keys
+    inside = content.get(head)
+    if rest:
+        # `method: kd` in the file and `method.temperature=2` over it are one mapping
+        below = {"name": inside} if isinstance(inside, str) else inside
+        deeper = nest(below if isinstance(below, Mapping) else {}, rest, value)
+        return {head: {"name": inside, **deeper} if isinstance(inside, str) else deeper}
+    if isinstance(value, str) and head in (*NAMED, "method"):
+        return {head: {"name": value}}
+    return {head: value}
+
+
+def plain(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as YAML and JSON can say it."""
+    content = ADAPTER.dump_python(recipe, mode="json")
+    assert isinstance(content, dict)
+    return content
+
+
+def text(recipe: Recipe) -> str:
+    """The resolved recipe as a YAML file."""
+    return yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True, width=100)
+
+
+def digest(recipe: Recipe) -> str:
+    """A hash of all that a result depends on."""
+    content = {k: v for k, v in plain(recipe).items() if k not in DISPLAY}
+    words = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(words.encode()).hexdigest()[:16]

@@ -1,0 +1,98 @@
+"""From what a recipe says of networks to networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from stillhouse.errors import UserError
+from stillhouse.models import weights, zoo
+from stillhouse.models.fitted import Fitted, order_of
+from stillhouse.models.stages import INPUT
+from stillhouse.recipes.contract import Contract, read_contract
+from stillhouse.recipes.schema import Network, Teacher
+from stillhouse.recipes.sources import Sources
+
+
+def make_network(
+    spec: Network | Teacher, classes: int, channels: int, path: Path | None
+) -> nn.Module:
+    """A network by name, with the weights of a file where there is one."""
+    network = zoo.create(spec.name, classes, channels, **spec.options)
+    if path is not None:
+        weights.load(network, path)
+    return network
+
+
+def make_student(spec: Network, sources: Sources) -> nn.Module:
+    """The student for the classes and channels of the data."""
+    return make_network(spec, len(sources.classes), sources.channels, spec.weights)
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A teacher's network as it is called, and how its inner paths are reached from outside."""
+
+    network: nn.Module
+    inner: nn.Module
+    notes: tuple[str, ...] = ()
+
+    def taps(self, names: Iterable[str]) -> Mapping[str, str]:
+        """What a method calls taps, as paths of the network that is called."""
+        if self.network is self.inner:
+            return {name: name for name in names}
+        known = {path for path, _ in self.inner.named_modules()}
+        return {n: f"model.{n}" if n.removesuffix(INPUT) in known - {""} else n for n in names}
+
+
+def make_teacher(spec: Teacher, path: Path, sources: Sources) -> Taught:
+    """The teacher with its weights, fitted to the data where it was made for others."""
+    contract = read_contract(path)
+    if contract and contract.name != spec.name:
+        raise UserError(
+            f"{path} holds weights of {contract.name}, and the recipe's teacher is {spec.name}"
+        )
+    classes = len(contract.classes) if contract else len(sources.classes)
+    channels = contract.channels if contract else sources.channels
+    if channels != sources.channels:
+        raise UserError(
+            f"the teacher of {path} takes {channels} channels, and the data have {sources.channels}"
+        )
+    inner = make_network(spec, classes, channels, path)
+    return fit(spec, inner, contract, sources)
+
+
+def fit(spec: Teacher, inner: nn.Module, contract: Contract | None, sources: Sources) -> Taught:
+    """Put around a teacher what makes up for other normalisation, size and order of classes."""
+    notes = []
+    own = None
+    mean, std = spec.mean or (contract and contract.mean), spec.std or (contract and contract.std)
+    if mean and std and (tuple(mean), tuple(std)) != (sources.mean, sources.std):
+        own = (mean, std)
+        notes.append("images are normalised anew for the teacher")
+    size = spec.size or (contract.size if contract else None)
+    if size and tuple(size) != sources.size:
+        notes.append(f"images are resized to {size[0]} x {size[1]} for the teacher")
+    select = order_of(contract.classes, sources.classes) if contract else None
+    if select is not None:
+        notes.append("the teacher's classes are put in the data's order")
+    if not notes:
+        return Taught(inner, inner)
+    data = (sources.mean, sources.std)
+    return Taught(Fitted(inner, data=data, own=own, size=size, select=select), inner, tuple(notes))
+
+
+def example_of(sources: Sources) -> Tensor:
+    """A batch of two blank images: (2, C, H, W)."""
+    return torch.zeros(2, sources.channels, *sources.size)
+
+
+def contract_of(name: str, sources: Sources) -> Contract:
+    """What a network trained on these data was trained for."""
+    return Contract(
+        name, tuple(sources.classes), sources.channels, sources.size, sources.mean, sources.std
+    )

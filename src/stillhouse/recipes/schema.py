@@ -1,0 +1,189 @@
+"""What a recipe says. A recipe that loads can be built; one that cannot says where it is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from stillhouse.data.transforms import Transform
+from stillhouse.engine.devices import Precision, Where
+from stillhouse.engine.optimisers import SGD, Optimiser
+from stillhouse.engine.schedules import Constant, Schedule
+from stillhouse.objectives import presets
+from stillhouse.spec import SHORT, spec
+
+# ------------------------------------------------------------------------------------ what there is
+
+
+@spec
+class Classification:
+    """One class an image."""
+
+    label_smoothing: float = 0.0
+    name: Literal["classification"] = "classification"
+
+
+@spec
+class Split:
+    """What is asked of one split of a data set."""
+
+    count: int | None = None
+    seed: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@spec
+class Data:
+    """A data set, how its images are changed, and how many go into a step."""
+
+    name: str
+    path: Path | None = None
+    train: Split = Split()
+    val: Split = Split()
+    test: Split = Split()
+    holdout: int = 0  # samples of train that become val, where the data set has none
+    transforms: tuple[Transform, ...] = ()
+    evaluation: tuple[Transform, ...] = ()
+    mean: tuple[float, ...] | None = None  # None: those of the data set
+    std: tuple[float, ...] | None = None
+    batch: int = 64
+    views: int | None = None  # augmentations of an image; None: a new one each epoch
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ValueError(f"batch must be at least 1, and is {self.batch}")
+
+
+@spec
+class Network:
+    """A network by name, and the file that its weights are in."""
+
+    name: str
+    weights: Path | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+# -------------------------------------------------------------------------------------- how it goe
+
+
+@spec
+class Training:
+    """How long, how fast, and by which optimisers."""
+
+    epochs: float = 10
+    optimiser: Annotated[Optimiser, SHORT] = SGD(0.1)
+    groups: dict[str, Optimiser] = field(default_factory=dict)  # method, critic, teacher, ...
+    schedule: Annotated[Schedule, SHORT] = Constant()
+    accumulate: int = 1
+    clip: float = 0.0
+    average: float = 0.0  # decay of the moving average that is kept; 0: none
+
+    def __post_init__(self) -> None:
+        if self.epochs <= 0:
+            raise ValueError(f"epochs must be above 0, and is {self.epochs}")
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate must be at least 1, and is {self.accumulate}")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average must be from 0 to below 1, and is {self.average}")
+
+
+@spec
+class Teacher:
+    """The network that is learnt from; without weights it is trained first, as `train` says."""
+
+    name: str
+    weights: Path | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    train: Training | None = None
+    seed: int = 0
+    gate: bool = True  # refuse a teacher that is no better than chance
+    remember: bool = False  # keep its answers in memory; needs finitely many views
+    mean: tuple[float, ...] | None = None  # what it was trained with; None: as the data
+    std: tuple[float, ...] | None = None
+    size: tuple[int, int] | None = None  # height, width
+
+
+@spec
+class Engine:
+    """Where and how it runs; nothing here changes what is being compared."""
+
+    device: Where = "auto"
+    precision: Precision = "float32"
+    channels_last: bool = False
+    compile: bool = False
+    deterministic: bool = False
+    workers: int = 0
+    threads: int | None = None
+    log_every: int = 50  # steps
+    evaluate_every: float = 1.0  # epochs
+    save_every: float = 1.0  # epochs
+    tensorboard: bool = True
+
+
+# ------------------------------------------------------------------------------------- the whole
+
+
+@spec
+class Control:
+    """No teaching at all."""
+
+    name: Literal["none"] = "none"
+
+
+@spec
+class Plugged:
+    """A method that an installed package brings, under the entry point group stillhouse.methods."""
+
+    entry: str
+    options: dict[str, Any] = field(default_factory=dict)
+    name: Literal["plugin"] = "plugin"
+
+
+Method = Annotated[
+    Control | Plugged | presets.LogitPresetSpec | presets.FeaturePresetSpec,
+    Field(discriminator="name"),
+    SHORT,
+]
+
+
+def listed(value: Any) -> Any:
+    """One method for a list of one."""
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+Methods = Annotated[tuple[Method, ...], BeforeValidator(listed)]
+
+
+@spec
+class Recipe:
+    """One run."""
+
+    data: Annotated[Data, SHORT]
+    student: Annotated[Network, SHORT]
+    method: Methods = (presets.kd(),)
+    teacher: Annotated[Teacher | None, SHORT] = None
+    task: Annotated[Classification, SHORT] = Classification()
+    train: Training = Training()
+    engine: Engine = Engine()
+    control: bool = False  # train the same student without a teacher beside it
+    seed: int = 0
+    title: str = ""
+    paper: dict[str, float] = field(default_factory=dict)  # its numbers, to stand beside ours
+
+    def __post_init__(self) -> None:
+        if not self.method:
+            raise ValueError("method names no method; say none for a run without teaching")
+        if self.taught and self.teacher is None:
+            raise ValueError(
+                f"method {self.method[0].name} needs a teacher; add a teacher, or say method=none"
+            )
+        if len(self.method) > 1 and not self.taught:
+            raise ValueError("method none stands alone, and not in a list")
+
+    @property
+    def taught(self) -> bool:
+        """Whether there is teaching."""
+        return not any(isinstance(method, Control) for method in self.method)
