@@ -33,19 +33,25 @@ class Features(Method):
         self.student_taps = tuple(pair.student for pair in pairs)
         self.teacher_taps = tuple(pair.teacher for pair in pairs)
         self.adapters = nn.ModuleList(pair.adapter for pair in pairs)
+        # A student tap of two pairs needs the teacher's beside it, or one term hides the other.
+        once = {tap for tap in self.student_taps if self.student_taps.count(tap) == 1}
+        self.places = [
+            p.student if p.student in once else f"{p.student}-{p.teacher}" for p in pairs
+        ]
 
     def forward(self, lesson: Lesson) -> Terms:
         """One term a pair and objective."""
         ramp = self.preset.ramp(lesson.clock)
         terms = {}
-        pairs = zip(self.student_taps, self.teacher_taps, self.adapters, strict=True)
-        for student_tap, teacher_tap, adapter in pairs:
+        taps = zip(self.student_taps, self.teacher_taps, strict=True)
+        pairs = zip(self.places, taps, self.adapters, strict=True)
+        for place, (student_tap, teacher_tap), adapter in pairs:
             student = adapter(lesson.student.taps[student_tap])
             maps = align(student, lesson.teacher.taps[teacher_tap].detach())
             site = self.preset.site(*self.whole(*maps, lesson.weight))
             for name, objective in self.objectives.items():
                 term = objective(site)
-                terms[f"{student_tap}/{name}"] = term._replace(weight=ramp * term.weight)
+                terms[f"{place}/{name}"] = term._replace(weight=ramp * term.weight)
         return terms
 
     def whole(

@@ -52,7 +52,7 @@ class Study:
 
 def demonstrate(folder: Path, seeds: int, epochs: float, say: Callable[[str], None]) -> Study:
     """Train everything, the control with the same seeds; what is finished already is read."""
-    recipe = load.load(RECIPE, [f"train.epochs={epochs}"])
+    recipe = load.load(RECIPE, [f"train.epochs={epochs}", "engine.evaluate_every=5"])
     shop = Workshop.open(recipe)
     assert recipe.teacher is not None
     say(f"data: {len(shop.sources.train)} images of two handwritten digits, 100 classes")
