@@ -102,16 +102,40 @@ def test_none_needs_no_teacher(file: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "wrong", "sentence"),
     [
-        ("  temperature: 4", "  temprature: 4", r"recipe.yaml:9: unknown key method.temprature; did you mean 'temperature'\?"),
-        ("  name: kd", "  name: kdd", r"recipe.yaml:8: method has no name 'kdd'; did you mean 'kd'"),
-        ("  epochs: 2", "  epoch: 2", r"recipe.yaml:12: unknown key train.epoch; did you mean 'epochs'\?"),
+        (
+            "  temperature: 4",
+            "  temprature: 4",
+            r"recipe.yaml:10: unknown key method.temprature; did you mean 'temperature'\?",
+        ),
+        (
+            "  name: kd",
+            "  name: kdd",
+            r"recipe.yaml:8: method has no name 'kdd'; did you mean 'kd' or",
+        ),
+        (
+            "  epochs: 2",
+            "  epoch: 2",
+            r"recipe.yaml:12: unknown key train.epoch; did you mean 'epochs'\?",
+        ),
         ("  epochs: 2", "  epochs: two", r"recipe.yaml:12: train.epochs: .*valid number.*'two'"),
         ("  epochs: 2", "  epochs: 0", r"recipe.yaml:11: train: epochs must be above 0, and is 0"),
         ("  batch: 16", "  batch: 0", r"recipe.yaml:1: data: batch must be at least 1, and is 0"),
-        ("student: stillhouse/tiny", "studnt: stillhouse/tiny", r"recipe.yaml:4: unknown key studnt; did you mean 'student'\?"),
-        ("{kind: sgd, lr: 0.1}", "{kind: sdg, lr: 0.1}", r"recipe.yaml:13: train.optimiser has no kind 'sdg'; did you mean 'sgd'"),
+        (
+            "student: stillhouse/tiny",
+            "studnt: stillhouse/tiny",
+            r"recipe.yaml:4: unknown key studnt; did you mean 'student'\?",
+        ),
+        (
+            "{kind: sgd, lr: 0.1}",
+            "{kind: sdg, lr: 0.1}",
+            r"recipe.yaml:13: train.optimiser has no kind 'sdg'; did you mean 'sgd'",
+        ),
         ("{kind: sgd, lr: 0.1}", "{kind: sgd, lr: -1}", r"recipe.yaml:13: train.optimiser: .*lr"),
-        ("  temperature: 4", "  temperature: -4", r"recipe.yaml:7: method: temperature must be above 0, and is -4"),
+        (
+            "  temperature: 4",
+            "  temperature: -4",
+            r"recipe.yaml:8: method: temperature must be above 0, and is -4",
+        ),
     ],
 )
 def test_a_wrong_line_is_named(file: Path, line: str, wrong: str, sentence: str) -> None:
@@ -125,7 +149,10 @@ def test_a_wrong_line_is_named(file: Path, line: str, wrong: str, sentence: str)
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
-        ("method.temprature=2", r"'method.temprature=2': unknown key method.temprature; did you mean 'temperature'"),
+        (
+            "method.temprature=2",
+            r"'method.temprature=2': unknown key method.temprature; did you mean 'temperature'",
+        ),
         ("method.temperature", r"is no override; write key=value"),
         ("=3", r"is no override; write key=value"),
         ("method=lsdk", r"'method=lsdk'|has no name 'lsdk'; did you mean 'lskd'"),
@@ -163,8 +190,13 @@ def test_a_wrong_path_is_named_with_what_is_near(file: Path) -> None:
         load.load(file.with_name("recipes.yaml"))
     with pytest.raises(UserError, match=r"did you mean 'digits/numbers'"):
         load.load("digits/number")
+    (file.parent / "empty").mkdir()
     with pytest.raises(UserError, match=r"is a folder, and a recipe is a YAML file"):
-        load.load(file.parent)
+        load.load(file.parent / "empty")
+
+
+def test_the_folder_of_a_run_stands_for_its_recipe(file: Path) -> None:
+    assert load.load(file.parent) == load.load(file)
 
 
 def test_binary_files_are_no_recipes(file: Path) -> None:

@@ -78,7 +78,7 @@ def shards(path: Path | None, split: str, **options: Any) -> Source:
 ENTRIES = (
     Entry(
         "digits/numbers",
-        "two handwritten digits an image, 100 classes; made from the digits of scikit-learn, offline",
+        "two handwritten digits an image, 100 classes; made of scikit-learn's digits, offline",
         "none: 6000 train, 2000 val and 5000 test images of 16 x 32, or `count` of each",
         numbers,
         (0.25,),
@@ -95,7 +95,7 @@ ENTRIES = (
     Entry(
         "cifar10",
         "CIFAR-10, 50,000 train and 10,000 test images of 32 x 32",
-        "path holds cifar-10-batches-py or cifar-10-batches-bin, or their .tar.gz; say data.holdout",
+        "path holds cifar-10-batches-py or -bin, or its .tar.gz; say data.holdout=5000",
         cifar10,
         (0.4914, 0.4822, 0.4465),
         (0.2470, 0.2435, 0.2616),
@@ -104,7 +104,7 @@ ENTRIES = (
     Entry(
         "cifar100",
         "CIFAR-100 with its fine labels, 50,000 train and 10,000 test images of 32 x 32",
-        "path holds cifar-100-python or cifar-100-binary, or their .tar.gz; say data.holdout",
+        "path holds cifar-100-python or -binary, or its .tar.gz; say data.holdout=5000",
         cifar100,
         (0.5071, 0.4867, 0.4408),
         (0.2675, 0.2565, 0.2761),
@@ -119,7 +119,7 @@ ENTRIES = (
     Entry(
         "shards",
         "your own images in tar shards, NAME.jpg beside NAME.cls",
-        "path/train/*.tar and path/val/*.tar, and path/test if there is one; needs stillhouse[stream]",
+        "path/train/*.tar and path/val/*.tar, and path/test if there is one (extra: stream)",
         shards,
     ),
 )

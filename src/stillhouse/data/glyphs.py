@@ -52,7 +52,7 @@ class Pose(NamedTuple):
 @lru_cache(maxsize=3)
 def bank(split: str) -> Bank:
     """The digits of one split; the three splits share no image."""
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+    from sklearn.datasets import load_digits
 
     check_split(split)
     images, labels = load_digits(return_X_y=True)

@@ -43,9 +43,10 @@ class Workshop:
     sources: Sources
     task: Classification
     hardware: Hardware
+    quiet: bool = False  # show no progress
 
     @staticmethod
-    def open(recipe: Recipe) -> Workshop:
+    def open(recipe: Recipe, *, quiet: bool = False) -> Workshop:
         """Open the data and find the device."""
         engine = recipe.engine
         if engine.threads:
@@ -53,7 +54,7 @@ class Workshop:
         hardware = Hardware(engine.device, engine.precision)
         sources = open_sources(recipe.data)
         task = Classification(len(sources.classes), recipe.task.label_smoothing)
-        return Workshop(recipe, sources, task, hardware)
+        return Workshop(recipe, sources, task, hardware, quiet)
 
     def split(self, name: str) -> Loader:
         """Batches of a split, each sample once over all ranks."""
@@ -83,7 +84,7 @@ def make_run(recipe: Recipe, folder: Path, shop: Workshop, taught: Taught | None
     method = make_method(recipe.method, student, inner, example)
     pupil = Pupil(Tapped(student, method.student_taps, (example,)), method, shop.task)
     if engine.channels_last:
-        pupil.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        pupil.to(memory_format=torch.channels_last)
     if engine.compile:
         pupil.student.compile()
     prepared = hardware.prepare(pupil)
@@ -93,7 +94,7 @@ def make_run(recipe: Recipe, folder: Path, shop: Workshop, taught: Taught | None
     steps = max(1, round(recipe.train.epochs * per_epoch))
     records = Records(folder, tensorboard=engine.tensorboard) if rank() == 0 else None
     images = recipe.data.batch * accumulate * world_size()
-    with show(steps, images=images, first_rank=rank() == 0) as progress:
+    with show(steps, images=images, first_rank=rank() == 0 and not shop.quiet) as progress:
         try:
             yield Run(
                 pupil=prepared,

@@ -20,7 +20,7 @@ def explain(error: ValidationError, path: Path, overrides: Sequence[str]) -> str
     complaints = error.errors(include_url=False)
     # a misspelt key is the cause of what else is missing
     first = next((c for c in complaints if c["type"] in UNKNOWN), complaints[0])
-    keys, line = locate(path, first["loc"])
+    keys, line = locate(path, first["loc"], keep_last=first["type"] in UNKNOWN)
     dotted = ".".join(keys) or "the recipe"
     given = next((w for w in overrides if w.partition("=")[0] == dotted), None)
     place = f"{given!r}" if given else f"{path}:{line}" if line else str(path)
@@ -40,9 +40,9 @@ def sentence(complaint: Mapping[str, Any], dotted: str) -> str:
             tags = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
             tag = context["tag"]
             hint = did_you_mean(tag, tags) or f"; there are {', '.join(sorted(tags))}"
-            return f"{dotted} has no {context['discriminator']} {tag!r}".replace("''", "'") + hint
+            return f"{dotted} has no {bare(context)} {tag!r}{hint}"
         case "union_tag_not_found":
-            return f"{dotted} must say its {context['discriminator']}"
+            return f"{dotted} must say its {bare(context)}"
         case "missing" | "missing_argument":
             return f"{dotted} is missing"
         case "value_error":
@@ -53,8 +53,16 @@ def sentence(complaint: Mapping[str, Any], dotted: str) -> str:
     return f"{dotted}: {said}, and is {value!r}"
 
 
-def locate(path: Path, loc: Sequence[Any]) -> tuple[list[str], int | None]:
-    """The keys of a complaint as the file has them, and the line of the last that it has."""
+def bare(context: Mapping[str, Any]) -> str:
+    """The key that tells the members of a union apart."""
+    return str(context["discriminator"]).strip("'")
+
+
+def locate(path: Path, loc: Sequence[Any], *, keep_last: bool) -> tuple[list[str], int | None]:
+    """The keys of a complaint as the file has them, and the line of the last that it has.
+
+    The path of a complaint also holds the tags of unions, which no file spells as keys.
+    """
     try:
         node: Any = yaml.compose(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
@@ -62,21 +70,16 @@ def locate(path: Path, loc: Sequence[Any]) -> tuple[list[str], int | None]:
     keys: list[str] = []
     line = None
     known = names()
-    for part in loc:
+    for position, part in enumerate(loc):
         inner = child(node, part)
         if inner is not None:
             line, node = inner[0].start_mark.line + 1, inner[1]
-        elif isinstance(part, int) or (str(part) not in known and not is_last(loc, part)):
-            continue  # the tag of a union, or the place in a list of one
+        elif not (str(part) in known or (keep_last and position == len(loc) - 1)):
+            continue
         else:
             node = None
         keys.append(str(part))
     return keys, line
-
-
-def is_last(loc: Sequence[Any], part: Any) -> bool:
-    """Whether the part is where the complaint ends."""
-    return bool(loc) and loc[-1] is part
 
 
 def child(node: Any, part: Any) -> tuple[Any, Any] | None:

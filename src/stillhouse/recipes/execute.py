@@ -79,6 +79,19 @@ def execute(
         return Result(folder, shop.task.headline, student, teacher_score, control)
 
 
+def run_cell(recipe: Recipe, folder: Path) -> Score:
+    """One training of many, without a word: its teacher was measured before all of them."""
+    shop = Workshop.open(recipe, quiet=True)
+    taught = None
+    if recipe.teacher is not None and recipe.taught:
+        path = teacher_file(recipe, recipe.teacher, shop)
+        if path is None:
+            raise UserError(f"the teacher {recipe.teacher.name} is not trained yet")
+        taught = make_teacher(recipe.teacher, path, shop.sources)
+        taught.network.to(shop.hardware.device)
+    return train_one(recipe, folder, shop, taught, resume=True)
+
+
 @contextmanager
 def claimed(recipe: Recipe, folder: Path, resume: bool, overwrite: bool) -> Iterator[None]:
     """A folder that this run alone writes, with the recipe and the environment in it."""
@@ -118,7 +131,7 @@ def train_one(
         train(run)
         if run.teacher.fingerprint() != before:
             raise UserError(
-                f"the teacher {recipe.teacher and recipe.teacher.name} was changed by the training; "
+                f"the teacher {recipe.teacher and recipe.teacher.name} was changed by training; "
                 "something writes into its weights or statistics, and the result means nothing"
             )
         return conclude(recipe, run, folder, shop, before, perf_counter() - since)

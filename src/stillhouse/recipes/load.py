@@ -19,6 +19,7 @@ from stillhouse.recipes.schema import Recipe
 ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 # Sections that a bare word names: `student=timm/resnet18` changes the name and keeps the rest.
 NAMED = ("student", "teacher", "data", "task")
+RECIPE = "recipe.yaml"  # what a run's folder calls its own
 # What may differ between two runs that are the same experiment.
 DISPLAY = ("engine", "title", "paper", "control")
 
@@ -35,6 +36,8 @@ def find(recipe: str | Path) -> Path:
     path = Path(recipe)
     if path.is_file():
         return path
+    if (path / RECIPE).is_file():
+        return path / RECIPE  # a run
     known = zoo()
     name = str(recipe).removesuffix(".yaml")
     if name in known:
@@ -111,6 +114,7 @@ def settle(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in above.items():
         old = settled.get(key)
         if not isinstance(old, dict) or not isinstance(value, dict):
+            settled.pop(key, None)  # a list is not merged into a mapping, nor into another list
             continue
         renamed = any(k in value and value[k] != old.get(k) for k in ("kind", "name"))
         if renamed and key not in NAMED:

@@ -11,8 +11,9 @@ from typing import Any
 from stillhouse.objectives import presets
 from stillhouse.recipes import load
 from stillhouse.recipes.build import Workshop
-from stillhouse.recipes.execute import Score, obtain_teacher, train_one
+from stillhouse.recipes.execute import Score, obtain_teacher
 from stillhouse.recipes.schema import Control, Recipe
+from stillhouse.study.cells import Cell, processes, train_cells
 from stillhouse.study.statistics import paired_interval, spread
 
 RECIPE = "digits/numbers"
@@ -56,18 +57,28 @@ def demonstrate(folder: Path, seeds: int, epochs: float, say: Callable[[str], No
     shop = Workshop.open(recipe)
     assert recipe.teacher is not None
     say(f"data: {len(shop.sources.train)} images of two handwritten digits, 100 classes")
-    taught, teacher = obtain_teacher(recipe, recipe.teacher, shop, say)
+    _, teacher = obtain_teacher(recipe, recipe.teacher, shop, say)
     headline = shop.task.headline
     say(f"teacher: {recipe.teacher.name}, {headline} {teacher['test'][headline]:.1f}")
-    scores: dict[str, list[Score]] = {}
-    for name, method in METHODS.items():
-        for seed in range(seeds):
-            alone = name == CONTROL
-            cell = replace(
-                recipe, method=(method,), seed=seed, teacher=None if alone else recipe.teacher
-            )
-            where = folder / f"{name}-{seed}"
-            score = train_one(cell, where, shop, None if alone else taught, resume=True)
-            scores.setdefault(name, []).append(score)
-            say(f"{name}, seed {seed}: {headline} {score['test'][headline]:.1f}")
+    cells = {
+        (name, seed): cell_of(recipe, name, seed, folder)
+        for seed in range(seeds)
+        for name in METHODS
+    }
+
+    def done(cell: Cell, score: Score) -> None:
+        say(f"{cell.folder.name:<8} {headline} {score['test'][headline]:.1f}")
+
+    say(f"training {len(cells)} students, {processes()} at a time")
+    by_folder = train_cells(list(cells.values()), processes(), done)
+    scores = {
+        name: [by_folder[cells[name, seed].folder] for seed in range(seeds)] for name in METHODS
+    }
     return Study(recipe, headline, teacher, scores)
+
+
+def cell_of(recipe: Recipe, name: str, seed: int, folder: Path) -> Cell:
+    """One student: a method, or the control, and a seed."""
+    teacher = None if name == CONTROL else recipe.teacher
+    said = replace(recipe, method=(METHODS[name],), seed=seed, teacher=teacher)
+    return Cell(said, folder / f"{name}-{seed}")
