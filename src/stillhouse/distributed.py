@@ -79,6 +79,12 @@ def whole(site: Site) -> Site:
     return replace(site, student=gather(site.student), teacher=gather(site.teacher), **optional)
 
 
+def leave() -> None:
+    """End the group of ranks, if this process is in one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        ours = os.environ.get("RANK", "0")  # torchrun's number for this process
+        print(f"error{'' if ours == '0' else f' (rank {ours})'}: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -22,6 +22,7 @@ def run(
     recipe: str, overrides: Sequence[str], out: Path | None, resume: bool, overwrite: bool
 ) -> None:
     """Train what a recipe says, and print teacher, control and student."""
+    from stillhouse.distributed import leave, rank
     from stillhouse.recipes import load
     from stillhouse.recipes.execute import execute
 
@@ -32,13 +33,16 @@ def run(
     if not resume and not overwrite and (out / "state.pt").exists() and sys.stdin.isatty():
         resume, overwrite = ask(out)
     again = f"stillhouse run {out} --resume"
-    with stoppable(again):
-        result = execute(loaded, out, resume=resume, overwrite=overwrite)
-        if launched_first():
+    try:
+        with stoppable(again):
+            result = execute(loaded, out, resume=resume, overwrite=overwrite)
+        if rank() == 0:
             from stillhouse.report.page import write_page
 
             page = write_page(result, loaded)
             print("\n".join([*result.lines(), f"report: {page}"]))
+    finally:
+        leave()
 
 
 def demo(out: Path, seeds: int, epochs: float) -> None:
@@ -66,13 +70,6 @@ def ask(folder: Path) -> tuple[bool, bool]:
     if said and "overwrite".startswith(said):
         return False, True
     raise UserError(f"nothing was done; choose another folder with --out, {folder} is as it was")
-
-
-def launched_first() -> bool:
-    """Whether this is the process that prints."""
-    from stillhouse.distributed import rank
-
-    return rank() == 0
 
 
 @contextmanager

@@ -66,6 +66,8 @@ def execute(
 ) -> Result:
     """Train what the recipe says, and measure it."""
     shop = Workshop.open(recipe)
+    if rank() != 0:
+        say = silent
     with claimed(recipe, folder, resume, overwrite):
         taught = teacher_score = None
         if recipe.teacher is not None and recipe.taught:
@@ -77,6 +79,10 @@ def execute(
             control = train_one(alone, folder / "control", shop, None, resume=True)
         student = train_one(recipe, folder, shop, taught, resume=resume)
         return Result(folder, shop.task.headline, student, teacher_score, control)
+
+
+def silent(text: str) -> None:
+    """Say nothing: the first rank does."""
 
 
 def run_cell(recipe: Recipe, folder: Path) -> Score:
@@ -117,14 +123,14 @@ def train_one(
     recipe: Recipe, folder: Path, shop: Workshop, taught: Taught | None, *, resume: bool
 ) -> Score:
     """One training with its evaluation; what is finished already is read."""
-    done = finished(recipe, folder)
+    done = on_first_rank(lambda: finished(recipe, folder))
     if done is not None:
         return done
-    folder.mkdir(parents=True, exist_ok=True)
+    on_first_rank(lambda: folder.mkdir(parents=True, exist_ok=True))
     environment.seed_everything(recipe.seed, recipe.engine.deterministic)
     since = perf_counter()
     with make_run(recipe, folder, shop, taught) as run:
-        torch.manual_seed(mix(recipe.seed, 1))  # whatever building drew
+        torch.manual_seed(mix(recipe.seed, rank()))  # whatever building drew
         if resume:
             state.resume(run)
         before = run.teacher.fingerprint()
@@ -145,8 +151,7 @@ def conclude(
     with state.averaged(run):
         network = run.inside.student.eval()
         test = evaluate(shop.task, network, shop.test(), shop.hardware)
-        if rank() == 0:
-            weights.save(run.student, folder / STUDENT)
+        on_first_rank(lambda: weights.save(run.student, folder / STUDENT))
     score: Score = {
         "name": recipe.student.name,
         "seed": recipe.seed,
@@ -159,11 +164,14 @@ def conclude(
         "steps": run.steps,
         "seconds": seconds,
     }
-    if rank() == 0:
+
+    def write() -> None:
         contract = contract_of(recipe.student.name, shop.sources)
         write_text(folder / f"{STUDENT}{BESIDE}", contract.text())
         write_json(folder / "manifest.json", manifest(recipe, shop, teacher_hash, run))
-        write_json(folder / RESULT, score)
+        write_json(folder / RESULT, score)  # last: it says that all the rest is there
+
+    on_first_rank(write)
     return score
 
 
@@ -236,7 +244,8 @@ def teacher_file(recipe: Recipe, teacher: Teacher, shop: Workshop) -> Path | Non
         return teacher.weights
     alone = teacher_recipe(recipe, teacher)
     folder = teacher_folder(alone)
-    return folder / STUDENT if finished(alone, folder) is not None else None
+    done = on_first_rank(lambda: finished(alone, folder))
+    return folder / STUDENT if done is not None else None
 
 
 def teacher_recipe(recipe: Recipe, teacher: Teacher) -> Recipe:
