@@ -8,6 +8,14 @@ import sys
 from stillhouse.errors import UserError
 
 DEBUG = "--debug"
+STOPPED = 130
+
+
+class Ended(Exception):
+    """A command that has said all there is to say, and ends with a code."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -22,9 +30,11 @@ def main(arguments: list[str] | None = None) -> None:
         ours = os.environ.get("RANK", "0")  # torchrun's number for this process
         print(f"error{'' if ours == '0' else f' (rank {ours})'}: {error}", file=sys.stderr)
         code = 2
+    except Ended as end:
+        code = end.code
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        code = 130
+        print("stopped before anything was trained that could be lost", file=sys.stderr)
+        code = STOPPED
     except BrokenPipeError:
         # the reader has enough; the interpreter must not try to flush the rest
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -37,7 +47,17 @@ def run(words: list[str]) -> int:
     from stillhouse.cli.app import app
 
     try:
-        app(args=words, prog_name="stillhouse")
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
-    return 0
+        code = app(args=words, prog_name="stillhouse", standalone_mode=False)
+        sys.stdout.flush()  # here a closed pipe can still be met with grace
+    except SystemExit:  # so typer answers a pipe that was closed
+        return 0
+    except Exception as error:
+        # typer carries a click of its own, whose errors know how they want to be shown
+        show, number = getattr(error, "show", None), getattr(error, "exit_code", None)
+        if not callable(show) or not isinstance(number, int):
+            raise
+        show()
+        return number
+    if code == STOPPED:  # so typer answers Ctrl-C, without a word
+        raise KeyboardInterrupt
+    return code if isinstance(code, int) else 0

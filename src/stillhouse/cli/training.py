@@ -9,6 +9,7 @@ from pathlib import Path
 
 import typer
 
+from stillhouse.cli import STOPPED, Ended
 from stillhouse.errors import UserError
 
 
@@ -81,4 +82,4 @@ def stoppable(again: str) -> Iterator[None]:
         yield
     except Stopped as stop:
         print(f"stopped after a whole step, all saved; go on with: {again}", file=sys.stderr)
-        raise typer.Exit(130) from stop
+        raise Ended(STOPPED) from stop
