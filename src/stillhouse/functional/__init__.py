@@ -7,6 +7,7 @@ from stillhouse.functional.divergence import (
     kl,
     partial_softmax_kl,
     reverse_kl,
+    sigmoid_cross_entropy,
     sigmoid_kl,
     softmax_kl,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "pearson",
     "reverse",
     "reverse_kl",
+    "sigmoid_cross_entropy",
     "sigmoid_kl",
     "softmax_kl",
     "upcast",

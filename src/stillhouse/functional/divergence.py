@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stillhouse.functional.precision import upcast
+from stillhouse.kernels import binary
 from stillhouse.kernels.dispatch import Accelerated
 
 
@@ -61,6 +62,19 @@ def sigmoid_kl(student: Tensor, teacher: Tensor, temperature: float | Tensor = 1
     """KL between tempered yes-or-no answers, one a class: (N, C), (N, C) -> (N, C)."""
     s, t = (binary_log_probabilities(upcast(z) / temperature) for z in (student, teacher))
     return kl(s, t)
+
+
+@Accelerated
+def sigmoid_cross_entropy(
+    student: Tensor, teacher: Tensor, temperature: float | Tensor = 1.0
+) -> Tensor:
+    """Cross-entropy of tempered yes-or-no answers, one a class: (N, C), (N, C) -> (N, C)."""
+    s, t = (binary_log_probabilities(upcast(z) / temperature) for z in (student, teacher))
+    return cross_entropy(s, t)
+
+
+sigmoid_kl.stand_in(binary.fits)(binary.kl)
+sigmoid_cross_entropy.stand_in(binary.fits)(binary.cross_entropy)
 
 
 @Accelerated

@@ -18,7 +18,7 @@ from stillhouse.objectives.activation import (
     Softmax,
     Temperature,
 )
-from stillhouse.objectives.distance import KL, Distance
+from stillhouse.objectives.distance import KL, CrossEntropy, Distance
 from stillhouse.objectives.guard import multi_hot
 from stillhouse.objectives.preprocess import Identity, Preprocess, Standardize
 from stillhouse.objectives.reduction import Mean, Reduction
@@ -31,6 +31,7 @@ Joint = Callable[[Tensor, Tensor, Temperature, Tensor | None], Tensor]
 # Pairs of stages that one function, and so one kernel, does together.
 JOINT: dict[tuple[type, type], Joint] = {
     (Softmax, KL): lambda s, t, tau, target: divergence.softmax_kl(s, t, tau),
+    (Sigmoid, CrossEntropy): lambda s, t, tau, target: divergence.sigmoid_cross_entropy(s, t, tau),
     (Sigmoid, KL): lambda s, t, tau, target: divergence.sigmoid_kl(s, t, tau),
     (PartialSoftmax, KL): lambda s, t, tau, target: divergence.partial_softmax_kl(
         s / tau, t / tau, multi_hot(target, s, "partial_softmax")
