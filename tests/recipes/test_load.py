@@ -134,7 +134,7 @@ def test_none_needs_no_teacher(file: Path) -> None:
         (
             "  temperature: 4",
             "  temperature: -4",
-            r"recipe.yaml:8: method: temperature must be above 0, and is -4",
+            r"recipe.yaml:8: method: temperature must be above 0 and finite, and is -4",
         ),
     ],
 )

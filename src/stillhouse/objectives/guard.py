@@ -1,13 +1,15 @@
 """Checks that several axes share."""
 
+import math
+
 from torch import Tensor
 
 
 def positive(**options: float) -> None:
-    """Refuse an option that is not above zero."""
+    """Refuse an option that is not above zero, or is no finite number."""
     for name, value in options.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be above 0, and is {value}")
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be above 0 and finite, and is {value}")
 
 
 def labels(target: Tensor | None, logits: Tensor, asker: str) -> Tensor:

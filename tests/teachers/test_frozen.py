@@ -1,0 +1,115 @@
+"""A network that only speaks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stillhouse.batches import Labelled
+from stillhouse.errors import UserError
+from stillhouse.teachers.frozen import Absent, Frozen
+from tiny import Net, batch
+
+
+class Noisy(Net):
+    """With what differs between train and eval."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(5)
+        self.drop = nn.Dropout(0.5)
+
+
+def images(rows: Labelled) -> tuple[Tensor]:
+    return (rows.image,)
+
+
+@pytest.fixture
+def network() -> Noisy:
+    return Noisy().double()
+
+
+@pytest.fixture
+def teacher(network: Noisy) -> Frozen[Labelled]:
+    return Frozen(network, images, taps=["stem"])
+
+
+def test_it_says_what_the_network_says_in_eval_mode(
+    network: Noisy, teacher: Frozen[Labelled]
+) -> None:
+    rows = batch()
+    trace = teacher(rows)
+    assert torch.equal(trace.out, network.eval()(rows.image))
+    assert torch.equal(trace.taps["stem"], network.stem(rows.image))
+
+
+def test_train_mode_of_others_does_not_reach_it(network: Noisy, teacher: Frozen[Labelled]) -> None:
+    rows = batch()
+    said = teacher(rows).out
+    network.train()
+    assert torch.equal(teacher(rows).out, said)
+    assert not any(module.training for module in network.modules())
+
+
+def test_nothing_of_it_has_a_gradient(network: Noisy, teacher: Frozen[Labelled]) -> None:
+    rows = batch()
+    trace = teacher(rows._replace(image=rows.image.requires_grad_()))
+    assert not trace.out.requires_grad
+    assert not trace.taps["stem"].requires_grad
+    assert not any(p.requires_grad for p in network.parameters())
+    assert teacher.groups() == {}
+
+
+def test_its_statistics_and_its_fingerprint_do_not_move(
+    network: Noisy, teacher: Frozen[Labelled]
+) -> None:
+    before, buffers = teacher.fingerprint(), [b.clone() for b in network.buffers()]
+    network.train()
+    for _ in range(3):
+        teacher(batch())
+    assert all(map(torch.equal, buffers, network.buffers()))
+    assert teacher.fingerprint() == before
+
+
+@pytest.mark.parametrize("name", ["head.weight", "norm.running_mean"])
+def test_its_fingerprint_is_of_every_parameter_and_buffer(
+    network: Noisy, teacher: Frozen[Labelled], name: str
+) -> None:
+    before = teacher.fingerprint()
+    with torch.no_grad():
+        network.state_dict()[name].view(-1)[0] += 1e-9
+    assert teacher.fingerprint() != before
+
+
+def test_two_networks_have_two_fingerprints() -> None:
+    first, second = Noisy(), Noisy()
+    assert Frozen(first, images).fingerprint() != Frozen(second, images).fingerprint()
+    second.load_state_dict(first.state_dict())
+    assert Frozen(first, images).fingerprint() == Frozen(second, images).fingerprint()
+
+
+def test_a_module_that_holds_it_does_not_hold_its_parameters(teacher: Frozen[Labelled]) -> None:
+    class Holder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.teacher = teacher
+            self.own = nn.Linear(2, 2)
+
+    holder = Holder().train()
+    assert [name for name, _ in holder.named_parameters()] == ["own.weight", "own.bias"]
+    assert list(holder.state_dict()) == ["own.weight", "own.bias"]
+
+
+def test_a_tap_that_is_not_there_is_said_at_once(network: Noisy) -> None:
+    with pytest.raises(UserError, match="stme"):
+        Frozen(network, images, taps=["stme"])
+
+
+def test_an_absent_teacher_says_nothing() -> None:
+    absent: Absent[Labelled] = Absent()
+    trace = absent(batch())
+    assert trace.out is None
+    assert dict(trace.taps) == {}
+    assert absent.groups() == {}
+    assert absent.fingerprint() == ""
