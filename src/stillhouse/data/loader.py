@@ -79,6 +79,8 @@ class Loader:
                 f"{source.name} has {len(source)} samples, too few for one batch of {plan.batch} "
                 f"on {plan.world} ranks; say a smaller data.batch"
             )
+        if views is not None and views < 1:
+            raise UserError(f"data.views must be at least 1, and is {views}; leave it out for any")
         self.source, self.plan = source, plan
         self.transforms, self.seed = tuple(transforms), plan.seed
         self.views = views if is_random(transforms) else 1
@@ -110,16 +112,18 @@ class Loader:
 
     def _one_by_one(self, index: int, start: int, view: int) -> Iterator[Labelled]:
         loader = torch.utils.data.DataLoader(
-            _Samples(self.source, Single(self.transforms, self.seed), view),
-            batch_sampler=[keys.tolist() for keys in self.plan.batches(index, start)],
+            _Batches(self.source, Single(self.transforms, self.seed), view),
+            batch_size=None,
+            sampler=[keys.tolist() for keys in self.plan.batches(index, start)],
             num_workers=self.workers,
-            collate_fn=_collate,
             pin_memory=self.device.type == "cuda",
+            # Its own, or entering an epoch would take a number from those of the networks.
+            generator=torch.Generator().manual_seed(mix(self.seed, index)),
         )
-        for images, labels, keys in loader:
-            images, labels, keys = (
-                x.to(self.device, non_blocking=True) for x in (images, labels, keys)
-            )
+        for batch in loader:
+            if isinstance(batch, UserError):
+                raise batch
+            images, labels, keys = (x.to(self.device, non_blocking=True) for x in batch)
             yield Labelled(self._finish(images), labels, keys, torch.full_like(keys, view))
 
     def _finish(self, images: Tensor) -> Tensor:
@@ -131,16 +135,25 @@ class Loader:
         return normalise(images, self.mean, self.std)
 
 
-class _Samples(torch.utils.data.Dataset[tuple[Tensor, int, int]]):
+_Batch = tuple[Tensor, Tensor, Tensor]
+
+
+class _Batches(torch.utils.data.Dataset[_Batch | UserError]):
     def __init__(self, source: Source, transform: Single, view: int) -> None:
         self.source, self.transform, self.view = source, transform, view
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        sample = self.source[index]
-        return self.transform(sample.image, index, self.view), sample.label, index
+    def __getitem__(self, keys: list[int]) -> _Batch | UserError:
+        try:
+            return _collate([self._one(key) for key in keys])
+        except UserError as error:
+            return error  # raised in a worker, it would come with a traceback in its sentence
+
+    def _one(self, key: int) -> tuple[Tensor, int, int]:
+        sample = self.source[key]
+        return self.transform(sample.image, key, self.view), sample.label, key
 
 
-def _collate(samples: list[tuple[Tensor, int, int]]) -> tuple[Tensor, Tensor, Tensor]:
+def _collate(samples: list[tuple[Tensor, int, int]]) -> _Batch:
     images, labels, keys = zip(*samples, strict=True)
     shapes = {tuple(image.shape) for image in images}
     if len(shapes) > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -142,20 +143,28 @@ class FromTorch:
         where = f"{self.name}, sample {index}"
         if not isinstance(item, Sequence | tuple) or len(item) < 2:
             raise UserError(f"{where}: expected (image, label), got {type(item).__name__}")
-        label = int(item[1])
+        label = _index_of(item[1], where)
         if not 0 <= label < len(self.classes):
             raise UserError(f"{where}: label {label} is outside of {len(self.classes)} classes")
         return Sample(_bytes_of(item[0], where), label, index)
 
 
+def _index_of(label: object, where: str) -> int:
+    try:
+        return operator.index(label)  # type: ignore[arg-type]
+    except TypeError:
+        raise UserError(f"{where}: a label must be the index of a class, not {label!r}") from None
+
+
 def _bytes_of(image: object, where: str) -> Tensor:
     if isinstance(image, Image.Image):
         return from_pil(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-    if not isinstance(image, Tensor) or image.ndim != 3:
+    if not isinstance(image, Tensor) or image.ndim != 3 or not image.numel():
         raise UserError(f"{where}: an image must be a PIL image or a (C, H, W) tensor")
     if image.dtype == torch.uint8:
         return image
-    if not image.is_floating_point() or image.min() < 0 or image.max() > 1:
+    # Asked this way round, so that NaN is refused too.
+    if not (image.is_floating_point() and image.min() >= 0 and image.max() <= 1):
         raise UserError(
             f"{where}: a tensor must hold uint8, or floats from 0 to 1 before normalisation"
         )
@@ -211,10 +220,9 @@ def split(
 def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
     """Indices of `count` samples with the class shares of all, ascending: (N,) -> (count,)."""
     names, sizes = labels.unique(return_counts=True)
-    exact = sizes.double() * count / len(labels)
-    quota = exact.floor().long()
+    quota = (sizes * count).div(len(labels), rounding_mode="floor")
     # Largest remainders get what rounding down left over; ties go to the lower class.
-    order = (exact - quota).argsort(descending=True, stable=True)
+    order = (sizes * count % len(labels)).argsort(descending=True, stable=True)
     quota[order[: count - int(quota.sum())]] += 1
     chosen = []
     for name, share in zip(names.tolist(), quota.tolist(), strict=True):

@@ -67,6 +67,11 @@ class ResizedCrop:
     scale: tuple[float, float] = (0.08, 1.0)
     kind: Literal["resized_crop"] = "resized_crop"
 
+    def __post_init__(self) -> None:
+        _check_size(self.size)
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale must rise from above 0, and is {self.scale}")
+
     def single(self) -> Callable[[Tensor], Tensor]:
         """One image: (C, H, W) uint8 -> (C, size, size)."""
         from torchvision.transforms import v2
@@ -85,6 +90,9 @@ class Resize:
     square: bool = False
     kind: Literal["resize"] = "resize"
 
+    def __post_init__(self) -> None:
+        _check_size(self.size)
+
     def single(self) -> Callable[[Tensor], Tensor]:
         """One image: (C, H, W) uint8 -> (C, h, w)."""
         from torchvision.transforms import v2
@@ -101,6 +109,9 @@ class CenterCrop:
     size: int = 224
     kind: Literal["center_crop"] = "center_crop"
 
+    def __post_init__(self) -> None:
+        _check_size(self.size)
+
     def single(self) -> Callable[[Tensor], Tensor]:
         """One image: (C, H, W) uint8 -> (C, size, size)."""
         from torchvision.transforms import v2
@@ -110,6 +121,11 @@ class CenterCrop:
 
 
 Transform = Annotated[Crop | Flip | ResizedCrop | Resize | CenterCrop, Field(discriminator="kind")]
+
+
+def _check_size(size: int) -> None:
+    if size < 1:
+        raise ValueError(f"size must be at least 1, and is {size}")
 
 
 def is_random(transforms: Sequence[Transform]) -> bool:
@@ -152,7 +168,8 @@ class Single:
         keys, views = torch.tensor([key]), torch.tensor([view])
         first = 0
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix(self.seed, key, view))
+            # Not `torch.manual_seed`, which would seed the devices too, and nobody restores those.
+            torch.default_generator.manual_seed(mix(self.seed, key, view))
             for transform, made in zip(self.transforms, self._made, strict=True):
                 if made is not None:
                     image = made(image)
