@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from stillhouse import files
 from stillhouse.data import cache as module
 from stillhouse.data.cache import Tensors, cache_folder, cached
 
@@ -134,9 +135,9 @@ def test_a_folder_that_cannot_be_written_costs_time_alone(
     if place == "mkdir":
         monkeypatch.setattr(Path, "mkdir", refuse)
     elif place == "write":
-        monkeypatch.setattr(module.tempfile, "mkstemp", refuse)
+        monkeypatch.setattr(files.os, "fsync", refuse)
     else:
-        monkeypatch.setattr(module.os, "replace", refuse)
+        monkeypatch.setattr(files.os, "replace", refuse)
     make = Maker()
     for _ in range(2):
         check(cached("x", PRINT, make))

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from stillhouse.engine import folder as folders
-from stillhouse.engine.folder import claim, finite, replacing, write_json, write_text
+from stillhouse.engine.folder import claim
 from stillhouse.errors import UserError
+from stillhouse.files import finite, replacing, write_json, write_text
 
 
 def names(folder: Path) -> set[str]:

@@ -21,6 +21,11 @@ def width() -> int:
 def rows(pairs: dict[str, str]) -> str:
     """Names and what they are, wrapped to the terminal."""
     margin = min(max((len(name) for name in pairs), default=0) + 2, 24)
+    if margin > width() // 2:  # no room beside the names
+        below = (
+            fill(t, width(), initial_indent="  ", subsequent_indent="  ") for t in pairs.values()
+        )
+        return "\n".join(f"{name}\n{text}" for name, text in zip(pairs, below, strict=True))
     return "\n".join(
         fill(text, width(), initial_indent=f"{name:<{margin}}", subsequent_indent=" " * margin)
         for name, text in pairs.items()

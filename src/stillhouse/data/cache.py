@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +10,8 @@ from pathlib import Path
 from torch import Tensor
 
 from stillhouse.data.source import fingerprint_of_content
+from stillhouse.errors import UserError
+from stillhouse.files import replacing
 
 Tensors = dict[str, Tensor]
 
@@ -34,7 +35,7 @@ def cached(name: str, fingerprint: str, make: Callable[[], Tensors]) -> Tensors:
     if found is not None:
         return found
     made = make()
-    with suppress(OSError):
+    with suppress(OSError, UserError):
         _write(path, made, fingerprint)
     return made
 
@@ -59,15 +60,8 @@ def _write(path: Path, tensors: Tensors, fingerprint: str) -> None:
     whole = {key: tensor.contiguous() for key, tensor in tensors.items()}
     data = save(whole, {"fingerprint": fingerprint, "content": _digest(whole)})
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
+    with replacing(path) as file:
+        file.write(data)
 
 
 def _digest(tensors: Tensors) -> str:

@@ -74,7 +74,8 @@ class Loader:
         workers: int = 0,
         device: torch.device | None = None,
     ) -> None:
-        if plan.steps() == 0:
+        # in evaluation a rank may have nothing to measure, as long as another has
+        if plan.steps() == 0 and (plan.shuffle or not plan.samples):
             raise UserError(
                 f"{source.name} has {len(source)} samples, too few for one batch of {plan.batch} "
                 f"on {plan.world} ranks; say a smaller data.batch"

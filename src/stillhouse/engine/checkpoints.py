@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stillhouse.engine.folder import replacing
 from stillhouse.errors import UserError
+from stillhouse.files import replacing
 
 FORMAT = "stillhouse_checkpoint"  # the key by which our files are known, and its version
 VERSION = 1

@@ -2,102 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import json
-import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
 
 from stillhouse.errors import UserError
+from stillhouse.files import PARTIAL, write_error, write_text
 
 LOCK = ".lock"
 MARK = ".run"  # says that the folder is a run's, and of which recipe
-PARTIAL = ".partial"
-
-_MEND = {
-    errno.ENOSPC: "free some space and resume",
-    errno.EDQUOT: "free some space and resume",
-    errno.EFBIG: "raise the limit on the size of files and resume",
-    errno.EACCES: "make it writable and try again",
-    errno.EPERM: "make it writable and try again",
-    errno.EROFS: "make it writable and try again",
-}
-
-
-def write_error(path: Path, error: OSError, kept: str = "") -> UserError:
-    """The sentence for a write that the system refused; `kept` says what survived it."""
-    reason = error.strerror or str(error) or type(error).__name__
-    mend = _MEND.get(error.errno or 0, "mend that and resume")
-    return UserError(f"could not write {path}: {reason}; {f'{kept}, ' if kept else ''}{mend}")
-
-
-@contextlib.contextmanager
-def replacing(path: Path, noun: str = "file") -> Iterator[BinaryIO]:
-    """A file under a temporary name that takes its own name only once it is wholly on the disk."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
-    try:
-        with open(partial, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        _sync_folder(path.parent)
-    except Exception as error:
-        refused = _system_error(error)
-        if refused is None:
-            raise
-        kept = f"the previous {noun} is kept" if os.path.exists(path) else ""
-        raise write_error(path, refused, kept) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-
-
-def _system_error(error: BaseException | None) -> OSError | None:
-    # torch.save on a full disk raises a RuntimeError about positions in an archive; the system's
-    # own words are in the chain behind it.
-    while error is not None and not isinstance(error, OSError):
-        error = error.__cause__ or error.__context__
-    return error
-
-
-def _sync_folder(folder: Path) -> None:
-    # Without this a power cut may undo the renaming. Not every file system can do it.
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the new one, never half of it."""
-    with replacing(path) as file:
-        file.write(text.encode("utf-8"))
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write valid JSON in the same way; numbers that JSON does not know become null."""
-    text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)
-    write_text(path, text + "\n")
-
-
-def finite(value: Any) -> Any:
-    """The same value with null where a number is infinite or none at all."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
-    return value
 
 
 @dataclass

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, SupportsFloat, TextIO
 
-from stillhouse.engine.folder import finite, replacing, write_error, write_text
 from stillhouse.errors import UserError
+from stillhouse.files import finite, replacing, write_error, write_text
 
 LINES = "metrics.jsonl"
 TABLE = "metrics.csv"

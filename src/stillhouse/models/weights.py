@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 import re
 import warnings
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from stillhouse.errors import UserError, did_you_mean
+from stillhouse.files import replacing, write_error
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "student")  # keys that hold the weights
@@ -61,22 +60,12 @@ def save(model: nn.Module, path: str | Path) -> None:
         for name, tensor in model.state_dict().items()
     }
     content = safetensors.torch.save(state, metadata={"format": "pt"})
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
     except OSError as error:
-        raise UserError(
-            f"{path}: the weights could not be written ({error.strerror or error}); "
-            "make room or choose another folder, what was there before is untouched"
-        ) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+        raise write_error(path, error) from error
+    with replacing(path, "file of weights") as file:
+        file.write(content)
 
 
 def state_hash(model: nn.Module) -> str:

@@ -83,7 +83,7 @@ def make_run(recipe: Recipe, folder: Path, shop: Workshop, taught: Taught | None
     inner = None if taught is None else taught.inner.cpu()
     method = make_method(recipe.method, student, inner, example)
     pupil = Pupil(Tapped(student, method.student_taps, (example,)), method, shop.task)
-    if engine.channels_last:
+    if engine.channels_last and hardware.device.type != "cpu":  # there torch corrupts its heap
         pupil.to(memory_format=torch.channels_last)
     if engine.compile:
         pupil.student.compile()
@@ -92,16 +92,17 @@ def make_run(recipe: Recipe, folder: Path, shop: Workshop, taught: Taught | None
     accumulate = recipe.train.accumulate
     per_epoch = max(1, len(loader) // accumulate)
     steps = max(1, round(recipe.train.epochs * per_epoch))
+    listener, groups = make_listener(recipe, shop, taught, method), make_groups(recipe.train, pupil)
     records = Records(folder, tensorboard=engine.tensorboard) if rank() == 0 else None
     images = recipe.data.batch * accumulate * world_size()
     with show(steps, images=images, first_rank=rank() == 0 and not shop.quiet) as progress:
         try:
             yield Run(
                 pupil=prepared,
-                teacher=make_listener(recipe, shop, taught, method),
+                teacher=listener,
                 task=shop.task,
                 loader=loader,
-                groups=make_groups(recipe.train, pupil),
+                groups=groups,
                 hardware=hardware,
                 steps=steps,
                 folder=folder,

@@ -23,7 +23,14 @@ from stillhouse.models.taps import Tapped
 from stillhouse.recipes.build import Workshop, make_groups, make_listener
 from stillhouse.recipes.execute import check_teacher, teacher_file
 from stillhouse.recipes.methods import make_method
-from stillhouse.recipes.networks import Taught, example_of, make_network, make_student, make_teacher
+from stillhouse.recipes.networks import (
+    Taught,
+    check_answer,
+    example_of,
+    make_network,
+    make_student,
+    make_teacher,
+)
 from stillhouse.recipes.schema import Recipe
 from stillhouse.recipes.sources import make_training_loader
 from stillhouse.types import Clock
@@ -109,7 +116,7 @@ class Patient:
 
     def data(self) -> str:
         """Open every split, and load a batch."""
-        self._shop = shop = Workshop.open(self.recipe)
+        shop = Workshop.open(self.recipe)
         sources = shop.sources
         sizes = ", ".join(
             f"{len(getattr(sources, name)):,} {name}" for name in ("train", "val", "test")
@@ -119,6 +126,7 @@ class Patient:
         batch = next(iter(loader.epoch(0)))
         speed = len(batch.label) / (perf_counter() - since)
         shape = " x ".join(map(str, batch.image.shape[1:]))
+        self._shop = shop
         return (
             f"{self.recipe.data.name}: {sizes}; {len(sources.classes)} classes; images {shape}; "
             f"first batch at {speed:,.0f} images/s"
@@ -127,9 +135,7 @@ class Patient:
     def network(self) -> str:
         """Make the student and let it speak."""
         shop = self.shop
-        student = make_student(self.recipe.student, shop.sources)
-        self.speaks(student, self.recipe.student.name)
-        self._student = student
+        self._student = student = make_student(self.recipe.student, shop.sources)
         return self.size_of(student, self.recipe.student.name)
 
     def guide(self) -> str:
@@ -140,13 +146,12 @@ class Patient:
         path = teacher_file(self.recipe, teacher, shop)
         if path is None:
             network = make_network(teacher, len(shop.sources.classes), shop.sources.channels, None)
+            check_answer(network, teacher.name, shop.sources)
             self._taught = Taught(network, network)
             epochs = teacher.train.epochs if teacher.train else 0
             said = f"{self.size_of(network, teacher.name)}; is trained first, {epochs:g} epochs"
             return f"{said}, and measured then"
-        taught = make_teacher(teacher, path, shop.sources)
-        self.speaks(taught.network, teacher.name)
-        self._taught = taught
+        self._taught = taught = make_teacher(teacher, path, shop.sources)
         score = check_teacher(teacher, taught, shop)
         headline = shop.task.headline
         reached = f"{headline} {score['validation'][headline]:.2f} on validation"
@@ -220,22 +225,6 @@ class Patient:
                 f"{2 * needed / MEGABYTE:,.0f} MB; free some space or give another --out"
             )
         return f"{free / MEGABYTE:,.0f} MB free, checkpoints need about {needed / MEGABYTE:,.1f} MB"
-
-    def speaks(self, network: nn.Module, name: str) -> None:
-        """Refuse a network whose answer to a blank batch is not one score a class."""
-        sources = self.shop.sources
-        with torch.no_grad():
-            try:
-                out = network.eval()(example_of(sources))
-            except (RuntimeError, ValueError, TypeError) as error:
-                raise UserError(
-                    f"{name} does not take images of {sources.channels} x {sources.size[0]} x "
-                    f"{sources.size[1]}: {str(error).splitlines()[0]}"
-                ) from error
-        wanted = (2, len(sources.classes))
-        if not isinstance(out, torch.Tensor) or tuple(out.shape) != wanted:
-            shape = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
-            raise UserError(f"{name} answers two images with {shape}, and should with {wanted}")
 
     def size_of(self, network: nn.Module, name: str) -> str:
         """A network's parameters and operations."""

@@ -17,10 +17,11 @@ from stillhouse.data.random import mix
 from stillhouse.distributed import on_first_rank, rank
 from stillhouse.engine import environment, state
 from stillhouse.engine.evaluate import evaluate
-from stillhouse.engine.folder import claim, write_json, write_text
+from stillhouse.engine.folder import LOCK, MARK, claim
 from stillhouse.engine.run import Run
 from stillhouse.engine.train import train
 from stillhouse.errors import UserError
+from stillhouse.files import write_json, write_text
 from stillhouse.models import cost, weights
 from stillhouse.recipes import load
 from stillhouse.recipes.build import Workshop, make_run
@@ -114,9 +115,21 @@ def claimed(recipe: Recipe, folder: Path, resume: bool, overwrite: bool) -> Iter
     on_first_rank(lambda: held.append(enter()))
     try:
         yield
+    except UserError:
+        if rank() == 0:
+            forget(folder)
+        raise
     finally:
         for claim_ in held:
             claim_.release()
+
+
+def forget(folder: Path) -> None:
+    """Leave no trace of a run that failed before it began, lest it block the mended one."""
+    written = {"recipe.yaml", "environment.json"}
+    if {path.name for path in folder.iterdir()} - {LOCK, MARK} <= written:
+        for name in written:
+            (folder / name).unlink(missing_ok=True)
 
 
 def train_one(

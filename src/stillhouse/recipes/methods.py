@@ -73,7 +73,10 @@ def plugged(spec: Plugged) -> Method:
             + (did_you_mean(spec.entry, found) or f"; there are {len(found)} in {PLUGINS}")
         )
     factory: Callable[..., Any] = found[spec.entry].load()
-    method = factory(**spec.options)
+    try:
+        method = factory(**spec.options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"method {spec.entry!r} cannot be made: {error}") from error
     if not isinstance(method, Method):
         raise UserError(
             f"method {spec.entry!r} is a {type(method).__name__}, not a stillhouse Method"

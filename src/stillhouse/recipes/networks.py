@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from stillhouse.errors import UserError
 from stillhouse.models import weights, zoo
+from stillhouse.models.dry import undisturbed
 from stillhouse.models.fitted import Fitted, order_of
 from stillhouse.models.stages import INPUT
 from stillhouse.recipes.contract import Contract, read_contract
 from stillhouse.recipes.schema import Network, Teacher
 from stillhouse.recipes.sources import Sources
+from stillhouse.tasks.classification import logits
+from stillhouse.types import Trace
 
 
 def make_network(
@@ -29,8 +32,10 @@ def make_network(
 
 
 def make_student(spec: Network, sources: Sources) -> nn.Module:
-    """The student for the classes and channels of the data."""
-    return make_network(spec, len(sources.classes), sources.channels, spec.weights)
+    """The student for the classes, channels and size of the data."""
+    network = make_network(spec, len(sources.classes), sources.channels, spec.weights)
+    check_answer(network, spec.name, sources)
+    return network
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,9 @@ def make_teacher(spec: Teacher, path: Path, sources: Sources) -> Taught:
             f"the teacher of {path} takes {channels} channels, and the data have {sources.channels}"
         )
     inner = make_network(spec, classes, channels, path)
-    return fit(spec, inner, contract, sources)
+    taught = fit(spec, inner, contract, sources)
+    check_answer(taught.network, spec.name, sources)
+    return taught
 
 
 def fit(spec: Teacher, inner: nn.Module, contract: Contract | None, sources: Sources) -> Taught:
@@ -84,6 +91,25 @@ def fit(spec: Teacher, inner: nn.Module, contract: Contract | None, sources: Sou
         return Taught(inner, inner)
     data = (sources.mean, sources.std)
     return Taught(Fitted(inner, data=data, own=own, size=size, select=select), inner, tuple(notes))
+
+
+def check_answer(network: nn.Module, name: str, sources: Sources) -> None:
+    """Refuse a network whose answer to two blank images is not one score a class."""
+    with undisturbed(network):
+        try:
+            out = logits(Trace(network(example_of(sources))))
+        # what a network cannot take, it says in its own way
+        except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"{name} does not take images of {sources.channels} x {sources.size[0]} x "
+                f"{sources.size[1]}: {said}"
+            ) from error
+    wanted = (2, len(sources.classes))
+    if tuple(out.shape) != wanted:
+        raise UserError(
+            f"{name} answers two images with {tuple(out.shape)}, and should with {wanted}"
+        )
 
 
 def example_of(sources: Sources) -> Tensor:

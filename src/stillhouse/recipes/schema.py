@@ -15,6 +15,14 @@ from stillhouse.engine.schedules import Constant, Schedule
 from stillhouse.objectives import presets
 from stillhouse.spec import SHORT, spec
 
+
+def kinded(value: Any) -> Any:
+    """`{kind: cosine}` for `cosine`, wherever a thing is known by its kind."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
+KIND = BeforeValidator(kinded)
+
 # ------------------------------------------------------------------------------------ what there is
 
 
@@ -74,9 +82,10 @@ class Training:
     """How long, how fast, and by which optimisers."""
 
     epochs: float = 10
-    optimiser: Annotated[Optimiser, SHORT] = SGD(0.1)
-    groups: dict[str, Optimiser] = field(default_factory=dict)  # method, critic, teacher, ...
-    schedule: Annotated[Schedule, SHORT] = Constant()
+    optimiser: Annotated[Optimiser, KIND] = SGD(0.1)
+    # of method, critic, teacher, ...
+    groups: dict[str, Annotated[Optimiser, KIND]] = field(default_factory=dict)
+    schedule: Annotated[Schedule, KIND] = Constant()
     accumulate: int = 1
     clip: float = 0.0
     average: float = 0.0  # decay of the moving average that is kept; 0: none

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stillhouse.engine.environment import describe
-from stillhouse.engine.folder import write_text
+from stillhouse.files import write_text
 from stillhouse.recipes import load
 from stillhouse.recipes.execute import Result, Score
 from stillhouse.recipes.schema import Recipe
