@@ -242,8 +242,6 @@ def test_a_full_disk_leaves_the_old_file(
     monkeypatch.setattr(place, full)
     kept = r"could not write .*No space left on device; the previous file of weights is kept"
     with pytest.raises(UserError, match=kept):
-            r"could not write .*No space left on device; the previous file of weights is kept",
-        )
         weights.save(source, path)
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
