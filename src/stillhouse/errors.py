@@ -14,6 +14,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint to append to a sentence, empty when nothing known resembles the word."""
     known = list(known)
     # A short name inside a longer one ("resnet18" in "timm/resnet18") is the likeliest slip of all.
-    near = [name for name in known if word and word.lower() in name.lower()][:3]
-    near = near or get_close_matches(word, known, n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
+    near = [name for name in known if word and word.lower() in name.lower()]
+    near = list(dict.fromkeys(near)) or get_close_matches(word, known, n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(name) for name in near[:3])}?" if near else ""

@@ -70,7 +70,7 @@ def describe(preset: Any) -> str:
 def options(preset: Any) -> str:
     """The options of a method with their defaults."""
     shown = []
-    for field in fields(preset):
+    for field in sorted(fields(preset), key=lambda field: bool(field.kw_only)):
         if field.name in ("name", "label_weight") or field.default is MISSING:
             continue
         default = getattr(field.default, "name", field.default)

@@ -36,7 +36,7 @@ def run(
     again = f"stillhouse run {out} --resume"
     try:
         with stoppable(again):
-            result = execute(loaded, out, resume=resume, overwrite=overwrite)
+            result = execute(loaded, out, resume=resume, overwrite=overwrite, say=tell)
         if rank() == 0:
             from stillhouse.report.page import write_page
 
@@ -51,10 +51,15 @@ def demo(out: Path, seeds: int, epochs: float) -> None:
     from stillhouse.report.page import write_study
     from stillhouse.study.demo import demonstrate
 
-    with stoppable("stillhouse demo"):
+    with stoppable(f"stillhouse demo --out {out}"):
         study = demonstrate(out, seeds, epochs, say=print)
         page = write_study(study, out)
         print("\n".join(["", *study.answers(), f"report: {page}"]))
+
+
+def tell(text: str) -> None:
+    """News on its way; what comes of it is printed apart, for a pipe to read."""
+    print(text, file=sys.stderr)
 
 
 def ask(folder: Path) -> tuple[bool, bool]:

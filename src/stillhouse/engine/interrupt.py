@@ -19,11 +19,32 @@ class Stopped(Exception):
     """The user asked for an end; everything is saved and can be resumed."""
 
 
+class _Standing:
+    """A request that outlasts the training it came in, where a process has many to do."""
+
+    heeded = False
+    asked = False
+
+
+def heed() -> None:
+    """From now on only note requests, between trainings too, for every training to come.
+
+    A process that waits for work must not die of one: it may hold the lock of the queue.
+    """
+
+    def note(number: int, frame: FrameType | None) -> None:
+        _Standing.asked = True
+
+    _Standing.heeded = True
+    for number in SIGNALS:
+        signal.signal(number, note)
+
+
 class Interrupt:
     """Inside, the first Ctrl-C or SIGTERM is only noted; the second ends the process as ever."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = _Standing.asked
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -41,9 +62,10 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.asked and not _Standing.heeded:  # of many, the parent asks once more
             raise KeyboardInterrupt
         self.asked = True
+        _Standing.asked = _Standing.heeded
 
     def agreed(self, device: torch.device) -> bool:
         """Whether any rank was asked to stop, so that all stop after the same step."""

@@ -13,6 +13,7 @@ from torch import nn
 
 from stillhouse.batches import Labelled
 from stillhouse.data.loader import Loader
+from stillhouse.data.transforms import is_random
 from stillhouse.distributed import rank, world_size
 from stillhouse.engine.average import Average
 from stillhouse.engine.devices import Hardware
@@ -141,7 +142,7 @@ def make_listener(
             f"teacher.remember keeps logits alone, and method {recipe.method[0].name} asks for "
             f"the teacher's {method.teacher_taps[0]}; say teacher.remember=false"
         )
-    views = recipe.data.views or (0 if recipe.data.transforms else 1)
+    views = recipe.data.views or (0 if is_random(recipe.data.transforms) else 1)
     return Remembering(frozen, len(shop.sources.train), views)
 
 

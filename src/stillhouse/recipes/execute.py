@@ -27,8 +27,17 @@ from stillhouse.recipes import load
 from stillhouse.recipes.build import Workshop, make_run
 from stillhouse.recipes.contract import BESIDE
 from stillhouse.recipes.gate import gate
-from stillhouse.recipes.networks import Taught, contract_of, make_network, make_teacher
+from stillhouse.recipes.methods import make_method
+from stillhouse.recipes.networks import (
+    Taught,
+    contract_of,
+    example_of,
+    make_network,
+    make_student,
+    make_teacher,
+)
 from stillhouse.recipes.schema import Control, Network, Recipe, Teacher
+from stillhouse.recipes.sources import make_training_loader
 
 RESULT = "result.json"
 STUDENT = "student.safetensors"
@@ -69,6 +78,8 @@ def execute(
     shop = Workshop.open(recipe)
     if rank() != 0:
         say = silent
+    if overwrite:
+        rehearse(recipe, shop)
     with claimed(recipe, folder, resume, overwrite):
         taught = teacher_score = None
         if recipe.teacher is not None and recipe.taught:
@@ -86,6 +97,19 @@ def silent(text: str) -> None:
     """Say nothing: the first rank does."""
 
 
+def rehearse(recipe: Recipe, shop: Workshop) -> None:
+    """Build what can be built, lest a recipe that cannot be run throw away one that was."""
+    student = make_student(recipe.student, shop.sources)
+    make_training_loader(recipe, shop.sources, shop.hardware.device)
+    inner = None
+    if recipe.teacher is not None and recipe.taught:
+        path = teacher_file(recipe, recipe.teacher, shop)
+        if path is None:
+            return  # it is trained first
+        inner = make_teacher(recipe.teacher, path, shop.sources).inner
+    make_method(recipe.method, student, inner, example_of(shop.sources))
+
+
 def run_cell(recipe: Recipe, folder: Path) -> Score:
     """One training of many, without a word: its teacher was measured before all of them."""
     shop = Workshop.open(recipe, quiet=True)
@@ -96,7 +120,8 @@ def run_cell(recipe: Recipe, folder: Path) -> Score:
             raise UserError(f"the teacher {recipe.teacher.name} is not trained yet")
         taught = make_teacher(recipe.teacher, path, shop.sources)
         taught.network.to(shop.hardware.device)
-    return train_one(recipe, folder, shop, taught, resume=True)
+    with claimed(recipe, folder, True, False):
+        return train_one(recipe, folder, shop, taught, resume=True)
 
 
 @contextmanager

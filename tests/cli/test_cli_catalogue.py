@@ -1,0 +1,137 @@
+"""`methods`, `models`, `datasets` and `recipes`."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from pathlib import Path
+
+import pytest
+
+from quick import Call, caller
+from stillhouse.objectives import presets
+from stillhouse.recipes import load
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    return caller(capsys)
+
+
+OPTIONS = {"kd": ["temperature"], "dkd": ["alpha", "beta"], "cwd": ["pairs", "adapter"]}
+
+
+def squeezed(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_methods_lists_every_one(call: Call) -> None:
+    ended = call("methods")
+    assert ended.code == 0 and ended.err == ""
+    listed = {line.split()[0] for line in ended.out.splitlines() if line[:1].isalpha()}
+    assert {"none", *presets.catalogue()} <= listed
+    assert ended.out.splitlines()[0].startswith("none ")
+
+
+@pytest.mark.parametrize("name", presets.catalogue())
+def test_a_method_in_full(call: Call, name: str) -> None:
+    ended = call("methods", name)
+    assert ended.code == 0 and ended.err == ""
+    card = presets.catalogue()[name].card
+    said = squeezed(ended.out)
+    assert said.startswith(f"name {name}: {squeezed(card.title)}")
+    for label, text in (("formula", card.formula), ("paper", card.paper), ("cost", card.cost)):
+        assert text and f" {label} {squeezed(text)}" in said
+    assert " needs " in said and f" fails {squeezed(card.fails)}" in said
+    defaults = said.partition(" defaults ")[2].partition(" labels ")[0]
+    assert all(f"{option}=" in defaults for option in ("warmup", *OPTIONS.get(name, ())))
+
+
+def test_the_defaults_shown_are_the_defaults(call: Call) -> None:
+    said = squeezed(call("methods", "kd").out)
+    assert "temperature=4.0" in said and "weight=1.0" in said and "count 0.1 beside it" in said
+
+
+def test_the_control_is_a_method(call: Call) -> None:
+    assert "the same student without a teacher" in call("methods", "none").out
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["methods", "lsdk"], "there is no method 'lsdk'; did you mean 'lskd'"),
+        (["methods", "qqqq"], "there is no method 'qqqq'"),
+        (["models", "nosuchnetwork"], "no network matches 'nosuchnetwork'"),
+        (["models", "resnet180"], "no network matches 'resnet180'; did you mean"),
+        (["datasets", "cifar1"], "no data set 'cifar1'; did you mean 'cifar10' or 'cifar100'?"),
+        (["recipes", "ls", "imagenet22k"], "no recipe matches 'imagenet22k'"),
+        (["recipes", "cp", "digits/numbrs"], "no recipe digits/numbrs"),
+    ],
+)
+def test_a_wrong_name_is_said(call: Call, words: list[str], sentence: str) -> None:
+    ended = call(*words)
+    assert sentence in ended.error and ended.out == ""
+
+
+def test_models_by_part_and_by_glob(call: Call) -> None:
+    small = call("models", "stillhouse/").out.split()
+    assert "stillhouse/tiny" in small and all(n.startswith("stillhouse/") for n in small)
+    found = call("models", "torchvision/resnet1*").out.split()
+    assert found == ["torchvision/resnet101", "torchvision/resnet152", "torchvision/resnet18"]
+
+
+def test_datasets_with_their_layouts(call: Call) -> None:
+    from stillhouse.data.catalogue import entries
+
+    listed = call("datasets").out
+    for entry in entries():
+        assert f"\n{entry.name} " in f"\n{listed}"
+    said = call("datasets", "folder").out
+    assert "path/train/CLASS/*.jpg" in said
+
+
+def test_recipes_of_the_package(call: Call) -> None:
+    listed = call("recipes", "ls").out
+    assert all(f"\n{name} " in f"\n{listed}" for name in load.zoo())
+    one = call("recipes", "ls", "raw").out
+    assert "digits/raw" in one and "digits/numbers" not in one
+
+
+def test_a_copy_is_the_user_s_own(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call("recipes", "cp", "digits/raw").out == "raw.yaml\n"
+    copied = (tmp_path / "raw.yaml").read_bytes()
+    assert copied == load.zoo()["digits/raw"].read_bytes()
+    (tmp_path / "raw.yaml").write_text("mine")
+    assert call("recipes", "cp", "digits/raw").error == (
+        "raw.yaml is there already; name another file"
+    )
+    assert (tmp_path / "raw.yaml").read_text() == "mine"
+    (tmp_path / "folder").mkdir()
+    assert call("recipes", "cp", "digits/raw", "folder").out == "folder/raw.yaml\n"
+    assert "cannot be written" in call("recipes", "cp", "digits/raw", "no/where.yaml").error
+
+
+def test_a_copy_onto_a_full_disk(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    said = call("recipes", "cp", "digits/raw", str(tmp_path / "a.yaml")).error
+    assert "No space left on device" in said
+
+
+def test_validate_says_of_each(call: Call, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("data: digits/raw\nstudnt: stillhouse/tiny\nmethod: none\n")
+    ended = call("recipes", "validate", "digits/raw", str(wrong), "nosuch", "digits/numbers")
+    assert ended.code == 2 and ended.err == ""
+    first, second, third, fourth = ended.out.splitlines()
+    assert first == "ok     digits/raw" and fourth == "ok     digits/numbers"
+    assert second.startswith(f"wrong  {wrong}:2: unknown key studnt; did you mean 'student'?")
+    assert third.startswith("wrong  no recipe nosuch")
+    assert call("recipes", "validate", "digits/raw").code == 0

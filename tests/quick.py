@@ -1,0 +1,87 @@
+"""Whole runs that take less than a second, and the command called in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from stillhouse.recipes import load
+from stillhouse.recipes.build import Workshop
+from stillhouse.recipes.execute import STUDENT, Result, execute, teacher_file
+from stillhouse.recipes.schema import Recipe
+
+# A teacher of two thirds and a student that knows next to nothing: enough to see every part move.
+WORDS = (
+    "train.epochs=2",
+    "teacher.train.epochs=3",
+    "engine.tensorboard=false",
+    "engine.device=cpu",
+)
+
+
+def quick(*words: str) -> Recipe:
+    return load.load("digits/raw", [*WORDS, *words])
+
+
+def run(folder: Path, *words: str, say: Callable[[str], None] = lambda _: None, **options: Any):
+    return execute(quick(*words), folder, say=say, **options)
+
+
+def student_bytes(result: Result | Path) -> bytes:
+    return ((result if isinstance(result, Path) else result.folder) / STUDENT).read_bytes()
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    """The record of a run without the speed, which no two runs share."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+
+
+def kept_teacher() -> Path:
+    """The weights of the quick teacher, trained at the first call of a session."""
+    recipe = quick()
+    assert recipe.teacher is not None
+    shop = Workshop.open(recipe)
+    found = teacher_file(recipe, recipe.teacher, shop)
+    if found is None:
+        from stillhouse.recipes.execute import train_teacher
+
+        found = train_teacher(recipe, recipe.teacher, shop, lambda _: None)
+    return found
+
+
+class Ended(NamedTuple):
+    """How a command ended, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line that a wrong word ends in."""
+        lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        assert self.code == 2 and len(lines) == 1, self
+        assert self.err.splitlines()[-1] == lines[0] and "Traceback" not in self.err, self
+        return lines[0].removeprefix("error: ")
+
+
+Call = Callable[..., Ended]
+
+
+def caller(capsys: pytest.CaptureFixture[str]) -> Call:
+    from stillhouse.cli import main
+
+    def call(*words: str) -> Ended:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(word) for word in words])
+        said = capsys.readouterr()
+        assert isinstance(end.value.code, int)
+        return Ended(end.value.code, said.out, said.err)
+
+    return call
