@@ -22,11 +22,11 @@ from stillhouse.engine import train as training
 from stillhouse.engine.interrupt import Stopped
 from stillhouse.engine.run import Run
 from stillhouse.errors import UserError
-from stillhouse.models import zoo
+from stillhouse.models import weights, zoo
 from stillhouse.models.weights import state_hash
 from stillhouse.recipes import execute as executing
 from stillhouse.recipes import load
-from stillhouse.recipes.execute import Result, measure
+from stillhouse.recipes.execute import Result, execute, measure
 from stillhouse.recipes.sources import open_sources
 
 AUGMENTED = "data.transforms=[{kind: crop, padding: 1}, {kind: flip}]"
@@ -511,3 +511,17 @@ def test_distillation_helps(tmp_path: Path) -> None:
         assert result.teacher["test"]["top1"] > 90
         gains.append(result.student["test"]["top1"] - result.control["test"]["top1"])
     assert mean(gains) > 2, gains
+
+
+def test_another_teacher_under_the_same_name_is_another_run(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.safetensors"
+    first, second = (zoo.create("stillhouse/little", 10, 1) for _ in range(2))
+    words = [f"teacher.weights={path}", "teacher.gate=false", "train.epochs=1"]
+    recipe = load.load("digits/raw", words)
+    weights.save(first, path)
+    before = execute(recipe, tmp_path / "run", say=str).student
+    assert execute(recipe, tmp_path / "run", resume=True, say=str).student == before
+    weights.save(second, path)
+    with pytest.raises(UserError, match="begun with other weights of the teacher"):
+        execute(recipe, tmp_path / "run", resume=True, say=str)
+    assert before["teacher"] == weights.state_hash(first)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Protocol
 
 import torch
@@ -62,7 +63,15 @@ class Run:
     evaluate_every: int = 0
     save_every: int = 0
     start: int = 0
+    taught_by: str = ""  # the teacher's hash
+    spent: float = 0.0  # seconds of earlier legs
+    began: float = field(default_factory=perf_counter)
     history: list[dict[str, float]] = field(default_factory=list)  # evaluations, in order
+
+    @property
+    def seconds(self) -> float:
+        """How long the training has taken, over all its legs."""
+        return self.spent + perf_counter() - self.began
 
     @property
     def steps_per_epoch(self) -> int:

@@ -35,6 +35,8 @@ def save(run: Run) -> None:
             "scaler": run.hardware.scaler.state_dict(),
             "average": run.average.state_dict() if run.average else {},
             "history": run.history,
+            "taught_by": run.taught_by,
+            "seconds": run.seconds,
             "random": randoms,
         },
     )
@@ -50,6 +52,11 @@ def resume(run: Run) -> bool:
     found = checkpoints.load(path)
     if found["recipe"] != run.recipe_hash:
         raise UserError(f"{path} was written by another recipe; choose another folder")
+    if found["taught_by"] != run.taught_by:
+        raise UserError(
+            f"{path} was begun with other weights of the teacher; put those back, "
+            "or begin anew with --overwrite"
+        )
     run.inside.load_state_dict(found["pupil"])
     for name, group in run.groups.items():
         group.optimiser.load_state_dict(found["groups"][name])
@@ -58,6 +65,7 @@ def resume(run: Run) -> bool:
     if run.average:
         run.average.load_state_dict(found["average"])
     run.start, run.history = int(found["step"]), list(found["history"])
+    run.spent = float(found["seconds"])
     mine = found["random"][rank() % len(found["random"])]
     checkpoints.restore_random_state(mine)
     if run.records:

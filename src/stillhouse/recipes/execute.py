@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -161,29 +160,27 @@ def train_one(
     recipe: Recipe, folder: Path, shop: Workshop, taught: Taught | None, *, resume: bool
 ) -> Score:
     """One training with its evaluation; what is finished already is read."""
-    done = on_first_rank(lambda: finished(recipe, folder))
+    teacher = "" if taught is None else weights.state_hash(taught.network)
+    done = on_first_rank(lambda: finished(recipe, folder, teacher))
     if done is not None:
         return done
     on_first_rank(lambda: folder.mkdir(parents=True, exist_ok=True))
     environment.seed_everything(recipe.seed, recipe.engine.deterministic)
-    since = perf_counter()
     with make_run(recipe, folder, shop, taught) as run:
+        run.taught_by = teacher
         torch.manual_seed(mix(recipe.seed, rank()))  # whatever building drew
         if resume:
             state.resume(run)
-        before = run.teacher.fingerprint()
         train(run)
-        if run.teacher.fingerprint() != before:
+        if run.teacher.fingerprint() != teacher:
             raise UserError(
                 f"the teacher {recipe.teacher and recipe.teacher.name} was changed by training; "
                 "something writes into its weights or statistics, and the result means nothing"
             )
-        return conclude(recipe, run, folder, shop, before, perf_counter() - since)
+        return conclude(recipe, run, folder, shop)
 
 
-def conclude(
-    recipe: Recipe, run: Run, folder: Path, shop: Workshop, teacher_hash: str, seconds: float
-) -> Score:
+def conclude(recipe: Recipe, run: Run, folder: Path, shop: Workshop) -> Score:
     """Measure the student as it ended, and write it with its result."""
     state.save(run)
     with state.averaged(run):
@@ -194,30 +191,31 @@ def conclude(
         "name": recipe.student.name,
         "seed": recipe.seed,
         "recipe": load.digest(recipe),
+        "teacher": run.taught_by,
         "headline": shop.task.headline,
         "test": dict(test),
         "validation": run.history[-1] if run.history else {},
         "best": max(run.history, key=lambda h: h[shop.task.headline], default={}),
         "parameters": cost.parameters(run.student),
         "steps": run.steps,
-        "seconds": seconds,
+        "seconds": run.seconds,
     }
 
     def write() -> None:
         contract = contract_of(recipe.student.name, shop.sources)
         write_text(folder / f"{STUDENT}{BESIDE}", contract.text())
-        write_json(folder / "manifest.json", manifest(recipe, shop, teacher_hash, run))
+        write_json(folder / "manifest.json", manifest(recipe, shop, run))
         write_json(folder / RESULT, score)  # last: it says that all the rest is there
 
     on_first_rank(write)
     return score
 
 
-def manifest(recipe: Recipe, shop: Workshop, teacher_hash: str, run: Run) -> Mapping[str, Any]:
+def manifest(recipe: Recipe, shop: Workshop, run: Run) -> Mapping[str, Any]:
     """What a result came from."""
     return {
         "recipe": load.digest(recipe),
-        "teacher": teacher_hash,
+        "teacher": run.taught_by,
         "student": weights.state_hash(run.student),
         "data": {
             name: source.fingerprint
@@ -233,8 +231,8 @@ def manifest(recipe: Recipe, shop: Workshop, teacher_hash: str, run: Run) -> Map
     }
 
 
-def finished(recipe: Recipe, folder: Path) -> Score | None:
-    """The result that a folder holds of this very recipe, if it does."""
+def finished(recipe: Recipe, folder: Path, teacher: str) -> Score | None:
+    """The result that a folder holds of this very recipe and teacher, if it does."""
     path = folder / RESULT
     if not path.is_file() or not (folder / STUDENT).is_file():
         return None
@@ -242,7 +240,10 @@ def finished(recipe: Recipe, folder: Path) -> Score | None:
         score = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return score if isinstance(score, dict) and score.get("recipe") == load.digest(recipe) else None
+    if not isinstance(score, dict):
+        return None
+    same = score.get("recipe") == load.digest(recipe) and score.get("teacher") == teacher
+    return score if same else None
 
 
 # ------------------------------------------------------------------------------------ the teacher
@@ -282,7 +283,7 @@ def teacher_file(recipe: Recipe, teacher: Teacher, shop: Workshop) -> Path | Non
         return teacher.weights
     alone = teacher_recipe(recipe, teacher)
     folder = teacher_folder(alone)
-    done = on_first_rank(lambda: finished(alone, folder))
+    done = on_first_rank(lambda: finished(alone, folder, ""))
     return folder / STUDENT if done is not None else None
 
 
