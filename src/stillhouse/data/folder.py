@@ -108,7 +108,8 @@ def decode_image(file: BinaryIO) -> Tensor:
 def _classes(root: Path) -> list[str]:
     if not root.exists():
         siblings = [entry.name for entry in root.parent.glob("*") if entry.is_dir()]
-        raise UserError(f"{root} does not exist{did_you_mean(root.name, siblings)}")
+        hint = did_you_mean(root.name, siblings) or "; give the folder that holds train/ and val/"
+        raise UserError(f"{root} does not exist{hint}")
     if not root.is_dir():
         raise UserError(f"{root} is a file; give the folder that holds one folder per class")
     entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
