@@ -216,7 +216,7 @@ def test_a_wrong_path(root: Path) -> None:
         folder(root.parent / "trian")
     with pytest.raises(UserError, match=r"b.png is a file; give the folder"):
         folder(root / "dog" / "b.png")
-    with pytest.raises(UserError, match=r"there does not exist$"):
+    with pytest.raises(UserError, match=r"there does not exist; give the folder that holds"):
         folder(root / "nowhere" / "there")
 
 
