@@ -18,6 +18,7 @@ import yaml
 
 from quick import kept_teacher, metrics, quick, run, student_bytes
 from stillhouse.data.digits import raw
+from stillhouse.data.source import FromTorch
 from stillhouse.engine import train as training
 from stillhouse.engine.interrupt import Stopped
 from stillhouse.engine.run import Run
@@ -525,3 +526,42 @@ def test_another_teacher_under_the_same_name_is_another_run(tmp_path: Path) -> N
     with pytest.raises(UserError, match="begun with other weights of the teacher"):
         execute(recipe, tmp_path / "run", resume=True, say=str)
     assert before["teacher"] == weights.state_hash(first)
+
+
+def test_a_torch_data_set_stands_in_for_the_recipe_s_own(tmp_path: Path) -> None:
+    pixels = raw("train", 100)
+    pairs = [(pixels.images[i], int(pixels.labels[i])) for i in range(100)]
+    other = [(image.flip(-1), label) for image, label in pairs]
+    words = ["train.epochs=1", "teacher.train.epochs=3", "teacher.gate=false", "data.mean=[0.25]"]
+    recipe = load.load("digits/raw", [*words, "data.std=[0.25]", "data.batch=10"])
+
+    def trained(where: str, data: list[Any]) -> Result:
+        source = FromTorch(data, pixels.classes, "mine")
+        return execute(recipe, tmp_path / where, say=str, splits={"train": source, "val": source})
+
+    mine, again = trained("mine", pairs), trained("again", pairs)
+    assert mine.student["test"] == again.student["test"] and mine.teacher == again.teacher
+    flipped = trained("flipped", other)
+    assert flipped.student["recipe"] != mine.student["recipe"]  # and so the teacher is its own
+    assert flipped.student["teacher"] != mine.student["teacher"]
+    with pytest.raises(UserError, match="splits need train, and val"):
+        execute(
+            recipe, tmp_path / "half", splits={"train": FromTorch(pairs, pixels.classes, "mine")}
+        )
+
+
+def test_a_compiled_student_learns_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_, compiled = torch.nn.Module.compile, []
+
+    def eager(self: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
+        compiled.append(type(self).__name__)
+        compile_(self, backend="eager")  # the graph is taken; no C compiler is needed
+
+    monkeypatch.setattr(torch.nn.Module, "compile", eager)
+    words = ["method=none", "teacher=null", "train.epochs=2"]
+    plain = execute(load.load("digits/raw", words), tmp_path / "plain", say=str).student
+    made = load.load("digits/raw", [*words, "engine.compile=true"])
+    assert execute(made, tmp_path / "made", say=str).student["test"] == plain["test"]
+    assert compiled == ["Tapped"]

@@ -29,7 +29,13 @@ from stillhouse.recipes import load
 from stillhouse.recipes.methods import make_method
 from stillhouse.recipes.networks import Taught, example_of, make_student
 from stillhouse.recipes.schema import Recipe, Training
-from stillhouse.recipes.sources import Sources, make_loader, make_training_loader, open_sources
+from stillhouse.recipes.sources import (
+    Given,
+    Sources,
+    make_loader,
+    make_training_loader,
+    open_sources,
+)
 from stillhouse.tasks.classification import Classification
 from stillhouse.teachers.base import Teacher
 from stillhouse.teachers.frozen import Absent, Frozen
@@ -47,13 +53,13 @@ class Workshop:
     quiet: bool = False  # show no progress
 
     @staticmethod
-    def open(recipe: Recipe, *, quiet: bool = False) -> Workshop:
+    def open(recipe: Recipe, *, quiet: bool = False, splits: Given | None = None) -> Workshop:
         """Open the data and find the device."""
         engine = recipe.engine
         if engine.threads:
             torch.set_num_threads(engine.threads)
         hardware = Hardware(engine.device, engine.precision)
-        sources = open_sources(recipe.data)
+        sources = open_sources(recipe.data, splits)
         task = Classification(len(sources.classes), recipe.task.label_smoothing)
         return Workshop(recipe, sources, task, hardware, quiet)
 

@@ -36,7 +36,7 @@ from stillhouse.recipes.networks import (
     make_teacher,
 )
 from stillhouse.recipes.schema import Control, Network, Recipe, Teacher
-from stillhouse.recipes.sources import make_training_loader
+from stillhouse.recipes.sources import Given, make_training_loader, printed
 
 RESULT = "result.json"
 STUDENT = "student.safetensors"
@@ -72,9 +72,16 @@ def execute(
     resume: bool = False,
     overwrite: bool = False,
     say: Say = print,
+    splits: Given | None = None,
 ) -> Result:
-    """Train what the recipe says, and measure it."""
-    shop = Workshop.open(recipe)
+    """Train what the recipe says, and measure it.
+
+    `splits` are sources by name (train, val, test) in place of the recipe's own: a torch data set
+    becomes one by `data.FromTorch`.
+    """
+    if splits is not None:
+        recipe = replace(recipe, data=printed(recipe.data, splits))
+    shop = Workshop.open(recipe, splits=splits)
     if rank() != 0:
         say = silent
     if overwrite:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 
-from stillhouse.data.catalogue import entry, open_source
+from stillhouse.data.catalogue import IMAGENET, entry, open_source
 from stillhouse.data.loader import Loader, Plan
 from stillhouse.data.source import Source, split
 from stillhouse.distributed import rank, world_size
@@ -32,22 +33,51 @@ class Sources:
         return tuple(self.train.classes)
 
 
-def open_sources(data: Data) -> Sources:
-    """The splits that the recipe names; val is held out of train where the recipe says so."""
-    train, val = open_training(data)
-    test = open_test(data) or val
+Given = Mapping[str, Source]
+
+
+def open_sources(data: Data, given: Given | None = None) -> Sources:
+    """The splits that the recipe names, or those given; val may be held out of train."""
+    if given is None:
+        train, val = open_training(data)
+        test = open_test(data) or val
+        known = entry(data.name)
+        return look(data, (train, val, test), data.mean or known.mean, data.std or known.std)
+    if "train" not in given or not (data.holdout or "val" in given):
+        raise UserError("splits need train, and val unless data.holdout says how many to hold out")
+    train = given["train"]
+    train, val = split(train, data.holdout) if data.holdout else (train, given["val"])
+    found = (train, val, given.get("test", val))
+    return look(data, found, data.mean or IMAGENET[0], data.std or IMAGENET[1])
+
+
+def look(
+    data: Data,
+    splits: tuple[Source, Source, Source],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> Sources:
+    """The splits with what a first image of theirs shows."""
+    train, val, test = splits
     for name, source in (("val", val), ("test", test)):
         if tuple(source.classes) != tuple(train.classes):
             raise UserError(
                 f"{data.name}: train has {len(train.classes)} classes and {name} "
                 f"{len(source.classes)}, and they differ; give all splits the same classes"
             )
-    known = entry(data.name)
-    mean, std = data.mean or known.mean, data.std or known.std
     plan = Plan(len(val), 1)
     image = next(Loader(val, plan, mean, std, transforms=data.evaluation).epoch(0)).image
     size = (image.shape[2], image.shape[3])
     return Sources(train, val, test, mean, std, size, image.shape[1])
+
+
+def printed(data: Data, given: Given) -> Data:
+    """What the recipe says of data that it cannot open: their fingerprints, for its hash."""
+    splits = {
+        name: replace(getattr(data, name), options={"fingerprint": source.fingerprint})
+        for name, source in given.items()
+    }
+    return replace(data, **splits)
 
 
 def open_training(data: Data) -> tuple[Source, Source]:
