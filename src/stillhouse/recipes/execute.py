@@ -139,7 +139,7 @@ def claimed(recipe: Recipe, folder: Path, resume: bool, overwrite: bool) -> Iter
         held = claim(folder, resume=resume, overwrite=overwrite, recipe=digest)
         write_text(folder / "recipe.yaml", load.text(recipe))
         write_json(folder / "environment.json", environment.describe())
-        return held if rank() == 0 else None
+        return held
 
     # the claim itself stays on the first rank, whose process holds the lock
     held: list[Any] = []
