@@ -1,0 +1,49 @@
+"""What several networks said about the same samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+TEACHER, CONTROL = "teacher", "control"
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One network's answers."""
+
+    name: str  # teacher, control, student, or the name of a method
+    logits: Tensor  # (N, C) float32, on the CPU
+    features: Tensor | None = None  # (N, D) what its classifier is given
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """The answers of a teacher, a control and students to one split, in this order."""
+
+    voices: tuple[Voice, ...]
+    labels: Tensor  # (N,)
+    classes: tuple[str, ...]
+    picture: Callable[[int], Tensor]  # which sample -> (C, H, W) uint8
+
+    @property
+    def teacher(self) -> Voice | None:
+        """The one that is learnt from, if it was heard."""
+        return next((voice for voice in self.voices if voice.name == TEACHER), None)
+
+    @property
+    def control(self) -> Voice | None:
+        """The student that had no teacher, if it was heard."""
+        return next((voice for voice in self.voices if voice.name == CONTROL), None)
+
+    @property
+    def learners(self) -> tuple[Voice, ...]:
+        """All but the teacher: the control first, where it was heard."""
+        return tuple(voice for voice in self.voices if voice.name != TEACHER)
+
+    @property
+    def student(self) -> Voice:
+        """The last one, which the page is about."""
+        return self.voices[-1]
