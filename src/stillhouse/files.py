@@ -62,6 +62,47 @@ def _system_error(error: BaseException | None) -> OSError | None:
     return error
 
 
+def lock(path: Path) -> int | None:
+    """Hold a file for this process alone until `unlock`; None where the system has no locks.
+
+    What is given is a bare descriptor, which no garbage collector closes early. BlockingIOError
+    says that another process holds the file, and the file says which.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise
+    except (ImportError, OSError):
+        os.close(handle)
+        return None
+    with contextlib.suppress(OSError):  # a courtesy to who waits
+        os.truncate(handle, 0)
+        os.write(handle, f"{os.getpid()}\n".encode())
+    return handle
+
+
+def unlock(handle: int | None) -> None:
+    """Let others hold the file."""
+    if handle is not None:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_UN)  # a process forked meanwhile holds it else
+        os.close(handle)
+
+
+def owner(path: Path) -> str:
+    """The number of the process that holds a file, as far as it is known."""
+    with contextlib.suppress(OSError):
+        if said := path.read_text(encoding="utf-8", errors="replace").strip():
+            return said
+    return "of unknown number"
+
+
 def _sync_folder(folder: Path) -> None:
     # Without this a power cut may undo the renaming. Not every file system can do it.
     with contextlib.suppress(OSError):

@@ -259,6 +259,22 @@ def test_a_view_is_the_same_in_each_epoch_that_shows_it() -> None:
     assert sum(torch.equal(epochs[0][key], epochs[1][key]) for key in both) < len(both) / 3
 
 
+@KINDS
+@pytest.mark.parametrize("transforms", [RANDOM, (ResizedCrop(5), Flip())], ids=["batch", "single"])
+def test_what_is_random_in_views_can_have_a_seed_of_its_own(
+    kind: str, transforms: Sequence[Transform]
+) -> None:
+    def shown(seed: int) -> tuple[list[int], dict[int, Tensor]]:
+        plan = Plan(23, 23, True, seed)
+        made = loader(source(kind), plan, transforms, views=2, draws=0)
+        (batch,) = made.epoch(1)
+        return batch.key.tolist(), dict(zip(batch.key.tolist(), batch.image, strict=True))
+
+    (order, ours), (other, theirs) = shown(1), shown(2)
+    assert order != other and sorted(order) == sorted(other)
+    assert all(torch.equal(image, theirs[key]) for key, image in ours.items())
+
+
 @pytest.mark.parametrize("views", [0, -1])
 def test_views_must_be_some(views: int) -> None:
     with pytest.raises(UserError, match=f"^data.views must be at least 1, and is {views}"):

@@ -82,6 +82,7 @@ def test_a_run_leaves_everything_that_it_promises(done: Result) -> None:
         "state.pt",
         "manifest.json",
         "result.json",
+        "teacher.json",
         "control",
     }
     names = {path.name for path in folder.iterdir()}

@@ -58,6 +58,9 @@ class Plan:
 class Loader:
     """Normalised batches of a source; the same epoch and step always give the same batch.
 
+    `views` of an image come in turn, an epoch each. `draws` is the seed of what is random in them,
+    where that is not the seed of the order.
+
     Sources in memory whose transforms have a tensor form are served batch by batch, on the device;
     all others image by image, by `workers` processes.
     """
@@ -71,6 +74,7 @@ class Loader:
         *,
         transforms: Sequence[Transform] = (),
         views: int | None = None,
+        draws: int | None = None,
         workers: int = 0,
         device: torch.device | None = None,
     ) -> None:
@@ -83,7 +87,8 @@ class Loader:
         if views is not None and views < 1:
             raise UserError(f"data.views must be at least 1, and is {views}; leave it out for any")
         self.source, self.plan = source, plan
-        self.transforms, self.seed = tuple(transforms), plan.seed
+        self.transforms = tuple(transforms)
+        self.seed = plan.seed if draws is None else draws
         self.views = views if is_random(transforms) else 1
         self.workers = workers
         self.device = device or torch.device("cpu")

@@ -66,3 +66,9 @@ def available(where: Where) -> None:
 def launched_ranks() -> int:
     """How many processes torchrun started, this one among them."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def forget_ranks() -> None:
+    """Go on as one process, whatever torchrun said when it started this one."""
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        os.environ.pop(name, None)

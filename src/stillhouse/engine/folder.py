@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from stillhouse.errors import UserError
-from stillhouse.files import PARTIAL, write_error, write_text
+from stillhouse.files import PARTIAL, lock, owner, unlock, write_error, write_text
 
 LOCK = ".lock"
 MARK = ".run"  # says that the folder is a run's, and of which recipe
@@ -20,12 +19,12 @@ class Claim:
     """The right to write into a run's folder, held until `release` or the end of the process."""
 
     folder: Path
-    _lock: int | None  # a bare descriptor, which no garbage collector closes early
+    _lock: int | None
 
     def release(self) -> None:
         """Let others claim the folder."""
         if self._lock is not None:
-            os.close(self._lock)
+            unlock(self._lock)
             self._lock = None
 
     def __enter__(self) -> Claim:
@@ -77,29 +76,17 @@ def _make(folder: Path) -> None:
 
 def _lock(folder: Path) -> int | None:
     try:
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        return lock(folder / LOCK)
+    except BlockingIOError:
+        raise UserError(
+            f"{folder} is being written by process {owner(folder / LOCK)}; wait for it to end, "
+            "or choose another folder"
+        ) from None
     except OSError as error:
         raise UserError(
             f"could not write into {folder}: {error.strerror}; make it writable, "
             "or choose another folder"
         ) from error
-    try:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(handle, 32).decode(errors="replace").strip() or "of unknown number"
-        os.close(handle)
-        raise UserError(
-            f"{folder} is being written by process {owner}; wait for it to end, "
-            "or choose another folder"
-        ) from None
-    except (ImportError, OSError):
-        os.close(handle)  # a system or a network disk without locks: the run goes on without one
-        return None
-    os.truncate(handle, 0)
-    os.write(handle, f"{os.getpid()}\n".encode())
-    return handle
 
 
 def _admit(folder: Path, *, resume: bool, overwrite: bool, recipe: str) -> None:

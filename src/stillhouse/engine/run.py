@@ -63,6 +63,7 @@ class Run:
     evaluate_every: int = 0
     save_every: int = 0
     start: int = 0
+    pause: int | None = None  # the step to stop after, before the end
     taught_by: str = ""  # the teacher's hash
     spent: float = 0.0  # seconds of earlier legs
     began: float = field(default_factory=perf_counter)

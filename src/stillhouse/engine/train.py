@@ -19,7 +19,8 @@ def train(run: Run) -> None:
     """Take the run from where it stands to its end, or to the step at which it is asked to stop."""
     batches, watch, timer = run.batches(), Watch(), Timer()
     with Interrupt() as interrupt:
-        for step in range(run.start, run.steps):
+        last = run.steps if run.pause is None else min(run.steps, run.pause)
+        for step in range(run.start, last):
             clock = Clock(step, run.steps, run.steps_per_epoch)
             set_rates(run, clock)
             run.pupil.train()
@@ -77,6 +78,8 @@ def log(run: Run, clock: Clock, terms: Terms, timer: Timer) -> None:
     if rank() == 0 and run.records:
         line = {f"term/{name}": value for name, value in values.items()}
         line |= {f"weight/{name}": term.weight for name, term in terms.items()}
+        gauges = run.inside.method.gauges(clock)
+        line |= {f"gauge/{name}": value for name, value in gauges.items()}
         line |= {"loss": sum(terms[name].weight * value for name, value in values.items())}
         line |= {
             f"rate/{name}": schedules.rates(group.optimiser)[0]

@@ -13,7 +13,6 @@ from torch import nn
 
 from stillhouse.batches import Labelled
 from stillhouse.data.loader import Loader
-from stillhouse.data.transforms import is_random
 from stillhouse.distributed import rank, world_size
 from stillhouse.engine.average import Average
 from stillhouse.engine.devices import Hardware
@@ -23,9 +22,9 @@ from stillhouse.engine.records import Records
 from stillhouse.engine.run import Group, Run
 from stillhouse.engine.schedules import rates
 from stillhouse.errors import UserError, did_you_mean
-from stillhouse.methods.base import Method
 from stillhouse.models.taps import Tapped
 from stillhouse.recipes import load
+from stillhouse.recipes.listener import Say, make_listener, silent
 from stillhouse.recipes.methods import make_method
 from stillhouse.recipes.networks import Taught, example_of, make_student
 from stillhouse.recipes.schema import Recipe, Training
@@ -37,9 +36,6 @@ from stillhouse.recipes.sources import (
     open_sources,
 )
 from stillhouse.tasks.classification import Classification
-from stillhouse.teachers.base import Teacher
-from stillhouse.teachers.frozen import Absent, Frozen
-from stillhouse.teachers.memory import Remembering
 
 
 @dataclass(frozen=True)
@@ -81,15 +77,22 @@ class Workshop:
         return Tapped(network.eval())
 
 
-@contextmanager
-def make_run(recipe: Recipe, folder: Path, shop: Workshop, taught: Taught | None) -> Iterator[Run]:
-    """Everything that one training owns; its files are closed at the end."""
-    hardware, engine = shop.hardware, recipe.engine
-    student = make_student(recipe.student, shop.sources)
-    example = example_of(shop.sources)
+def make_pupil(recipe: Recipe, shop: Workshop, taught: Taught | None) -> Pupil[Labelled]:
+    """A new student with its method, on the CPU."""
+    student, example = make_student(recipe.student, shop.sources), example_of(shop.sources)
     inner = None if taught is None else taught.inner.cpu()
     method = make_method(recipe.method, student, inner, example)
-    pupil = Pupil(Tapped(student, method.student_taps, (example,)), method, shop.task)
+    return Pupil(Tapped(student, method.student_taps, (example,)), method, shop.task)
+
+
+@contextmanager
+def make_run(
+    recipe: Recipe, folder: Path, shop: Workshop, taught: Taught | None, say: Say = silent
+) -> Iterator[Run]:
+    """Everything that one training owns; its files are closed at the end."""
+    hardware, engine = shop.hardware, recipe.engine
+    pupil = make_pupil(recipe, shop, taught)
+    student, method = pupil.student.model, pupil.method
     if engine.channels_last and hardware.device.type != "cpu":  # there torch corrupts its heap
         pupil.to(memory_format=torch.channels_last)
     if engine.compile:
@@ -99,7 +102,8 @@ def make_run(recipe: Recipe, folder: Path, shop: Workshop, taught: Taught | None
     accumulate = recipe.train.accumulate
     per_epoch = max(1, len(loader) // accumulate)
     steps = max(1, round(recipe.train.epochs * per_epoch))
-    listener, groups = make_listener(recipe, shop, taught, method), make_groups(recipe.train, pupil)
+    groups = make_groups(recipe.train, pupil)
+    listener = make_listener(recipe, shop, taught, method, say)
     records = Records(folder, tensorboard=engine.tensorboard) if rank() == 0 else None
     images = recipe.data.batch * accumulate * world_size()
     with show(steps, images=images, first_rank=rank() == 0 and not shop.quiet) as progress:
@@ -127,29 +131,6 @@ def make_run(recipe: Recipe, folder: Path, shop: Workshop, taught: Taught | None
         finally:
             if records:
                 records.close()
-
-
-def make_listener(
-    recipe: Recipe, shop: Workshop, taught: Taught | None, method: Method
-) -> Teacher[Labelled]:
-    """The teacher as the loop asks it."""
-    if taught is None or recipe.teacher is None:
-        return Absent()
-    example = (example_of(shop.sources),)
-    taught.network.cpu()
-    frozen: Frozen[Labelled] = Frozen(
-        taught.network, shop.task.inputs, taught.taps(method.teacher_taps), example
-    )
-    frozen.network.to(shop.hardware.device)
-    if not recipe.teacher.remember:
-        return frozen
-    if method.teacher_taps:
-        raise UserError(
-            f"teacher.remember keeps logits alone, and method {recipe.method[0].name} asks for "
-            f"the teacher's {method.teacher_taps[0]}; say teacher.remember=false"
-        )
-    views = recipe.data.views or (0 if is_random(recipe.data.transforms) else 1)
-    return Remembering(frozen, len(shop.sources.train), views)
 
 
 def make_groups(training: Training, pupil: Pupil[Any]) -> dict[str, Group]:

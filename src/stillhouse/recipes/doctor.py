@@ -20,8 +20,9 @@ from stillhouse.models import cost, zoo
 from stillhouse.models.probe import shapes
 from stillhouse.models.stages import stages
 from stillhouse.models.taps import Tapped
-from stillhouse.recipes.build import Workshop, make_groups, make_listener
+from stillhouse.recipes.build import Workshop, make_groups
 from stillhouse.recipes.execute import check_teacher, teacher_file
+from stillhouse.recipes.listener import check_keeping, forecast, make_frozen
 from stillhouse.recipes.methods import make_method
 from stillhouse.recipes.networks import (
     Taught,
@@ -33,6 +34,8 @@ from stillhouse.recipes.networks import (
 )
 from stillhouse.recipes.schema import Recipe
 from stillhouse.recipes.sources import make_training_loader
+from stillhouse.teachers.base import Teacher as Listener
+from stillhouse.teachers.frozen import Absent
 from stillhouse.types import Clock
 
 MEGABYTE = 2**20
@@ -187,7 +190,7 @@ class Patient:
 
     def step(self) -> str:
         """One forward and backward of everything, timed."""
-        shop, student, taught = self.shop, self.student, self.taught
+        shop, student = self.shop, self.student
         if self._method is None:
             raise Untried
         example = (example_of(shop.sources),)
@@ -196,7 +199,7 @@ class Patient:
         )
         pupil.to(shop.hardware.device)
         make_groups(self.recipe.train, pupil)
-        teacher = make_listener(self.recipe, shop, taught, self._method)
+        teacher = self.live(self._method)
         loader = make_training_loader(self.recipe, shop.sources, shop.hardware.device)
         since = perf_counter()
         batch = next(iter(loader.epoch(0)))
@@ -213,7 +216,21 @@ class Patient:
         said = ", ".join(
             f"{n} {float(t.mean().detach()):.3g} x {t.weight:g}" for n, t in terms.items()
         )
-        return f"{said}; {total:,} steps of about {seconds:.2g} s at most"
+        return f"{said}; {total:,} steps of about {seconds:.2g} s at most{self.stored()}"
+
+    def live(self, method: Method) -> Listener[Labelled]:
+        """The teacher itself, after what is to keep its answers was looked at."""
+        if self.taught is None:
+            return Absent()
+        check_keeping(self.recipe, method.teacher_taps)
+        return make_frozen(self.shop, self.taught, method.teacher_taps)
+
+    def stored(self) -> str:
+        """What the teacher's store will take, where there is to be one."""
+        teacher = self.recipe.teacher
+        if self.taught is None or teacher is None or not teacher.store:
+            return ""
+        return f"; {forecast(self.recipe, self.shop, self.taught)}"
 
     def disk(self) -> str:
         """Whether a few checkpoints fit."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from stillhouse.recipes import load
 from stillhouse.recipes.build import Workshop, make_run
 from stillhouse.recipes.contract import BESIDE
 from stillhouse.recipes.gate import gate
+from stillhouse.recipes.listener import Say, check_keeping, silent
 from stillhouse.recipes.methods import make_method
 from stillhouse.recipes.networks import (
     Taught,
@@ -39,9 +40,10 @@ from stillhouse.recipes.schema import Control, Network, Recipe, Teacher
 from stillhouse.recipes.sources import Given, make_training_loader, printed
 
 RESULT = "result.json"
+FORMAT = 2  # of a result
+TEACHER = "teacher.json"  # what the teacher of a run reached
 STUDENT = "student.safetensors"
 Score = dict[str, Any]
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -83,24 +85,23 @@ def execute(
         recipe = replace(recipe, data=printed(recipe.data, splits))
     shop = Workshop.open(recipe, splits=splits)
     if rank() != 0:
-        say = silent
+        say = silent  # the first rank speaks
+    if recipe.taught:
+        check_keeping(recipe)  # before anything is trained
     if overwrite:
         rehearse(recipe, shop)
     with claimed(recipe, folder, resume, overwrite):
         taught = teacher_score = None
         if recipe.teacher is not None and recipe.taught:
             taught, teacher_score = obtain_teacher(recipe, recipe.teacher, shop, say)
+            on_first_rank(lambda: write_json(folder / TEACHER, teacher_score))
         control = None
         if recipe.control and recipe.taught:
             say("control: the same student without a teacher")
             alone = replace(recipe, method=(Control(),), teacher=None, control=False)
             control = train_one(alone, folder / "control", shop, None, resume=True)
-        student = train_one(recipe, folder, shop, taught, resume=resume)
+        student = train_one(recipe, folder, shop, taught, resume=resume, say=say)
         return Result(folder, shop.task.headline, student, teacher_score, control)
-
-
-def silent(text: str) -> None:
-    """Say nothing: the first rank does."""
 
 
 def rehearse(recipe: Recipe, shop: Workshop) -> None:
@@ -116,8 +117,13 @@ def rehearse(recipe: Recipe, shop: Workshop) -> None:
     make_method(recipe.method, student, inner, example_of(shop.sources))
 
 
-def run_cell(recipe: Recipe, folder: Path) -> Score:
-    """One training of many, without a word: its teacher was measured before all of them."""
+def run_cell(
+    recipe: Recipe, folder: Path, *, until: float | None = None, blind: bool = False
+) -> Score:
+    """One training of many, without a word: its teacher was measured before all of them.
+
+    `until` is an epoch to pause after; a `blind` one never looks at the test split.
+    """
     shop = Workshop.open(recipe, quiet=True)
     taught = None
     if recipe.teacher is not None and recipe.taught:
@@ -127,7 +133,7 @@ def run_cell(recipe: Recipe, folder: Path) -> Score:
         taught = make_teacher(recipe.teacher, path, shop.sources)
         taught.network.to(shop.hardware.device)
     with claimed(recipe, folder, True, False):
-        return train_one(recipe, folder, shop, taught, resume=True)
+        return train_one(recipe, folder, shop, taught, resume=True, until=until, blind=blind)
 
 
 @contextmanager
@@ -157,56 +163,56 @@ def claimed(recipe: Recipe, folder: Path, resume: bool, overwrite: bool) -> Iter
 
 def forget(folder: Path) -> None:
     """Leave no trace of a run that failed before it began, lest it block the mended one."""
-    written = {"recipe.yaml", "environment.json"}
+    written = {"recipe.yaml", "environment.json", TEACHER}
     if {path.name for path in folder.iterdir()} - {LOCK, MARK} <= written:
         for name in written:
             (folder / name).unlink(missing_ok=True)
 
 
 def train_one(
-    recipe: Recipe, folder: Path, shop: Workshop, taught: Taught | None, *, resume: bool
+    recipe: Recipe,
+    folder: Path,
+    shop: Workshop,
+    taught: Taught | None,
+    *,
+    resume: bool,
+    until: float | None = None,
+    blind: bool = False,
+    say: Say = silent,
 ) -> Score:
     """One training with its evaluation; what is finished already is read."""
     teacher = "" if taught is None else weights.state_hash(taught.network)
-    done = on_first_rank(lambda: finished(recipe, folder, teacher))
+    done = on_first_rank(lambda: finished(recipe, folder, teacher, blind=blind))
     if done is not None:
         return done
     on_first_rank(lambda: folder.mkdir(parents=True, exist_ok=True))
     environment.seed_everything(recipe.seed, recipe.engine.deterministic)
-    with make_run(recipe, folder, shop, taught) as run:
+    with make_run(recipe, folder, shop, taught, say) as run:
         run.taught_by = teacher
         torch.manual_seed(mix(recipe.seed, rank()))  # whatever building drew
         if resume:
             state.resume(run)
+        run.pause = None if until is None else round(until * run.steps_per_epoch)
         train(run)
         if run.teacher.fingerprint() != teacher:
             raise UserError(
                 f"the teacher {recipe.teacher and recipe.teacher.name} was changed by training; "
                 "something writes into its weights or statistics, and the result means nothing"
             )
-        return conclude(recipe, run, folder, shop)
+        if run.start < run.steps:
+            state.save(run)
+            return score_of(recipe, run, shop, {})
+        return conclude(recipe, run, folder, shop, blind=blind)
 
 
-def conclude(recipe: Recipe, run: Run, folder: Path, shop: Workshop) -> Score:
+def conclude(recipe: Recipe, run: Run, folder: Path, shop: Workshop, *, blind: bool) -> Score:
     """Measure the student as it ended, and write it with its result."""
     state.save(run)
     with state.averaged(run):
         network = run.inside.student.eval()
-        test = evaluate(shop.task, network, shop.test(), shop.hardware)
+        test = {} if blind else evaluate(shop.task, network, shop.test(), shop.hardware)
         on_first_rank(lambda: weights.save(run.student, folder / STUDENT))
-    score: Score = {
-        "name": recipe.student.name,
-        "seed": recipe.seed,
-        "recipe": load.digest(recipe),
-        "teacher": run.taught_by,
-        "headline": shop.task.headline,
-        "test": dict(test),
-        "validation": run.history[-1] if run.history else {},
-        "best": max(run.history, key=lambda h: h[shop.task.headline], default={}),
-        "parameters": cost.parameters(run.student),
-        "steps": run.steps,
-        "seconds": run.seconds,
-    }
+    score = score_of(recipe, run, shop, test)
 
     def write() -> None:
         contract = contract_of(recipe.student.name, shop.sources)
@@ -216,6 +222,26 @@ def conclude(recipe: Recipe, run: Run, folder: Path, shop: Workshop) -> Score:
 
     on_first_rank(write)
     return score
+
+
+def score_of(recipe: Recipe, run: Run, shop: Workshop, test: Mapping[str, float]) -> Score:
+    """What is known of a training where it stands."""
+    return {
+        "format": FORMAT,
+        "name": recipe.student.name,
+        "seed": recipe.seed,
+        "recipe": load.digest(recipe),
+        "teacher": run.taught_by,
+        "headline": shop.task.headline,
+        "test": dict(test),
+        "validation": run.history[-1] if run.history else {},
+        "history": run.history,
+        "best": max(run.history, key=lambda h: h[shop.task.headline], default={}),
+        "parameters": cost.parameters(run.student),
+        "steps": run.start,
+        "of": run.steps,
+        "seconds": run.seconds,
+    }
 
 
 def manifest(recipe: Recipe, shop: Workshop, run: Run) -> Mapping[str, Any]:
@@ -238,7 +264,7 @@ def manifest(recipe: Recipe, shop: Workshop, run: Run) -> Mapping[str, Any]:
     }
 
 
-def finished(recipe: Recipe, folder: Path, teacher: str) -> Score | None:
+def finished(recipe: Recipe, folder: Path, teacher: str, *, blind: bool = False) -> Score | None:
     """The result that a folder holds of this very recipe and teacher, if it does."""
     path = folder / RESULT
     if not path.is_file() or not (folder / STUDENT).is_file():
@@ -250,7 +276,7 @@ def finished(recipe: Recipe, folder: Path, teacher: str) -> Score | None:
     if not isinstance(score, dict):
         return None
     same = score.get("recipe") == load.digest(recipe) and score.get("teacher") == teacher
-    return score if same else None
+    return score if same and (blind or score.get("test")) else None
 
 
 # ------------------------------------------------------------------------------------ the teacher
@@ -267,7 +293,9 @@ def obtain_teacher(
     return taught, check_teacher(teacher, taught, shop)
 
 
-def check_teacher(teacher: Teacher, taught: Taught, shop: Workshop) -> Score:
+def check_teacher(
+    teacher: Teacher, taught: Taught, shop: Workshop, *, blind: bool = False
+) -> Score:
     """Measure a teacher on the user's own data, and refuse one that a guess could match."""
     taught.network.to(shop.hardware.device)
     network = shop.traced(taught.network)
@@ -275,7 +303,7 @@ def check_teacher(teacher: Teacher, taught: Taught, shop: Workshop) -> Score:
     validation = evaluate(task, network, shop.val(), shop.hardware)
     if teacher.gate:
         gate(teacher.name, validation, task.headline, task.chance, len(shop.sources.val))
-    test = evaluate(task, network, shop.test(), shop.hardware)
+    test = {} if blind else evaluate(task, network, shop.test(), shop.hardware)
     return {
         "name": teacher.name,
         "parameters": cost.parameters(taught.inner),

@@ -21,7 +21,7 @@ ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 NAMED = ("student", "teacher", "data", "task")
 RECIPE = "recipe.yaml"  # what a run's folder calls its own
 # What may differ between two runs that are the same experiment.
-DISPLAY = ("engine", "title", "paper", "control")
+DISPLAY = ("engine", "title", "paper", "control", "study")
 
 
 def zoo() -> dict[str, Path]:
@@ -130,12 +130,17 @@ def override(content: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
         key, equals, text = word.partition("=")
         if not equals or not key:
             raise UserError(f"{word!r} is no override; write key=value, as in method.temperature=2")
-        try:
-            value = yaml.safe_load(text) if text else None
-        except yaml.YAMLError as error:
-            raise UserError(f"{word!r}: {text!r} is no YAML value; quote it") from error
+        value = spelt(text, word) if text else None
         content = merge(content, nest(content, key.split("."), value))
     return content
+
+
+def spelt(text: str, word: str) -> Any:
+    """What a piece of a word says, read as YAML."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{word!r}: {text!r} is no YAML value; quote it") from error
 
 
 def nest(content: Mapping[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any]:
@@ -159,6 +164,21 @@ def plain(recipe: Recipe) -> dict[str, Any]:
     return content
 
 
+def plain_method(method: Any) -> dict[str, Any]:
+    """One method as a recipe would spell it."""
+    content = TypeAdapter(type(method)).dump_python(method, mode="json")
+    assert isinstance(content, dict)
+    return content
+
+
+def changed(recipe: Recipe, parts: Mapping[str, Any], words: Sequence[str] = ()) -> Recipe:
+    """The recipe with whole sections replaced, then with `key=value` words laid over it."""
+    content = {**plain(recipe), **parts}
+    if isinstance(content["method"], list) and len(content["method"]) == 1:
+        content["method"] = content["method"][0]  # so that `method.temperature` has a place
+    return check(override(content, words), Path("the recipe"), words)
+
+
 def text(recipe: Recipe) -> str:
     """The resolved recipe as a YAML file."""
     return yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True, width=100)
@@ -167,5 +187,7 @@ def text(recipe: Recipe) -> str:
 def digest(recipe: Recipe) -> str:
     """A hash of all that a result depends on."""
     content = {k: v for k, v in plain(recipe).items() if k not in DISPLAY}
+    if store := (content["teacher"] or {}).get("store"):
+        del store["path"]  # where answers lie changes none of them
     words = json.dumps(content, sort_keys=True)
     return hashlib.sha256(words.encode()).hexdigest()[:16]

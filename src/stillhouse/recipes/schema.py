@@ -58,7 +58,8 @@ class Data:
     mean: tuple[float, ...] | None = None  # None: those of the data set
     std: tuple[float, ...] | None = None
     batch: int = 64
-    views: int | None = None  # augmentations of an image; None: a new one each epoch
+    # augmentations of an image, the same for every seed; None: a new one each epoch
+    views: int | None = None
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -99,6 +100,24 @@ class Training:
             raise ValueError(f"average must be from 0 to below 1, and is {self.average}")
 
 
+def switched(value: Any) -> Any:
+    """An option that `true` turns on as it is, and `false` off."""
+    return {} if value is True else None if value is False else value
+
+
+@spec
+class Store:
+    """How the teacher's logits are kept on the disk, for runs and processes to share."""
+
+    precision: Literal["half", "full"] = "half"
+    top: int | None = None  # classes that are kept, with the mass of the rest; None: all of them
+    path: Path | None = None  # None: in the cache, under the hash of all that it depends on
+
+    def __post_init__(self) -> None:
+        if self.top is not None and self.top < 1:
+            raise ValueError(f"top must be at least 1, and is {self.top}")
+
+
 @spec
 class Teacher:
     """The network that is learnt from; without weights it is trained first, as `train` says."""
@@ -110,9 +129,16 @@ class Teacher:
     seed: int = 0
     gate: bool = True  # refuse a teacher that is no better than chance
     remember: bool = False  # keep its answers in memory; needs finitely many views
+    store: Annotated[Store | None, BeforeValidator(switched)] = None  # on the disk; needs them, too
     mean: tuple[float, ...] | None = None  # what it was trained with; None: as the data
     std: tuple[float, ...] | None = None
     size: tuple[int, int] | None = None  # height, width
+
+    def __post_init__(self) -> None:
+        if self.remember and self.store:
+            raise ValueError(
+                "remember keeps the answers in memory and store on the disk; say false to one"
+            )
 
 
 @spec
@@ -167,6 +193,36 @@ Methods = Annotated[tuple[Method, ...], BeforeValidator(listed)]
 
 
 @spec
+class Searched:
+    """How the options of a method were chosen: on the validation split, never on test."""
+
+    trials: int  # trainings that were begun
+    seeds: int = 1  # trainings a trial, each with another seed
+    pruned: int = 0  # trials that were given up early
+    epochs: float | None = None  # of a whole trial
+    space: dict[str, str] = field(default_factory=dict)  # option -> what was tried
+    score: float | None = None  # of the best trial
+
+
+@spec
+class Comparison:
+    """What a study compares: methods and teachers by label, each over as many seeds."""
+
+    methods: dict[str, Methods] = field(default_factory=dict)
+    teachers: dict[str, Annotated[Teacher, SHORT]] = field(default_factory=dict)
+    seeds: int = 3
+    grid: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # key -> values, all combined
+    searched: dict[str, Searched] = field(default_factory=dict)  # by the method's label
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ValueError(f"seeds must be at least 1, and is {self.seeds}")
+        for label in self.searched:
+            if label not in self.methods:
+                raise ValueError(f"searched speaks of {label}, which is none of the methods")
+
+
+@spec
 class Recipe:
     """One run."""
 
@@ -181,6 +237,7 @@ class Recipe:
     seed: int = 0
     title: str = ""
     paper: dict[str, float] = field(default_factory=dict)  # its numbers, to stand beside ours
+    study: Comparison | None = None  # what `stillhouse study` compares
 
     def __post_init__(self) -> None:
         if not self.method:

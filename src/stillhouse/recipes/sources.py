@@ -14,6 +14,8 @@ from stillhouse.distributed import rank, world_size
 from stillhouse.errors import UserError
 from stillhouse.recipes.schema import Data, Recipe, Split
 
+VIEWS = 0  # the seed of numbered views, which all runs share, whatever their own seed
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -130,6 +132,23 @@ def make_training_loader(recipe: Recipe, sources: Sources, device: torch.device)
         sources.std,
         transforms=data.transforms,
         views=data.views,
+        draws=None if data.views is None else VIEWS,
+        workers=recipe.engine.workers,
+        device=device,
+    )
+
+
+def make_filling_loader(recipe: Recipe, sources: Sources, device: torch.device) -> Loader:
+    """The images of training in their own order, all of them on each rank: for one to store."""
+    data = recipe.data
+    return Loader(
+        sources.train,
+        Plan(len(sources.train), max(data.batch, 64)),
+        sources.mean,
+        sources.std,
+        transforms=data.transforms,
+        views=data.views,
+        draws=VIEWS,
         workers=recipe.engine.workers,
         device=device,
     )

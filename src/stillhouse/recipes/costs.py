@@ -1,0 +1,77 @@
+"""What the networks of a recipe take, on the machine where one asks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from stillhouse.engine import environment
+from stillhouse.errors import UserError
+from stillhouse.files import write_json
+from stillhouse.models import cost
+from stillhouse.recipes.build import Workshop
+from stillhouse.recipes.networks import example_of, make_network
+from stillhouse.recipes.schema import Network, Recipe, Teacher
+
+COSTS = "cost.json"
+BATCH = 32
+Costs = dict[str, Any]
+
+
+def costs_of(folder: Path, shop: Workshop, named: Mapping[str, Network | Teacher]) -> Costs:
+    """The costs that a folder holds, measured first where it holds none of these networks.
+
+    They are measured once: a page that is written again elsewhere still says where they come from.
+    """
+    path = folder / COSTS
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if {who: one["name"] for who, one in content["networks"].items()} == {
+            who: one.name for who, one in named.items()
+        }:
+            return dict(content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass  # none yet, or of an older page
+    found: Costs = {
+        "machine": environment.machine(),
+        "networks": {who: measure(one, shop) for who, one in named.items()},
+    }
+    write_json(path, found)
+    return found
+
+
+def named_networks(recipe: Recipe) -> dict[str, Network | Teacher]:
+    """The networks that a page compares."""
+    found: dict[str, Network | Teacher] = {"student": recipe.student}
+    if recipe.teacher is not None and recipe.taught:
+        found = {"teacher": recipe.teacher, **found}
+    return found
+
+
+def measure(spec: Network | Teacher, shop: Workshop) -> Costs:
+    """Size, operations, time and memory of one network with random weights."""
+    sources, device = shop.sources, shop.hardware.device
+    network = make_network(spec, len(sources.classes), sources.channels, None)
+    network.to(device).eval()
+    one = example_of(sources)[:1].to(device)
+    many = one.expand(BATCH, *one.shape[1:]).contiguous()
+    return {
+        "name": spec.name,
+        "parameters": cost.parameters(network),
+        "flops": tried(cost.flops, network, one),
+        "latency_1": tried(cost.latency, network, one),
+        "latency_32": tried(cost.latency, network, many),
+        "memory": tried(cost.peak_memory, network, many),
+    }
+
+
+def tried(of: Callable[..., float], network: nn.Module, images: Tensor) -> float | None:
+    """A measurement, or None where this network does not let itself be measured so."""
+    try:
+        return of(network, images)
+    except (RuntimeError, NotImplementedError, UserError):
+        return None

@@ -1,0 +1,153 @@
+"""From folders of runs to diagnoses: load the networks, hear them, and keep what was found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from stillhouse.data.source import Source, labels_of, stratified, take
+from stillhouse.engine import checkpoints, environment
+from stillhouse.engine.state import STATE
+from stillhouse.errors import UserError
+from stillhouse.explain import gradient
+from stillhouse.explain.hear import LIMIT, listen
+from stillhouse.explain.hearing import CONTROL, TEACHER
+from stillhouse.explain.parts import sections
+from stillhouse.explain.section import Section, dump, parse
+from stillhouse.files import write_json
+from stillhouse.recipes.build import Workshop, make_pupil
+from stillhouse.recipes.execute import STUDENT, teacher_file
+from stillhouse.recipes.listener import make_frozen
+from stillhouse.recipes.networks import Taught, make_network, make_teacher
+from stillhouse.recipes.schema import Recipe
+from stillhouse.recipes.sources import make_loader, make_training_loader
+from stillhouse.types import Clock
+
+KEPT = "diagnosis.json"
+BATCHES = 4  # whose gradients are averaged
+
+
+class Student(NamedTuple):
+    """A trained student: what it is called, the recipe that it was trained by, its weights."""
+
+    name: str
+    recipe: Recipe
+    weights: Path
+
+
+def diagnose(
+    recipe: Recipe, students: Sequence[Student], shop: Workshop, limit: int = LIMIT
+) -> tuple[Section, ...]:
+    """What the task's diagnoses say of the teacher of a recipe and of students, on test."""
+    networks: dict[str, nn.Module] = {}
+    taught = teacher_of(recipe, shop)
+    if taught is not None:
+        networks[TEACHER] = taught.network
+    sources, device = shop.sources, shop.hardware.device
+    for student in students:
+        spec = student.recipe.student
+        networks[student.name] = make_network(
+            spec, len(sources.classes), sources.channels, student.weights
+        )
+    for network in networks.values():
+        network.to(device).eval()
+    heard = sample(sources.test, limit)
+    loader = make_loader(heard, recipe, sources, device)
+    hearing = listen(
+        networks,
+        shop.task,
+        lambda: loader.epoch(0),
+        sources.classes,
+        lambda key: heard[key].image,
+        len(heard),
+    )
+    return sections(shop.task, hearing)
+
+
+def sample(source: Source, limit: int) -> Source:
+    """At most so many samples, every class with its share: files may come sorted by class."""
+    if len(source) <= limit:
+        return source
+    return take(source, stratified(labels_of(source), limit, 0), f"{source.name}, {limit} of them")
+
+
+def teacher_of(recipe: Recipe, shop: Workshop) -> Taught | None:
+    """The teacher of a recipe, where it has one whose weights are there."""
+    if recipe.teacher is None or not recipe.taught:
+        return None
+    path = teacher_file(recipe, recipe.teacher, shop)
+    return None if path is None else make_teacher(recipe.teacher, path, shop.sources)
+
+
+def diagnose_run(
+    folder: Path, recipe: Recipe, shop: Workshop, limit: int = LIMIT
+) -> tuple[Section, ...]:
+    """What can be said of one run: its networks on test, and the gradients of its terms."""
+    students = []
+    if (folder / "control" / STUDENT).is_file():
+        students.append(Student(CONTROL, recipe, folder / "control" / STUDENT))
+    students.append(Student("student", recipe, folder / STUDENT))
+    found = diagnose(recipe, students, shop, limit)
+    pulls = gradients_of(folder, recipe, shop)
+    return found if pulls is None else (*found, pulls)
+
+
+def gradients_of(folder: Path, recipe: Recipe, shop: Workshop) -> Section | None:
+    """How each term pulls the student as the run begins, and as it ends."""
+    taught = teacher_of(recipe, shop)
+    if taught is None:
+        return None
+    environment.seed_everything(recipe.seed, recipe.engine.deterministic)
+    pupil = make_pupil(recipe, shop, taught).to(shop.hardware.device)
+    teacher = make_frozen(shop, taught, pupil.method.teacher_taps)
+    loader = make_training_loader(recipe, shop.sources, shop.hardware.device)
+    state = checkpoints.load(folder / STATE)
+    steps = int(state["step"])
+    moments = {}
+    for moment, step in (("at the start", 0), ("at the end", max(0, steps - 1))):
+        if step:
+            pupil.load_state_dict(state["pupil"])
+        batches = [*islice(loader.epoch(0), BATCHES)]
+        own = pupil.student.parameters()
+        clock = Clock(step, steps, max(1, len(loader)))
+        moments[moment] = gradient.gradients(pupil, own, teacher, batches, clock)
+    return gradient.section(moments)
+
+
+# --------------------------------------------------------------------------------- what is kept
+
+
+def sections_of(
+    folder: Path, recipe: Recipe, shop: Workshop, *, fresh: bool = False, limit: int = LIMIT
+) -> tuple[Section, ...]:
+    """The diagnoses of a run: those that its folder keeps, or made now and kept."""
+    names = ["student"]
+    found = None if fresh else kept(folder, names)
+    if found is None:
+        found = diagnose_run(folder, recipe, shop, limit)
+        keep(folder, names, found)
+    return found
+
+
+def keep(folder: Path, names: Sequence[str], found: Sequence[Section]) -> None:
+    """Write diagnoses down, with whom they are about."""
+    write_json(folder / KEPT, {"about": list(names), "sections": dump(found)})
+
+
+def kept(folder: Path, names: Sequence[str]) -> tuple[Section, ...] | None:
+    """The diagnoses that a folder keeps of these networks; None where it keeps none of them."""
+    path = folder / KEPT
+    if not path.is_file():
+        return None
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        return parse(content["sections"]) if content["about"] == list(names) else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is damaged; make it anew with `stillhouse explain {folder}`"
+        ) from error
