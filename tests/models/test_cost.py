@@ -1,8 +1,13 @@
+from itertools import accumulate
+
+import pytest
 import torch
 from torch import nn
+from torch.profiler import profile
 
 from stillhouse.models import small
-from stillhouse.models.cost import flops, latency, parameters
+from stillhouse.models.cost import flops, latency, parameters, peak_memory
+from stillhouse.models.dry import undisturbed
 from stillhouse.models.weights import state_hash
 
 
@@ -24,3 +29,49 @@ def test_measuring_leaves_the_network_as_it_was() -> None:
     assert flops(model, image) > 0
     assert 0 < latency(model, image, repeats=3) < 10
     assert state_hash(model) == before and model.training
+
+
+def test_peak_memory_is_weights_inputs_and_what_is_held_at_once() -> None:
+    model = nn.Sequential(nn.Linear(100, 400, bias=False), nn.Tanh(), nn.Linear(400, 10))
+    weights, image = 100 * 400 + 400 * 10 + 10, torch.randn(64, 100)
+    # While the hyperbolic tangent is taken, what it is given and what it gives are both there.
+    assert peak_memory(model, image) == 4 * (weights + 64 * 100 + 2 * 64 * 400)
+
+
+def test_peak_memory_frees_what_is_no_longer_held() -> None:
+    deep = nn.Sequential(*(nn.Tanh() for _ in range(9)))
+    image = torch.randn(32, 1000)
+    assert peak_memory(deep, image) == 4 * 3 * 32 * 1000  # the input and two neighbours
+
+
+class Held(nn.Module):
+    """Keeps every intermediate until the end, changes one in place, and looks at views."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        held = [image.tanh() for _ in range(5)]
+        return held[0].add_(held[1].view(-1).reshape(image.shape).T.T).sum()
+
+
+def test_peak_memory_counts_no_view_and_no_change_in_place() -> None:
+    image = torch.randn(50, 50)
+    assert peak_memory(Held(), image) == 4 * (6 * 50 * 50 + 1)
+
+
+def test_peak_memory_counts_shared_weights_once_and_agrees_with_the_profiler() -> None:
+    line = nn.Linear(300, 300, bias=False)
+    twice = nn.Sequential(line, nn.ReLU(), line)
+    assert peak_memory(twice, torch.zeros(1, 300)) == 4 * (300 * 300 + 3 * 300)
+    model, image = small.build("medium", 10, 3).train(), torch.randn(4, 3, 32, 32)
+    before = state_hash(model)
+    fixed = sum(t.nbytes for t in (*model.parameters(), *model.buffers(), image))
+    assert peak_memory(model, image) - fixed == pytest.approx(profiled(model, image), rel=0.05)
+    assert state_hash(model) == before and model.training
+
+
+def profiled(model: nn.Module, image: torch.Tensor) -> int:
+    with undisturbed(model), profile(profile_memory=True) as seen:
+        model(image)
+    events = seen.profiler.kineto_results.events()
+    memory = [e for e in events if e.name() == "[memory]"]
+    sizes = [e.nbytes() for e in sorted(memory, key=lambda e: e.start_ns())]
+    return max(accumulate(sizes))

@@ -10,7 +10,7 @@ from torch import Tensor
 TEACHER, CONTROL = "teacher", "control"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Voice:
     """One network's answers."""
 
@@ -47,3 +47,14 @@ class Hearing:
     def student(self) -> Voice:
         """The last one, which the page is about."""
         return self.voices[-1]
+
+    @property
+    def shown(self) -> tuple[Voice, ...]:
+        """Teacher, control and student, as far as they were heard: whom large charts show."""
+        main = (TEACHER, CONTROL, self.student.name)
+        return tuple(voice for voice in self.voices if voice.name in main)
+
+    @property
+    def pupils(self) -> tuple[Voice, ...]:
+        """The control and the student, as far as they were heard."""
+        return tuple(voice for voice in self.shown if voice.name != TEACHER)

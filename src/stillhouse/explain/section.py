@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from collections.abc import Iterable
+from functools import cache
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from stillhouse.spec import spec
 
 Cell = float | int | str | None
 Matrix = tuple[tuple[float | None, ...], ...]
+SIGNIFICANT = 5  # digits of a number in a file, so that a page stays small
 
 
 @spec
@@ -74,6 +78,7 @@ class Cloud:
 
     title: str
     series: tuple[Series, ...]
+    groups: tuple[str, ...] = ()  # what each group is called, by its number
     kind: Literal["cloud"] = "cloud"
 
 
@@ -128,3 +133,32 @@ class Section:
     said: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     charts: tuple[Chart, ...] = ()
+
+
+def dump(sections: Iterable[Section]) -> list[Any]:
+    """Sections as lists, mappings, strings and numbers that JSON knows, in five digits."""
+    plain: list[Any] = _short(_adapter().dump_python(tuple(sections), mode="json"))
+    return plain
+
+
+def parse(content: object) -> tuple[Section, ...]:
+    """Sections from what `dump` gave; a ValueError says what is wrong with anything else."""
+    return _adapter().validate_python(content)
+
+
+@cache
+def _adapter() -> TypeAdapter[tuple[Section, ...]]:
+    return TypeAdapter(tuple[Section, ...])
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        # A whole number, which may be a step, stays what it is.
+        return value if value.is_integer() else float(f"{value:.{SIGNIFICANT}g}")
+    if isinstance(value, dict):
+        return {key: _short(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_short(inner) for inner in value]
+    return value

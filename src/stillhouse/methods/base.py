@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
-from stillhouse.types import Lesson, Terms
+from stillhouse.types import Clock, Lesson, Terms
 
 
 class Method(nn.Module):
@@ -23,6 +23,10 @@ class Method(nn.Module):
     def forward(self, lesson: Lesson) -> Terms:
         """The loss terms of one batch."""
         raise NotImplementedError
+
+    def gauges(self, clock: Clock) -> Mapping[str, float]:
+        """What the record should show of the method's own state at this time: a temperature."""
+        return {}
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
         """Trainable parameters, by the optimiser group that is to own them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from stillhouse.distributed import gather
 from stillhouse.methods.base import Method
 from stillhouse.models.adapters import align
+from stillhouse.objectives.presets.base import temperature_of
 from stillhouse.objectives.presets.feature import FeaturePreset
-from stillhouse.types import Lesson, Terms
+from stillhouse.types import Clock, Lesson, Terms
 
 
 class Pair(NamedTuple):
@@ -53,6 +54,10 @@ class Features(Method):
                 term = objective(site)
                 terms[f"{place}/{name}"] = term._replace(weight=ramp * term.weight)
         return terms
+
+    def gauges(self, clock: Clock) -> Mapping[str, float]:
+        """The temperature, where the preset has one."""
+        return temperature_of(self.preset)
 
     def whole(
         self, student: Tensor, teacher: Tensor, weight: Tensor | None

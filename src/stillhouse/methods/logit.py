@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from stillhouse.distributed import whole
 from stillhouse.methods.base import Method
-from stillhouse.objectives.presets.base import Preset
-from stillhouse.types import Lesson, Term, Terms
+from stillhouse.objectives.presets.base import Preset, temperature_of
+from stillhouse.types import Clock, Lesson, Term, Terms
 
 
 class Logits(Method):
@@ -30,3 +30,7 @@ class Logits(Method):
                 term = objective(whole(site) if objective.relational else site)
                 terms[f"{place}/{name}"] = term._replace(weight=ramp * term.weight)
         return terms
+
+    def gauges(self, clock: Clock) -> Mapping[str, float]:
+        """The temperature, where the preset has one."""
+        return temperature_of(self.preset)

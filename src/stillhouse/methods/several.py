@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from torch import nn
 
 from stillhouse.methods.base import Method
-from stillhouse.types import Lesson, Terms
+from stillhouse.types import Clock, Lesson, Terms
 
 
 class Nothing(Method):
@@ -38,6 +38,15 @@ class Several(Method):
             f"{name}/{term}": value
             for name, method in self.methods.items()
             for term, value in method(lesson).items()
+        }
+
+    def gauges(self, clock: Clock) -> Mapping[str, float]:
+        """The gauges of every method."""
+        return {
+            f"{name}/{gauge}": value
+            for name, method in self.methods.items()
+            if isinstance(method, Method)
+            for gauge, value in method.gauges(clock).items()
         }
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:

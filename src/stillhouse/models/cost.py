@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable, Iterable, Mapping
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from stillhouse.models.dry import undisturbed
@@ -34,6 +39,70 @@ def latency(model: nn.Module, *inputs: Tensor, repeats: int = 10, warmup: int = 
         for _ in range(warmup):
             model(*inputs)
         return median(_timed(model, *inputs) for _ in range(max(1, repeats)))
+
+
+def peak_memory(model: nn.Module, *inputs: Tensor) -> int:
+    """Bytes at the peak of one forward in eval mode: weights, inputs, and what is held between.
+
+    On a GPU the allocator says it, with the scratch space of its kernels; on a CPU the tensors
+    that each operation leaves behind are counted, without what it needs while it runs.
+    """
+    tensors = (*model.parameters(), *model.buffers(), *inputs)
+    sizes = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
+    held = sum(sizes.values())
+    with undisturbed(model):
+        if any(tensor.is_cuda for tensor in inputs):
+            return held + _allocated(model, *inputs)
+        ledger = _Ledger(sizes)
+        with ledger:
+            model(*inputs)
+    return held + ledger.peak
+
+
+def _allocated(model: nn.Module, *inputs: Tensor) -> int:
+    model(*inputs)  # what libraries keep from their first call on is not the network's
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    model(*inputs)
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
+class _Ledger(TorchDispatchMode):
+    """Counts the bytes of all storages made inside that are still alive."""
+
+    def __init__(self, known: Iterable[int]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self._known = set(known)
+        self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._enter(leaf.untyped_storage())
+        return out
+
+    def _enter(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known or key in self._alive:
+            return
+
+        def leave(_: object) -> None:
+            self._alive.pop(key, None)
+            self.now -= size
+
+        self._alive[key] = weakref.ref(storage, leave)
+        self.now += size
+        self.peak = max(self.peak, self.now)
 
 
 def _timed(model: nn.Module, *inputs: Tensor) -> float:

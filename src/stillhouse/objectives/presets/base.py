@@ -61,3 +61,9 @@ class Preset:
         terms = [objective(site) for objective in self.objectives().values()]
         loss: Tensor = sum(term.weight * term.mean() for term in terms)  # type: ignore[assignment]
         return loss
+
+
+def temperature_of(preset: Preset) -> dict[str, float]:
+    """The temperature of a preset by that name; empty where it has none."""
+    found = getattr(preset, "temperature", None)
+    return {} if found is None else {"temperature": float(found)}

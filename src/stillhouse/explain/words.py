@@ -1,0 +1,47 @@
+"""How numbers and networks are called in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from stillhouse.explain.hearing import CONTROL, TEACHER, Hearing, Voice
+
+NOTHING = "no number"
+
+
+def percent(share: float | None) -> str:
+    """0.8312 as `83.1 %`."""
+    return NOTHING if share is None else f"{100 * share:.1f} %"
+
+
+def points(share: float) -> str:
+    """A difference of shares: 0.0312 as `+3.1`."""
+    return f"{100 * share:+.1f}"
+
+
+def decimal(value: float | None, digits: int = 2) -> str:
+    """A number with so many digits after the point."""
+    return NOTHING if value is None else f"{value:.{digits}f}"
+
+
+def hundred(share: float | None) -> float | None:
+    """A share in percent, for a cell of a table."""
+    return None if share is None else 100 * share
+
+
+def the(voice: Voice) -> str:
+    """`the student`, or the bare name of a method."""
+    return f"the {voice.name}" if voice.name in (TEACHER, CONTROL, "student") else voice.name
+
+
+def start(sentence: str) -> str:
+    """What begins a sentence: `The student`; a method keeps its name."""
+    return f"T{sentence[1:]}" if sentence.startswith("the ") else sentence
+
+
+def compared(hearing: Hearing, texts: Mapping[str, str], of: str = "") -> str:
+    """What is said of the student, of what, and in brackets what is said of the control."""
+    student, control = hearing.student.name, hearing.control
+    if control is None or control.name == student or control.name not in texts:
+        return f"{texts[student]}{of}"
+    return f"{texts[student]}{of} ({control.name} {texts[control.name]})"

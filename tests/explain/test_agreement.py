@@ -1,0 +1,106 @@
+"""Agreement, counted image by image, and pictures of the opposite."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import pytest
+import torch
+from heard import everyone, hearing, image, row
+from PIL import Image
+
+from stillhouse.explain import agreement
+from stillhouse.explain.hearing import Hearing
+from stillhouse.explain.pictures import disagreements, png
+from stillhouse.explain.section import Pictures
+
+
+def opened(code: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(code)))
+
+
+def test_shares_are_those_counted_by_hand() -> None:
+    heard = everyone(n=60)
+    section = agreement.section(heard)
+    assert section is not None
+    said = {v.name: v.logits.argmax(1).tolist() for v in heard.voices}
+    true = heard.labels.tolist()
+    for name in ("control", "student"):
+        rows = list(zip(said[name], said["teacher"], true, strict=True))
+        cases = [
+            sum(s == t == y for s, t, y in rows),
+            sum(s == y != t for s, t, y in rows),
+            sum(t == y != s for s, t, y in rows),
+            sum(s == t != y for s, t, y in rows),
+            sum(s not in (y, t) and t != y for s, t, y in rows),
+        ]
+        assert sum(cases) == 60 and min(cases) > 0
+        assert row(section.tables[1], name) == pytest.approx([100 * k / 60 for k in cases])
+        assert row(section.tables[0], name)[0] == pytest.approx(100 * (cases[0] + cases[3]) / 60)
+    same = sum(a == b for a, b in zip(said["student"], said["control"], strict=True))
+    assert row(section.tables[0], "student")[1] == pytest.approx(100 * same / 60)
+    assert row(section.tables[0], "control")[1] is None
+
+
+def test_a_student_that_is_its_teacher_agrees_everywhere() -> None:
+    same = torch.randn(12, 5)
+    section = agreement.section(hearing("teacher", "student", teacher=same, student=same))
+    assert section is not None
+    assert row(section.tables[0], "student") == (100,) and section.charts == ()
+    assert "in 100.0 % of images." in section.said[0]
+
+
+def test_without_a_teacher_the_control_is_the_other() -> None:
+    section = agreement.section(hearing("control", "student"))
+    assert section is not None
+    assert section.said[0].startswith("The student says the same class as the control in ")
+    assert len(section.tables) == 1
+    assert agreement.section(hearing("student")) is None
+    assert agreement.section(hearing("control")) is None
+
+
+def test_the_surest_disagreements_come_first() -> None:
+    student, teacher = torch.zeros(20, 3), torch.zeros(20, 3)
+    student[:, 0], teacher[:, 1] = torch.arange(20.0), 30.0
+    teacher[19] = student[19]  # agrees
+    heard = hearing("teacher", "student", n=20, c=3, teacher=teacher, student=student)
+    asked: list[int] = []
+
+    def picture(index: int) -> torch.Tensor:
+        asked.append(index)
+        return image(index)
+
+    heard = Hearing(heard.voices, heard.labels, heard.classes, picture)
+    chart = disagreements(heard, heard.student, heard.voices[0])
+    assert isinstance(chart, Pictures) and len(chart.pictures) == 12
+    assert asked == list(range(18, 6, -1))
+    assert chart.pictures[0].caption == "true: c0; student: c0 (100.0 %); teacher: c1 (100.0 %)"
+    assert "class c0" in chart.pictures[0].alt and "teacher: c1" in chart.pictures[0].alt
+    assert np.unique(np.asarray(opened(chart.pictures[0].png))).tolist() == [18]
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "mode"),
+    [
+        ((1, 8, 8), (64, 64), "L"),
+        ((3, 32, 20), (40, 64), "RGB"),
+        ((3, 64, 64), (64, 64), "RGB"),
+        ((4, 80, 80), (80, 80), "RGB"),
+        ((2, 60, 60), (120, 120), "L"),
+        ((3, 300, 600), (96, 48), "RGB"),
+    ],
+)
+def test_pictures_are_of_a_size_to_look_at(
+    shape: tuple[int, int, int], size: tuple[int, int], mode: str
+) -> None:
+    shown = opened(png(torch.randint(0, 256, shape, dtype=torch.uint8)))
+    assert (shown.size, shown.mode, shown.format) == (size, mode, "PNG")
+
+
+def test_a_small_picture_keeps_its_pixels() -> None:
+    pixels = torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8)
+    shown = np.asarray(opened(png(pixels)))
+    np.testing.assert_array_equal(shown[::4, ::4], pixels.permute(1, 2, 0).numpy())
+    np.testing.assert_array_equal(shown[3::4, 3::4], pixels.permute(1, 2, 0).numpy())

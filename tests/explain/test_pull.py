@@ -1,0 +1,204 @@
+"""Gradients of terms against autograd by hand, and the words for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from heard import row
+from torch import Tensor, nn
+
+from stillhouse.batches import Labelled
+from stillhouse.engine.pupil import Pupil
+from stillhouse.explain.gradient import Pull, gradients, section
+from stillhouse.explain.section import Bars
+from stillhouse.methods.logit import Logits
+from stillhouse.models import small
+from stillhouse.models.taps import Tapped
+from stillhouse.models.weights import state_hash
+from stillhouse.objectives.presets.softmax import KD
+from stillhouse.tasks.classification import Classification
+from stillhouse.teachers.frozen import Frozen
+from stillhouse.types import Clock, Term, Terms, Trace
+from tiny import CLOCK, batch
+
+Extra = Callable[[Tensor, Tensor], Tensor]
+
+
+class Toy(nn.Module):
+    """A pupil whose label loss is |w - x|^2 / 2 summed, and whose other term is given."""
+
+    def __init__(self, extra: Extra, weight: float = 1.0) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor([1.0, 2.0]))
+        self.extra, self.weight = extra, weight
+
+    def forward(self, batch: Tensor, teacher: Trace, clock: Clock) -> Terms:
+        label = (self.w - batch).square().sum() / 2
+        mass = torch.tensor(float(len(batch)))
+        return {
+            "label": Term(label, mass),
+            "other": Term(self.extra(self.w, batch), mass, self.weight),
+        }
+
+
+def labels_loss(w: Tensor, x: Tensor) -> Tensor:
+    return (w - x).square().sum() / 2
+
+
+def pull(extra: Extra, weight: float = 1.0) -> Pull:
+    toy = Toy(extra, weight)
+    batches = [torch.tensor([[0.0, 1.0], [3.0, -1.0]]), torch.tensor([[0.5, 0.5]])]
+    return gradients(toy, toy.parameters(), lambda _: Trace(None), batches, CLOCK)[1]
+
+
+@pytest.mark.parametrize(
+    ("extra", "weight", "ratio", "cosine", "word"),
+    [
+        (labels_loss, 3.0, 3, 1, "works"),
+        (labels_loss, 11.0, 11, 1, "dominates"),
+        (labels_loss, 9e-4, 9e-4, 1, "dead"),
+        (lambda w, x: -labels_loss(w, x), 1.0, 1, -1, "conflicts"),
+        (lambda w, x: 0 * w.sum(), 1.0, 0, None, "dead"),
+        (lambda w, x: x.sum(), 1.0, 0, None, "dead"),
+        (labels_loss, 0.0, 0, None, "dead"),
+    ],
+)
+def test_the_word_is_that_of_the_loss(
+    extra: Extra, weight: float, ratio: float, cosine: float | None, word: str
+) -> None:
+    found = pull(extra, weight)
+    assert found.ratio == pytest.approx(ratio)
+    assert found.cosine == (None if cosine is None else pytest.approx(cosine))
+    assert found.word == word
+
+
+def test_norm_is_that_of_the_mean_gradient_of_batches() -> None:
+    toy = Toy(lambda w, x: (w * x).sum(), 2.0)
+    batches = [torch.tensor([[0.0, 1.0], [3.0, -1.0]]), torch.tensor([[0.5, 0.5]])]
+    label, other = gradients(toy, [toy.w], lambda _: Trace(None), batches, CLOCK)
+    w = toy.w.detach()
+    mine = sum(w - b.mean(0) for b in batches) / 2
+    theirs = 2.0 * sum(b.mean(0) for b in batches) / 2
+    assert label.norm == pytest.approx(float(mine.norm())) and label.word == "labels"
+    assert other.norm == pytest.approx(float(theirs.norm()))
+    assert other.ratio == pytest.approx(float(theirs.norm() / mine.norm()))
+    cosine = torch.nn.functional.cosine_similarity(mine, theirs, dim=0)
+    assert other.cosine == pytest.approx(float(cosine))
+
+
+def test_without_a_pull_of_labels_nothing_is_compared() -> None:
+    toy = Toy(labels_loss)
+    batches = [torch.zeros(1, 2)]
+    (_, other) = gradients(toy, [toy.w], lambda _: Trace(None), batches, CLOCK, labels=())
+    assert (other.ratio, other.cosine, other.word) == (None, None, "works")
+    shown = section({"end": [other]})
+    assert shown is not None and "the labels do not pull" in shown.said[0]
+    assert shown.charts == ()
+
+
+class Noisy(nn.Module):
+    """Batch statistics, dropout, and a buffer that is replaced at each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.drop = small.build("tiny", 5, 3), nn.Dropout(0.5)
+        self.calls: Tensor
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, image: Tensor) -> Tensor:
+        self.calls = self.calls + 1
+        scores: Tensor = self.drop(self.net(image))
+        return scores
+
+
+def images(n: int) -> Labelled:
+    made = batch(n)
+    return made._replace(image=made.image.float())
+
+
+def test_a_pupil_s_terms_pull_as_in_training_and_nothing_is_left_behind() -> None:
+    student = Noisy()
+    student.net.stem.eval()
+    teacher: Frozen[Labelled] = Frozen(small.build("tiny", 5, 3), Classification(5).inputs)
+    pupil: Pupil[Labelled] = Pupil(Tapped(student), Logits(KD()), Classification(5))
+    pupil.student.model.drop.eval()
+    parameters = list(student.parameters())
+    parameters[0].grad = torch.ones_like(parameters[0])
+    modes = [m.training for m in pupil.modules()]
+    given, calls = [images(8), images(6)], student.calls
+    before, taught, random = state_hash(pupil), teacher.fingerprint(), torch.get_rng_state()
+    found = gradients(pupil, parameters, teacher, given, CLOCK)
+    assert state_hash(pupil) == before and teacher.fingerprint() == taught
+    assert [m.training for m in pupil.modules()] == modes and student.calls is calls
+    assert parameters[0].grad is not None and bool((parameters[0].grad == 1).all())
+    assert all(p.grad is None for p in parameters[1:])
+    assert torch.equal(torch.get_rng_state(), random)
+    assert [p.term for p in found] == ["label", "class/kd"] and min(p.norm for p in found) > 0
+
+
+def test_each_call_says_the_same() -> None:
+    pupil: Pupil[Labelled] = Pupil(Tapped(Noisy()), Logits(KD()), Classification(5))
+    teacher: Frozen[Labelled] = Frozen(small.build("tiny", 5, 3), Classification(5).inputs)
+    given, parameters = [images(8)], list(pupil.student.parameters())
+    one = gradients(pupil, parameters, teacher, given, CLOCK)
+    assert gradients(pupil, parameters, teacher, given, CLOCK) == one
+
+
+def test_a_pupil_s_pull_is_that_of_backward() -> None:
+    pupil: Pupil[Labelled] = Pupil(
+        Tapped(small.build("tiny", 5, 3)), Logits(KD()), Classification(5)
+    )
+    teacher: Frozen[Labelled] = Frozen(small.build("tiny", 5, 3), Classification(5).inputs)
+    given = images(8)
+    found = {p.term: p for p in gradients(pupil, pupil.parameters(), teacher, [given], CLOCK)}
+    grads = {}
+    for name in found:
+        pupil.zero_grad()
+        term = pupil.train()(given, teacher(given), CLOCK)[name]
+        (term.weight * term.total / term.mass).backward()
+        grads[name] = torch.cat(
+            [p.grad.flatten() for p in pupil.parameters() if p.grad is not None]
+        )
+    label, kd = grads["label"], grads["class/kd"]
+    assert found["class/kd"].norm == pytest.approx(float(kd.norm()), rel=1e-4)
+    assert found["class/kd"].ratio == pytest.approx(float(kd.norm() / label.norm()), rel=1e-4)
+    cosine = float(torch.nn.functional.cosine_similarity(kd, label, dim=0))
+    assert found["class/kd"].cosine == pytest.approx(cosine, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "cosine", "word"),
+    [
+        (9.9, 0.0, "works"),
+        (10.1, -0.5, "dominates"),
+        (1.1e-3, 0.0, "works"),
+        (0.9e-3, -0.5, "dead"),
+        (1.0, -0.09, "works"),
+        (1.0, -0.11, "conflicts"),
+    ],
+)
+def test_words_change_at_their_thresholds(ratio: float, cosine: float, word: str) -> None:
+    assert Pull("kd", ratio, ratio, cosine).word == word
+
+
+def test_moments_stand_beside_each_other() -> None:
+    label = Pull("label", 2.0, 1.0, 1.0, labels=True)
+    moments = {
+        "start": [label, Pull("kd", 30.0, 15.0, 0.5)],
+        "end": [label, Pull("kd", 1.0, 0.5, -0.4), Pull("at", 0.0, 0.0, None)],
+    }
+    shown = section(moments)
+    assert shown is not None
+    (table,), (chart,) = shown.tables, shown.charts
+    assert [line[-1] for line in table.rows] == [
+        "labels", "dominates", "labels", "conflicts", "dead",
+    ]  # fmt: skip
+    assert row(table, "end") == ("label", 2.0, 1.0, 1.0, "labels")
+    assert isinstance(chart, Bars) and chart.labels == ("kd", "at")
+    assert [s.y for s in chart.series] == [(15.0, None), (0.5, 0.0)]
+    assert shown.said[0].startswith("Start: kd pulls ")
+    assert "15 times as hard" in shown.said[0] and "lower its weight" in shown.said[0]
+    assert "against the labels" in shown.said[1] and "no gradient" in shown.said[2]
+    assert section({}) is None

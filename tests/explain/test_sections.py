@@ -1,0 +1,162 @@
+"""All parts together, and what a file holds of them."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from time import perf_counter
+
+import pytest
+import torch
+from heard import everyone, hearing
+
+from stillhouse.explain.hearing import Hearing
+from stillhouse.explain.parts import sections
+from stillhouse.explain.section import (
+    Bars,
+    Cloud,
+    Density,
+    Heat,
+    Joint,
+    Lines,
+    Picture,
+    Pictures,
+    Section,
+    Series,
+    Table,
+    dump,
+    parse,
+)
+from stillhouse.tasks.classification import Classification
+
+TASK = Classification(5)
+EVERY = Section(
+    "name",
+    "Title",
+    ("One sentence.",),
+    (Table(("", "a", "b"), (("x", 1.5, None), ("y", 3, "z")), "t", 3),),
+    (
+        Lines("l", "x", "y", (Series("s", (1.0, 2.0), (None, 3.0), error=(0.1, 0.2)),), True),
+        Bars("b", "y", ("p",), (Series("s", (0.0,), (1.0,)),)),
+        Heat("h", "x", "y", ((0.5, None),), True),
+        Cloud("c", (Series("s", (1.0,), (2.0,), (0,)),), ("cat",)),
+        Joint("j", "x", "y", (0.0, 1.0), (0.0, 1.0), (Density("d", ((3,),)),)),
+        Pictures("p", (Picture("AAAA", "caption", "alt"),)),
+    ),
+)
+
+
+def written(found: tuple[Section, ...]) -> str:
+    return json.dumps(dump(found), allow_nan=False)
+
+
+# ------------------------------------------------------------------------------------------ a file
+
+
+def test_a_file_gives_back_what_was_put_into_it() -> None:
+    assert parse(json.loads(written((EVERY, EVERY)))) == (EVERY, EVERY)
+
+
+def test_numbers_are_short_and_finite() -> None:
+    cells = (("x", math.pi * 1e-4, math.nan, math.inf, 123456.0, 7, 2 / 3),)
+    (found,) = dump([Section("n", "t", tables=(Table(("",) * 7, cells),))])
+    assert found["tables"][0]["rows"] == [["x", 0.00031416, None, None, 123456.0, 7, 0.66667]]
+    (again,) = parse([found])
+    assert dump([again]) == [found]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        {},
+        [{"name": "n"}],
+        [{"name": "n", "title": "t", "charts": [{"kind": "pie"}]}],
+        [{"name": "n", "title": "t", "more": 1}],
+        [{"name": "n", "title": "t", "tables": [{"columns": ["a"], "rows": "no"}]}],
+    ],
+)
+def test_wrong_content_is_a_value_error(content: object) -> None:
+    with pytest.raises(ValueError):
+        parse(content)
+
+
+# --------------------------------------------------------------------------------------- all parts
+
+NAMES = [
+    "agreement",
+    "consistency",
+    "correlation",
+    "relations",
+    "logits",
+    "calibration",
+    "classes",
+    "embedding",
+]
+
+
+def test_a_classifier_s_page_has_every_part() -> None:
+    found = sections(TASK, everyone(n=30, features=4))
+    assert [section.name for section in found] == NAMES
+    assert all(section.said and section.title for section in found)
+    assert dump(parse(json.loads(written(found)))) == dump(found)
+
+
+def test_an_unknown_task_has_no_parts() -> None:
+    assert sections(object(), everyone()) == ()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("student",),
+        ("control",),
+        ("teacher", "student"),
+        ("teacher", "control"),
+        ("control", "student"),
+        ("teacher", "control", "kd", "ttm", "dist"),
+        ("teacher", "kd"),
+    ],
+)
+@pytest.mark.parametrize(("n", "c"), [(30, 5), (1, 5), (2, 2), (7, 1), (3, 3)])
+def test_whoever_was_heard_there_is_a_page(names: tuple[str, ...], n: int, c: int) -> None:
+    found = sections(TASK, hearing(*names, n=n, c=c, features=3))
+    assert {"logits", "calibration", "classes"} <= {section.name for section in found}
+    text = written(found)
+    assert "nan" not in text.lower().replace("kd", "") and parse(json.loads(text))
+
+
+@pytest.mark.parametrize("size", [1e4, 1e30, 0.0])
+def test_extreme_logits_are_no_crash(size: float) -> None:
+    heard = everyone(n=30)
+    loud = tuple(replace(v, logits=size * v.logits) for v in heard.voices)
+    assert written(sections(TASK, replace(heard, voices=loud)))
+
+
+def test_a_network_that_lost_its_way_is_named_and_left_out() -> None:
+    broken = torch.full((12, 5), math.nan)
+    found = sections(TASK, hearing("teacher", "control", "student", control=broken))
+    assert found[0].name == "lost" and "control" in found[0].said[0]
+    assert "(control" not in " ".join(found[1].said)
+    (only,) = sections(TASK, hearing("teacher", "student", student=broken))
+    assert only.name == "lost" and written((only,))
+
+
+def test_nobody_and_nothing_is_an_empty_page() -> None:
+    assert sections(TASK, hearing("teacher")) == () == sections(TASK, hearing())
+    assert sections(TASK, everyone(n=0)) == ()
+
+
+def study(n: int, c: int, learners: int) -> Hearing:
+    names = ("teacher", "control", *(f"m{i}" for i in range(learners - 1)))
+    heard = hearing(*names, n=n, c=c, features=64)
+    return replace(heard, picture=lambda i: torch.randint(0, 256, (3, 96, 96), dtype=torch.uint8))
+
+
+def test_a_study_s_sections_take_seconds_and_stay_small() -> None:
+    heard = study(600, 100, 3)
+    start = perf_counter()
+    text = written(sections(TASK, heard))
+    assert perf_counter() - start < 30  # about 2 on an idle core
+    assert len(text) < 1_000_000
