@@ -20,10 +20,16 @@ def first(word: str) -> str:
 
 
 def run(
-    recipe: str, overrides: Sequence[str], out: Path | None, resume: bool, overwrite: bool
+    recipe: str,
+    overrides: Sequence[str],
+    out: Path | None,
+    resume: bool,
+    overwrite: bool,
+    explain: bool = True,
 ) -> None:
     """Train what a recipe says, and print teacher, control and student."""
     from stillhouse.distributed import leave, rank
+    from stillhouse.engine.devices import forget_ranks
     from stillhouse.recipes import load
     from stillhouse.recipes.execute import execute
 
@@ -37,24 +43,29 @@ def run(
     try:
         with stoppable(again):
             result = execute(loaded, out, resume=resume, overwrite=overwrite, say=tell)
-        if rank() == 0:
-            from stillhouse.report.page import write_page
-
-            page = write_page(result, loaded)
-            print("\n".join([*result.lines(), f"report: {page}"]))
+        first_rank = rank() == 0
     finally:
         leave()
+    if first_rank:
+        from stillhouse.report.run import write_run
+
+        forget_ranks()  # a page is one process's work, and the others have gone
+        page = write_run(result.folder, explain=explain)
+        print("\n".join([*result.lines(), f"report: {page}"]))
 
 
 def demo(out: Path, seeds: int, epochs: float) -> None:
     """Teacher, control and two methods over seeds, and what came of it."""
-    from stillhouse.report.page import write_study
-    from stillhouse.study.demo import demonstrate
+    from stillhouse.report.study import write_study
+    from stillhouse.study.cells import crew, processes
+    from stillhouse.study.demo import demo_plan, demonstrate
 
-    with stoppable(f"stillhouse demo --out {out}"):
-        study = demonstrate(out, seeds, epochs, say=print)
-        page = write_study(study, out)
-        print("\n".join(["", *study.answers(), f"report: {page}"]))
+    plan = demo_plan(seeds, epochs)
+    again = f"stillhouse demo --out {out} --seeds {seeds} --epochs {epochs:g}"
+    with stoppable(again), crew(processes()) as workers:
+        study = demonstrate(plan, out, workers, say=print)
+    page = write_study(study)
+    print("\n".join(["", *study.answers(), f"report: {page}"]))
 
 
 def tell(text: str) -> None:

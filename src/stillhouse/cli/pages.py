@@ -1,0 +1,52 @@
+"""`explain`, `report` and `runs`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from stillhouse.cli.catalogue import rows
+from stillhouse.cli.view import View
+from stillhouse.errors import UserError
+
+
+def explain(run: Path, other: Path | None, limit: int) -> None:
+    """Diagnose anew, write the page, and print what the diagnoses say."""
+    from stillhouse.report.folder import explained
+
+    page, sections = explained(run, other, limit)
+    for section in sections:
+        print(section.title)
+        print("\n".join(f"  {sentence}" for sentence in section.said))
+    print(f"report: {page}")
+
+
+def report(
+    folders: Sequence[Path], compare: bool, table: str | None, view: View, out: Path | None
+) -> None:
+    """Write a page, or print a table."""
+    from stillhouse.report.folder import write_compared, write_folders
+    from stillhouse.study.table import text_of
+
+    if compare and len(folders) != 2:
+        raise UserError(f"--compare sets two runs beside each other, and got {len(folders)}")
+    if table is not None:
+        found = [view.read(folder) for folder in folders]
+        print("".join(text_of(study, table, view.against) for study in found), end="")
+        return
+    page = (
+        write_compared(folders[0], folders[1], out)
+        if compare
+        else write_folders(folders, out, view.against, view.by, view.interval)
+    )
+    print(f"report: {page}")
+
+
+def runs(folder: Path) -> None:
+    """Every run and study below a folder, a line each; what cannot be read has its sentence."""
+    from stillhouse.study.shelf import browse
+
+    found = list(browse(folder))
+    if not found:
+        raise UserError(f"{folder} holds no runs yet; `stillhouse run RECIPE` makes one")
+    print(rows({str(item.folder): item.said for item in found}))

@@ -1,0 +1,138 @@
+"""Which options of a method are searched, and where."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+from stillhouse.errors import UserError
+from stillhouse.recipes import load
+from stillhouse.recipes.schema import Methods
+from stillhouse.study.words import Choice
+
+FACTOR = 4.0  # how far from its default an option is searched, both ways
+APART = ("warmup", "label_weight", "eps")  # options that say when, beside what, or nothing at all
+
+
+class Range(NamedTuple):
+    """Numbers between two, on a logarithmic scale where they are all above 0 and far apart."""
+
+    low: float
+    high: float
+    log: bool
+
+    def __str__(self) -> str:
+        return f"{self.low:g} … {self.high:g}{' (log)' if self.log else ''}"
+
+
+class OneOf(NamedTuple):
+    """A few values, each as YAML spells it."""
+
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return " | ".join(self.words)
+
+
+Axis = Range | OneOf
+Space = Mapping[str, Axis]
+
+
+def default_space(
+    methods: Methods, taps: Sequence[str] = (), held: Collection[str] = ()
+) -> dict[str, Axis]:
+    """Every number of a method from a quarter of its value to four times it, and its taps.
+
+    One rule for all, so that no method is searched more kindly than another; what a person fixed
+    by the method's word is `held`.
+    """
+    if len(methods) != 1:
+        return {}  # of several at once no option has a place in `method.…`
+    found: dict[str, Axis] = {}
+    for field in fields(methods[0]):
+        value = getattr(methods[0], field.name)
+        if field.name in held:
+            continue
+        if field.name == "pairs" and len(taps) > 1:
+            found["method.pairs"] = OneOf(tuple(f"[[{tap}, {tap}]]" for tap in taps))
+        elif isinstance(value, float) and value > 0 and field.name not in APART:
+            found[f"method.{field.name}"] = Range(value / FACTOR, value * FACTOR, True)
+    return found
+
+
+def parse_space(words: Sequence[str]) -> dict[str, Axis]:
+    """`KEY=LOW..HIGH`, `KEY=LOW..HIGH:linear` and `KEY=a|b|c` by key."""
+    return dict(parse_axis(word) for word in words)
+
+
+def parse_axis(word: str) -> tuple[str, Axis]:
+    """One key and where it is searched."""
+    key, equals, text = word.partition("=")
+    if not equals or not key.startswith(("method.", "train.")):
+        raise UserError(
+            f"--space: {word!r} should be KEY=LOW..HIGH or KEY=a|b, with a key of method or train"
+        )
+    if ".." not in text:
+        return key, OneOf(tuple(part.strip() for part in text.split("|")))
+    ends, _, scale = text.partition(":")
+    low, _, high = ends.partition("..")
+    try:
+        bounds = float(low), float(high)
+    except ValueError:
+        raise UserError(f"--space: {ends!r} of {key} should be two numbers, as in 1..8") from None
+    if not (all(map(math.isfinite, bounds)) and bounds[0] < bounds[1]) or scale not in SCALES:
+        raise UserError(f"--space: {text!r} of {key} should rise, and end in nothing or in :linear")
+    return key, Range(*bounds, log=scale != "linear" and bounds[0] > 0)
+
+
+SCALES = ("", "linear", "log")
+
+
+def narrowed(space: Mapping[str, Axis], given: Space, methods: Methods) -> dict[str, Axis]:
+    """What was asked for in place of the default, where the method has such an option."""
+    own = {k: v for k, v in given.items() if k.startswith("train.") or has(methods, k)}
+    return own if own else dict(space)
+
+
+def has(methods: Methods, key: str) -> bool:
+    """Whether a method has the option of a key."""
+    return len(methods) == 1 and hasattr(methods[0], key.split(".")[1])
+
+
+def propose(trial: Any, space: Space) -> list[Choice]:
+    """What a trial is to try, as overrides; numbers are rounded to what a person would write."""
+    found = []
+    for key, axis in space.items():
+        if isinstance(axis, OneOf):
+            found.append(Choice(key, trial.suggest_categorical(key, list(axis.words))))
+        else:
+            value = trial.suggest_float(key, axis.low, axis.high, log=axis.log)
+            found.append(Choice(key, f"{value:.3g}"))
+    return found
+
+
+def start(space: Space, methods: Methods) -> dict[str, Any] | None:
+    """The method's own options as a first trial, where they lie inside the space."""
+    found: dict[str, Any] = {}
+    for key, axis in space.items():
+        if not key.startswith("method."):
+            return None
+        value = getattr(methods[0], key.split(".")[1])
+        if isinstance(axis, Range):
+            if not axis.low <= value <= axis.high:
+                return None
+            found[key] = value
+        else:
+            same = [word for word in axis.words if same_value(word, value)]
+            if not same:
+                return None
+            found[key] = same[0]
+    return found
+
+
+def same_value(word: str, value: Any) -> bool:
+    """Whether YAML's spelling of a choice is a value that a method has."""
+    plain = [list(pair) for pair in value] if isinstance(value, tuple) else value
+    return bool(load.spelt(word, word) == plain)

@@ -1,0 +1,325 @@
+"""A study from plan to findings: what it trains, what it shares, and what it does with failures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import pytest
+import torch
+from alone import Alone
+
+from quick import kept_teacher, metrics, quick, run, student_bytes
+from stillhouse.engine import train as training
+from stillhouse.engine.interrupt import Stopped
+from stillhouse.errors import UserError
+from stillhouse.models import weights, zoo
+from stillhouse.recipes.build import Workshop
+from stillhouse.recipes.schema import Comparison, Network, Plugged
+from stillhouse.study.conduct import conduct
+from stillhouse.study.findings import STUDY, Study, read_study
+from stillhouse.study.plan import Plan, make_plan
+from stillhouse.study.statistics import paired_interval
+
+FAST = ("train.epochs=1", "engine.evaluate_every=0.5")
+
+
+def plan(methods: str, seeds: int = 2, *words: str, **more: Any) -> Plan:
+    return make_plan(quick(*FAST, *words), methods, seeds, **more)
+
+
+def go(plan: Plan, folder: Path, **options: Any) -> tuple[Study, list[str], Alone]:
+    kept_teacher()
+    said: list[str] = []
+    workers = Alone()
+    return conduct(plan, folder, workers, said.append, **options), said, workers
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, list[str]]:
+    """One study: the control, a logit method, a feature method, and one that cannot be made."""
+    folder = tmp_path_factory.mktemp("done") / "study"
+    asked = plan("kd,cwd:pairs=[[stage1, stage1]],cwd:pairs=[[stage9, last]]")
+    return go(asked, folder)[:2]
+
+
+def test_every_cell_is_a_run_like_any_other(done: tuple[Study, list[str]], tmp_path: Path) -> None:
+    study, _ = done
+    (kd,) = (arm for arm in study.arms if arm.label == "kd")
+    alone = run(tmp_path / "run", *FAST, "seed=1")
+    assert student_bytes(kd.folder / "1") == student_bytes(alone)
+    assert metrics(kd.folder / "1") == metrics(alone.folder)
+    assert {p.name for p in (kd.folder / "1").iterdir()} >= {"recipe.yaml", "state.pt"}
+
+
+def test_the_control_has_the_seeds_and_the_start_of_the_others(
+    done: tuple[Study, list[str]], tmp_path: Path
+) -> None:
+    study, _ = done
+    assert set(study.values("none")) == set(study.values("kd")) == {0, 1}
+    lines = {arm: metrics(study.arm(arm).folder / "0") for arm in ("none", "kd")}
+    assert [x["step"] for x in lines["none"]] == [x["step"] for x in lines["kd"]]
+
+
+def test_a_failing_cell_has_its_sentence_and_the_others_go_on(
+    done: tuple[Study, list[str]],
+) -> None:
+    study, said = done
+    wrong = study.arm("cwd:pairs=[[stage9, last]]")
+    assert wrong.scores == {} and set(wrong.failures) == {0, 1}
+    assert "no module or alias 'stage9'" in wrong.failures[0]
+    assert sum("failed: " in line and "'stage9'" in line for line in said) == 2
+    assert {arm.label for arm in study.taught} == {"kd", "cwd:pairs=[[stage1, stage1]]"}
+    assert any("stage9" in note for note in study.notes)
+
+
+def test_it_says_what_it_does(done: tuple[Study, list[str]]) -> None:
+    _, said = done
+    assert said[0] == "4 arms x 2 seeds: 8 runs"
+    numbered = [line for line in said if line.startswith("[")]
+    assert [line.partition("]")[0] for line in numbered] == [f"[{i}/8" for i in range(1, 9)]
+    assert any(line.startswith("teacher stillhouse/little: top1 ") for line in said)
+    assert sum("storing 200 answers" in line for line in said) <= 1
+
+
+def test_the_teacher_is_asked_once_for_all(done: tuple[Study, list[str]], tmp_path: Path) -> None:
+    study, _ = done
+    recipes = {a.label: (a.folder / "0" / "recipe.yaml") for a in study.arms if a.scores}
+    assert "store:\n    precision: full" in recipes["kd"].read_text()
+    assert "store: null" in recipes["cwd:pairs=[[stage1, stage1]]"].read_text()
+    _, said, _ = go(plan("dist", 2), tmp_path / "other")  # another study finds the store full
+    assert not any("storing" in line for line in said)
+
+
+def test_its_answers_are_the_statistics_of_its_cells(done: tuple[Study, list[str]]) -> None:
+    study, _ = done
+    ours, theirs = study.values("kd"), study.values("none")
+    for seed, value in ours.items():
+        result = json.loads((study.arm("kd").folder / str(seed) / "result.json").read_text())
+        assert value == result["test"]["top1"] and result["seed"] == seed
+    gain = paired_interval([*ours.values()], [*theirs.values()])
+    assert study.gain("kd", "none") == gain
+    line = study.answers()[0]
+    assert line.startswith(f"KD: student {mean(ours.values()):.1f} ± ")
+    assert f"{gain.mean:+.1f} (95 % interval {gain.low:.1f} … {gain.high:.1f}, 2 seeds)" in line
+    assert f"teacher {study.teachers['stillhouse/little']['test']['top1']:.1f}" in line
+
+
+def test_again_it_reads_what_is_finished_and_tries_what_failed(
+    done: tuple[Study, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, _ = done
+    trained: list[Any] = []
+    monkeypatch.setattr(training, "set_rates", lambda *_: trained.append(_))
+    asked = plan("kd,cwd:pairs=[[stage1, stage1]],cwd:pairs=[[stage9, last]]")
+    again, said, workers = go(asked, study.folder)
+    assert trained == [] and len(workers.asked) == 8
+    assert [a.scores for a in again.arms] == [a.scores for a in study.arms]
+    assert sum("failed: " in line for line in said) == 2
+
+
+def test_methods_and_seeds_may_be_added_later(
+    done: tuple[Study, list[str]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "study"
+    shutil.copytree(done[0].folder, folder)
+    before = (folder / "kd" / "1" / "result.json").stat().st_mtime_ns
+    more, _, _ = go(plan("kd,mse", 3), folder)
+    assert [arm.label for arm in more.arms] == ["none", "kd", "mse"]
+    assert {len(arm.scores) for arm in more.arms} == {3}
+    assert (folder / "kd" / "1" / "result.json").stat().st_mtime_ns == before
+
+
+def test_other_options_under_a_label_are_refused_or_trained_anew(
+    done: tuple[Study, list[str]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "study"
+    shutil.copytree(done[0].folder, folder)
+    other = plan("kd", 1, "method={name: kd, temperature: 2}")
+    with pytest.raises(UserError, match=r"kd/0 was trained with other options; give another --out"):
+        go(other, folder)
+    assert read_study(folder).values("kd") == done[0].values("kd")
+    anew, _, _ = go(other, folder, overwrite=True)
+    assert anew.values("kd").keys() == {0}
+    assert "temperature: 2" in (folder / "kd" / "0" / "recipe.yaml").read_text()
+
+
+def test_another_recipe_is_refused(done: tuple[Study, list[str]]) -> None:
+    with pytest.raises(UserError, match="holds a run of another recipe"):
+        go(plan("kd", 2, "train.epochs=2"), done[0].folder)
+
+
+def test_a_stopped_study_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the middle of a cell, it takes that very cell up from its step."""
+    import signal
+
+    set_rates = training.set_rates
+    seen: list[int] = []
+
+    def interrupted(run: Any, clock: Any) -> None:
+        seen.append(clock.step)
+        if len(seen) == 9:
+            signal.raise_signal(signal.SIGINT)
+        set_rates(run, clock)
+
+    asked = plan("kd", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "set_rates", interrupted)
+        with pytest.raises(Stopped):
+            go(asked, tmp_path / "study")
+    first, seen[:] = list(seen), []
+    monkeypatch.setattr(training, "set_rates", lambda r, c: (seen.append(c.step), set_rates(r, c)))
+    study, _, _ = go(asked, tmp_path / "study")
+    assert len(first) + len(seen) == 4 * 6  # no step twice, none left out
+    undisturbed, _, _ = go(asked, tmp_path / "other")
+    for arm in study.arms:
+        for seed in arm.scores:
+            other = undisturbed.arm(arm.label).folder / str(seed)
+            assert student_bytes(arm.folder / str(seed)) == student_bytes(other)
+
+
+def test_a_teacher_that_cannot_teach_fails_its_arms_alone(tmp_path: Path) -> None:
+    bad = tmp_path / "random.safetensors"
+    weights.save(zoo.create("stillhouse/medium", 10, 1), bad)
+    asked = plan("kd", 1, teachers=f"stillhouse/little,stillhouse/medium={bad}")
+    study, said, _ = go(asked, tmp_path / "study")
+    good, wrong = (study.arm(f"kd from stillhouse/{name}") for name in ("little", "medium"))
+    assert good.scores and not wrong.scores
+    assert "where a guess reaches 10.0" in wrong.failures[0]
+    assert any(line.startswith("teacher stillhouse/medium does not teach") for line in said)
+    with pytest.raises(UserError, match="where a guess reaches"):  # and alone it ends the study
+        go(plan("kd", 1, teachers=f"stillhouse/medium={bad}"), tmp_path / "alone")
+    assert not (tmp_path / "alone" / "none").exists()  # before the control was trained
+
+
+def test_an_error_of_no_user_is_a_failure_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(run: Any, clock: Any) -> None:
+        if run.taught_by:
+            raise RuntimeError("shapes do not fit\nand more")
+        set_rates(run, clock)
+
+    set_rates = training.set_rates
+    monkeypatch.setattr(training, "set_rates", broken)
+    study, _, _ = go(plan("kd", 1), tmp_path / "study")
+    sentence = study.arm("kd").failures[0]
+    assert sentence.startswith("RuntimeError: shapes do not fit; see where with stillhouse run")
+    monkeypatch.undo()
+    mended, _, _ = go(plan("kd", 1), tmp_path / "study")
+    assert mended.arm("kd").failures == {} and mended.arm("kd").scores
+    assert not list((tmp_path / "study").rglob("*.failure.json"))
+
+
+def test_a_method_of_a_package_that_is_not_there(tmp_path: Path) -> None:
+    recipe = replace(quick(*FAST), study=Comparison({"mine": (Plugged("nosuch"),)}, seeds=1))
+    study, _, _ = go(make_plan(recipe), tmp_path / "study")
+    assert "no installed package brings a method 'nosuch'" in study.arm("mine").failures[0]
+
+
+def test_under_torchrun_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="begun without torchrun"):
+        conduct(plan("kd", 1), tmp_path / "study", Alone())
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_student_that_is_not_there_ends_it_with_every_sentence(tmp_path: Path) -> None:
+    recipe = replace(quick(*FAST), student=Network("stillhouse/tinny"))
+    study, _, _ = go(make_plan(recipe, "kd", 1), tmp_path / "study")
+    assert study.answers() == [] and study.best() is None and study.ranks() == {}
+    assert all("did you mean 'tiny'" in s for arm in study.arms for s in arm.failures.values())
+
+
+# --------------------------------------------------------------------------------- what is read
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("{", "is damaged; run the study again"),
+        ("[]", "is damaged; run the study again"),
+        ('{"format": 1}', "is damaged; run the study again"),
+        (
+            '{"format": 99, "arms": [], "seeds": [], "notes": [], "headline": "top1"}',
+            "was written by another version",
+        ),
+        (
+            '{"format": 1, "arms": [{}], "seeds": [0], "notes": [], "headline": "top1"}',
+            "is damaged; run the study again",
+        ),
+    ],
+)
+def test_a_study_that_is_none(tmp_path: Path, content: str, sentence: str) -> None:
+    with pytest.raises(UserError, match="is no study: it has no study.json"):
+        read_study(tmp_path)
+    (tmp_path / STUDY).write_text(content)
+    with pytest.raises(UserError) as error:
+        read_study(tmp_path)
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "not finished yet"),
+        ("{", "is damaged; delete that folder and run the study again"),
+        ('{"test": {}}', "is damaged"),
+        ('{"test": {"top1": null}, "best": {"top1": 1}}', "is damaged"),
+        ('{"test": {"top1": NaN}, "best": {"top1": 1}}', "holds no number for top1"),
+    ],
+)
+def test_a_cell_that_cannot_be_read_is_a_note_and_the_rest_is_shown(
+    done: tuple[Study, list[str]], tmp_path: Path, content: str | None, sentence: str
+) -> None:
+    folder = tmp_path / "study"
+    shutil.copytree(done[0].folder, folder)
+    path = folder / "kd" / "0" / "result.json"
+    path.unlink() if content is None else path.write_text(content)
+    study = read_study(folder)
+    assert sentence in study.arm("kd").failures[0] and set(study.values("kd")) == {1}
+    assert any(note.startswith("kd, seed 0: ") and sentence in note for note in study.notes)
+    assert study.gain("kd", "none") is None and "one seed: no interval" in study.answers()[0]
+    (folder / "teachers.json").write_text("{")
+    assert read_study(folder).teachers == {}
+
+
+def test_the_best_epoch_is_said_when_asked(done: tuple[Study, list[str]]) -> None:
+    study = read_study(done[0].folder, by="best", kind="bootstrap")
+    arm = study.arm("kd")
+    history = {s: json.loads((arm.folder / f"{s}" / "result.json").read_text()) for s in (0, 1)}
+    wanted = {s: max(line["top1"] for line in score["history"]) for s, score in history.items()}
+    assert study.values("kd") == wanted
+    assert "bootstrap interval" in study.answers()[0]
+
+
+def test_a_blind_or_paused_cell_never_sees_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stillhouse.recipes.execute import finished, run_cell
+
+    kept_teacher()
+    monkeypatch.setattr(Workshop, "test", lambda self: pytest.fail("test was looked at"))
+    recipe = quick("train.epochs=3")
+    paused = run_cell(recipe, tmp_path / "cell", until=1, blind=True)
+    assert paused["steps"] == 6 and paused["of"] == 18 and len(paused["history"]) == 1
+    assert not (tmp_path / "cell" / "result.json").exists()
+    same = run_cell(recipe, tmp_path / "cell", until=1, blind=True)
+    assert same["history"] == paused["history"]
+    whole = run_cell(recipe, tmp_path / "cell", blind=True)
+    assert whole["test"] == {} and whole["history"][0] == paused["history"][0]
+    teacher = whole["teacher"]
+    assert finished(recipe, tmp_path / "cell", teacher, blind=True) is not None
+    assert finished(recipe, tmp_path / "cell", teacher) is None  # one with a test score is wanted
+    monkeypatch.undo()
+    seeing = run_cell(recipe, tmp_path / "cell")
+    assert seeing["test"] and torch.isfinite(torch.tensor(seeing["test"]["top1"]))
+    straight = run_cell(recipe, tmp_path / "other")
+    assert student_bytes(tmp_path / "cell") == student_bytes(tmp_path / "other")
+    assert straight["test"] == seeing["test"]

@@ -1,0 +1,217 @@
+"""Searching options: where, how often, on which split, and that it can be taken up."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alone import Alone
+
+from quick import kept_teacher, quick
+from stillhouse.errors import UserError
+from stillhouse.objectives import presets
+from stillhouse.recipes import load
+from stillhouse.recipes.build import Workshop
+from stillhouse.study.plan import make_plan
+from stillhouse.study.space import (
+    OneOf,
+    Range,
+    default_space,
+    narrowed,
+    parse_space,
+    propose,
+    start,
+)
+from stillhouse.study.sweep import APART, sweep
+
+
+def go(folder: Path, methods: str = "kd,mse", seeds: int = 1, *words: str, **options: Any):
+    kept_teacher()
+    said: list[str] = []
+    workers = Alone()
+    plan = make_plan(quick("train.epochs=3", *words), methods, seeds)
+    return sweep(plan, folder, workers, said.append, **options), said, workers
+
+
+def trials(folder: Path) -> list[dict[str, str]]:
+    return [*csv.DictReader((folder / "trials.csv").open())]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], Alone]:
+    kept_teacher()
+    patch = pytest.MonkeyPatch()
+    patch.setattr(Workshop, "test", lambda self: pytest.fail("a search looked at test"))
+    try:
+        return go(tmp_path_factory.mktemp("done") / "sweep", trials=5)
+    finally:
+        patch.undo()
+
+
+def test_every_method_has_as_many_trials(done: tuple[Path, list[str], Alone]) -> None:
+    lines = trials(done[0].parent)
+    assert [line["method"] for line in lines] == ["kd"] * 5 + ["mse"] * 5
+    assert {line["state"] for line in lines} <= {"complete", "pruned"}
+    assert len({line["options"] for line in lines}) == 10
+    assert lines[0]["options"] == "method.temperature=4 method.weight=0.9"  # the recipe's own
+    assert "2 methods x 5 trials x 1 seeds, by the validation split alone" in done[1]
+
+
+def test_the_recipe_it_writes_has_the_best_of_each_and_how_it_was_found(
+    done: tuple[Path, list[str], Alone],
+) -> None:
+    recipe = load.load(done[0])
+    assert recipe.study is not None
+    for label in ("kd", "mse"):
+        complete = [
+            x for x in trials(done[0].parent) if x["method"] == label and x["state"] == "complete"
+        ]
+        best = max(complete, key=lambda line: float(line["validation"]))
+        (method,) = recipe.study.methods[label]
+        for word in best["options"].split():
+            key, _, value = word.removeprefix("method.").partition("=")
+            assert getattr(method, key) == float(value)
+        found = recipe.study.searched[label]
+        assert found.trials == 5 and found.score == pytest.approx(
+            float(best["validation"]), abs=1e-4
+        )
+        assert found.pruned == 5 - len(complete) and found.epochs == 3
+    assert recipe.study.searched["kd"].space["method.temperature"] == "1 … 16 (log)"
+    again = make_plan(recipe, seeds=2)
+    assert [arm.label for arm in again.arms] == ["none", "kd", "mse"]
+
+
+def test_its_seeds_are_none_that_a_study_repeats(done: tuple[Path, list[str], Alone]) -> None:
+    seeds = {load.load(path).seed for path in done[0].parent.glob("*/*/recipe.yaml")}
+    assert seeds == {APART}
+
+
+def test_again_it_only_reads_and_comes_to_the_same(
+    done: tuple[Path, list[str], Alone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stillhouse.engine import train as training
+
+    before = done[0].read_text(), trials(done[0].parent)
+    steps: list[int] = []
+    monkeypatch.setattr(training, "set_rates", lambda run, clock: steps.append(clock.step))
+    go(done[0].parent, trials=5)
+    assert steps == []
+    assert (done[0].read_text(), trials(done[0].parent)) == before
+
+
+def test_more_trials_go_on_from_those_there_are(
+    done: tuple[Path, list[str], Alone], tmp_path: Path
+) -> None:
+    import shutil
+
+    folder = tmp_path / "sweep"
+    shutil.copytree(done[0].parent, folder)
+    go(folder, trials=6)
+    before, after = trials(done[0].parent), trials(folder)
+    assert [x for x in after if int(x["trial"]) < 5] == before and len(after) == 12
+
+
+def test_a_hopeless_trial_is_given_up_at_a_third(tmp_path: Path) -> None:
+    space = parse_space(["train.optimiser.lr=0.1|0.1001|0.1002|0.1003|1e-6"])
+    path, _, _ = go(tmp_path / "sweep", "kd", 1, "train.epochs=6", trials=8, space=space, seed=3)
+    lines = trials(path.parent)
+    pruned = [line for line in lines if line["state"] == "pruned"]
+    complete = [float(x["validation"]) for x in lines if x["state"] == "complete"]
+    assert pruned and all(float(line["validation"]) <= max(complete) for line in pruned)
+    for line in pruned:
+        cell = path.parent / "kd" / f"{line['trial']}-0"
+        assert (cell / "state.pt").is_file() and not (cell / "result.json").exists()
+    whole, _, _ = go(tmp_path / "whole", "kd", 1, trials=4, space=space, prune=False)
+    assert {line["state"] for line in trials(whole.parent)} == {"complete"}
+
+
+def test_the_control_and_fixed_methods_have_nothing_to_search(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="mse:weight=1 has no option to search"):
+        go(tmp_path / "sweep", "mse:weight=1", trials=1)
+    with pytest.raises(UserError, match="a sweep has one teacher"):
+        plan = make_plan(quick(), "kd", 1, "stillhouse/little,stillhouse/medium")
+        sweep(plan, tmp_path / "two", Alone())
+
+
+def test_trials_that_all_fail_are_said(tmp_path: Path) -> None:
+    space = parse_space(["method.pairs=[[stage9, last]]|[[stage8, last]]"])
+    with pytest.raises(UserError, match="no trial of cwd came to an end"):
+        go(tmp_path / "sweep", "cwd", trials=2, space=space)
+    assert {line["state"] for line in trials(tmp_path / "sweep")} == {"failed"}
+
+
+# ------------------------------------------------------------------------------------------- where
+
+
+def test_every_number_is_searched_alike() -> None:
+    assert default_space((presets.kd(),)) == {
+        "method.temperature": Range(1, 16, True),
+        "method.weight": Range(0.25, 4, True),
+    }
+    assert "method.warmup" not in default_space((presets.dkd(warmup=3.0),))
+    assert default_space((presets.dist(), presets.mse())) == {}
+    assert default_space((presets.dist(temperature=4),), held={"temperature"}).keys() == {
+        "method.beta",
+        "method.gamma",
+    }
+    cwd = default_space((presets.cwd(),), ["stage1", "stage2"])
+    assert cwd["method.pairs"] == OneOf(("[[stage1, stage1]]", "[[stage2, stage2]]"))
+
+
+def test_taps_are_the_stages_that_both_networks_have(tmp_path: Path) -> None:
+    path, _, _ = go(tmp_path / "sweep", "cwd", trials=2)
+    searched = load.load(path).study.searched["cwd"]
+    assert searched.space["method.pairs"] == "[[stage1, stage1]] | [[stage2, stage2]]"
+
+
+def test_words_of_a_space() -> None:
+    assert parse_space(["method.beta=1..8", "method.gamma=-1..1", "train.epochs=1|2"]) == {
+        "method.beta": Range(1, 8, True),
+        "method.gamma": Range(-1, 1, False),
+        "train.epochs": OneOf(("1", "2")),
+    }
+    assert parse_space(["method.beta=1..8:linear"])["method.beta"] == Range(1, 8, False)
+    given = parse_space(["method.beta=1..8"])
+    assert narrowed({"method.weight": Range(1, 2, True)}, given, (presets.mse(),)).keys() == {
+        "method.weight"
+    }
+    assert narrowed({}, given, (presets.dist(),)) == given
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["beta=1..2", "method.beta", "method.beta=2..1", "method.beta=a..b", "method.beta=1..2:lin"],
+)
+def test_a_wrong_space_is_a_sentence(word: str) -> None:
+    with pytest.raises(UserError, match="--space: "):
+        parse_space([word])
+
+
+def test_a_trial_says_what_a_person_would_write() -> None:
+    class Asked:
+        def suggest_float(self, name: str, low: float, high: float, log: bool) -> float:
+            return 1.23456789
+
+        def suggest_categorical(self, name: str, words: list[str]) -> str:
+            return words[-1]
+
+    space = {"method.beta": Range(1, 2, True), "method.pairs": OneOf(("[[a, a]]", "[[b, b]]"))}
+    assert [c.word for c in propose(Asked(), space)] == [
+        "method.beta=1.23",
+        "method.pairs=[[b, b]]",
+    ]
+
+
+def test_the_first_trial_is_the_method_s_own_where_that_lies_inside() -> None:
+    own = presets.cwd(pairs=(("stage1", "stage1"),))
+    space = default_space((own,), ["stage1", "stage2"])
+    assert start(space, (own,)) == {
+        "method.pairs": "[[stage1, stage1]]",
+        "method.temperature": 4.0,
+        "method.weight": 3.0,
+    }
+    assert start(space, (presets.cwd(),)) is None  # `last` is none of the stages
+    assert start({"method.weight": Range(5, 6, True)}, (own,)) is None
+    assert start({"train.epochs": OneOf(("1",))}, (own,)) is None

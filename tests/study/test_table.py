@@ -1,0 +1,155 @@
+"""The table of a study, in every format, read back by what reads such files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import pytest
+
+from quick import quick
+from stillhouse.errors import UserError
+from stillhouse.objectives import presets
+from stillhouse.recipes.schema import Comparison, Recipe, Searched
+from stillhouse.study.findings import Found, Study
+from stillhouse.study.statistics import Kind, holm, p_value, paired_interval
+from stillhouse.study.table import (
+    FILES,
+    as_latex,
+    latex,
+    make_rows,
+    search_lines,
+    text_of,
+    write_tables,
+)
+
+VALUES = {
+    "none": [70.0, 70.5, 69.7],
+    "kd": [71.8, 72.1, 71.5],
+    "a|b_&": [69.0, 70.9, 70.1],
+    "dist": [73.0, 72.4, 73.3],
+}
+
+
+def score(value: float, **more: Any) -> dict[str, Any]:
+    return {
+        "test": {"top1": value, "loss": 1.0},
+        "best": {"top1": value + 1},
+        "seconds": 2.0,
+    } | more
+
+
+def study_of(folder: Path = Path("nowhere"), kind: Kind = "t", **recipe: Any) -> Study:
+    arms = tuple(
+        Found(n, n, "" if n == "none" else "t", "none", folder / n, dict(enumerate(map(score, v))))
+        for n, v in VALUES.items()
+    )
+    searched = {"kd": Searched(8, space={"method.temperature": "1 … 16 (log)"}, score=80.0)}
+    section = Comparison({"kd": (presets.kd(),)}, searched=searched)
+    said: Recipe = replace(quick(), study=section, **recipe)
+    teachers = {"t": {"test": {"top1": 74.04}, "validation": {"top1": 75.0}}}
+    return Study(folder, "A study", "top1", arms, teachers, said, kind=kind)
+
+
+def test_rows_are_the_statistics_of_the_scores() -> None:
+    rows = {row.method: row for row in make_rows(study_of(paper={"kd": 73.3}), "kd")}
+    assert [*rows] == ["none", "dist", "kd", "a|b_&"]  # the control, then from best to worst
+    p = {name: p_value(v, VALUES["none"]) for name, v in VALUES.items() if name != "none"}
+    for name, row in rows.items():
+        assert (row.mean, row.deviation) == (mean(VALUES[name]), stdev(VALUES[name]))
+        if name == "none":
+            assert row.gain is row.p is row.p_holm is None
+            continue
+        assert (row.gain, row.low, row.high) == paired_interval(VALUES[name], VALUES["none"])
+        assert row.p == p[name] and row.p_holm == holm(p)[name]
+    wanted = paired_interval(VALUES["dist"], VALUES["kd"])
+    assert (rows["dist"].against, rows["dist"].against_low, rows["dist"].against_high) == wanted
+    assert rows["kd"].against is None and rows["none"].against is not None
+    assert {n: row.rank for n, row in rows.items()}["dist"] == 1
+    assert rows["kd"].paper == 73.3 and rows["dist"].paper is None
+    assert (rows["kd"].trials, rows["none"].trials, rows["dist"].trials) == (8, 0, None)
+    assert rows["kd"].searched == "method.temperature in 1 … 16 (log)"
+
+
+def test_csv_and_json_hold_every_number() -> None:
+    study = study_of()
+    rows = make_rows(study)
+    table = [*csv.DictReader(io.StringIO(text_of(study, "csv")))]
+    content = json.loads(text_of(study, "json"))
+    assert content["headline"] == "top1"
+    for row, line, entry in zip(rows, table, content["rows"], strict=True):
+        assert line["method"] == entry["method"] == row.method
+        for name in ("mean", "gain", "low", "high", "p_holm", "rank"):
+            value = getattr(row, name)
+            assert entry[name] == value
+            assert line[name] == ("" if value is None else str(value))
+
+
+def test_markdown_is_a_table_whatever_a_method_is_called() -> None:
+    head, rule, *lines = text_of(study_of(), "markdown").splitlines()
+    count = head.count("|")
+    assert "method" in head and "p (Holm)" in head and "paper" not in head
+    assert set(rule) <= set("|- :") and len(lines) == 4
+    assert all(line.replace("\\|", "").count("|") == count for line in lines)
+    assert "| kd | 3 | 71.80 ± 0.30 | +1.73 (" in lines[2]
+
+
+def test_latex_means_nothing_by_what_a_user_wrote() -> None:
+    text = text_of(study_of(), "latex", "kd")
+    body = text.split("\\midrule\n")[1].split("\n\\bottomrule")[0].splitlines()
+    columns = text.splitlines()[0].partition("{l")[2].rstrip("}").count("r") + 1
+    for line in body:
+        assert line.endswith(r" \\") and line.replace(r"\&", "").count("&") == columns - 1
+    assert r"a|b\_\&" in text and "±" not in text and "…" not in text
+    assert latex("50% of $x_1^2$ {~}\\") == (
+        r"50\% of \$x\_1\textasciicircum{}2\$ \{\textasciitilde{}\}\textbackslash{}"
+    )
+    assert as_latex(make_rows(study_of()), "top_1", None).count("top\\_1") == 1
+
+
+def test_files_hold_what_is_printed_and_every_cell(tmp_path: Path) -> None:
+    study = study_of(tmp_path)
+    paths = write_tables(study, "kd")
+    assert {path.name for path in paths} == {*FILES.values(), "cells.csv"}
+    for kind, name in FILES.items():
+        assert (tmp_path / name).read_text(encoding="utf-8") == text_of(study, kind, "kd")
+    cells = [*csv.DictReader((tmp_path / "cells.csv").open())]
+    assert len(cells) == 12
+    assert [float(x["test/top1"]) for x in cells if x["method"] == "kd"] == VALUES["kd"]
+
+
+def test_what_is_not_there_is_refused() -> None:
+    with pytest.raises(UserError, match="no arm is called 'kdd'; did you mean 'kd'"):
+        make_rows(study_of(), "kdd")
+    with pytest.raises(UserError, match="there is no format 'html'; there are csv, json"):
+        text_of(study_of(), "html")
+
+
+def test_the_bootstrap_is_said() -> None:
+    assert "95 % bootstrap interval" in study_of(kind="bootstrap").answers()[0]
+    assert study_of().answers()[0] == (
+        "KD: student 71.8 ± 0.3, control 70.1 ± 0.4, teacher 74.0: "
+        "+1.7 (95 % interval 1.4 … 2.0, 3 seeds)"
+    )
+
+
+def test_what_the_search_cost_is_said() -> None:
+    study = study_of()
+    assert search_lines(study, make_rows(study)) == [
+        "search: 8 trials on validation each for kd",
+        "search: none for none, dist, a|b_&",
+    ]
+    bare = replace(study, recipe=replace(study.recipe, study=None))
+    assert search_lines(bare, make_rows(bare))[0].startswith("search: none; every method has")
+
+
+def test_a_study_with_nothing_in_it_has_an_empty_table() -> None:
+    arms = tuple(replace(arm, scores={}, failures={0: "no"}) for arm in study_of().arms)
+    study = replace(study_of(), arms=arms)
+    assert "0 (1 missing)" in text_of(study, "markdown")
+    assert all(row.mean is None for row in make_rows(study))
