@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 
 
 class UserError(Exception):
@@ -15,5 +15,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     known = list(known)
     # A short name inside a longer one ("resnet18" in "timm/resnet18") is the likeliest slip of all.
     near = [name for name in known if word and word.lower() in name.lower()]
-    near = list(dict.fromkeys(near)) or get_close_matches(word, known, n=3, cutoff=0.6)
+    near = list(dict.fromkeys(near)) or closest(word, known)
     return f"; did you mean {' or '.join(repr(name) for name in near[:3])}?" if near else ""
+
+
+def closest(word: str, known: list[str]) -> list[str]:
+    """Up to three names that a slip may have come from, and none that is clearly farther."""
+    found = get_close_matches(word, known, n=3, cutoff=0.6)
+    likeness = [SequenceMatcher(None, word, name).ratio() for name in found]
+    return [n for n, r in zip(found, likeness, strict=True) if r > likeness[0] - 0.15]

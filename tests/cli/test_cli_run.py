@@ -35,7 +35,12 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def go(call: Call, folder: Path, *words: str):
-    return call("run", "digits/raw", *WORDS, *words, "--out", str(folder))
+    """A run without diagnoses, which take longer than it does."""
+    return call("run", "digits/raw", *WORDS, *words, "--out", str(folder), "--no-explain")
+
+
+def page_of(folder: Path) -> str:
+    return (folder / "report.html").read_text()
 
 
 def state_of(folder: Path) -> dict[Path, bytes]:
@@ -47,7 +52,8 @@ def state_of(folder: Path) -> dict[Path, bytes]:
 
 
 def test_a_run_ends_with_everyone_s_score_and_a_report(call: Call, tmp_path: Path) -> None:
-    ended = go(call, tmp_path / "run", "control=true", "train.epochs=1")
+    words = ("control=true", "train.epochs=1", "--out", str(tmp_path / "run"))
+    ended = call("run", "digits/raw", *WORDS, *words)
     assert ended.code == 0
     last = ended.out.splitlines()[-4:]
     assert [line.split()[0] for line in last] == ["teacher", "control", "student", "report:"]
@@ -55,6 +61,8 @@ def test_a_run_ends_with_everyone_s_score_and_a_report(call: Call, tmp_path: Pat
     assert f"{result['test']['top1']:6.2f}" in last[2]
     page = (tmp_path / "run" / "report.html").read_text()
     assert "<html" in page and f"{result['test']['top1']:.2f}" in page
+    assert "Gradients of the terms" in page and "Size and speed" in page
+    assert "Gradients" not in (go(call, tmp_path / "other") and page_of(tmp_path / "other"))
     assert "Traceback" not in ended.err and "step 6/6" in ended.err
 
 
@@ -63,9 +71,11 @@ def test_a_run_is_named_after_its_recipe(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert call("recipes", "cp", "digits/raw", "mine.yaml").code == 0
-    assert call("run", "mine.yaml", *WORDS, "train.epochs=0.2").code == 0
+    assert call("run", "mine.yaml", *WORDS, "train.epochs=0.2", "--no-explain").code == 0
     assert (tmp_path / "runs" / "mine" / "student.safetensors").is_file()
-    again = call("run", "runs/mine", "--resume")  # a run's folder is its recipe and its place
+    again = call(
+        "run", "runs/mine", "--resume", "--no-explain"
+    )  # a run's folder is its recipe and its place
     assert again.code == 0 and "step" not in again.err
 
 

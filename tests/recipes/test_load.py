@@ -123,7 +123,7 @@ def test_none_needs_no_teacher(file: Path) -> None:
         (
             "student: stillhouse/tiny",
             "studnt: stillhouse/tiny",
-            r"recipe.yaml:4: unknown key studnt; did you mean 'student'",
+            r"recipe.yaml:4: unknown key studnt; did you mean 'student'\?",
         ),
         (
             "{kind: sgd, lr: 0.1}",

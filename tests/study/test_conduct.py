@@ -230,11 +230,13 @@ def test_under_torchrun_it_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not (tmp_path / "study").exists()
 
 
-def test_a_student_that_is_not_there_ends_it_with_every_sentence(tmp_path: Path) -> None:
+def test_wrong_names_are_said_before_anything_is_trained(tmp_path: Path) -> None:
     recipe = replace(quick(*FAST), student=Network("stillhouse/tinny"))
-    study, _, _ = go(make_plan(recipe, "kd", 1), tmp_path / "study")
-    assert study.answers() == [] and study.best() is None and study.ranks() == {}
-    assert all("did you mean 'tiny'" in s for arm in study.arms for s in arm.failures.values())
+    with pytest.raises(UserError, match="did you mean 'tiny'"):
+        go(make_plan(recipe, "kd", 1), tmp_path / "study")
+    with pytest.raises(UserError, match="no network 'litle'; did you mean 'little'"):
+        go(plan("kd", 1, teachers="stillhouse/little,stillhouse/litle"), tmp_path / "study")
+    assert not (tmp_path / "study").exists()
 
 
 # --------------------------------------------------------------------------------- what is read

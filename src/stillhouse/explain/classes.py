@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from stillhouse.explain.hearing import Hearing, Voice
 from stillhouse.explain.rows import Rows
 from stillhouse.explain.section import Bars, Cell, Section, Series, Table
-from stillhouse.explain.words import percent, points, start, the
+from stillhouse.explain.words import base, percent, points, start, the
 
 LIMIT = 100  # rows of the table
 ENDS = 10  # classes at each end of the chart
@@ -58,7 +58,7 @@ def _table(
     order: Sequence[int],
 ) -> Table:
     columns = ("class", "images", *(f"{name}, %" for name in found))
-    columns += () if gain is None else ("gain over the control",)
+    columns += () if gain is None else (f"gain over {base(hearing)}",)
     lines: list[tuple[Cell, ...]] = []
     for c in ends(order, LIMIT // 2):
         numbers = [100 * float(accuracy[c]) for accuracy in found.values()]
@@ -69,7 +69,7 @@ def _table(
 
 def _bars(hearing: Hearing, key: Rows, gained: bool, order: Sequence[int]) -> Bars:
     which = ends(order, ENDS)
-    title = "Gain over the control" if gained else "Accuracy"
+    title = f"Gain over {base(hearing)}" if gained else "Accuracy"
     if len(which) < len(order):
         title += f": the {ENDS} highest and the {ENDS} lowest classes"
     values = tuple(100 * float(key[c]) for c in which)
@@ -85,8 +85,8 @@ def _said(hearing: Hearing, key: Rows, gained: bool, order: Sequence[int]) -> tu
         values = key[list(order)]
         better, worse = int((values > 0).sum()), int((values < 0).sum())
         said = [
-            f"Against the control, {the(hearing.student)} is better in {better} of {len(order)} "
-            f"classes and worse in {worse}.",
+            f"Against {base(hearing)}, {the(hearing.student)} is better in {better} of "
+            f"{len(order)} classes and worse in {worse}.",
             f"It gains most in {first} and least in {last}.",
         ]
     else:

@@ -27,6 +27,7 @@ class Hearing:
     labels: Tensor  # (N,)
     classes: tuple[str, ...]
     picture: Callable[[int], Tensor]  # which sample -> (C, H, W) uint8
+    base: str = CONTROL  # the name of the voice that the student is compared with
 
     @property
     def teacher(self) -> Voice | None:
@@ -35,8 +36,8 @@ class Hearing:
 
     @property
     def control(self) -> Voice | None:
-        """The student that had no teacher, if it was heard."""
-        return next((voice for voice in self.voices if voice.name == CONTROL), None)
+        """The one that the student is compared with: that without a teacher, or another run."""
+        return next((voice for voice in self.voices if voice.name == self.base), None)
 
     @property
     def learners(self) -> tuple[Voice, ...]:
@@ -51,7 +52,7 @@ class Hearing:
     @property
     def shown(self) -> tuple[Voice, ...]:
         """Teacher, control and student, as far as they were heard: whom large charts show."""
-        main = (TEACHER, CONTROL, self.student.name)
+        main = (TEACHER, self.base, self.student.name)
         return tuple(voice for voice in self.voices if voice.name in main)
 
     @property

@@ -34,6 +34,11 @@ def the(voice: Voice) -> str:
     return f"the {voice.name}" if voice.name in (TEACHER, CONTROL, "student") else voice.name
 
 
+def base(hearing: Hearing) -> str:
+    """The one that the student is compared with, as a sentence calls it."""
+    return "nobody" if hearing.control is None else the(hearing.control)
+
+
 def start(sentence: str) -> str:
     """What begins a sentence: `The student`; a method keeps its name."""
     return f"T{sentence[1:]}" if sentence.startswith("the ") else sentence

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,9 +43,16 @@ class Student(NamedTuple):
 
 
 def diagnose(
-    recipe: Recipe, students: Sequence[Student], shop: Workshop, limit: int = LIMIT
+    recipe: Recipe,
+    students: Sequence[Student],
+    shop: Workshop,
+    limit: int = LIMIT,
+    base: str = CONTROL,
 ) -> tuple[Section, ...]:
-    """What the task's diagnoses say of the teacher of a recipe and of students, on test."""
+    """What the task's diagnoses say of the teacher of a recipe and of students, on test.
+
+    The last student is the one that they are about, and `base` the one that it is compared with.
+    """
     networks: dict[str, nn.Module] = {}
     taught = teacher_of(recipe, shop)
     if taught is not None:
@@ -66,7 +75,7 @@ def diagnose(
         lambda key: heard[key].image,
         len(heard),
     )
-    return sections(shop.task, hearing)
+    return sections(shop.task, replace(hearing, base=base))
 
 
 def sample(source: Source, limit: int) -> Source:
@@ -88,13 +97,16 @@ def diagnose_run(
     folder: Path, recipe: Recipe, shop: Workshop, limit: int = LIMIT
 ) -> tuple[Section, ...]:
     """What can be said of one run: its networks on test, and the gradients of its terms."""
-    students = []
-    if (folder / "control" / STUDENT).is_file():
-        students.append(Student(CONTROL, recipe, folder / "control" / STUDENT))
-    students.append(Student("student", recipe, folder / STUDENT))
-    found = diagnose(recipe, students, shop, limit)
+    found = diagnose(recipe, students_of(folder, recipe), shop, limit)
     pulls = gradients_of(folder, recipe, shop)
     return found if pulls is None else (*found, pulls)
+
+
+def students_of(folder: Path, recipe: Recipe) -> list[Student]:
+    """The control of a run, where it has one, and its student."""
+    control = Student(CONTROL, recipe, folder / "control" / STUDENT)
+    student = Student("student", recipe, folder / STUDENT)
+    return [control, student] if control.weights.is_file() else [student]
 
 
 def gradients_of(folder: Path, recipe: Recipe, shop: Workshop) -> Section | None:
@@ -126,27 +138,32 @@ def sections_of(
     folder: Path, recipe: Recipe, shop: Workshop, *, fresh: bool = False, limit: int = LIMIT
 ) -> tuple[Section, ...]:
     """The diagnoses of a run: those that its folder keeps, or made now and kept."""
-    names = ["student"]
-    found = None if fresh else kept(folder, names)
+    students = students_of(folder, recipe)
+    found = None if fresh else kept(folder, students)
     if found is None:
         found = diagnose_run(folder, recipe, shop, limit)
-        keep(folder, names, found)
+        keep(folder, students, found)
     return found
 
 
-def keep(folder: Path, names: Sequence[str], found: Sequence[Section]) -> None:
+def about(students: Sequence[Student]) -> list[str]:
+    """Whom diagnoses are about: names, and the weights that they had."""
+    return [f"{s.name} {sha256(s.weights.read_bytes()).hexdigest()[:16]}" for s in students]
+
+
+def keep(folder: Path, students: Sequence[Student], found: Sequence[Section]) -> None:
     """Write diagnoses down, with whom they are about."""
-    write_json(folder / KEPT, {"about": list(names), "sections": dump(found)})
+    write_json(folder / KEPT, {"about": about(students), "sections": dump(found)})
 
 
-def kept(folder: Path, names: Sequence[str]) -> tuple[Section, ...] | None:
+def kept(folder: Path, students: Sequence[Student]) -> tuple[Section, ...] | None:
     """The diagnoses that a folder keeps of these networks; None where it keeps none of them."""
     path = folder / KEPT
     if not path.is_file():
         return None
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
-        return parse(content["sections"]) if content["about"] == list(names) else None
+        return parse(content["sections"]) if content["about"] == about(students) else None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is damaged; make it anew with `stillhouse explain {folder}`"

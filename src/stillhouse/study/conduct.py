@@ -13,6 +13,7 @@ from stillhouse.errors import UserError
 from stillhouse.files import write_json
 from stillhouse.recipes import load
 from stillhouse.recipes.build import Workshop
+from stillhouse.recipes.networks import check_answer, make_network, make_student
 from stillhouse.recipes.schema import Control, Recipe
 from stillhouse.study.cells import Cell, Failure, Outcome, Workers, failed
 from stillhouse.study.faculty import Faculty, Say
@@ -26,11 +27,22 @@ def conduct(
     """Train every cell that is not finished yet, and read what came of all."""
     refuse_ranks()
     shop = Workshop.open(plan.recipe, quiet=True)
+    rehearse(plan, shop)
     with claim(folder, resume=True, recipe=foundation(plan.recipe)):
         clear(plan.cells(folder), overwrite)
         write_plan(plan, folder, shop.task.headline)
         Conductor(plan, folder, shop, workers, say).run()
     return read_study(folder)
+
+
+def rehearse(plan: Plan, shop: Workshop) -> None:
+    """Make every network once, lest hours pass before a wrong name is said."""
+    sources = shop.sources
+    make_student(plan.recipe.student, sources)
+    for teacher in plan.teachers.values():
+        network = make_network(teacher, len(sources.classes), sources.channels, None)
+        if teacher.weights is None:  # else it may be of other classes, and is fitted later
+            check_answer(network, teacher.name, sources)
 
 
 def refuse_ranks() -> None:

@@ -20,7 +20,7 @@ from stillhouse.recipes.execute import Score
 from stillhouse.recipes.networks import example_of, make_network, make_student
 from stillhouse.recipes.schema import Comparison, Recipe, Searched
 from stillhouse.study.cells import Cell, Failure, Outcome, Workers
-from stillhouse.study.conduct import clear, foundation, refuse_ranks
+from stillhouse.study.conduct import clear, foundation, refuse_ranks, rehearse
 from stillhouse.study.faculty import Faculty, Say
 from stillhouse.study.plan import Arm, Plan, sharing
 from stillhouse.study.space import Space, default_space, narrowed, propose, start
@@ -245,6 +245,7 @@ def sweep(
     if len(plan.teachers) > 1:
         raise UserError("a sweep has one teacher; name one with --teachers")
     shop = Workshop.open(plan.recipe, quiet=True)
+    rehearse(plan, shop)
     with claim(folder, resume=True, recipe=foundation(plan.recipe)):
         made = Sweep(plan, folder, shop, workers, say, trials, seed, prune, space or {})
         searches = made.run()

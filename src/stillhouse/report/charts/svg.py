@@ -1,0 +1,119 @@
+"""A figure -> SVG for the inside of a page: small, without addresses, in the page's own colours."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as Tree
+
+from stillhouse.report.charts.looks import STAND_INS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Element = Tree.Element
+
+_DROPPED = {"metadata", "style", "clipPath", "title"}
+_KEPT = {"d", "x", "y", "href", "transform", "preserveAspectRatio"}
+_FONT = ("font", "stroke-dashoffset")
+_NUMBER = re.compile(r"-?\d+\.\d+(e-?\d+)?")
+_COLOUR = re.compile("|".join(STAND_INS))
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff\ud800-\udfff]")
+
+
+def inline(figure: Figure, ident: str, label: str, below: Sequence[Element] = ()) -> str:
+    """The drawing as one `svg` element; `label` is what is read out in its place."""
+    root = Tree.fromstring(_CONTROL.sub("", _written(figure)))
+    names = _names(root, ident)
+    width, height = (f"{side:g}" for side in figure.get_size_inches() * 72)
+    drawn = Element(
+        "svg",
+        {"viewBox": f"0 0 {width} {height}", "role": "img", "aria-label": _CONTROL.sub("", label)},
+    )
+    drawn.extend(below)
+    for child in root:
+        drawn.extend(_tidy(child, names, 1))
+    return Tree.tostring(drawn, encoding="unicode")
+
+
+def _written(figure: Figure) -> str:
+    unsaid = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    file = io.StringIO()
+    with warnings.catch_warnings():
+        # Letters are drawn by the browser, so one that matplotlib's own font lacks is no matter.
+        warnings.simplefilter("ignore", UserWarning)
+        figure.savefig(file, format="svg", metadata=unsaid)
+    return file.getvalue()
+
+
+def _names(root: Element, ident: str) -> dict[str, str]:
+    """A name of this page for each element that another one refers to."""
+    targets = [
+        value.removeprefix("#")
+        for node in root.iter()
+        for key, value in node.attrib.items()
+        if key.endswith("href") and value.startswith("#")
+    ]
+    return {old: f"{ident}-{n}" for n, old in enumerate(dict.fromkeys(targets), 1)}
+
+
+def _tidy(node: Element, names: dict[str, str], digits: int) -> Iterator[Element]:
+    """The same drawing without what a page has no use for."""
+    tag = _local(node.tag)
+    if tag in _DROPPED:
+        return
+    kept = Element(tag, dict(_attributes(node, names, digits)))
+    kept.text = node.text if tag == "text" else None
+    for child in node:
+        # What is defined once and used often is small, and drawn from its own origin.
+        kept.extend(_tidy(child, names, 2 if tag == "defs" else digits))
+    _share_style(kept)
+    if tag == "g" and not kept.attrib:
+        yield from kept
+    elif len(kept) or tag not in ("g", "defs"):
+        yield kept
+
+
+def _attributes(node: Element, names: dict[str, str], digits: int) -> Iterator[tuple[str, str]]:
+    for key, value in node.attrib.items():
+        key = _local(key)
+        if key == "id" and value in names:
+            yield key, names[value]
+        elif key == "href" and value.startswith("#"):
+            yield key, f"#{names[value[1:]]}"
+        elif key == "style":
+            if style := _style(value):
+                yield key, style
+        elif key in _KEPT and not value.startswith("rotate(-0 "):
+            yield key, _rounded(value, digits)
+
+
+def _share_style(group: Element) -> None:
+    """Write once on the group what each of its marks repeats."""
+    styles = {child.get("style") for child in group}
+    if group.tag == "g" and len(group) > 1 and len(styles) == 1 and "style" not in group.attrib:
+        (style,) = styles
+        if style and all(child.tag == "use" for child in group):
+            group.set("style", style)
+            for child in group:
+                del child.attrib["style"]
+
+
+def _style(text: str) -> str:
+    parts = [part.strip() for part in text.split(";")]
+    kept = ";".join(part.replace(": ", ":") for part in parts if not part.startswith(_FONT))
+    return _COLOUR.sub(lambda found: STAND_INS[found[0]], kept)
+
+
+def _rounded(text: str, digits: int) -> str:
+    def short(found: re.Match[str]) -> str:
+        return f"{float(found[0]):.{digits}f}".rstrip("0").rstrip(".")
+
+    return re.sub(r"\s*([A-Za-z])\s*", r"\1", _NUMBER.sub(short, text)).strip()
+
+
+def _local(name: str) -> str:
+    return name.rpartition("}")[2]

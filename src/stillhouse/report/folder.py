@@ -1,0 +1,73 @@
+"""From folders to pages: one of each kind, or many in one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from stillhouse.errors import UserError
+from stillhouse.explain.section import Section
+from stillhouse.report.compare import compare_page
+from stillhouse.report.model import Page
+from stillhouse.report.parts import PAGE
+from stillhouse.report.render import write_page, write_pages
+from stillhouse.report.run import run_page
+from stillhouse.report.study import study_page
+from stillhouse.study.findings import By, read_study
+from stillhouse.study.shelf import is_study
+from stillhouse.study.statistics import Kind
+
+
+def page_of(
+    folder: Path,
+    against: str | None = None,
+    by: By = "last",
+    kind: Kind = "t",
+    *,
+    fresh: bool = False,
+    limit: int = 5000,
+) -> Page:
+    """The page of a run or of a study."""
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; `stillhouse runs ls` shows those there are")
+    if is_study(folder):
+        return study_page(read_study(folder, by, kind), against, fresh=fresh, limit=limit)
+    return run_page(folder, fresh=fresh, limit=limit)
+
+
+def write_folders(
+    folders: Sequence[Path],
+    out: Path | None = None,
+    against: str | None = None,
+    by: By = "last",
+    kind: Kind = "t",
+) -> Path:
+    """One page of all folders; those that cannot be read are named on it, and the rest shown."""
+    pages: list[Page] = []
+    wrong: list[str] = []
+    for folder in folders:
+        try:
+            pages.append(page_of(folder, against, by, kind))
+        except UserError as error:
+            wrong.append(str(error))
+    if not pages:
+        raise UserError("; ".join(wrong))
+    pages[0] = replace(pages[0], notes=(*wrong, *pages[0].notes))
+    if len(folders) == 1:
+        return write_page(pages[0], out or folders[0] / PAGE)
+    return write_pages(pages, out or Path(PAGE))
+
+
+def write_compared(first: Path, second: Path, out: Path | None = None, limit: int = 5000) -> Path:
+    """The page of two runs."""
+    return write_page(compare_page(first, second, limit=limit), out or Path("compare.html"))
+
+
+def explained(folder: Path, other: Path | None, limit: int) -> tuple[Path, tuple[Section, ...]]:
+    """Diagnose a run, a study or two runs anew; the page, and what it says."""
+    if other is None:
+        page = page_of(folder, fresh=True, limit=limit)
+        return write_page(page, folder / PAGE), page.sections
+    page = compare_page(folder, other, limit=limit)
+    return write_page(page, Path("compare.html")), page.sections

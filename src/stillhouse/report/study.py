@@ -1,0 +1,246 @@
+"""The page of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from stillhouse.explain.hear import LIMIT
+from stillhouse.explain.section import Bars, Cell, Chart, Section, Series, Table
+from stillhouse.recipes import load
+from stillhouse.recipes.build import Workshop
+from stillhouse.recipes.diagnosis import Student, diagnose, keep, kept
+from stillhouse.recipes.execute import STUDENT
+from stillhouse.recipes.schema import Network, Recipe, Teacher
+from stillhouse.report import parts
+from stillhouse.report.model import Bar, Page
+from stillhouse.report.render import write_page
+from stillhouse.study.findings import Found, Study
+from stillhouse.study.table import Row, make_rows, search_lines
+
+
+def write_study(study: Study, against: str | None = None, *, explain: bool = True) -> Path:
+    """The page of a study, in its folder."""
+    page = study_page(study, against, explain=explain)
+    return write_page(page, study.folder / parts.PAGE)
+
+
+def study_page(
+    study: Study,
+    against: str | None = None,
+    *,
+    explain: bool = True,
+    fresh: bool = False,
+    limit: int = LIMIT,
+) -> Page:
+    """What is to be said of a study: every method, the best first."""
+    rows, recipe = make_rows(study, against), study.recipe
+    draft = parts.Draft(recipe, study.notes)
+    named: dict[str, Network | Teacher] = dict(recipe.study.teachers) if recipe.study else {}
+    priced = draft.priced({**teachers(named), "student": recipe.student}, study.folder)
+    sections = (
+        draft.sections(lambda shop: sections_of(study, shop, fresh, limit)) if explain else ()
+    )
+    curves = (gains(study, rows), *draft.curves(courses(study), study.headline))
+    return Page(
+        title=study.title,
+        answers=answers(study, rows),
+        headline=study.headline,
+        bars=bars(study, rows),
+        costs=priced.costs,
+        machine=priced.machine,
+        notes=(*draft.notes, *how(study, rows)),
+        curves=curves,
+        tables=tables(study, rows, against),
+        sections=sections,
+        recipe=load.text(recipe),
+        environment=environment(study),
+        again=(
+            "# save the recipe above as study.yaml",
+            "stillhouse study study.yaml",
+            f"stillhouse report {study.folder} --table latex",
+        ),
+    )
+
+
+def teachers(named: Mapping[str, Network | Teacher]) -> dict[str, Network | Teacher]:
+    """Teachers as a page calls them: by what they are where there is one, by label else."""
+    several = len(named) > 1
+    return {f"teacher {label}" if several else "teacher": one for label, one in named.items()}
+
+
+def answers(study: Study, rows: list[Row]) -> tuple[str, ...]:
+    """Every method's answer, the best first."""
+    said = dict(zip((arm.label for arm in study.taught), study.answers(), strict=True))
+    found = tuple(said[row.method] for row in rows if row.method in said)
+    return found or ("No method has a finished run yet",)
+
+
+def bars(study: Study, rows: list[Row]) -> tuple[Bar, ...]:
+    """Teachers, then the control, then methods from the best to the worst."""
+    part, paper = ("test" if study.by == "last" else "validation"), study.recipe.paper
+    several = len(study.teachers) > 1
+    teachers = [
+        Bar(
+            f"teacher {label}" if several else "teacher",
+            score[part][study.headline],
+            paper=paper.get(label, paper.get("teacher")),
+        )
+        for label, score in study.teachers.items()
+    ]
+    return (*teachers, *(bar_of(study, row) for row in rows if row.mean is not None))
+
+
+def bar_of(study: Study, row: Row) -> Bar:
+    """One arm's bar; the control is called what it is."""
+    assert row.mean is not None
+    name = "control" if row.method == "none" else row.method
+    return Bar(name, row.mean, row.deviation or 0.0, row.paper)
+
+
+def how(study: Study, rows: list[Row]) -> tuple[str, ...]:
+    """How the numbers came about."""
+    split = (
+        "the test split after the last epoch"
+        if study.by == "last"
+        else "the validation split at its best epoch, which flatters all alike"
+    )
+    kind = (
+        "Student's t over paired seeds"
+        if study.kind == "t"
+        else "the percentile bootstrap over paired seeds, too narrow for few of them"
+    )
+    return (
+        f"{study.headline} is of {split}; intervals are {kind}; p values are of the paired t test "
+        "after Holm's correction for all methods",
+        *search_lines(study, rows),
+    )
+
+
+def tables(study: Study, rows: list[Row], against: str | None) -> tuple[Table, ...]:
+    """The comparison, every seed, and what was searched."""
+    found = [comparison(study, rows, against), every_seed(study, rows)]
+    if study.searched:
+        found.append(searches(study))
+    return tuple(found)
+
+
+def comparison(study: Study, rows: list[Row], against: str | None) -> Table:
+    """A row an arm, a column a number, so that each column sorts."""
+    named = {
+        "method": "method",
+        "seeds": "seeds",
+        "mean": study.headline,
+        "deviation": "± sd",
+        "gain": "gain",
+        "low": "95 % low",
+        "high": "95 % high",
+        "p_holm": "p (Holm)",
+        "rank": "mean rank",
+        "against": f"over {against}",
+        "against_low": f"over {against}, low",
+        "against_high": f"over {against}, high",
+        "paper": "paper",
+        "trials": "trials",
+        "seconds": "seconds a run",
+    }
+    held = {
+        key: name for key, name in named.items() if any(getattr(r, key) is not None for r in rows)
+    }
+    cells: list[tuple[Cell, ...]] = [tuple(getattr(row, key) for key in held) for row in rows]
+    return Table(tuple(held.values()), tuple(cells), "The methods compared", digits=3)
+
+
+def every_seed(study: Study, rows: list[Row]) -> Table:
+    """One column a seed."""
+    seeds = sorted({seed for arm in study.arms for seed in (*arm.scores, *arm.failures)})
+    cells: list[tuple[Cell, ...]] = []
+    for row in rows:
+        values = study.values(row.method)
+        cells.append((row.method, *(values.get(seed) for seed in seeds)))
+    columns = ("method", *(f"seed {seed}" for seed in seeds))
+    return Table(columns, tuple(cells), f"{study.headline} of every seed")
+
+
+def searches(study: Study) -> Table:
+    """What choosing the options took, and what was chosen."""
+    section = study.recipe.study
+    assert section is not None
+    cells: list[tuple[Cell, ...]] = []
+    for label, search in study.searched.items():
+        spelt = "; ".join(chosen_options(one) for one in section.methods[label])
+        space = "; ".join(
+            f"{key.removeprefix('method.')} {axis}" for key, axis in search.space.items()
+        )
+        cells.append((label, search.trials, search.pruned, search.score, space, spelt))
+    columns = ("method", "trials", "given up early", "validation", "searched", "chosen")
+    return Table(columns, tuple(cells), "How options were chosen: on the validation split alone")
+
+
+def chosen_options(method: object) -> str:
+    """A method's options that are not its defaults."""
+    spelt = load.plain_method(method)
+    default = load.plain_method(type(method)())
+    told = {key: value for key, value in spelt.items() if value != default.get(key)}
+    return ", ".join(f"{key}={value}" for key, value in told.items()) or "the defaults"
+
+
+def courses(study: Study) -> dict[str, Path]:
+    """Whose curves are drawn: the control's and the best method's, at the first seed."""
+    arms = [arm for arm in study.arms if arm.is_control][:1] + [a for a in (study.best(),) if a]
+    named = {("control" if arm.is_control else arm.label): arm for arm in arms if arm.scores}
+    return {name: arm.folder / str(min(arm.scores)) for name, arm in named.items()}
+
+
+def environment(study: Study) -> str:
+    """Where the first run that is there ran."""
+    folders = [arm.folder / str(seed) for arm in study.arms for seed in arm.scores]
+    return parts.environment_text(folders[0]) if folders else ""
+
+
+def gains(study: Study, rows: list[Row]) -> Chart:
+    """The gain of every method with its interval."""
+    told = [row for row in rows if row.gain is not None]
+    places = tuple(float(place) for place in range(len(told)))
+    values = tuple(row.gain for row in told)
+    halves = tuple(((row.high or 0) - (row.low or 0)) / 2 for row in told)
+    series = Series("gain", places, values, error=halves)
+    labels = tuple(row.method for row in told)
+    return Bars(f"Gain over the control, {study.headline}", "gain", labels, (series,))
+
+
+# ------------------------------------------------------------------------------------- diagnostics
+
+
+def sections_of(study: Study, shop: Workshop, fresh: bool, limit: int) -> tuple[Section, ...]:
+    """The diagnoses of all arms at one seed: those that are kept, or made now."""
+    students = voices(study)
+    found = None if fresh else kept(study.folder, students)
+    if found is None:
+        best = study.best()
+        guide = study.recipe
+        if best is not None:
+            guide = teacher_of(study, best)
+        found = diagnose(guide, students, shop, limit)
+        keep(study.folder, students, found)
+    return found
+
+
+def teacher_of(study: Study, arm: Found) -> Recipe:
+    """The recipe with the teacher of an arm."""
+    return load.load(arm.folder / str(min(arm.scores)) / load.RECIPE)
+
+
+def voices(study: Study) -> list[Student]:
+    """One student an arm, at the first seed that most have; the best comes last."""
+    best = study.best()
+    arms = sorted(
+        (arm for arm in study.arms if arm.scores),
+        key=lambda arm: (not arm.is_control, arm is best),
+    )
+    found = []
+    for arm in arms:
+        place = arm.folder / str(min(arm.scores))
+        name = "control" if arm.label == "none" else arm.label
+        found.append(Student(name, load.load(place / load.RECIPE), place / STUDENT))
+    return found

@@ -1,0 +1,104 @@
+"""Numbers as a reader wants them: counts, times, sizes and ratios."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from stillhouse.explain.section import Cell
+
+NONE, MINUS = "–", "−"
+_NUMBER = re.compile(r"[+\-−]?(\d[\d,]*(\.\d+)?|\.\d+|∞)(e[+\-]?\d+)?\s*(%|[±(].*)?")
+_LARGE = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_SMALL = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+
+
+def fixed(value: float, digits: int) -> str:
+    """So many digits after the point, thousands apart, and a true minus sign."""
+    if math.isnan(value):
+        return NONE
+    if math.isinf(value):
+        return "∞" if value > 0 else f"{MINUS}∞"
+    text = f"{value:,.{digits}f}" if abs(value) < 1e12 else f"{value:.{digits}e}"
+    if not text.strip("-0.,"):  # what rounds to nothing has no sign
+        text = text.lstrip("-")
+    return text.replace("-", MINUS) if "e" not in text else text
+
+
+def cell(value: Cell, digits: int = 2) -> str:
+    """What stands in a table for a value."""
+    if value is None:
+        return NONE
+    if isinstance(value, float):
+        return fixed(value, digits)
+    return f"{value:,}".replace("-", MINUS) if isinstance(value, int) else value
+
+
+def numeric(value: Cell) -> bool:
+    """Whether it belongs under the numbers: 5, "81.4 ± 0.3", "12 %"."""
+    return not isinstance(value, str) or bool(_NUMBER.fullmatch(value.strip()))
+
+
+def short(value: float) -> str:
+    """Four digits that count, however large or small the number is."""
+    if not math.isfinite(value):
+        return fixed(value, 0)
+    text = f"{value:.4g}"
+    if "e" in text:
+        mantissa, exponent = text.split("e")
+        text = f"{mantissa}e{int(exponent)}"
+    return text.replace("-", MINUS)
+
+
+def alike(values: Sequence[float]) -> list[str]:
+    """All with the same digits after the point, so many that the largest has three that count."""
+    largest = max(map(abs, values), default=0.0)
+    if largest and not 1e-3 <= largest < 1e6:
+        return [short(float(f"{value:.3g}")) for value in values]
+    whole = not largest or all(value == round(value) for value in values)
+    digits = 0 if whole else max(0, 2 - math.floor(math.log10(largest)))
+    return [fixed(value, digits) for value in values]
+
+
+def count(value: float, unit: str) -> str:
+    """1.9 MFLOPs, 3.4 MB: three digits and a prefix of a thousand."""
+    value = float(f"{value:.3g}")
+    size, prefix = next((pair for pair in _LARGE if value >= pair[0]), (1.0, ""))
+    return f"{_three(value / size)} {prefix}{unit}"
+
+
+def seconds(value: float) -> str:
+    """1.2 ms, 340 µs: three digits and the unit that fits."""
+    value = float(f"{value:.3g}")
+    size, unit = next((pair for pair in _SMALL if value >= pair[0]), _SMALL[-1])
+    return f"{_three(value / size)} {unit}"
+
+
+def ratio(before: float | None, after: float | None, fewer: str, more: str) -> str:
+    """What became of a cost: "14 × fewer", "1.3 × more", "the same"."""
+    if before is None or after is None or before <= 0 or after <= 0:
+        return NONE
+    times = before / after
+    if max(times, 1 / times) < 1.05:
+        return "the same"
+    return f"{_times(times)} × {fewer}" if times > 1 else f"{_times(1 / times)} × {more}"
+
+
+def listed(names: list[str], most: int = 5) -> str:
+    """The first few of many, and how many more there are."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def clipped(text: str, most: int) -> str:
+    """A long name, cut where there is no more room."""
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+def _three(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _times(value: float) -> str:
+    return f"{value:,.0f}" if value >= 9.95 else f"{value:.1f}"

@@ -1,0 +1,130 @@
+"""`report`, `explain` and `runs ls` as a person types them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from quick import Call, caller, kept_teacher, quick, run
+from stillhouse.recipes.execute import RESULT
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    return caller(capsys)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pages") / "runs"
+    kept_teacher()
+    run(folder / "kd", "train.epochs=1", "control=true")
+    run(folder / "mse", "train.epochs=1", "method=mse")
+    return folder
+
+
+def test_explain_says_what_it_found_and_writes_the_page(call: Call, runs: Path) -> None:
+    ended = call("explain", str(runs / "kd"), "--limit", "100")
+    assert ended.code == 0
+    titles = [line for line in ended.out.splitlines() if not line.startswith(("  ", "report:"))]
+    assert "Agreement" in titles and "Gradients of the terms" in titles
+    assert ended.out.splitlines()[-1] == f"report: {runs / 'kd' / 'report.html'}"
+    page = (runs / "kd" / "report.html").read_text()
+    assert all(title in page for title in titles)
+
+
+def test_explain_sets_two_runs_beside_each_other(
+    call: Call, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = call("explain", str(runs / "kd"), str(runs / "mse"), "--limit", "100")
+    assert ended.code == 0 and "report: compare.html" in ended.out
+    assert "mse" in ended.out and "kd" in ended.out
+
+
+def test_report_writes_the_page_again_without_training(call: Call, runs: Path) -> None:
+    (runs / "mse" / "report.html").unlink(missing_ok=True)
+    ended = call("report", str(runs / "mse"))
+    assert ended.code == 0 and ended.out == f"report: {runs / 'mse' / 'report.html'}\n"
+    page = (runs / "mse" / "report.html").read_text()
+    assert "no control, so no answer" in page
+
+
+def test_report_compares_two_runs(call: Call, runs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "two.html"
+    words = ("--compare", str(runs / "kd"), str(runs / "mse"), "--out", str(out))
+    assert call("report", *words).out == f"report: {out}\n"
+    page = out.read_text()
+    assert "The two recipes differ in method" in page and "no interval can be given" in page
+    one = call("report", "--compare", str(runs / "kd")).error
+    assert "--compare sets two runs beside each other, and got 1" in one
+
+
+def test_report_of_many_has_all_and_names_those_that_cannot_be_read(
+    call: Call, runs: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(runs / "kd", tmp_path / "half")
+    (tmp_path / "half" / RESULT).unlink()
+    out = tmp_path / "all.html"
+    folders = (runs / "kd", runs / "mse", tmp_path / "half", tmp_path / "nosuch")
+    ended = call("report", *map(str, folders), "--out", str(out))
+    assert ended.code == 0
+    page = out.read_text()
+    assert page.count("<article") == 2 and "KD: student" in page and "MSE: student" in page
+    assert f"{tmp_path / 'half'} is not finished" in page and "there is no folder" in page
+
+
+@pytest.mark.parametrize("command", ["report", "explain"])
+def test_what_is_no_run_is_one_sentence(call: Call, tmp_path: Path, command: str) -> None:
+    assert "there is no folder" in call(command, str(tmp_path / "nosuch")).error
+    assert "is no run: it has no recipe.yaml" in call(command, str(tmp_path)).error
+
+
+def test_a_table_is_of_a_study(call: Call, runs: Path) -> None:
+    assert "is no study" in call("report", str(runs / "kd"), "--table", "csv").error
+
+
+def test_runs_on_other_data_are_not_compared(call: Call, runs: Path, tmp_path: Path) -> None:
+    run(tmp_path / "other", "train.epochs=1", "method=none", "teacher=null", "data.batch=16")
+    said = call("report", "--compare", str(runs / "kd"), str(tmp_path / "other")).error
+    assert "were run on different data" in said
+
+
+def test_runs_ls_has_a_line_for_each(
+    call: Call, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = call("runs", "ls", str(runs))
+    assert ended.code == 0
+    assert "KD: student top1" in ended.out and "MSE: student top1" in ended.out
+    monkeypatch.chdir(tmp_path)
+    assert "there is no folder runs" in call("runs", "ls").error
+    (tmp_path / "runs").mkdir()
+    assert "holds no runs yet" in call("runs", "ls").error
+
+
+def test_runs_ls_fits_a_tiny_terminal(
+    call: Call, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    words = [line for line in call("runs", "ls", str(runs)).out.splitlines() if "/" not in line]
+    assert words and all(len(line) <= 30 for line in words)
+
+
+def test_a_page_without_its_data_still_has_the_scores(
+    call: Call, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on another machine: the answer stands, and a note says what is missing."""
+    from stillhouse.errors import UserError
+    from stillhouse.recipes.build import Workshop
+
+    def gone(*_: object, **__: object) -> None:
+        raise UserError("data/train does not exist; give data.path")
+
+    shutil.copytree(runs / "kd", tmp_path / "kd")
+    monkeypatch.setattr(Workshop, "open", gone)
+    assert call("report", str(tmp_path / "kd")).code == 0
+    page = (tmp_path / "kd" / "report.html").read_text()
+    assert "data/train does not exist" in page and "KD: student top1" in page
+    assert quick().title in page
