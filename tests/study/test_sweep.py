@@ -19,12 +19,14 @@ from stillhouse.study.space import (
     OneOf,
     Range,
     default_space,
+    edges,
     narrowed,
     parse_space,
     propose,
     start,
 )
 from stillhouse.study.sweep import APART, sweep
+from stillhouse.study.words import Choice
 
 
 def go(folder: Path, methods: str = "kd,mse", seeds: int = 1, *words: str, **options: Any):
@@ -164,6 +166,21 @@ def test_taps_are_the_stages_that_both_networks_have(tmp_path: Path) -> None:
     path, _, _ = go(tmp_path / "sweep", "cwd", trials=2)
     searched = load.load(path).study.searched["cwd"]
     assert searched.space["method.pairs"] == "[[stage1, stage1]] | [[stage2, stage2]]"
+
+
+def test_a_choice_at_the_edge_is_known() -> None:
+    space = {
+        "method.beta": Range(1, 16, True),
+        "method.gamma": Range(-1, 1, False),
+        "method.pairs": OneOf(("a", "b")),
+    }
+
+    def at(beta: float, gamma: float) -> tuple[str, ...]:
+        choices = [Choice("method.beta", str(beta)), Choice("method.gamma", str(gamma))]
+        return edges([*choices, Choice("method.pairs", "a")], space)
+
+    assert at(1.14, 0) == ("beta",) and at(1.16, 0) == ()  # 16 ** 0.05 = 1.149
+    assert at(14, -0.91) == ("beta", "gamma") and at(13.9, -0.89) == ()
 
 
 def test_words_of_a_space() -> None:

@@ -144,6 +144,11 @@ def test_what_the_search_cost_is_said() -> None:
         "search: 8 trials on validation each for kd",
         "search: none for none, dist, a|b_&",
     ]
+    assert study.recipe.study is not None
+    found = {"kd": Searched(8, edges=("temperature",))}
+    edged = replace(study.recipe, study=replace(study.recipe.study, searched=found))
+    said = search_lines(replace(study, recipe=edged), make_rows(study))
+    assert said[-1] == "search: chosen at the edge of what was tried: kd (temperature)"
     bare = replace(study, recipe=replace(study.recipe, study=None))
     assert search_lines(bare, make_rows(bare))[0].startswith("search: none; every method has")
 

@@ -73,7 +73,7 @@ def _agreement(hearing: Hearing) -> Table:
     for voice in hearing.learners:
         shares = (None if other is voice else agreement(voice, other) for other in others)
         lines.append((voice.name, *map(hundred, shares)))
-    columns = ("", *(f"with the {other.name}, %" for other in others))
+    columns = ("network", *(f"with the {other.name}, %" for other in others))
     return Table(columns, tuple(lines), "Same answer", digits=1)
 
 

@@ -32,7 +32,7 @@ def section(hearing: Hearing) -> Section:
         (name, 100 * c.accuracy, 100 * c.confidence, 100 * c.error, c.entropy)
         for name, c in found.items()
     )
-    columns = ("", "accuracy, %", "confidence, %", "calibration error, %", "entropy, nats")
+    columns = ("network", "accuracy, %", "confidence, %", "calibration error, %", "entropy, nats")
     return Section(
         "calibration",
         "Calibration",

@@ -28,7 +28,7 @@ def section(hearing: Hearing) -> Section | None:
         return None
     found = {v.name: consistency(v, teacher, hearing.labels) for v in hearing.learners}
     lines = [(n, 100 * c.target, c.others.value, c.others.skipped) for n, c in found.items()]
-    columns = ("", "true class (TC), %", "other classes (NC)", "images without NC")
+    columns = ("network", "true class (TC), %", "other classes (NC)", "images without NC")
     return Section(
         "consistency",
         "Ranking of the classes",

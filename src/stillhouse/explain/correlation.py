@@ -28,7 +28,7 @@ def section(hearing: Hearing) -> Section | None:
         _said(hearing, found),
         (
             Table(
-                ("", *measures),
+                ("network", *measures),
                 tuple((name, *(mean.value for mean in f.values())) for name, f in found.items()),
                 "Mean correlation of probabilities with the teacher's",
                 digits=3,
@@ -58,7 +58,7 @@ def _skipped(found: Mapping[str, Likeness]) -> tuple[Table, ...]:
     ]
     if not lines:
         return ()
-    columns = ("", *next(iter(found.values())))
+    columns = ("network", *next(iter(found.values())))
     return (Table(columns, tuple(lines), "Left out, because constant vectors do not correlate"),)
 
 

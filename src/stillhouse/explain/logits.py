@@ -113,7 +113,7 @@ def _spread(voices: Sequence[Voice]) -> Table:
     for voice in voices:
         mean, std = moments(voice.logits)
         lines.append((voice.name, float(mean.mean()), float(std.mean()), float((std**2).mean())))
-    columns = ("", "mean", "standard deviation", "variance")
+    columns = ("network", "mean", "standard deviation", "variance")
     return Table(columns, tuple(lines), "Logits of an image, averaged over images", digits=3)
 
 

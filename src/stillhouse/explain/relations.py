@@ -32,7 +32,7 @@ def section(hearing: Hearing) -> Section | None:
         _said(hearing, means),
         (
             Table(
-                ("", "mean |difference|"),
+                ("network", "mean |difference|"),
                 tuple(means.items()),
                 "Correlation of each pair of classes, against the teacher's",
                 digits=3,

@@ -202,6 +202,7 @@ class Searched:
     epochs: float | None = None  # of a whole trial
     space: dict[str, str] = field(default_factory=dict)  # option -> what was tried
     score: float | None = None  # of the best trial
+    edges: tuple[str, ...] = ()  # options chosen where the search ended: better may lie beyond
 
 
 @spec

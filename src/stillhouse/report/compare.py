@@ -17,6 +17,8 @@ from stillhouse.study.shelf import read_run, run_answer
 
 def compare_page(first: Path, second: Path, *, limit: int = 5000) -> Page:
     """The second run beside the first, and the teacher of the second."""
+    if first.resolve() == second.resolve():
+        raise UserError(f"{first} cannot be compared with itself; give two runs")
     one, other = read_run(first), read_run(second)
     refuse_strangers(one[0], other[0], first, second)
     names = named(first, second)

@@ -182,7 +182,8 @@ def chosen_options(method: object) -> str:
     spelt = load.plain_method(method)
     default = load.plain_method(type(method)())
     told = {key: value for key, value in spelt.items() if value != default.get(key)}
-    return ", ".join(f"{key}={value}" for key, value in told.items()) or "the defaults"
+    said = (f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in told.items())
+    return ", ".join(said) or "the defaults"
 
 
 def courses(study: Study) -> dict[str, Path]:

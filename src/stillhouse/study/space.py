@@ -12,6 +12,7 @@ from stillhouse.recipes import load
 from stillhouse.recipes.schema import Methods
 from stillhouse.study.words import Choice
 
+EDGE = 0.05  # of a range: whoever is chosen there might have been chosen farther out
 FACTOR = 4.0  # how far from its default an option is searched, both ways
 APART = ("warmup", "label_weight", "eps")  # options that say when, beside what, or nothing at all
 
@@ -25,6 +26,11 @@ class Range(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.low:g} … {self.high:g}{' (log)' if self.log else ''}"
+
+    def ends_at(self, value: float) -> bool:
+        """Whether a value lies in the outer twentieth of what is searched, on either side."""
+        low, high, found = (math.log(x) if self.log else x for x in (self.low, self.high, value))
+        return not EDGE <= (found - low) / (high - low) <= 1 - EDGE
 
 
 class OneOf(NamedTuple):
@@ -111,6 +117,15 @@ def propose(trial: Any, space: Space) -> list[Choice]:
             value = trial.suggest_float(key, axis.low, axis.high, log=axis.log)
             found.append(Choice(key, f"{value:.3g}"))
     return found
+
+
+def edges(choices: Sequence[Choice], space: Space) -> tuple[str, ...]:
+    """The options among some choices that lie where the search ended."""
+    return tuple(
+        choice.key.removeprefix("method.")
+        for choice in choices
+        if isinstance(axis := space[choice.key], Range) and axis.ends_at(float(choice.text))
+    )
 
 
 def start(space: Space, methods: Methods) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from stillhouse.study.cells import Cell, Failure, Outcome, Workers
 from stillhouse.study.conduct import clear, foundation, refuse_ranks, rehearse
 from stillhouse.study.faculty import Faculty, Say
 from stillhouse.study.plan import Arm, Plan, sharing
-from stillhouse.study.space import Space, default_space, narrowed, propose, start
+from stillhouse.study.space import Space, default_space, edges, narrowed, propose, start
 from stillhouse.study.words import Choice, held, labels
 
 CHOSEN = "chosen.yaml"
@@ -271,6 +271,7 @@ def chosen(plan: Plan, searches: Sequence[Search]) -> Recipe:
             plan.recipe.train.epochs,
             {key: str(axis) for key, axis in search.space.items()},
             best.score,
+            edges(best.choices, search.space),
         )
     study = Comparison(methods, section.teachers, searched=searched)
     return replace(plan.recipe, study=study)

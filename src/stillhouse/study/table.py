@@ -240,9 +240,13 @@ def search_lines(study: Study, rows: Sequence[Row]) -> list[str]:
     groups: dict[int, list[str]] = {}
     for method, count in trials.items():
         groups.setdefault(count, []).append(method)
-    return [
+    told = [
         f"search: {count} trials on validation each for {', '.join(methods)}"
         if count
         else f"search: none for {', '.join(methods)}"
         for count, methods in sorted(groups.items(), reverse=True)
     ]
+    at_edges = [f"{n} ({', '.join(s.edges)})" for n, s in study.searched.items() if s.edges]
+    if at_edges:
+        told.append(f"search: chosen at the edge of what was tried: {'; '.join(at_edges)}")
+    return told

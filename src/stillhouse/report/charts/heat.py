@@ -27,7 +27,7 @@ Rows = NDArray[np.float64]
 Box = tuple[float, float, float, float]
 
 SIDE = 300  # cells along a side, more of which no screen shows apart
-WRITTEN = 10  # cells along a side, up to which each has its value written in it
+WRITTEN = 6  # cells along a side, up to which each has its value written in it
 TALLEST, LOWEST = 320.0, 60.0
 TOP, BOTTOM = 24.0, 38.0
 GRADIENT = np.arange(SHADES - 1, -1, -1, dtype=np.uint8)[:, None]
