@@ -2,16 +2,19 @@
 
 import json
 import os
+import platform
 import random
 import subprocess
 import sys
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from stillhouse.engine import environment
+from stillhouse.engine.devices import forget_ranks, launched_ranks
 from stillhouse.engine.environment import describe, seed_everything
 
 
@@ -100,3 +103,35 @@ def test_determinism_is_switched_on_and_off(monkeypatch):
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     seed_everything(1, deterministic=False)
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_machine_is_called_by_its_accelerator_or_its_processor(monkeypatch):
+    monkeypatch.setattr(environment, "devices", lambda: ["A Fast One"])
+    assert environment.machine() == "A Fast One"
+    monkeypatch.setattr(environment, "devices", list)
+    monkeypatch.setattr(environment, "processor", lambda: "A Slow One")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert environment.machine() == "A Slow One, 1 thread"
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert environment.machine() == "A Slow One, 4 threads"
+
+
+def test_a_processor_has_a_name_on_every_system(monkeypatch):
+    assert environment.processor()
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "model name\t: Some CPU\nx: y\n")
+    assert environment.processor() == "Some CPU"
+
+    def refuse(*_, **__):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    assert environment.processor() == platform.machine()
+
+
+def test_ranks_are_forgotten(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert launched_ranks() == 2
+    forget_ranks()
+    assert launched_ranks() == 1 and "RANK" not in os.environ

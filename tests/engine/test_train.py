@@ -225,3 +225,27 @@ def test_the_validation_uses_the_average_and_leaves_the_weights(tmp_path: Path) 
     for before, after in zip(raw, weights(run), strict=True):
         assert torch.equal(before, after)
     assert run.history[-1]["step"] == 5 and 0 <= run.history[-1]["top1"] <= 100
+
+
+def test_a_pause_ends_after_its_step_and_the_rest_is_as_if_there_were_none(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "paused").mkdir()
+    whole = make_run(tmp_path / "whole")
+    train(whole)
+    run = make_run(tmp_path / "paused", pause=7)
+    train(run)
+    assert run.start == 7 and len(run.history) == 1
+    train(run)  # nothing is left before the pause
+    assert run.start == 7
+    run.pause = 100  # beyond the end
+    train(run)
+    assert run.start == 12
+    for a, b in zip(whole.student.parameters(), run.student.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_what_a_method_gauges_is_recorded(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    train(run)
+    lines = [line for line in records.read(tmp_path) if line["kind"] == "train"]
+    assert lines and all(line["gauge/temperature"] == 2.0 for line in lines)

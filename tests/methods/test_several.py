@@ -101,3 +101,15 @@ def test_nothing_teaches_nothing_and_leaves_the_labels_alone() -> None:
     assert method.label_share == 1.0
     assert not method.needs_labels
     assert list(method.parameters()) == []
+
+
+def test_gauges_stand_under_the_name_of_their_method() -> None:
+    methods = {
+        "a": Logits(presets.kd(temperature=3)),
+        "b": Logits(presets.mse()),
+        "c": Features(presets.cwd(temperature=2), [Pair("body", "x", nn.Identity())]),
+        "d": Nothing(),
+    }
+    assert Several(methods).gauges(CLOCK) == {"a/temperature": 3.0, "c/temperature": 2.0}
+    assert Logits(presets.lskd(temperature=1.5)).gauges(CLOCK) == {"temperature": 1.5}
+    assert Nothing().gauges(CLOCK) == {}
