@@ -82,6 +82,12 @@ def test_what_is_no_run_is_one_sentence(call: Call, tmp_path: Path, command: str
     assert "is no run: it has no recipe.yaml" in call(command, str(tmp_path)).error
 
 
+def test_a_folder_of_runs_says_what_to_name(call: Call, runs: Path) -> None:
+    assert f"holds runs and is none; name one of `stillhouse runs ls {runs}`" in (
+        call("report", str(runs)).error
+    )
+
+
 def test_a_table_is_of_a_study(call: Call, runs: Path) -> None:
     assert "is no study" in call("report", str(runs / "kd"), "--table", "csv").error
 

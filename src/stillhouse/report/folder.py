@@ -15,7 +15,7 @@ from stillhouse.report.render import write_page, write_pages
 from stillhouse.report.run import run_page
 from stillhouse.report.study import study_page
 from stillhouse.study.findings import By, read_study
-from stillhouse.study.shelf import is_study
+from stillhouse.study.shelf import browse, is_run, is_study
 from stillhouse.study.statistics import Kind
 
 
@@ -31,6 +31,10 @@ def page_of(
     """The page of a run or of a study."""
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; `stillhouse runs ls` shows those there are")
+    if not is_study(folder) and not is_run(folder) and [*browse(folder)]:
+        raise UserError(
+            f"{folder} holds runs and is none; name one of `stillhouse runs ls {folder}`"
+        )
     if is_study(folder):
         return study_page(read_study(folder, by, kind), against, fresh=fresh, limit=limit)
     return run_page(folder, fresh=fresh, limit=limit)
