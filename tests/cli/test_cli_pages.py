@@ -39,8 +39,9 @@ def test_explain_sets_two_runs_beside_each_other(
     call: Call, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    ended = call("explain", str(runs / "kd"), str(runs / "mse"), "--limit", "100")
+    ended = call("explain", str(runs / "kd"), str(runs / "mse"), "--layout", "pca")
     assert ended.code == 0 and "report: compare.html" in ended.out
+    assert "laid out by principal components" in ended.out
     assert "mse" in ended.out and "kd" in ended.out
 
 

@@ -64,7 +64,7 @@ def test_who_has_no_features_is_skipped_and_named() -> None:
     teacher, control, student = heard.voices
     dead = replace(student, features=torch.ones(20, 4))
     heard = replace(heard, voices=(teacher, replace(control, features=None), dead))
-    section = embedding.section(heard, "pca")
+    section = embedding.section(replace(heard, layout="pca"))
     assert [s.name for s in cloud(section).series] == ["teacher"]
     assert section is not None
     assert "control" in section.said[1] and "student" in section.said[2]

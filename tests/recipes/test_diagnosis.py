@@ -12,6 +12,7 @@ from quick import kept_teacher, quick, run, student_bytes
 from stillhouse.data.source import labels_of
 from stillhouse.engine.environment import seed_everything
 from stillhouse.errors import UserError
+from stillhouse.explain.hearing import Look
 from stillhouse.explain.section import Section, Table
 from stillhouse.recipes import diagnosis
 from stillhouse.recipes.build import Workshop, make_pupil
@@ -96,7 +97,7 @@ def test_the_start_is_where_the_run_began() -> None:
 def test_diagnosing_changes_no_file_of_the_run(done: Result, sections: dict[str, Section]) -> None:
     before = student_bytes(done), (done.folder / "state.pt").read_bytes()
     shop = Workshop.open(quick(*WORDS), quiet=True)
-    fresh = sections_of(done.folder, quick(*WORDS), shop, fresh=True)
+    fresh = sections_of(done.folder, quick(*WORDS), shop, Look(fresh=True))
     assert (student_bytes(done), (done.folder / "state.pt").read_bytes()) == before
     assert [section.name for section in fresh] == [*sections]
 
@@ -133,10 +134,10 @@ def test_students_of_several_recipes_are_heard_side_by_side(done: Result) -> Non
         Student("first", recipe, done.folder / "control" / STUDENT),
         Student("second", recipe, done.folder / STUDENT),
     ]
-    found = {section.name: section for section in diagnose(recipe, students, shop, limit=50)}
+    found = {section.name: section for section in diagnose(recipe, students, shop, Look(50))}
     names = {row[0] for row in table(found["agreement"]).rows}
     assert {"first", "second"} <= names
-    alone = diagnose(quick("method=none", "teacher=null"), students, shop, limit=50)
+    alone = diagnose(quick("method=none", "teacher=null"), students, shop, Look(50))
     assert "consistency" not in {section.name for section in alone}
 
 

@@ -15,6 +15,7 @@ from browser import chromium
 from quick import WORDS, kept_teacher, quick, run
 from stillhouse.cli.app import app
 from stillhouse.errors import UserError
+from stillhouse.explain.hearing import Look
 from stillhouse.explain.section import Bars
 from stillhouse.recipes import load
 from stillhouse.report.compare import compare_page
@@ -115,14 +116,14 @@ def test_commands_of_a_page_are_commands(of_run: Page, of_study: Page) -> None:
 
 
 def test_two_runs_are_set_beside_each_other(folder: Path, tmp_path: Path) -> None:
-    page = compare_page(folder / "run", folder / "other", limit=60)
+    page = compare_page(folder / "run", folder / "other", Look(60))
     assert [bar.who for bar in page.bars] == ["teacher", "run", "other"]
     assert re.match(r"other top1 [\d.]+, run [\d.]+: [+-][\d.]+ \(one run each", page.answers[0])
     assert page.notes == ("The two recipes differ in method, control, paper",)
     said = " ".join(sentence for section in page.sections for sentence in section.said)
     assert "Against run, other is better in" in said and "control" not in said
     shutil.copytree(folder / "run", tmp_path / "run")
-    same = compare_page(folder / "run", tmp_path / "run", limit=60)
+    same = compare_page(folder / "run", tmp_path / "run", Look(60))
     assert same.notes == ("The two recipes are the same",)
     assert [bar.who for bar in same.bars][1:] == [str(folder / "run"), str(tmp_path / "run")]
     with pytest.raises(UserError, match="cannot be compared with itself"):

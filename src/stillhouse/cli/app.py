@@ -168,11 +168,14 @@ def explain(
         Path | None, typer.Argument(help="Another run, to be set beside the first.")
     ] = None,
     limit: Annotated[int, typer.Option(min=2, help="Test images that are looked at.")] = 5000,
+    layout: Annotated[
+        Literal["tsne", "pca"], typer.Option(help="How features are laid out in a plane.")
+    ] = "tsne",
 ) -> None:
     """What a student has learnt of its teacher: consistency, calibration, gradients, pictures."""
     from stillhouse.cli import pages
 
-    pages.explain(run, other, limit)
+    pages.explain(run, other, limit, layout)
 
 
 @app.command()

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from stillhouse.cli.catalogue import rows
 from stillhouse.cli.view import View
 from stillhouse.errors import UserError
 
 
-def explain(run: Path, other: Path | None, limit: int) -> None:
+def explain(run: Path, other: Path | None, limit: int, layout: Literal["tsne", "pca"]) -> None:
     """Diagnose anew, write the page, and print what the diagnoses say."""
+    from stillhouse.explain.hearing import Look
     from stillhouse.report.folder import explained
 
-    page, sections = explained(run, other, limit)
+    page, sections = explained(run, other, Look(limit, layout, fresh=True))
     for section in sections:
         print(section.title)
         print("\n".join(f"  {sentence}" for sentence in section.said))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stillhouse.explain.hearing import Hearing, Voice
+from stillhouse.explain.hearing import Hearing, Layout, Voice
 from stillhouse.explain.rows import Rows, evenly
 from stillhouse.explain.section import Cloud, Section, Series
 
@@ -16,11 +14,10 @@ SAMPLES, CLASSES = 1000, 10
 PERPLEXITY, ITERATIONS, SEED = 30, 500, 0
 DIMENSIONS = 50  # to which features are reduced before their neighbours are sought
 
-How = Literal["tsne", "pca"]
 
-
-def section(hearing: Hearing, how: How = "tsne") -> Section | None:
+def section(hearing: Hearing) -> Section | None:
     """Features of teacher, control and student in a plane; None where nobody has any."""
+    how = hearing.layout
     index = chosen(hearing.labels)
     labels = hearing.labels.numpy()[index]
     present = sorted(set(labels.tolist()))
@@ -53,7 +50,7 @@ def chosen(labels: Tensor) -> NDArray[np.int64]:
     return found
 
 
-def plane(features: Rows, how: How) -> Rows:
+def plane(features: Rows, how: Layout) -> Rows:
     """A point of each row, by t-SNE (van der Maaten and Hinton, 2008) or PCA: (M, D) -> (M, 2)."""
     if how == "pca" or len(features) < 5:
         return principal(features, 2)
@@ -86,7 +83,7 @@ def _features(voice: Voice, index: NDArray[np.int64]) -> Rows | None:
 
 
 def _said(
-    hearing: Hearing, samples: int, classes: int, how: How, silent: list[str]
+    hearing: Hearing, samples: int, classes: int, how: Layout, silent: list[str]
 ) -> tuple[str, ...]:
     way = "principal components"
     if how == "tsne" and samples >= 5:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from stillhouse.batches import Labelled
 from stillhouse.errors import UserError
-from stillhouse.explain.hearing import Hearing, Voice
+from stillhouse.explain.hearing import LIMIT, Hearing, Voice
 from stillhouse.models.dry import undisturbed
 from stillhouse.models.stages import stages
 from stillhouse.models.taps import Tapped
@@ -17,7 +17,6 @@ from stillhouse.tasks.classification import Classification, logits
 from stillhouse.types import Trace
 
 FEATURES = "penultimate"
-LIMIT = 5000  # samples: enough for a tenth of a point of most shares, and seconds to diagnose
 
 
 def listen(

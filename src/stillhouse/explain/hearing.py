@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
 TEACHER, CONTROL = "teacher", "control"
+LIMIT = 5000  # samples: enough for a tenth of a point of most shares, and seconds to diagnose
+
+Layout = Literal["tsne", "pca"]
+
+
+@dataclass(frozen=True)
+class Look:
+    """How closely one looks: at how many samples, and how features are laid out in a plane."""
+
+    limit: int = LIMIT
+    layout: Layout = "tsne"
+    fresh: bool = False  # whether diagnoses that were kept are made anew
+
+
+AS_EVER = Look()
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +43,7 @@ class Hearing:
     labels: Tensor  # (N,)
     classes: tuple[str, ...]
     picture: Callable[[int], Tensor]  # which sample -> (C, H, W) uint8
+    layout: Layout = "tsne"
     base: str = CONTROL  # the name of the voice that the student is compared with
 
     @property

@@ -17,8 +17,8 @@ from stillhouse.engine import checkpoints, environment
 from stillhouse.engine.state import STATE
 from stillhouse.errors import UserError
 from stillhouse.explain import gradient
-from stillhouse.explain.hear import LIMIT, listen
-from stillhouse.explain.hearing import CONTROL, TEACHER
+from stillhouse.explain.hear import listen
+from stillhouse.explain.hearing import AS_EVER, CONTROL, TEACHER, Look
 from stillhouse.explain.parts import sections
 from stillhouse.explain.section import Section, dump, parse
 from stillhouse.files import write_json
@@ -46,7 +46,7 @@ def diagnose(
     recipe: Recipe,
     students: Sequence[Student],
     shop: Workshop,
-    limit: int = LIMIT,
+    look: Look = AS_EVER,
     base: str = CONTROL,
 ) -> tuple[Section, ...]:
     """What the task's diagnoses say of the teacher of a recipe and of students, on test.
@@ -65,7 +65,7 @@ def diagnose(
         )
     for network in networks.values():
         network.to(device).eval()
-    heard = sample(sources.test, limit)
+    heard = sample(sources.test, look.limit)
     loader = make_loader(heard, recipe, sources, device)
     hearing = listen(
         networks,
@@ -75,7 +75,7 @@ def diagnose(
         lambda key: heard[key].image,
         len(heard),
     )
-    return sections(shop.task, replace(hearing, base=base))
+    return sections(shop.task, replace(hearing, base=base, layout=look.layout))
 
 
 def sample(source: Source, limit: int) -> Source:
@@ -94,10 +94,10 @@ def teacher_of(recipe: Recipe, shop: Workshop) -> Taught | None:
 
 
 def diagnose_run(
-    folder: Path, recipe: Recipe, shop: Workshop, limit: int = LIMIT
+    folder: Path, recipe: Recipe, shop: Workshop, look: Look = AS_EVER
 ) -> tuple[Section, ...]:
     """What can be said of one run: its networks on test, and the gradients of its terms."""
-    found = diagnose(recipe, students_of(folder, recipe), shop, limit)
+    found = diagnose(recipe, students_of(folder, recipe), shop, look)
     pulls = gradients_of(folder, recipe, shop)
     return found if pulls is None else (*found, pulls)
 
@@ -135,13 +135,13 @@ def gradients_of(folder: Path, recipe: Recipe, shop: Workshop) -> Section | None
 
 
 def sections_of(
-    folder: Path, recipe: Recipe, shop: Workshop, *, fresh: bool = False, limit: int = LIMIT
+    folder: Path, recipe: Recipe, shop: Workshop, look: Look = AS_EVER
 ) -> tuple[Section, ...]:
     """The diagnoses of a run: those that its folder keeps, or made now and kept."""
     students = students_of(folder, recipe)
-    found = None if fresh else kept(folder, students)
+    found = None if look.fresh else kept(folder, students)
     if found is None:
-        found = diagnose_run(folder, recipe, shop, limit)
+        found = diagnose_run(folder, recipe, shop, look)
         keep(folder, students, found)
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stillhouse.errors import UserError
-from stillhouse.explain.hearing import TEACHER
+from stillhouse.explain.hearing import AS_EVER, TEACHER, Look
 from stillhouse.recipes import load
 from stillhouse.recipes.diagnosis import Student, diagnose
 from stillhouse.recipes.execute import STUDENT, Result
@@ -15,7 +15,7 @@ from stillhouse.report.model import Bar, Page
 from stillhouse.study.shelf import read_run, run_answer
 
 
-def compare_page(first: Path, second: Path, *, limit: int = 5000) -> Page:
+def compare_page(first: Path, second: Path, look: Look = AS_EVER) -> Page:
     """The second run beside the first, and the teacher of the second."""
     if first.resolve() == second.resolve():
         raise UserError(f"{first} cannot be compared with itself; give two runs")
@@ -29,7 +29,7 @@ def compare_page(first: Path, second: Path, *, limit: int = 5000) -> Page:
     ]
     draft = parts.Draft(recipe)
     priced = draft.priced(networks(students))
-    sections = draft.sections(lambda shop: diagnose(recipe, students, shop, limit, names[0]))
+    sections = draft.sections(lambda shop: diagnose(recipe, students, shop, look, names[0]))
     curves = draft.curves(dict(zip(names, (first, second), strict=True)), headline)
     scores = {names[0]: one[1].student, names[1]: result.student}
     if result.teacher is not None:

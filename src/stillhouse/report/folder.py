@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from stillhouse.errors import UserError
+from stillhouse.explain.hearing import AS_EVER, Look
 from stillhouse.explain.section import Section
 from stillhouse.report.compare import compare_page
 from stillhouse.report.model import Page
@@ -24,9 +25,7 @@ def page_of(
     against: str | None = None,
     by: By = "last",
     kind: Kind = "t",
-    *,
-    fresh: bool = False,
-    limit: int = 5000,
+    look: Look = AS_EVER,
 ) -> Page:
     """The page of a run or of a study."""
     if not folder.is_dir():
@@ -36,8 +35,8 @@ def page_of(
             f"{folder} holds runs and is none; name one of `stillhouse runs ls {folder}`"
         )
     if is_study(folder):
-        return study_page(read_study(folder, by, kind), against, fresh=fresh, limit=limit)
-    return run_page(folder, fresh=fresh, limit=limit)
+        return study_page(read_study(folder, by, kind), against, look)
+    return run_page(folder, look)
 
 
 def write_folders(
@@ -63,15 +62,15 @@ def write_folders(
     return write_pages(pages, out or Path(PAGE))
 
 
-def write_compared(first: Path, second: Path, out: Path | None = None, limit: int = 5000) -> Path:
+def write_compared(first: Path, second: Path, out: Path | None = None) -> Path:
     """The page of two runs."""
-    return write_page(compare_page(first, second, limit=limit), out or Path("compare.html"))
+    return write_page(compare_page(first, second), out or Path("compare.html"))
 
 
-def explained(folder: Path, other: Path | None, limit: int) -> tuple[Path, tuple[Section, ...]]:
+def explained(folder: Path, other: Path | None, look: Look) -> tuple[Path, tuple[Section, ...]]:
     """Diagnose a run, a study or two runs anew; the page, and what it says."""
     if other is None:
-        page = page_of(folder, fresh=True, limit=limit)
+        page = page_of(folder, look=look)
         return write_page(page, folder / PAGE), page.sections
-    page = compare_page(folder, other, limit=limit)
+    page = compare_page(folder, other, look)
     return write_page(page, Path("compare.html")), page.sections

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stillhouse.explain.hear import LIMIT
+from stillhouse.explain.hearing import AS_EVER, Look
 from stillhouse.explain.section import Section
 from stillhouse.recipes import load
 from stillhouse.recipes.build import Workshop
@@ -23,16 +23,14 @@ def write_run(folder: Path, *, explain: bool = True) -> Path:
     return write_page(run_page(folder, explain=explain), folder / parts.PAGE)
 
 
-def run_page(
-    folder: Path, *, explain: bool = True, fresh: bool = False, limit: int = LIMIT
-) -> Page:
+def run_page(folder: Path, look: Look = AS_EVER, *, explain: bool = True) -> Page:
     """What is to be said of a run."""
     recipe, result = read_run(folder)
     draft = parts.Draft(recipe)
     priced = draft.priced(named_networks(recipe), folder)
 
     def diagnosed(shop: Workshop) -> tuple[Section, ...]:
-        return sections_of(folder, recipe, shop, fresh=fresh, limit=limit)
+        return sections_of(folder, recipe, shop, look)
 
     sections = draft.sections(diagnosed) if explain else ()
     curves = draft.curves(courses(folder), result.headline)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from stillhouse.explain.hear import LIMIT
+from stillhouse.explain.hearing import AS_EVER, Look
 from stillhouse.explain.section import Bars, Cell, Chart, Section, Series, Table
 from stillhouse.recipes import load
 from stillhouse.recipes.build import Workshop
@@ -28,19 +28,16 @@ def write_study(study: Study, against: str | None = None, *, explain: bool = Tru
 def study_page(
     study: Study,
     against: str | None = None,
+    look: Look = AS_EVER,
     *,
     explain: bool = True,
-    fresh: bool = False,
-    limit: int = LIMIT,
 ) -> Page:
     """What is to be said of a study: every method, the best first."""
     rows, recipe = make_rows(study, against), study.recipe
     draft = parts.Draft(recipe, study.notes)
     named: dict[str, Network | Teacher] = dict(recipe.study.teachers) if recipe.study else {}
     priced = draft.priced({**teachers(named), "student": recipe.student}, study.folder)
-    sections = (
-        draft.sections(lambda shop: sections_of(study, shop, fresh, limit)) if explain else ()
-    )
+    sections = draft.sections(lambda shop: sections_of(study, shop, look)) if explain else ()
     curves = (gains(study, rows), *draft.curves(courses(study), study.headline))
     return Page(
         title=study.title,
@@ -213,16 +210,16 @@ def gains(study: Study, rows: list[Row]) -> Chart:
 # ------------------------------------------------------------------------------------- diagnostics
 
 
-def sections_of(study: Study, shop: Workshop, fresh: bool, limit: int) -> tuple[Section, ...]:
+def sections_of(study: Study, shop: Workshop, look: Look) -> tuple[Section, ...]:
     """The diagnoses of all arms at one seed: those that are kept, or made now."""
     students = voices(study)
-    found = None if fresh else kept(study.folder, students)
+    found = None if look.fresh else kept(study.folder, students)
     if found is None:
         best = study.best()
         guide = study.recipe
         if best is not None:
             guide = teacher_of(study, best)
-        found = diagnose(guide, students, shop, limit)
+        found = diagnose(guide, students, shop, look)
         keep(study.folder, students, found)
     return found
 
