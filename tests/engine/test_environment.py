@@ -36,7 +36,7 @@ def test_it_is_plain_and_true():
     assert said["packages"]["numpy"] == np.__version__
     assert said["threads"] == torch.get_num_threads() and said["cpus"] == os.cpu_count()
     assert len(said["devices"]) == torch.cuda.device_count()
-    assert said["command"] == sys.argv
+    assert said["command"] == [Path(sys.argv[0]).name, *sys.argv[1:]]
     assert datetime.fromisoformat(said["date"]).utcoffset() == timedelta(0)
 
 

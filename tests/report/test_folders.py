@@ -101,7 +101,7 @@ def test_a_study_s_page_has_every_arm_and_every_failure(of_study: Page) -> None:
     row = dict(zip(methods.columns, methods.rows[1], strict=True))
     (series,) = gains.series
     assert series.y == (row["gain"],)
-    assert series.error[0] == pytest.approx((row["95 % high"] - row["95 % low"]) / 2)
+    assert series.error[0] == pytest.approx((row["high"] - row["low"]) / 2)
     named = {section.name for section in of_study.sections}
     assert {"agreement", "consistency", "classes"} <= named
 

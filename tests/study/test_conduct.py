@@ -114,10 +114,12 @@ def test_again_it_reads_what_is_finished_and_tries_what_failed(
 ) -> None:
     study, _ = done
     trained: list[Any] = []
+    before = (study.folder / "kd" / "0" / "environment.json").read_text()
     monkeypatch.setattr(training, "set_rates", lambda *_: trained.append(_))
     asked = plan("kd,cwd:pairs=[[stage1, stage1]],cwd:pairs=[[stage9, last]]")
     again, said, workers = go(asked, study.folder)
     assert trained == [] and len(workers.asked) == 8
+    assert (study.folder / "kd" / "0" / "environment.json").read_text() == before
     assert [a.scores for a in again.arms] == [a.scores for a in study.arms]
     assert sum("failed: " in line for line in said) == 2
 

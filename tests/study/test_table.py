@@ -142,7 +142,7 @@ def test_what_the_search_cost_is_said() -> None:
     study = study_of()
     assert search_lines(study, make_rows(study)) == [
         "search: 8 trials on validation each for kd",
-        "search: none for none, dist, a|b_&",
+        "search: none for the control, dist, a|b_&",
     ]
     assert study.recipe.study is not None
     found = {"kd": Searched(8, edges=("temperature",))}

@@ -22,7 +22,8 @@ def describe() -> dict[str, Any]:
     """What one would ask about the place of a run, in plain values; it never fails."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": list(sys.argv),
+        # without the folder of the program, which says more of a person than of a run
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "commit": commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),

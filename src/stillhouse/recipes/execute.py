@@ -144,7 +144,8 @@ def claimed(recipe: Recipe, folder: Path, resume: bool, overwrite: bool) -> Iter
     def enter() -> Any:
         held = claim(folder, resume=resume, overwrite=overwrite, recipe=digest)
         write_text(folder / "recipe.yaml", load.text(recipe))
-        write_json(folder / "environment.json", environment.describe())
+        if not (folder / RESULT).is_file():  # else it says where that was trained
+            write_json(folder / "environment.json", environment.describe())
         return held
 
     # the claim itself stays on the first rank, whose process holds the lock

@@ -17,6 +17,7 @@ from stillhouse.report.model import Bar, Page
 from stillhouse.report.render import write_page
 from stillhouse.study.findings import Found, Study
 from stillhouse.study.table import Row, make_rows, search_lines
+from stillhouse.study.words import CONTROL
 
 
 def write_study(study: Study, against: str | None = None, *, explain: bool = True) -> Path:
@@ -91,7 +92,7 @@ def bars(study: Study, rows: list[Row]) -> tuple[Bar, ...]:
 def bar_of(study: Study, row: Row) -> Bar:
     """One arm's bar; the control is called what it is."""
     assert row.mean is not None
-    name = "control" if row.method == "none" else row.method
+    name = "control" if row.method == CONTROL else row.method
     return Bar(name, row.mean, row.deviation or 0.0, row.paper)
 
 
@@ -130,22 +131,27 @@ def comparison(study: Study, rows: list[Row], against: str | None) -> Table:
         "mean": study.headline,
         "deviation": "± sd",
         "gain": "gain",
-        "low": "95 % low",
-        "high": "95 % high",
+        "low": "low",
+        "high": "high",
         "p_holm": "p (Holm)",
-        "rank": "mean rank",
+        "rank": "rank",
         "against": f"over {against}",
-        "against_low": f"over {against}, low",
-        "against_high": f"over {against}, high",
+        "against_low": "low of it",
+        "against_high": "high of it",
         "paper": "paper",
         "trials": "trials",
-        "seconds": "seconds a run",
+        "seconds": "seconds",
     }
     held = {
         key: name for key, name in named.items() if any(getattr(r, key) is not None for r in rows)
     }
     cells: list[tuple[Cell, ...]] = [tuple(getattr(row, key) for key in held) for row in rows]
-    return Table(tuple(held.values()), tuple(cells), "The methods compared", digits=3)
+    return Table(
+        tuple(held.values()),
+        tuple(cells),
+        "The methods compared, with 95 % intervals and mean ranks",
+        digits=3,
+    )
 
 
 def every_seed(study: Study, rows: list[Row]) -> Table:
@@ -239,6 +245,6 @@ def voices(study: Study) -> list[Student]:
     found = []
     for arm in arms:
         place = arm.folder / str(min(arm.scores))
-        name = "control" if arm.label == "none" else arm.label
+        name = "control" if arm.label == CONTROL else arm.label
         found.append(Student(name, load.load(place / load.RECIPE), place / STUDENT))
     return found

@@ -15,6 +15,7 @@ from stillhouse.errors import UserError, did_you_mean
 from stillhouse.files import finite, write_text
 from stillhouse.study.findings import Found, Study
 from stillhouse.study.statistics import spread
+from stillhouse.study.words import CONTROL
 
 
 @dataclass(frozen=True)
@@ -232,6 +233,11 @@ def every_cell(study: Study) -> str:
     return text.getvalue()
 
 
+def called(label: str) -> str:
+    """An arm as a sentence calls it."""
+    return "the control" if label == CONTROL else label
+
+
 def search_lines(study: Study, rows: Sequence[Row]) -> list[str]:
     """What choosing each method's options cost, one line for all that cost the same."""
     if not study.searched:
@@ -243,7 +249,7 @@ def search_lines(study: Study, rows: Sequence[Row]) -> list[str]:
     told = [
         f"search: {count} trials on validation each for {', '.join(methods)}"
         if count
-        else f"search: none for {', '.join(methods)}"
+        else f"search: none for {', '.join(called(method) for method in methods)}"
         for count, methods in sorted(groups.items(), reverse=True)
     ]
     at_edges = [f"{n} ({', '.join(s.edges)})" for n, s in study.searched.items() if s.edges]
