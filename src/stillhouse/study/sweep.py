@@ -29,6 +29,7 @@ from stillhouse.study.words import Choice, held, labels
 CHOSEN = "chosen.yaml"
 TRIALS = "trials.csv"
 APART = 1000  # added to seeds, so that a study repeats none of the trainings that chose for it
+FIRST = 3  # trials at random; fixed, so that more trials later begin with the same ones
 RUNG = 1 / 3  # of the epochs, after which a trial may be given up
 
 
@@ -110,11 +111,10 @@ class Sweep:
         space = narrowed(space, self.given, methods)
         if not space:
             raise UserError(f"{arm.method} has no option to search; leave it out, or say --space")
-        first = max(3, self.trials // 3)
         study = optuna.create_study(
             direction="maximize",
-            sampler=optuna.samplers.TPESampler(seed=self.seed, n_startup_trials=first),
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=first),
+            sampler=optuna.samplers.TPESampler(seed=self.seed, n_startup_trials=FIRST),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=FIRST),
         )
         own = start(space, methods)
         if own is not None:
