@@ -11,8 +11,10 @@ import pytest
 
 from stillhouse.recipes import load
 from stillhouse.recipes.build import Workshop
-from stillhouse.recipes.execute import STUDENT, Result, execute, teacher_file
+from stillhouse.recipes.execute import Result, execute
 from stillhouse.recipes.schema import Recipe
+from stillhouse.recipes.teaching import teacher_file
+from stillhouse.recipes.training import STUDENT
 
 # A teacher of two thirds and a student that knows next to nothing: enough to see every part move.
 WORDS = (
@@ -48,7 +50,7 @@ def kept_teacher() -> Path:
     shop = Workshop.open(recipe)
     found = teacher_file(recipe, recipe.teacher, shop)
     if found is None:
-        from stillhouse.recipes.execute import train_teacher
+        from stillhouse.recipes.teaching import train_teacher
 
         found = train_teacher(recipe, recipe.teacher, shop, lambda _: None)
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from quick import Call, caller, kept_teacher, quick, run
-from stillhouse.recipes.execute import RESULT
+from stillhouse.recipes.training import RESULT
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from stillhouse.explain.section import Section, Table
 from stillhouse.recipes import diagnosis
 from stillhouse.recipes.build import Workshop, make_pupil
 from stillhouse.recipes.diagnosis import KEPT, Student, diagnose, kept, sample, sections_of
-from stillhouse.recipes.execute import STUDENT, Result
+from stillhouse.recipes.execute import Result
+from stillhouse.recipes.training import STUDENT
 
 WORDS = ("train.epochs=1", "method=dkd")
 

@@ -25,8 +25,8 @@ from stillhouse.engine.run import Run
 from stillhouse.errors import UserError
 from stillhouse.models import weights, zoo
 from stillhouse.models.weights import state_hash
-from stillhouse.recipes import execute as executing
 from stillhouse.recipes import load
+from stillhouse.recipes import training as executing
 from stillhouse.recipes.execute import Result, execute, measure
 from stillhouse.recipes.sources import open_sources
 

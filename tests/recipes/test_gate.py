@@ -13,8 +13,8 @@ from quick import kept_teacher, quick, run
 from stillhouse.errors import UserError
 from stillhouse.models import weights, zoo
 from stillhouse.recipes.build import Workshop
-from stillhouse.recipes.execute import obtain_teacher
 from stillhouse.recipes.gate import gate
+from stillhouse.recipes.teaching import obtain_teacher
 
 
 def passes(score: float, chance: float, images: int) -> bool:

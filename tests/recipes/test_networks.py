@@ -17,10 +17,10 @@ from stillhouse.errors import UserError
 from stillhouse.models import weights, zoo
 from stillhouse.recipes.build import Workshop
 from stillhouse.recipes.contract import BESIDE, read_contract
-from stillhouse.recipes.execute import check_teacher
 from stillhouse.recipes.networks import Taught, make_student, make_teacher
 from stillhouse.recipes.schema import Network, Teacher
 from stillhouse.recipes.sources import open_sources
+from stillhouse.recipes.teaching import check_teacher
 
 DIGITS = [str(digit) for digit in range(10)]
 

@@ -306,7 +306,8 @@ def test_the_best_epoch_is_said_when_asked(done: tuple[Study, list[str]]) -> Non
 def test_a_blind_or_paused_cell_never_sees_test(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stillhouse.recipes.execute import finished, run_cell
+    from stillhouse.recipes.execute import run_cell
+    from stillhouse.recipes.training import finished
 
     kept_teacher()
     monkeypatch.setattr(Workshop, "test", lambda self: pytest.fail("test was looked at"))

@@ -23,11 +23,12 @@ from stillhouse.explain.parts import sections
 from stillhouse.explain.section import Section, dump, parse
 from stillhouse.files import write_json
 from stillhouse.recipes.build import Workshop, make_pupil
-from stillhouse.recipes.execute import STUDENT, teacher_file
 from stillhouse.recipes.listener import make_frozen
 from stillhouse.recipes.networks import Taught, make_network, make_teacher
 from stillhouse.recipes.schema import Recipe
 from stillhouse.recipes.sources import make_loader, make_training_loader
+from stillhouse.recipes.teaching import teacher_file
+from stillhouse.recipes.training import STUDENT
 from stillhouse.types import Clock
 
 KEPT = "diagnosis.json"

@@ -21,7 +21,6 @@ from stillhouse.models.probe import shapes
 from stillhouse.models.stages import stages
 from stillhouse.models.taps import Tapped
 from stillhouse.recipes.build import Workshop, make_groups
-from stillhouse.recipes.execute import check_teacher, teacher_file
 from stillhouse.recipes.listener import check_keeping, forecast, make_frozen
 from stillhouse.recipes.methods import make_method
 from stillhouse.recipes.networks import (
@@ -34,6 +33,7 @@ from stillhouse.recipes.networks import (
 )
 from stillhouse.recipes.schema import Recipe
 from stillhouse.recipes.sources import make_training_loader
+from stillhouse.recipes.teaching import check_teacher, teacher_file
 from stillhouse.teachers.base import Teacher as Listener
 from stillhouse.teachers.frozen import Absent
 from stillhouse.types import Clock

@@ -8,8 +8,9 @@ from stillhouse.errors import UserError
 from stillhouse.explain.hearing import AS_EVER, TEACHER, Look
 from stillhouse.recipes import load
 from stillhouse.recipes.diagnosis import Student, diagnose
-from stillhouse.recipes.execute import STUDENT, Result
+from stillhouse.recipes.execute import Result
 from stillhouse.recipes.schema import Network, Recipe, Teacher
+from stillhouse.recipes.training import STUDENT
 from stillhouse.report import parts
 from stillhouse.report.model import Bar, Page
 from stillhouse.study.shelf import read_run, run_answer

@@ -14,8 +14,8 @@ from stillhouse.explain import course
 from stillhouse.explain.section import Cell, Chart, Section, Table
 from stillhouse.recipes.build import Workshop
 from stillhouse.recipes.costs import costs_of, measure
-from stillhouse.recipes.execute import Score
 from stillhouse.recipes.schema import Network, Recipe, Teacher
+from stillhouse.recipes.training import Score
 from stillhouse.report.model import Cost
 
 PAGE = "report.html"

@@ -10,8 +10,9 @@ from stillhouse.recipes import load
 from stillhouse.recipes.build import Workshop
 from stillhouse.recipes.costs import named_networks
 from stillhouse.recipes.diagnosis import sections_of
-from stillhouse.recipes.execute import Result, Score
+from stillhouse.recipes.execute import Result
 from stillhouse.recipes.schema import Recipe
+from stillhouse.recipes.training import Score
 from stillhouse.report import parts
 from stillhouse.report.model import Bar, Page
 from stillhouse.report.render import write_page

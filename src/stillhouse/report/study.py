@@ -10,8 +10,8 @@ from stillhouse.explain.section import Bars, Cell, Chart, Section, Series, Table
 from stillhouse.recipes import load
 from stillhouse.recipes.build import Workshop
 from stillhouse.recipes.diagnosis import Student, diagnose, keep, kept
-from stillhouse.recipes.execute import STUDENT
 from stillhouse.recipes.schema import Network, Recipe, Teacher
+from stillhouse.recipes.training import STUDENT
 from stillhouse.report import parts
 from stillhouse.report.model import Bar, Page
 from stillhouse.report.render import write_page

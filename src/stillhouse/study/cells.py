@@ -17,8 +17,9 @@ from stillhouse.engine.interrupt import Interrupt, Stopped, heed
 from stillhouse.errors import UserError
 from stillhouse.files import write_json
 from stillhouse.recipes import load
-from stillhouse.recipes.execute import Score, run_cell
+from stillhouse.recipes.execute import run_cell
 from stillhouse.recipes.schema import Recipe
+from stillhouse.recipes.training import Score
 
 
 class Cell(NamedTuple):

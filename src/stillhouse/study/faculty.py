@@ -8,16 +8,11 @@ from pathlib import Path
 
 from stillhouse.errors import UserError
 from stillhouse.recipes.build import Workshop
-from stillhouse.recipes.execute import (
-    Score,
-    check_teacher,
-    teacher_file,
-    teacher_folder,
-    teacher_recipe,
-)
 from stillhouse.recipes.listener import prefill
 from stillhouse.recipes.networks import Taught, make_teacher
 from stillhouse.recipes.schema import Recipe, Teacher
+from stillhouse.recipes.teaching import check_teacher, teacher_file, teacher_folder, teacher_recipe
+from stillhouse.recipes.training import Score
 from stillhouse.study.cells import Cell, Failure, Outcome
 
 Say = Callable[[str], None]

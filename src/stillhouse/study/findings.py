@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple
 from stillhouse.errors import UserError
 from stillhouse.files import write_json, write_text
 from stillhouse.recipes import load
-from stillhouse.recipes.execute import RESULT, Score
 from stillhouse.recipes.schema import Recipe, Searched
+from stillhouse.recipes.training import RESULT, Score
 from stillhouse.study.cells import read_failure
 from stillhouse.study.plan import Plan
 from stillhouse.study.statistics import Interval, Kind, holm, interval, mean_ranks, p_value, spread

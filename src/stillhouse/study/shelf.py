@@ -11,8 +11,9 @@ from pathlib import Path
 from stillhouse.engine.folder import MARK
 from stillhouse.errors import UserError
 from stillhouse.recipes import load
-from stillhouse.recipes.execute import FORMAT, RESULT, TEACHER, Result, Score
+from stillhouse.recipes.execute import Result
 from stillhouse.recipes.schema import Recipe
+from stillhouse.recipes.training import FORMAT, RESULT, TEACHER, Score
 from stillhouse.study.findings import STUDY, read_study
 from stillhouse.study.sweep import CHOSEN
 

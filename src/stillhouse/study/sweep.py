@@ -16,9 +16,9 @@ from stillhouse.files import write_text
 from stillhouse.models.stages import stages
 from stillhouse.recipes import load
 from stillhouse.recipes.build import Workshop
-from stillhouse.recipes.execute import Score
 from stillhouse.recipes.networks import example_of, make_network, make_student
 from stillhouse.recipes.schema import Comparison, Recipe, Searched
+from stillhouse.recipes.training import Score
 from stillhouse.study.cells import Cell, Failure, Outcome, Workers
 from stillhouse.study.conduct import clear, foundation, refuse_ranks, rehearse
 from stillhouse.study.faculty import Faculty, Say
