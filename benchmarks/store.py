@@ -1,0 +1,155 @@
+"""What the teacher's store costs and saves: time of a step, size on the disk, error of a gradient.
+
+`.venv/bin/python benchmarks/store.py` prints two tables and writes benchmarks/results/store.csv.
+Steps of all teachers are timed in turn, round by round, and the median of the ratios to a step
+without a teacher of the same round is given. Gradients are of random logits, against those with the
+logits themselves.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import os
+import platform
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stillhouse.distributed import combine
+from stillhouse.engine.environment import processor, seed_everything
+from stillhouse.objectives import presets
+from stillhouse.recipes import load
+from stillhouse.recipes.build import Workshop, make_pupil
+from stillhouse.recipes.listener import make_listener
+from stillhouse.recipes.networks import Taught, make_network
+from stillhouse.recipes.schema import Control, Recipe
+from stillhouse.recipes.sources import make_training_loader
+from stillhouse.teachers.answers import Form
+from stillhouse.types import Clock
+
+RESULTS = Path(__file__).parent / "results" / "store.csv"
+ROUNDS, STEPS = 15, 20
+SHAPE = (256, 1000)
+FORMS = {
+    "full": Form(SHAPE[1], "full"),
+    "half": Form(SHAPE[1], "half"),
+    "half, top 100": Form(SHAPE[1], "half", 100),
+    "half, top 10": Form(SHAPE[1], "half", 10),
+}
+LOSSES = {
+    "kd, temperature 1": presets.kd(temperature=1),
+    "kd, temperature 4": presets.kd(temperature=4),
+    "dist, temperature 1": presets.dist(),
+    "mse": presets.mse(),
+}
+Row = dict[str, str | float]
+
+
+def recipes() -> dict[str, Recipe]:
+    """One recipe under each kind of teacher."""
+    words = ["engine.device=cpu", "teacher.remember=false"]
+    live = load.load("digits/numbers", words)
+    return {
+        "none": replace(live, method=(Control(),), teacher=None),
+        "live": live,
+        "remembered": load.load("digits/numbers", ["engine.device=cpu"]),
+        "stored, full": load.load("digits/numbers", [*words, "teacher.store={precision: full}"]),
+        "stored, half": load.load("digits/numbers", [*words, "teacher.store=true"]),
+    }
+
+
+class Steps:
+    """Forward and backward of a student under one kind of teacher, again and again."""
+
+    def __init__(self, recipe: Recipe, shop: Workshop, taught: Taught) -> None:
+        mine = taught if recipe.teacher else None
+        self.pupil = make_pupil(recipe, shop, mine).train()
+        self.teacher = make_listener(recipe, shop, mine, self.pupil.method)
+        self.loader = make_training_loader(recipe, shop.sources, shop.hardware.device)
+
+    def seconds(self, number: int) -> float:
+        """Processor time of some steps of one epoch; every epoch holds every image."""
+        since = time.process_time()
+        for batch in islice(self.loader.epoch(number), STEPS):
+            self.pupil.zero_grad()
+            combine(self.pupil(batch, self.teacher(batch), Clock(0, 1, 1))).backward()
+        return time.process_time() - since
+
+
+def speed() -> list[Row]:
+    """Time of a step beside one without a teacher, once every answer is known."""
+    seed_everything(0, False)
+    made = recipes()
+    shop = Workshop.open(made["live"], quiet=True)
+    assert made["live"].teacher is not None
+    network = make_network(made["live"].teacher, 100, shop.sources.channels, None)
+    steps = {name: Steps(recipe, shop, Taught(network, network)) for name, recipe in made.items()}
+    for batch in steps["remembered"].loader.epoch(0):
+        steps["remembered"].teacher(batch)
+    ratios: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(ROUNDS + 2):
+        spent = {name: one.seconds(number) for name, one in steps.items()}
+        if number >= 2:  # the first rounds warm caches up
+            for name, seconds in spent.items():
+                ratios[name].append(seconds / spent["none"])
+    return [
+        {"what": "step, ratio to none", "case": n, "value": round(statistics.median(r), 3)}
+        for n, r in ratios.items()
+    ]
+
+
+def fidelity() -> list[Row]:
+    """Relative error of the student's gradient, and bytes an answer."""
+    torch.manual_seed(0)
+    student, teacher = (3 * torch.randn(SHAPE) for _ in range(2))
+    found: list[Row] = []
+    for name, form in FORMS.items():
+        heard = form.unpack(form.pack(teacher), torch.device("cpu"))
+        size = sum(column.size for column in form.columns().values())
+        found.append({"what": "bytes an answer", "case": name, "value": size})
+        for said, loss in LOSSES.items():
+            exact, kept = (gradient(loss, student, logits) for logits in (teacher, heard))
+            error = float((kept - exact).norm() / exact.norm())
+            found.append(
+                {"what": f"gradient error, {said}", "case": name, "value": float(f"{error:.2g}")}
+            )
+    return found
+
+
+def gradient(loss: presets.Preset, student: Tensor, teacher: Tensor) -> Tensor:
+    """What a loss asks of the student's logits, in double precision."""
+    own = student.double().requires_grad_()
+    loss(own, teacher.double()).backward()
+    assert own.grad is not None
+    return own.grad
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["STILLHOUSE_CACHE"] = folder
+        rows = speed() + fidelity()
+    about = {
+        "seed": 0,
+        "date": str(datetime.date.today()),
+        "torch": torch.__version__,
+        "machine": f"{processor()}, one thread, Python {platform.python_version()}",
+    }
+    lines = [{**row, **about} for row in rows]
+    with RESULTS.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*lines[0]], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+    for row in rows:
+        print(f"{row['what']:<36} {row['case']:<16} {row['value']}")
+
+
+if __name__ == "__main__":
+    main()
