@@ -22,7 +22,7 @@ from stillhouse.report.compare import compare_page
 from stillhouse.report.folder import page_of, write_folders
 from stillhouse.report.model import Page
 from stillhouse.report.run import run_page
-from stillhouse.report.study import chosen_options, study_page
+from stillhouse.report.study import called, chosen_options, company, study_page
 from stillhouse.study.cells import Cell, Done, Outcome, train_cell
 from stillhouse.study.conduct import conduct
 from stillhouse.study.findings import read_study
@@ -104,6 +104,33 @@ def test_a_study_s_page_has_every_arm_and_every_failure(of_study: Page) -> None:
     assert series.error[0] == pytest.approx((row["high"] - row["low"]) / 2)
     named = {section.name for section in of_study.sections}
     assert {"agreement", "consistency", "classes"} <= named
+
+
+def test_diagnoses_keep_to_one_teacher_and_one_control(folder: Path, tmp_path: Path) -> None:
+    plan = make_plan(
+        quick("train.epochs=1"),
+        "kd,mse",
+        1,
+        f"stillhouse/little,stillhouse/medium={other_teacher(tmp_path)}",
+        ["train.epochs=0.5,1"],
+    )
+    conduct(plan, tmp_path / "study", Here(), lambda _: None)
+    study = read_study(tmp_path / "study")
+    best = study.best()
+    assert best is not None and len(study.arms) == 2 + 2 * 2 * 2
+    names = [called(study, arm) for arm in company(study)]
+    assert names[0] == "control" and names[-1] == best.label and len(names) == 5
+    assert company(study)[0].label == best.control
+    assert all(name.endswith(best.teacher) for name in names[1:])
+    page = study_page(study, look=Look(60))
+    (agreement,) = (s for s in page.sections if s.name == "agreement")
+    assert [row[0] for row in agreement.tables[0].rows] == names
+
+
+def other_teacher(folder: Path) -> Path:
+    """Another network that knows the digits a little, as the gate wants it."""
+    words = ("train.epochs=4", "student=stillhouse/medium", "method=none", "teacher=null")
+    return run(folder / "teacher", *words).folder / "student.safetensors"
 
 
 def test_commands_of_a_page_are_commands(of_run: Page, of_study: Page) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from stillhouse.explain.hearing import AS_EVER, Look
+from stillhouse.explain.hearing import CONTROL as UNTAUGHT
 from stillhouse.explain.section import Bars, Cell, Chart, Section, Series, Table
 from stillhouse.recipes import load
 from stillhouse.recipes.build import Workshop
 from stillhouse.recipes.diagnosis import Student, diagnose, keep, kept
-from stillhouse.recipes.schema import Network, Recipe, Teacher
+from stillhouse.recipes.schema import Network, Teacher
 from stillhouse.recipes.training import STUDENT
 from stillhouse.report import parts
 from stillhouse.report.model import Bar, Page
@@ -191,9 +192,29 @@ def chosen_options(method: object) -> str:
 
 def courses(study: Study) -> dict[str, Path]:
     """Whose curves are drawn: the control's and the best method's, at the first seed."""
-    arms = [arm for arm in study.arms if arm.is_control][:1] + [a for a in (study.best(),) if a]
-    named = {("control" if arm.is_control else arm.label): arm for arm in arms if arm.scores}
-    return {name: arm.folder / str(min(arm.scores)) for name, arm in named.items()}
+    chosen = company(study)
+    return {called(study, arm): cell(arm) for arm in (*chosen[:1], *chosen[-1:])}
+
+
+def company(study: Study) -> list[Found]:
+    """The best arm, its control before it, and between them all that had the same teacher."""
+    best = study.best()
+    if best is None:
+        return [arm for arm in study.arms if arm.scores][:1]
+    control = study.arm(best.control)
+    others = [arm for arm in study.taught if arm.teacher == best.teacher and arm is not best]
+    return [*([control] if control.scores else []), *others, best]
+
+
+def called(study: Study, arm: Found) -> str:
+    """An arm as a page of one comparison calls it."""
+    best = study.best()
+    return UNTAUGHT if best is not None and arm.label == best.control else arm.label
+
+
+def cell(arm: Found) -> Path:
+    """The run of an arm at its first seed."""
+    return arm.folder / str(min(arm.scores))
 
 
 def environment(study: Study) -> str:
@@ -217,34 +238,15 @@ def gains(study: Study, rows: list[Row]) -> Chart:
 
 
 def sections_of(study: Study, shop: Workshop, look: Look) -> tuple[Section, ...]:
-    """The diagnoses of all arms at one seed: those that are kept, or made now."""
-    students = voices(study)
+    """The diagnoses of the best arm and its company at one seed: those that are kept, or new."""
+    students = [
+        Student(called(study, arm), load.load(cell(arm) / load.RECIPE), cell(arm) / STUDENT)
+        for arm in company(study)
+    ]
+    if not students:
+        return ()
     found = None if look.fresh else kept(study.folder, students)
     if found is None:
-        best = study.best()
-        guide = study.recipe
-        if best is not None:
-            guide = teacher_of(study, best)
-        found = diagnose(guide, students, shop, look)
+        found = diagnose(students[-1].recipe, students, shop, look)
         keep(study.folder, students, found)
-    return found
-
-
-def teacher_of(study: Study, arm: Found) -> Recipe:
-    """The recipe with the teacher of an arm."""
-    return load.load(arm.folder / str(min(arm.scores)) / load.RECIPE)
-
-
-def voices(study: Study) -> list[Student]:
-    """One student an arm, at the first seed that most have; the best comes last."""
-    best = study.best()
-    arms = sorted(
-        (arm for arm in study.arms if arm.scores),
-        key=lambda arm: (not arm.is_control, arm is best),
-    )
-    found = []
-    for arm in arms:
-        place = arm.folder / str(min(arm.scores))
-        name = "control" if arm.label == CONTROL else arm.label
-        found.append(Student(name, load.load(place / load.RECIPE), place / STUDENT))
     return found
