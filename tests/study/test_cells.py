@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -125,6 +127,7 @@ def test_each_process_has_a_gpu_of_its_own(
     turns: queue.Queue[int] = queue.Queue()
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(cell_room, "heed", lambda: None)
+    monkeypatch.setattr(cell_room, "follow", lambda parent, busy: None)
     found = []
     for number in range(3):
         turns.put(number)
@@ -134,3 +137,37 @@ def test_each_process_has_a_gpu_of_its_own(
         begin(turns)
         found.append(os.environ["CUDA_VISIBLE_DEVICES"])
     assert found == wanted
+
+
+def test_a_killed_study_leaves_no_process_and_goes_on_at_once(tmp_path: Path) -> None:
+    """SIGKILL to the parent alone: its workers save, end, and let their cells go."""
+    script = "from test_cells import keep_two_busy; keep_two_busy()"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PLACE": str(tmp_path)},
+    )
+    once_saved(tmp_path, lambda folder: parent.kill())
+    parent.wait()
+    owners = [int(path.read_text()) for path in tmp_path.glob("*/.lock")]
+    (cell,) = cells(tmp_path, 400, count=1)
+    with crew(1) as workers:
+        short = workers.train([cell._replace(until=1)], silent)[cell.folder]
+    assert isinstance(short, dict) and 6 < short["steps"] < 2400  # taken up where it was saved
+    deadline = time.monotonic() + 30
+    while any(map(alive, owners)):
+        assert time.monotonic() < deadline, "a worker outlived its study"
+        time.sleep(0.2)
+
+
+def keep_two_busy() -> None:
+    with crew(2) as workers:
+        workers.train(cells(Path(os.environ["PLACE"]), 400), silent)
+
+
+def alive(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{number}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"

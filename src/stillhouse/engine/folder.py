@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -39,18 +40,26 @@ class Claim:
         self.release()
 
 
-def claim(folder: str | Path, *, resume: bool, overwrite: bool = False, recipe: str = "") -> Claim:
+def claim(
+    folder: str | Path,
+    *,
+    resume: bool,
+    overwrite: bool = False,
+    recipe: str = "",
+    patience: float = 0.0,
+) -> Claim:
     """Make a run's folder, or take up the one that is there, for this process alone.
 
     Call it on one rank, before anything else is written there. `recipe` is a hash of what the run
     is; a run resumes only under the hash it began with. Resuming where nothing is begins anew, so
-    that a job which is restarted after every interruption needs one command only.
+    that a job which is restarted after every interruption needs one command only. `patience` is how
+    many seconds another process has to let the folder go.
     """
     folder = Path(folder)
     if resume and overwrite:
         raise UserError(f"{folder} cannot be both resumed and overwritten; choose one of the two")
     _make(folder)
-    held = Claim(folder, _lock(folder))
+    held = Claim(folder, _lock(folder, patience))
     try:
         _admit(folder, resume=resume, overwrite=overwrite, recipe=recipe)
         _sweep(folder)
@@ -74,9 +83,16 @@ def _make(folder: Path) -> None:
         ) from error
 
 
-def _lock(folder: Path) -> int | None:
+def _lock(folder: Path, patience: float) -> int | None:
+    since = time.monotonic()
     try:
-        return lock(folder / LOCK)
+        while True:
+            try:
+                return lock(folder / LOCK)
+            except BlockingIOError:
+                if time.monotonic() - since >= patience:
+                    raise
+                time.sleep(0.1)
     except BlockingIOError:
         raise UserError(
             f"{folder} is being written by process {owner(folder / LOCK)}; wait for it to end, "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -38,6 +40,22 @@ def heed() -> None:
     _Standing.heeded = True
     for number in SIGNALS:
         signal.signal(number, note)
+
+
+def follow(parent: int, busy: threading.Lock) -> None:
+    """End this process when its parent has died: what is under way saves first.
+
+    A parent that is killed cannot ask, and its workers would wait for work for ever.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+        with busy:
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class Interrupt:

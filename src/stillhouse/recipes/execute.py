@@ -96,6 +96,9 @@ def rehearse(recipe: Recipe, shop: Workshop) -> None:
     make_method(recipe.method, student, inner, example_of(shop.sources))
 
 
+PATIENCE = 20.0  # seconds that a cell's process has to save and end when its study was killed
+
+
 def run_cell(
     recipe: Recipe, folder: Path, *, until: float | None = None, blind: bool = False
 ) -> Score:
@@ -111,7 +114,7 @@ def run_cell(
             raise UserError(f"the teacher {recipe.teacher.name} is not trained yet")
         taught = make_teacher(recipe.teacher, path, shop.sources)
         taught.network.to(shop.hardware.device)
-    with claimed(recipe, folder, True, False):
+    with claimed(recipe, folder, True, False, PATIENCE):
         return train_one(recipe, folder, shop, taught, resume=True, until=until, blind=blind)
 
 

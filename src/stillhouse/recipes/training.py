@@ -38,12 +38,14 @@ Score = dict[str, Any]
 
 
 @contextmanager
-def claimed(recipe: Recipe, folder: Path, resume: bool, overwrite: bool) -> Iterator[None]:
+def claimed(
+    recipe: Recipe, folder: Path, resume: bool, overwrite: bool, patience: float = 0.0
+) -> Iterator[None]:
     """A folder that this run alone writes, with the recipe and the environment in it."""
     digest = load.digest(recipe)
 
     def enter() -> Any:
-        held = claim(folder, resume=resume, overwrite=overwrite, recipe=digest)
+        held = claim(folder, resume=resume, overwrite=overwrite, recipe=digest, patience=patience)
         write_text(folder / "recipe.yaml", load.text(recipe))
         if not (folder / RESULT).is_file():  # else it says where that was trained
             write_json(folder / "environment.json", environment.describe())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -13,7 +14,7 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from stillhouse.engine.interrupt import Interrupt, Stopped, heed
+from stillhouse.engine.interrupt import Interrupt, Stopped, follow, heed
 from stillhouse.errors import UserError
 from stillhouse.files import write_json
 from stillhouse.recipes import load
@@ -50,10 +51,14 @@ class Workers(Protocol):
         ...
 
 
+BUSY = threading.Lock()  # held while a cell is trained in this process
+
+
 def train_cell(cell: Cell) -> Outcome:
     """One training in a process of its own; a mistake in one is a result and not an end of all."""
     try:
-        score = run_cell(cell.recipe, cell.folder, until=cell.until, blind=cell.blind)
+        with BUSY:
+            score = run_cell(cell.recipe, cell.folder, until=cell.until, blind=cell.blind)
     except UserError as error:
         return failed(cell, str(error))
     except (RuntimeError, MemoryError, ValueError, TypeError, OSError, ArithmeticError) as error:
@@ -179,6 +184,7 @@ DIED = (
 def begin(turns: Any) -> None:
     """What a new process of a crew does first: note requests to stop, and take a GPU of its own."""
     heed()
+    follow(os.getppid(), BUSY)
     import torch
 
     count = torch.cuda.device_count()
