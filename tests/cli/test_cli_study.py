@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from alone import Alone
 from quick import WORDS, Call, caller, kept_teacher
 from stillhouse.cli import studies
 from stillhouse.recipes import load
@@ -26,19 +27,7 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 
 
 def alone(place: studies.Place, cells: int):
-    from collections.abc import Mapping, Sequence
-
-    from stillhouse.study.cells import Cell, Done, Outcome, train_cell
-
-    class Here:
-        def train(self, cells: Sequence[Cell], done: Done) -> Mapping[Path, Outcome]:
-            outcomes = {}
-            for cell in cells:
-                outcomes[cell.folder] = train_cell(cell)
-                done(cell, outcomes[cell.folder])
-            return outcomes
-
-    yield Here()
+    yield Alone()
 
 
 def test_a_study_ends_with_an_answer_a_method_tables_and_a_page(

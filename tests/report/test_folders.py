@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from alone import Alone
 from browser import chromium
 from quick import WORDS, kept_teacher, quick, run
 from stillhouse.cli.app import app
@@ -23,20 +23,9 @@ from stillhouse.report.folder import page_of, write_folders
 from stillhouse.report.model import Page
 from stillhouse.report.run import run_page
 from stillhouse.report.study import called, chosen_options, company, study_page
-from stillhouse.study.cells import Cell, Done, Outcome, train_cell
 from stillhouse.study.conduct import conduct
 from stillhouse.study.findings import read_study
 from stillhouse.study.plan import make_plan
-
-
-class Here:
-    """Cells trained in this process."""
-
-    def train(self, cells: Sequence[Cell], done: Done) -> Mapping[Path, Outcome]:
-        outcomes = {cell.folder: train_cell(cell) for cell in cells}
-        for cell in cells:
-            done(cell, outcomes[cell.folder])
-        return outcomes
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"stillhouse/little,stillhouse/little={teacher}",
     )
     assert len(plan.teachers) == 1  # one label, one teacher
-    conduct(plan, place / "study", Here(), lambda _: None)
+    conduct(plan, place / "study", Alone(), lambda _: None)
     return place
 
 
@@ -114,7 +103,7 @@ def test_diagnoses_keep_to_one_teacher_and_one_control(folder: Path, tmp_path: P
         f"stillhouse/little,stillhouse/medium={other_teacher(tmp_path)}",
         ["train.epochs=0.5,1"],
     )
-    conduct(plan, tmp_path / "study", Here(), lambda _: None)
+    conduct(plan, tmp_path / "study", Alone(), lambda _: None)
     study = read_study(tmp_path / "study")
     best = study.best()
     assert best is not None and len(study.arms) == 2 + 2 * 2 * 2
