@@ -152,7 +152,7 @@ def test_a_killed_study_leaves_no_process_and_goes_on_at_once(tmp_path: Path) ->
     (cell,) = cells(tmp_path, 400, count=1)
     with crew(1) as workers:
         short = workers.train([cell._replace(until=1)], silent)[cell.folder]
-    assert isinstance(short, dict) and 6 < short["steps"] < 2400  # taken up where it was saved
+    assert isinstance(short, dict) and 6 <= short["steps"] < 2400  # not refused, and not finished
     deadline = time.monotonic() + 30
     while any(map(alive, owners)):
         assert time.monotonic() < deadline, "a worker outlived its study"
