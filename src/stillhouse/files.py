@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
+import io
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -62,12 +65,24 @@ def _system_error(error: BaseException | None) -> OSError | None:
     return error
 
 
-def lock(path: Path) -> int | None:
+def lock(path: Path, patience: float = 0.0) -> int | None:
     """Hold a file for this process alone until `unlock`; None where the system has no locks.
 
     What is given is a bare descriptor, which no garbage collector closes early. BlockingIOError
-    says that another process holds the file, and the file says which.
+    says that another process holds the file, and the file says which; `patience` is how many
+    seconds it has to let go.
     """
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return _lock(path)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(0.1)
+
+
+def _lock(path: Path) -> int | None:
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         import fcntl
@@ -117,6 +132,17 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one or the new one, never half of it."""
     with replacing(path) as file:
         file.write(text.encode("utf-8"))
+
+
+def csv_text(lines: Sequence[Mapping[str, Any]], empty: Sequence[str] = ()) -> str:
+    """Lines as comma-separated values, columns in the order of first mention; `empty` if none."""
+    # A dict keeps the order in which columns first appear.
+    columns = list(dict.fromkeys(name for line in lines for name in line))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns or empty, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
 
 
 def write_json(path: Path, value: object) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from stillhouse.cli.training import first, stoppable, tell
 from stillhouse.cli.view import View
-from stillhouse.errors import UserError, did_you_mean
+from stillhouse.errors import UserError
 
 if TYPE_CHECKING:
     from stillhouse.study.cells import Workers
@@ -76,23 +76,16 @@ class Place:
 def study(named: Named, place: Place, out: Path | None, overwrite: bool, view: View) -> None:
     """Train all cells, and print and write what came of them."""
     from stillhouse.study.conduct import conduct
+    from stillhouse.study.table import check_against
 
     plan, folder = named.plan(), named.out(out, "study")
-    check_against(plan, view.against)
+    check_against(view.against, (arm.label for arm in plan.arms))  # before hours are spent on it
     with (
         stoppable(f"stillhouse study {folder}"),
-        place.workers(len(plan.cells(folder))) as workers,
+        place.workers(plan.size) as workers,
     ):
         conduct(plan, folder, workers, tell, overwrite=overwrite)
     conclude(view.read(folder), view)
-
-
-def check_against(plan: Plan, against: str | None) -> None:
-    """Refuse an arm that the plan does not have, before hours are spent on it."""
-    known = [arm.label for arm in plan.arms]
-    if against is not None and against not in known:
-        hint = did_you_mean(against, known) or f"; there are {', '.join(known)}"
-        raise UserError(f"--against: no arm is called {against!r}{hint}")
 
 
 def conclude(found: Study, view: View) -> None:
@@ -113,12 +106,10 @@ def conclude(found: Study, view: View) -> None:
 
 def lines(found: Study, against: str | None) -> list[str]:
     """What a person reads at the end: answers, the best first, and what the search cost."""
-    from stillhouse.study.table import make_rows, search_lines
+    from stillhouse.study.table import answers, make_rows, search_lines
 
     rows = make_rows(found, against)
-    answers = dict(zip((arm.label for arm in found.taught), found.answers(), strict=True))
-    said = [answers[row.method] for row in rows if row.method in answers]
-    return [*said, *search_lines(found, rows)]
+    return [*answers(found, rows), *search_lines(found, rows)]
 
 
 def sweep(
@@ -141,7 +132,7 @@ def sweep(
     asked = parse_space(space)
     plan, folder = named.plan(), named.out(out, "sweep")
     again = f"the same command, with --out {folder}"
-    with stoppable(again), place.workers(len(plan.arms) * len(plan.seeds)) as workers:
+    with stoppable(again), place.workers(plan.size) as workers:
         chosen = search(
             plan, folder, workers, tell, trials=trials, seed=seed, prune=prune, space=asked
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -84,15 +83,8 @@ def _make(folder: Path) -> None:
 
 
 def _lock(folder: Path, patience: float) -> int | None:
-    since = time.monotonic()
     try:
-        while True:
-            try:
-                return lock(folder / LOCK)
-            except BlockingIOError:
-                if time.monotonic() - since >= patience:
-                    raise
-                time.sleep(0.1)
+        return lock(folder / LOCK, patience)
     except BlockingIOError:
         raise UserError(
             f"{folder} is being written by process {owner(folder / LOCK)}; wait for it to end, "

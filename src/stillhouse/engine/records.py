@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +9,7 @@ from types import TracebackType
 from typing import Any, Literal, SupportsFloat, TextIO
 
 from stillhouse.errors import UserError
-from stillhouse.files import finite, replacing, write_error, write_text
+from stillhouse.files import csv_text, finite, replacing, write_error, write_text
 
 LINES = "metrics.jsonl"
 TABLE = "metrics.csv"
@@ -144,13 +142,7 @@ def _append_to(path: Path) -> TextIO:
 
 
 def _write_table(path: Path, lines: list[dict[str, Any]]) -> None:
-    # A dict keeps the order in which columns first appear.
-    columns = list(dict.fromkeys(name for line in lines for name in line))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns or _OWN, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    write_text(path, text.getvalue())
+    write_text(path, csv_text(lines, _OWN))
 
 
 def _events(folder: Path, from_step: int) -> Any:

@@ -10,18 +10,31 @@ from torch import nn
 
 
 @contextmanager
+def restored(model: nn.Module) -> Iterator[nn.Module]:
+    """Modes and buffers are put back on leaving, whatever is done inside."""
+    # Each module has its own mode: a frozen BatchNorm in a training network must stay frozen.
+    modes = [(part, part.training) for part in model.modules()]
+    buffers = [
+        (part, name, buffer, None if buffer is None else buffer.detach().clone())
+        for part in model.modules()
+        for name, buffer in part._buffers.items()
+    ]
+    try:
+        yield model
+    finally:
+        for part, training in modes:
+            part.training = training
+        with torch.no_grad():
+            for part, name, buffer, before in buffers:
+                part._buffers[name] = buffer  # a module may have put another in its place
+                if buffer is not None and before is not None:
+                    buffer.copy_(before)
+
+
+@contextmanager
 def undisturbed(model: nn.Module) -> Iterator[nn.Module]:
     """In eval mode and without gradients inside; modes and buffers are put back on leaving."""
-    # Each module has its own mode: a frozen BatchNorm in a training network must stay frozen.
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    model.eval()
-    try:
+    with restored(model):
+        model.eval()
         with torch.no_grad():
             yield model
-    finally:
-        for module, training in modes:
-            module.training = training
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)

@@ -44,9 +44,11 @@ def costs_of(folder: Path, shop: Workshop, named: Mapping[str, Network | Teacher
     return found
 
 
-def named_networks(recipe: Recipe) -> dict[str, Network | Teacher]:
-    """The networks that a page compares."""
-    found: dict[str, Network | Teacher] = {"student": recipe.student}
+def named_networks(
+    recipe: Recipe, students: Mapping[str, Network] | None = None
+) -> dict[str, Network | Teacher]:
+    """The networks that a page compares: the teacher of a recipe, and its student or others."""
+    found: dict[str, Network | Teacher] = {**(students or {"student": recipe.student})}
     if recipe.teacher is not None and recipe.taught:
         found = {"teacher": recipe.teacher, **found}
     return found

@@ -7,9 +7,10 @@ from pathlib import Path
 from stillhouse.errors import UserError
 from stillhouse.explain.hearing import AS_EVER, TEACHER, Look
 from stillhouse.recipes import load
+from stillhouse.recipes.costs import named_networks
 from stillhouse.recipes.diagnosis import Student, diagnose
 from stillhouse.recipes.execute import Result
-from stillhouse.recipes.schema import Network, Recipe, Teacher
+from stillhouse.recipes.schema import Recipe
 from stillhouse.recipes.training import STUDENT
 from stillhouse.report import parts
 from stillhouse.report.model import Bar, Page
@@ -29,7 +30,7 @@ def compare_page(first: Path, second: Path, look: Look = AS_EVER) -> Page:
         for name, read, folder in zip(names, (one, other), (first, second), strict=True)
     ]
     draft = parts.Draft(recipe)
-    priced = draft.priced(networks(students))
+    priced = draft.priced(named_networks(recipe, {s.name: s.recipe.student for s in students}))
     sections = draft.sections(lambda shop: diagnose(recipe, students, shop, look, names[0]))
     curves = draft.curves(dict(zip(names, (first, second), strict=True)), headline)
     scores = {names[0]: one[1].student, names[1]: result.student}
@@ -77,15 +78,6 @@ def difference(names: tuple[str, str], one: Result, other: Result) -> str:
         f"{names[1]} {other.headline} {b:.1f}, {names[0]} {a:.1f}: {b - a:+.1f} "
         f"(one run each, {pair}: no interval can be given)"
     )
-
-
-def networks(students: list[Student]) -> dict[str, Network | Teacher]:
-    """Whose costs are shown."""
-    recipe = students[-1].recipe
-    found: dict[str, Network | Teacher] = {s.name: s.recipe.student for s in students}
-    if recipe.teacher is not None and recipe.taught:
-        found = {"teacher": recipe.teacher, **found}
-    return found
 
 
 def differing(one: Recipe, other: Recipe) -> tuple[str, ...]:

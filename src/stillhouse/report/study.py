@@ -16,6 +16,7 @@ from stillhouse.recipes.training import STUDENT
 from stillhouse.report import parts
 from stillhouse.report.model import Bar, Page
 from stillhouse.report.render import write_page
+from stillhouse.study import table
 from stillhouse.study.findings import Found, Study
 from stillhouse.study.table import Row, make_rows, search_lines
 from stillhouse.study.words import CONTROL
@@ -70,9 +71,7 @@ def teachers(named: Mapping[str, Network | Teacher]) -> dict[str, Network | Teac
 
 def answers(study: Study, rows: list[Row]) -> tuple[str, ...]:
     """Every method's answer, the best first."""
-    said = dict(zip((arm.label for arm in study.taught), study.answers(), strict=True))
-    found = tuple(said[row.method] for row in rows if row.method in said)
-    return found or ("No method has a finished run yet",)
+    return tuple(table.answers(study, rows)) or ("No method has a finished run yet",)
 
 
 def bars(study: Study, rows: list[Row]) -> tuple[Bar, ...]:

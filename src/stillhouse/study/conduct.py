@@ -89,8 +89,8 @@ class Conductor:
 
     def run(self) -> None:
         """Everything in its order."""
-        plan, total = self.plan, len(self.plan.cells(self.folder))
-        self.say(f"{len(plan.arms)} arms x {len(plan.seeds)} seeds: {total} runs")
+        plan = self.plan
+        self.say(f"{len(plan.arms)} arms x {len(plan.seeds)} seeds: {plan.size} runs")
         for note in plan.notes:
             self.say(f"note: {note}")
         faculty = Faculty(plan.recipe, plan.teachers, self.shop, self.say)
@@ -114,12 +114,12 @@ class Conductor:
         if cell.folder.parent.parent != self.folder:
             return  # a teacher, of which more is said when it is measured
         self.ended += 1
-        total, headline = len(self.plan.cells(self.folder)), self.shop.task.headline
-        folders = {name: label for label, name in self.plan.folders().items()}
+        headline = self.shop.task.headline
+        arms = {name: label for label, name in self.plan.folders.items()}
         said = (
             f"failed: {outcome.sentence}"
             if isinstance(outcome, Failure)
             else f"{headline} {outcome['test'][headline]:.1f}"
         )
-        arm = folders[cell.folder.parent.name]
-        self.say(f"[{self.ended}/{total}] {arm}, seed {cell.folder.name}: {said}")
+        arm = arms[cell.folder.parent.name]
+        self.say(f"[{self.ended}/{self.plan.size}] {arm}, seed {cell.folder.name}: {said}")

@@ -17,7 +17,7 @@ from stillhouse.recipes.schema import Recipe, Searched
 from stillhouse.recipes.training import RESULT, Score
 from stillhouse.study.cells import read_failure
 from stillhouse.study.plan import Plan
-from stillhouse.study.statistics import Interval, Kind, holm, interval, mean_ranks, p_value, spread
+from stillhouse.study.statistics import Interval, Kind, interval, mean_ranks, p_value, spread
 
 STUDY = "study.json"
 RECIPE = "study.yaml"
@@ -105,10 +105,6 @@ class Study:
         found = {arm.label: self.pairs(arm.label, arm.control) for arm in self.taught}
         return {label: p_value(*pairs) for label, pairs in found.items() if len(pairs.ours) > 1}
 
-    def corrected(self) -> dict[str, float]:
-        """The same after Holm's correction for all of them."""
-        return holm(self.probabilities())
-
     def ranks(self) -> dict[str, float]:
         """The mean place of each arm over the seeds that all have."""
         return mean_ranks({arm.label: self.values(arm.label) for arm in self.arms if arm.scores})
@@ -165,7 +161,7 @@ def shown(label: str) -> str:
 
 def write_plan(plan: Plan, folder: Path, headline: str) -> None:
     """What the folder is going to hold."""
-    folders = plan.folders()
+    folders = plan.folders
     arms = [
         {
             "label": arm.label,

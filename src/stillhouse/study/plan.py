@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,20 @@ class Plan:
         """The labels of the methods, without the control."""
         return list(dict.fromkeys(arm.method for arm in self.arms if not arm.is_control))
 
+    @cached_property
     def folders(self) -> dict[str, str]:
         """What the folder of each arm is called."""
         return words.labels(arm.label for arm in self.arms)
 
+    @property
+    def size(self) -> int:
+        """How many trainings there are."""
+        return len(self.arms) * len(self.seeds)
+
     def cell(self, arm: Arm, seed: int, folder: Path) -> Cell:
         """One training of an arm, and where it lies."""
         recipe = replace(arm.recipe, seed=self.recipe.seed + seed)
-        return Cell(recipe, folder / self.folders()[arm.label] / str(seed))
+        return Cell(recipe, folder / self.folders[arm.label] / str(seed))
 
     def cells(self, folder: Path, arms: Sequence[Arm] | None = None) -> list[Cell]:
         """All trainings of some arms, seed by seed, so that every arm has early results."""

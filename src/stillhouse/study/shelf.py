@@ -14,7 +14,7 @@ from stillhouse.recipes import load
 from stillhouse.recipes.execute import Result
 from stillhouse.recipes.schema import Recipe
 from stillhouse.recipes.training import FORMAT, RESULT, TEACHER, Score
-from stillhouse.study.findings import STUDY, read_study
+from stillhouse.study.findings import STUDY, Study, answer, read_study
 from stillhouse.study.sweep import CHOSEN
 
 DEEP = 4  # folders below the one that is looked into
@@ -61,20 +61,21 @@ def look(folder: Path) -> Item:
     """One folder's answer, or the sentence of why there is none."""
     try:
         if is_study(folder):
-            study = read_study(folder)
-            lines = [study.answers()[0]] if study.answers() else ["nothing is finished yet"]
-            best = study.best()
-            if best is not None:
-                lines = [line for a, line in zip(study.taught, study.answers(), strict=True)
-                         if a.label == best.label]  # fmt: skip
-            more = len(study.taught) - 1
-            return Item(folder, "study", lines[0] + (f" (best of {more + 1})" if more > 0 else ""))
+            return Item(folder, "study", study_answer(read_study(folder)))
         if (folder / CHOSEN).is_file():
             return Item(folder, "sweep", f"chosen options are in {folder / CHOSEN}")
         recipe, result = read_run(folder)
         return Item(folder, "run", run_answer(recipe, result))
     except UserError as error:
         return Item(folder, "", str(error))
+
+
+def study_answer(study: Study) -> str:
+    """What the best method of a study reached, and of how many it is the best."""
+    best, count = study.best(), len(study.taught)
+    if best is None:
+        return "nothing is finished yet"
+    return answer(study, best) + (f" (best of {count})" if count > 1 else "")
 
 
 def read_run(folder: Path) -> tuple[Recipe, Result]:

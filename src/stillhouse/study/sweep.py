@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 
 from stillhouse.engine.folder import claim
 from stillhouse.errors import UserError
-from stillhouse.files import write_text
+from stillhouse.files import csv_text, write_text
 from stillhouse.models.stages import stages
 from stillhouse.recipes import load
 from stillhouse.recipes.build import Workshop
@@ -22,7 +20,7 @@ from stillhouse.recipes.training import Score
 from stillhouse.study.cells import Cell, Failure, Outcome, Workers
 from stillhouse.study.conduct import clear, foundation, refuse_ranks, rehearse
 from stillhouse.study.faculty import Faculty, Say
-from stillhouse.study.plan import Arm, Plan, sharing
+from stillhouse.study.plan import Arm, Plan
 from stillhouse.study.space import Space, default_space, edges, narrowed, propose, start
 from stillhouse.study.words import Choice, held, labels
 
@@ -68,7 +66,7 @@ class Search:
     def recipe_of(self, trial: Trial) -> Recipe:
         """The recipe with the options of a trial."""
         words = [choice.word for choice in trial.choices]
-        return sharing(load.changed(self.recipe, {"study": None}, words))
+        return load.changed(self.recipe, {"study": None}, words)
 
 
 @dataclass
@@ -91,7 +89,7 @@ class Sweep:
         faculty.graduate(self.workers.train(faculty.gather(), lambda cell, outcome: None))
         searches = [self.search(arm) for arm in self.plan.arms if not arm.is_control]
         teacher = next(iter(self.plan.teachers))
-        faculty.store({teacher: [sharing(search.recipe) for search in searches]})
+        faculty.store({teacher: [search.recipe for search in searches]})
         self.say(
             f"{len(searches)} methods x {self.trials} trials x {len(self.plan.seeds)} seeds, "
             "by the validation split alone"
@@ -181,9 +179,10 @@ class Sweep:
         found = self.scores(search, trial, outcomes, rung)
         if found is None:
             return  # told with the others
-        trial.asked.report(mean(found), step=int(rung))
+        score = mean(found)
+        trial.asked.report(score, step=int(rung))
         if trial.asked.should_prune():
-            trial.state, trial.score = "pruned", mean(found)
+            trial.state, trial.score = "pruned", score
 
     def tell(self, search: Search, trial: Trial, outcomes: Mapping[Path, Outcome]) -> None:
         """Let the search learn from a trial."""
@@ -279,12 +278,16 @@ def chosen(plan: Plan, searches: Sequence[Search]) -> Recipe:
 
 def every_trial(searches: Sequence[Search]) -> str:
     """Every trial in a line."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "trial", "state", "validation", "options"])
-    for search in searches:
-        for trial in search.trials:
-            options = " ".join(choice.word for choice in trial.choices)
-            score = "" if trial.score is None else f"{trial.score:.4f}"
-            writer.writerow([search.label, trial.number, trial.state, score, options])
-    return text.getvalue()
+    return csv_text(
+        [
+            {
+                "method": search.label,
+                "trial": trial.number,
+                "state": trial.state,
+                "validation": "" if trial.score is None else f"{trial.score:.4f}",
+                "options": " ".join(choice.word for choice in trial.choices),
+            }
+            for search in searches
+            for trial in search.trials
+        ]
+    )

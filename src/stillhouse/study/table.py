@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from stillhouse.errors import UserError, did_you_mean
-from stillhouse.files import finite, write_text
-from stillhouse.study.findings import Found, Study
-from stillhouse.study.statistics import spread
+from stillhouse.files import csv_text, finite, write_text
+from stillhouse.study.findings import Found, Study, answer
+from stillhouse.study.statistics import holm, spread
 from stillhouse.study.words import CONTROL
 
 
@@ -44,11 +42,9 @@ class Row:
 
 def make_rows(study: Study, against: str | None = None) -> list[Row]:
     """A row an arm: the control first, the others from the best to the worst."""
-    if against is not None and against not in {arm.label for arm in study.arms}:
-        known = [arm.label for arm in study.arms]
-        hint = did_you_mean(against, known) or f"; there are {', '.join(known)}"
-        raise UserError(f"--against: no arm is called {against!r}{hint}")
-    p, corrected, ranks = study.probabilities(), study.corrected(), study.ranks()
+    check_against(against, (arm.label for arm in study.arms))
+    p, ranks = study.probabilities(), study.ranks()
+    corrected = holm(p)
     rows = []
     for arm in study.arms:
         label = arm.label
@@ -60,6 +56,20 @@ def make_rows(study: Study, against: str | None = None) -> list[Row]:
         rows.append(Row(**describe(study, arm), **tested, **versus(study, arm, against)))
     controls = [arm.label for arm in study.arms if arm.is_control]
     return sorted(rows, key=lambda r: (r.method not in controls, -(r.mean or float("-inf"))))
+
+
+def check_against(against: str | None, labels: Iterable[str]) -> None:
+    """Refuse to compare with an arm that is not there."""
+    known = list(labels)
+    if against is not None and against not in known:
+        hint = did_you_mean(against, known) or f"; there are {', '.join(known)}"
+        raise UserError(f"--against: no arm is called {against!r}{hint}")
+
+
+def answers(study: Study, rows: Sequence[Row]) -> list[str]:
+    """The answer of every taught arm, in the order of the rows."""
+    taught = {arm.label: arm for arm in study.taught}
+    return [answer(study, taught[row.method]) for row in rows if row.method in taught]
 
 
 def describe(study: Study, arm: Found) -> dict[str, Any]:
@@ -139,11 +149,7 @@ def probability(value: float | None) -> str:
 
 def as_csv(rows: Sequence[Row], headline: str, against: str | None) -> str:
     """Comma-separated values, a column a number."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*asdict(rows[0])], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: "" if v is None else v for k, v in asdict(row).items()} for row in rows)
-    return text.getvalue()
+    return csv_text([asdict(row) for row in rows])
 
 
 def as_json(rows: Sequence[Row], headline: str, against: str | None) -> str:
@@ -208,10 +214,10 @@ def text_of(study: Study, kind: str, against: str | None = None) -> str:
 
 def write_tables(study: Study, against: str | None = None) -> list[Path]:
     """The table in every format, and every cell, in the study's folder."""
-    paths = []
+    paths, rows = [], make_rows(study, against)
     for kind, name in FILES.items():
         paths.append(study.folder / name)
-        write_text(paths[-1], text_of(study, kind, against))
+        write_text(paths[-1], FORMATS[kind](rows, study.headline, against))
     paths.append(study.folder / "cells.csv")
     write_text(paths[-1], every_cell(study))
     return paths
@@ -225,12 +231,7 @@ def every_cell(study: Study) -> str:
             test = {f"test/{name}": value for name, value in score["test"].items()}
             line = {"method": arm.label, "teacher": arm.teacher, "seed": seed, **test}
             lines.append(line | {f"best/{study.headline}": score["best"][study.headline]})
-    text = io.StringIO()
-    names = dict.fromkeys(name for line in lines for name in line)
-    writer = csv.DictWriter(text, [*names] or ["method"], restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+    return csv_text(lines, ["method"])
 
 
 def called(label: str) -> str:

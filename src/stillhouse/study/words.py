@@ -137,9 +137,11 @@ def spell(one: Any) -> str:
 def labels(found: Iterable[str]) -> dict[str, str]:
     """What the folder of each label is called; two labels never share one."""
     folders: dict[str, str] = {}
+    taken: set[str] = set()
     for label in found:
         name = re.sub(r"[^A-Za-z0-9._+=-]+", "_", label).strip("_.") or "arm"
-        while name.lower() in {taken.lower() for taken in folders.values()}:
+        while name.lower() in taken:
             name += "_"
         folders[label] = name
+        taken.add(name.lower())
     return folders
