@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from alone import Alone
 
+from alone import Alone
 from quick import kept_teacher, quick, student_bytes
 from stillhouse.errors import UserError
 from stillhouse.study.cells import Cell, Failure

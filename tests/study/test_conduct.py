@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from alone import Alone
 
+from alone import Alone
 from quick import kept_teacher, metrics, quick, run, student_bytes
 from stillhouse.engine import train as training
 from stillhouse.engine.interrupt import Stopped

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from alone import Alone
-
 from quick import quick
 from stillhouse.objectives import presets
 from stillhouse.study import demo

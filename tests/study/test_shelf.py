@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from alone import Alone
 
+from alone import Alone
 from quick import kept_teacher, quick, run
 from stillhouse.errors import UserError
 from stillhouse.study.conduct import conduct

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alone import Alone
 
+from alone import Alone
 from quick import kept_teacher, quick
 from stillhouse.errors import UserError
 from stillhouse.objectives import presets
