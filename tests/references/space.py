@@ -36,7 +36,9 @@ def value(
     for row, other, y in zip(student, teacher, target, strict=True):
         s.append(prepared(point.preprocess, row, y))
         t.append(prepared(point.teacher_transform, prepared(point.preprocess, other, y), y))
-    if getattr(point.activation, "across", "row") == "batch":
+    if point.activation.kind == "sample_softmax":
+        rows, weight = chosen(point, s, t, weight), [1.0] * len(student[0])
+    elif getattr(point.activation, "across", "row") == "batch":
         rows, weight = related(point, s, t, weight), [1.0] * len(student[0])
     else:
         rows = [
@@ -85,6 +87,19 @@ def related(point: Any, s: Rows, t: Rows, weight: Weight) -> list[complex]:
     return [distance(point.distance, x, y, weight) for x, y in pairs]
 
 
+def chosen(point: Any, s: Rows, t: Rows, weight: Weight) -> list[complex]:
+    """The divergence of each class between which samples it points at."""
+    tau = point.activation.temperature
+    a, b = ([shares(column, weight, tau) for column in columns(list(rows))] for rows in (s, t))
+    return [distance(point.distance, x, y) for x, y in zip(a, b, strict=True)]
+
+
+def shares(column: Row, weight: Weight, tau: float) -> list[complex]:
+    """A softmax over samples, each as likely as so many of its kind."""
+    powers = [w * cmath.exp(z / tau) for w, z in zip(weight, column, strict=True)]
+    return [power / sum(powers) for power in powers]
+
+
 def events(stage: Any, row: Row, y: int) -> list[list[complex]]:
     """What is compared, one list of numbers for each loss of a row."""
     tau = stage.temperature
@@ -97,7 +112,7 @@ def events(stage: Any, row: Row, y: int) -> list[list[complex]]:
         case "target_vs_rest":
             hit = softmax(row, tau)[y]
             return [[hit, 1 - hit]]
-        case "rest_softmax":
+        case "rest_softmax" | "rest_probabilities":
             return [softmax(others, tau)]
         case "partial_softmax":
             return [softmax([row[y], *others], tau)]

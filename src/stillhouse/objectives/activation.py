@@ -80,6 +80,17 @@ class RestSoftmax(Tempered):
 
 
 @spec
+class SampleSoftmax(Tempered):
+    """Which sample of the batch, for each class: (N, C) -> (C, N)."""
+
+    kind: Literal["sample_softmax"] = "sample_softmax"
+    relational: ClassVar[bool] = True
+
+    def __call__(self, logits: Tensor, target: Tensor | None, temperature: Temperature) -> Tensor:
+        return F.log_softmax(logits.mT / temperature, -1)
+
+
+@spec
 class PartialSoftmax(Tempered):
     """Which class, of one positive and all negatives, for each positive apart: (N, C) -> (N, C, C).
 
@@ -125,6 +136,21 @@ class Probabilities(Numbers):
 
 
 @spec
+class RestProbabilities(Tempered):
+    """Probabilities of all but the labelled class, as plain numbers: (N, C) -> (N, C - 1).
+
+    They are those of a softmax without it: a factor a row, which no correlation sees.
+    """
+
+    kind: Literal["rest_probabilities"] = "rest_probabilities"
+    space: ClassVar[Space] = "real"
+
+    def __call__(self, logits: Tensor, target: Tensor | None, temperature: Temperature) -> Tensor:
+        index = labels(target, logits, self.kind)
+        return F.softmax(split(logits / temperature, index)[1], -1)
+
+
+@spec
 class Responses(Numbers):
     """Sigmoid as plain numbers: (N, C) -> (N, C) or (C, N)."""
 
@@ -149,8 +175,10 @@ Activation = Annotated[
     | Sigmoid
     | TargetVsRest
     | RestSoftmax
+    | SampleSoftmax
     | PartialSoftmax
     | Probabilities
+    | RestProbabilities
     | Responses
     | Raw,
     Field(discriminator="kind"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-Need = Literal["logits", "labels", "features", "batch"]
+Need = Literal["logits", "labels", "features", "batch", "views", "keys", "head", "moves"]
 
 
 class Card(NamedTuple):
@@ -16,3 +16,8 @@ class Card(NamedTuple):
     needs: tuple[Need, ...]
     cost: str
     fails: str
+
+    @property
+    def storable(self) -> bool:
+        """Whether a teacher's kept logits are all that it asks of the teacher."""
+        return not {"features", "views", "head", "moves"} & set(self.needs)

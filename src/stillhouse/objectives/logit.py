@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from stillhouse.functional import divergence
@@ -83,6 +84,10 @@ class LogitObjective:
             raise ValueError(
                 f"{self.activation.kind} across the batch has no rows for {self.weighting.kind}"
             )
+        if not self.distance.proper:
+            raise ValueError(
+                f"{self.distance.kind} across the batch keeps an entropy that grows with the batch"
+            )
         if self.reduction.counts_objects:
             raise ValueError(
                 f"{self.activation.kind} across the batch has classes for rows, "
@@ -95,7 +100,11 @@ class LogitObjective:
         return bool(self.activation.relational)
 
     def __call__(self, site: Site, temperature: Temperature | None = None) -> Term:
-        """Compare the two networks at a site: (N, C), (N, C) -> Term."""
+        """Compare the two networks at a site: (N, C), (N, C) -> Term.
+
+        A temperature given here takes the place of the activation's own: a number, or one a row,
+        (N, 1).
+        """
         tau = self.activation.temperature if temperature is None else temperature
         student, teacher = upcast(site.student), upcast(site.teacher.detach())
         check(student, teacher)
@@ -110,12 +119,19 @@ class LogitObjective:
                 losses = self._compare(student, teacher, site.target, tau)
                 losses = self._share(losses, student.shape[1])
                 losses = scale(losses, self.weighting(student, teacher))
-            term = self.reduction(losses * self._kappa(tau), weight, site.mass)
+            kappa = self._kappa(tau)
+            if isinstance(kappa, Tensor) and kappa.ndim == 1:
+                losses = scale(losses, kappa)
+            else:
+                losses = losses * kappa
+            term = self.reduction(losses, weight, site.mass)
         return term._replace(weight=self.weight)
 
     def _kappa(self, tau: Temperature) -> Temperature:
         square = self.kappa == "square" or (self.kappa == "auto" and self.distance.tempered)
-        return tau**2 if square else 1.0
+        factor = tau**2 if square else 1.0
+        # one a row stands as a column beside the logits, and as a row beside the losses
+        return factor.squeeze(1) if isinstance(factor, Tensor) and factor.ndim == 2 else factor
 
     def _share(self, losses: Tensor, classes: int) -> Tensor:
         """A divergence of whole rows has summed over the classes; `inner` may ask for the mean."""
@@ -142,6 +158,10 @@ class LogitObjective:
     ) -> tuple[Tensor, Tensor]:
         """Loss of each class over the batch, and that it counts: (N, C), (N, C) -> (C,), (C,)."""
         rows = self._prepare(student, teacher, site.target)
+        if site.weight is not None and self.activation.space == "log_prob":
+            # a sample that counts twice is as likely as two of them
+            shares = torch.where(weight.sum() > 0, weight, 1.0).log()[:, None]
+            rows = (rows[0] + tau * shares, rows[1] + tau * shares)
         s, t = (self.activation(z, site.target, tau) for z in rows)
         counted = None if site.weight is None else weight
         enough = (weight > 0).sum() > 1  # one image has no relation to another

@@ -2,46 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import field
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import Tensor
 
-from stillhouse.objectives.card import Card
 from stillhouse.objectives.logit import LogitObjective
+from stillhouse.objectives.published import Published
 from stillhouse.spec import spec
-from stillhouse.types import Clock, Site
+from stillhouse.types import Site
 
 Objectives = dict[str, LogitObjective]
 Variant = Literal["paper", "reference"]
 
 
 @spec
-class Preset:
+class Preset(Published):
     """A published loss: (student, teacher, target=None, weight=None) -> a scalar."""
 
-    warmup: float = field(default=0.0, kw_only=True)  # epochs, as min(epoch / warmup, 1) from 1
-    label_weight: float | None = field(default=None, kw_only=True)  # None: what the paper gives
-    card: ClassVar[Card]
-    labels: ClassVar[float] = 1.0  # what the paper weighs the label loss with
-
     def __post_init__(self) -> None:
-        if self.warmup < 0:
-            raise ValueError(f"warmup must not be negative, and is {self.warmup}")
+        super().__post_init__()
         self.objectives()  # an option that makes no point of the space is refused here
 
     def objectives(self) -> Objectives:
         """The points of the product space whose weighted sum this loss is."""
         raise NotImplementedError
-
-    def ramp(self, clock: Clock) -> float:
-        """What the weights are multiplied by at this time."""
-        return min(1.0, clock.epoch / self.warmup) if self.warmup > 0 else 1.0
-
-    @property
-    def label_share(self) -> float:
-        """The weight of the label loss beside this one."""
-        return self.labels if self.label_weight is None else self.label_weight
 
     def site(
         self, student: Tensor, teacher: Tensor, target: Tensor | None, weight: Tensor | None

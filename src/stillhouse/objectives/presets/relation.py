@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from stillhouse.objectives.activation import Probabilities, Responses
+from stillhouse.objectives.activation import (
+    Probabilities,
+    Responses,
+    SampleSoftmax,
+    Softmax,
+)
 from stillhouse.objectives.card import Card
-from stillhouse.objectives.distance import Pearson
+from stillhouse.objectives.distance import Cosine, Pearson
 from stillhouse.objectives.logit import LogitObjective
 from stillhouse.objectives.presets.base import Objectives, Preset, Variant
 from stillhouse.spec import spec
@@ -18,10 +23,11 @@ def inter_and_intra(
     beta: float,
     gamma: float,
     variant: Variant,
+    measure: type[Pearson] | type[Cosine] = Pearson,
 ) -> Objectives:
     """Pearson within each row, and within each class along the batch."""
     reference = variant == "reference"
-    distance = Pearson(mode="add") if reference else Pearson()
+    distance = measure(mode="add") if reference else measure()
     kappa: Literal["square", "none"] = "square" if reference else "none"
     rows, columns = activation(temperature), activation(temperature, "batch")
     return {
@@ -30,18 +36,33 @@ def inter_and_intra(
     }
 
 
+def divergences(temperature: float, beta: float, gamma: float, variant: Variant) -> Objectives:
+    """KL within each row, and within each class along the batch."""
+    # without the squared temperature, as the paper's relations have none
+    kappa: Literal["square", "none"] = "square" if variant == "reference" else "none"
+    rows, columns = Softmax(temperature), SampleSoftmax(temperature)
+    return {
+        "inter": LogitObjective(activation=rows, weight=beta, kappa=kappa),
+        "intra": LogitObjective(activation=columns, weight=gamma, kappa=kappa),
+    }
+
+
 @spec
 class DIST(Preset):
     """Correlation of class probabilities within images and within classes (Huang et al., 2022).
 
     `variant` "reference" multiplies by the squared temperature and adds its epsilon to the
-    denominator, as the authors' code does; the paper has neither.
+    denominator, as the authors' code does; the paper has neither. `distance` and `relations` are
+    the paper's ablations: cosines do not centre, and KL compares softmaxes over the classes of an
+    image and over the images of a class.
     """
 
     temperature: float = 1.0
     beta: float = 2.0
     gamma: float = 2.0
     variant: Variant = "paper"
+    distance: Literal["pearson", "cosine", "kl"] = "pearson"
+    relations: Literal["both", "inter", "intra"] = "both"
     name: Literal["dist"] = "dist"
     card: ClassVar[Card] = Card(
         "Relations of predictions",
@@ -57,4 +78,10 @@ class DIST(Preset):
 
     def objectives(self) -> Objectives:
         """Inter-class and intra-class relations."""
-        return inter_and_intra(Probabilities, self.temperature, self.beta, self.gamma, self.variant)
+        tau, weights = self.temperature, (self.beta, self.gamma)
+        if self.distance == "kl":
+            both = divergences(tau, *weights, self.variant)
+        else:
+            measure = Cosine if self.distance == "cosine" else Pearson
+            both = inter_and_intra(Probabilities, tau, *weights, self.variant, measure)
+        return both if self.relations == "both" else {self.relations: both[self.relations]}

@@ -48,9 +48,10 @@ class LSKD(Preset):
         """The base's weight of the label loss, unless another is given."""
         return self.base.label_share if self.label_weight is None else self.label_weight
 
-    def ramp(self, clock: Clock) -> float:
-        """The base's warm-up, unless another is given."""
-        return super().ramp(clock) if self.warmup > 0 else self.base.ramp(clock)
+    def rise(self, clock: Clock) -> float:
+        """The base's course, unless another is given."""
+        own = self.warmup > 0 or self.ramp is not None
+        return super().rise(clock) if own else self.base.rise(clock)
 
     def objectives(self) -> Objectives:
         """The base's objectives with standardised rows."""
