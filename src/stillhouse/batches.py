@@ -13,9 +13,17 @@ class Labelled(NamedTuple):
     """Images of one class each."""
 
     image: Tensor  # (N, C, H, W) normalised
-    label: Tensor  # (N,) class index
+    label: Tensor  # (N,) class index, or (N, C) the share of each class in a mixed image
     key: Tensor  # (N,) which sample of the data set
     view: Tensor  # (N,) which augmentation of it: the epoch, for one view an epoch
+    strong: Tensor | None = None  # (N, C, H, W) a second, stronger view, for methods that ask
+
+    def rows(self, index: slice | Tensor) -> Labelled:
+        """Some of the images, with all that belongs to them."""
+        strong = None if self.strong is None else self.strong[index]
+        *plain, _ = self
+        image, label, key, view = (part[index] for part in plain if part is not None)
+        return Labelled(image, label, key, view, strong)
 
 
 def as_labelled(batch: Any) -> Labelled:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from stillhouse.types import Site, Terms
 
@@ -77,6 +77,17 @@ def whole(site: Site) -> Site:
         if (value := getattr(site, name)) is not None
     }
     return replace(site, student=gather(site.student), teacher=gather(site.teacher), **optional)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """What DDP does for the pupil, for parameters that it does not hold."""
+    if world_size() == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is None:  # a rank without images has no gradient, and joins all the same
+            parameter.grad = torch.zeros_like(parameter)
+        dist.all_reduce(parameter.grad)
+        parameter.grad /= world_size()
 
 
 def leave() -> None:

@@ -34,6 +34,9 @@ class Trace:
 
     out: Any
     taps: Mapping[str, Tensor] = field(default_factory=dict)
+    strong: Trace | None = None  # what it said about the second view, where there is one
+    learning: Any = None  # its output with a gradient, where the network is a teacher that learns
+    members: tuple[Trace, ...] = ()  # what each of several teachers said, where each is to teach
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +84,6 @@ class Lesson:
     regions: Mapping[str, Tensor] = field(default_factory=dict)  # (N, H, W) masks, by name
     keys: Tensor | None = None  # (N,) which sample each row is, for memory banks
     weight: Tensor | None = None  # (N,) of each image; zero drops it
+    strong: Mapping[str, Site] = field(default_factory=dict)  # the sites of the second view
+    learning: Mapping[str, Site] = field(default_factory=dict)  # whose teacher side has a gradient
+    members: tuple[Lesson, ...] = ()  # the lesson of each of several teachers

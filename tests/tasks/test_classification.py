@@ -41,7 +41,7 @@ def test_a_ragged_batch_counts_by_its_images() -> None:
     trace, rows = seen(5)
     parts = [slice(0, 4), slice(4, 5)]
     terms = [
-        Classification(7).supervise(Trace(trace.out[part]), Labelled(*(x[part] for x in rows)))[
+        Classification(7).supervise(Trace(trace.out[part]), rows.rows(part))[
             "label"
         ]
         for part in parts
@@ -163,7 +163,7 @@ def meter_of(*parts: tuple[Trace, Labelled]) -> Accuracy:
 
 def split(trace: Trace, rows: Labelled, *cuts: int) -> list[tuple[Trace, Labelled]]:
     return [
-        (Trace(trace.out[a:b]), Labelled(*(x[a:b] for x in rows)))
+        (Trace(trace.out[a:b]), rows.rows(slice(a, b)))
         for a, b in zip((0, *cuts), (*cuts, len(rows.label)), strict=True)
     ]
 

@@ -41,6 +41,12 @@ class Hardware:
 
     def prepare(self, pupil: Pupil[Any]) -> nn.Module:
         """The pupil on the device, in a distributed wrapper where there are ranks."""
+        from accelerate import DistributedDataParallelKwargs
+
+        # looking for parameters without a gradient costs a walk through the graph each step
+        self._accelerator.ddp_handler = DistributedDataParallelKwargs(
+            find_unused_parameters=pupil.method.idle
+        )
         prepared: nn.Module = self._accelerator.prepare_model(pupil)
         return prepared
 

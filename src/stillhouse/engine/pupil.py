@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 from torch import nn
@@ -25,7 +26,10 @@ class Pupil(nn.Module, Generic[B]):
     def forward(self, batch: B, teacher: Trace, clock: Clock) -> Terms:
         """The terms of one batch: those of the labels, then those of the method."""
         student: Trace = self.student(*self.task.inputs(batch))
-        share = self.method.label_share
+        if self.method.views > 1:
+            second: Trace = self.student(*self.task.inputs(self.task.second(batch)))
+            student = replace(student, strong=second)
+        share = self.method.share(clock)
         labels = {
             name: term._replace(weight=share * term.weight)
             for name, term in self.task.supervise(student, batch).items()

@@ -59,6 +59,7 @@ class Run:
     records: Records | None = None
     progress: Progress = field(default_factory=Silent)
     validation: Callable[[], Iterable[Any]] | None = None
+    moved: nn.Module | None = None  # the network of a teacher that learns, to be measured with it
     log_every: int = 50
     evaluate_every: int = 0
     save_every: int = 0

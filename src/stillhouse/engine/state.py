@@ -30,6 +30,7 @@ def save(run: Run) -> None:
             "step": run.start,
             "recipe": run.recipe_hash,
             "pupil": run.inside.state_dict(),
+            "teacher": dict(run.teacher.state()),
             "groups": {name: group.optimiser.state_dict() for name, group in run.groups.items()},
             "rates": {name: list(group.rates) for name, group in run.groups.items()},
             "scaler": run.hardware.scaler.state_dict(),
@@ -58,6 +59,7 @@ def resume(run: Run) -> bool:
             "or begin anew with --overwrite"
         )
     run.inside.load_state_dict(found["pupil"])
+    run.teacher.restore(found["teacher"])
     for name, group in run.groups.items():
         group.optimiser.load_state_dict(found["groups"][name])
         group.rates = list(found["rates"][name])

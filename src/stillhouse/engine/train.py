@@ -6,7 +6,7 @@ from time import perf_counter
 
 from torch import nn
 
-from stillhouse.distributed import combine, means, rank
+from stillhouse.distributed import average_gradients, combine, means, rank
 from stillhouse.engine import schedules, state
 from stillhouse.engine.evaluate import evaluate
 from stillhouse.engine.interrupt import Interrupt, Stopped
@@ -60,6 +60,8 @@ def set_rates(run: Run, clock: Clock) -> None:
 def update(run: Run, clock: Clock) -> None:
     """Step every optimiser, then the average."""
     scaler = run.hardware.scaler
+    for moving in run.teacher.groups().values():
+        average_gradients(moving)
     for group in run.groups.values():
         scaler.unscale_(group.optimiser)
     if run.clip:
@@ -95,7 +97,10 @@ def validate(run: Run, clock: Clock) -> None:
         return
     with state.averaged(run):
         network = run.inside.student.eval()
-        summary = evaluate(run.task, network, run.validation(), run.hardware)
+        summary = dict(evaluate(run.task, network, run.validation(), run.hardware))
+    if run.moved is not None:  # a teacher that learns may forget
+        seen = evaluate(run.task, run.moved, run.validation(), run.hardware)
+        summary[f"teacher_{run.task.headline}"] = seen[run.task.headline]
     run.history.append({"step": float(run.start), **summary})
     if rank() == 0 and run.records:
         run.records.write("evaluate", run.start, clock.epoch, summary)

@@ -56,7 +56,7 @@ def gradients(
     teacher: Callable[[B], Trace],
     batches: Iterable[B],
     clock: Clock,
-    labels: Sequence[str] = ("label",),
+    labels: Sequence[str] = ("label", "label_strong"),
 ) -> tuple[Pull, ...]:
     """The pull of every term on the student's parameters, averaged over batches.
 

@@ -89,7 +89,7 @@ def first(batches: Iterable[Labelled], limit: int) -> Iterable[Labelled]:
     """Batches until `limit` samples are there, the last one cut."""
     left = limit
     for batch in batches:
-        yield Labelled(*(field[:left] for field in batch))
+        yield batch.rows(slice(left))
         left -= len(batch.label)
         if left <= 0:
             return

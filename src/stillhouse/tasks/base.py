@@ -9,13 +9,14 @@ from torch import Tensor
 
 from stillhouse.types import Clock, Lesson, Terms, Trace
 
-B = TypeVar("B", contravariant=True)
+B = TypeVar("B")
+Seen = TypeVar("Seen", contravariant=True)
 
 
-class Meter(Protocol[B]):
+class Meter(Protocol[Seen]):
     """Counts over an evaluation, on the device; its state is sums, which ranks add up."""
 
-    def update(self, trace: Trace, batch: B) -> None:
+    def update(self, trace: Trace, batch: Seen) -> None:
         """Count one batch."""
         ...
 
@@ -47,6 +48,10 @@ class Task(Protocol[B]):
 
     def inputs(self, batch: B) -> tuple[Tensor, ...]:
         """What the networks are called with."""
+        ...
+
+    def second(self, batch: B) -> B:
+        """The batch in its second, stronger view."""
         ...
 
     def supervise(self, student: Trace, batch: B) -> Terms:

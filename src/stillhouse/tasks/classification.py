@@ -34,22 +34,55 @@ class Classification:
         """The images."""
         return (batch.image,)
 
+    def second(self, batch: Labelled) -> Labelled:
+        """The batch in its second, stronger view."""
+        if batch.strong is None:
+            raise UserError(
+                "the method needs two views of each image, and the batch has one; give batches "
+                "with `strong` images"
+            )
+        return batch._replace(image=batch.strong, strong=None)
+
     def supervise(self, student: Trace, batch: Labelled) -> Terms:
-        """Cross-entropy with the labels."""
+        """Cross-entropy with the labels, of both views where there are two."""
+        terms = {"label": self.cross_entropy(student, batch.label)}
+        if student.strong is not None:
+            terms["label_strong"] = self.cross_entropy(student.strong, batch.label)
+        return terms
+
+    def cross_entropy(self, student: Trace, label: Tensor) -> Term:
+        """Class indices (N,) or shares of each class (N, C) -> Term."""
+        scores = upcast(logits(student))
         loss = F.cross_entropy(
-            upcast(logits(student)),
-            batch.label,
+            scores,
+            label if label.ndim == 1 else label.to(scores.dtype),
             label_smoothing=self.label_smoothing,
             reduction="sum",
         )
-        return {"label": Term(loss, loss.new_tensor(float(len(batch.label))))}
+        return Term(loss, loss.new_tensor(float(len(label))))
 
     def lesson(self, student: Trace, teacher: Trace, batch: Labelled, clock: Clock) -> Lesson:
         """Logits of both networks, one row an image."""
-        sites = {}
+        sites, strong, learning = {}, {}, {}
         if teacher.out is not None:
             sites["class"] = Site(logits(student), logits(teacher), batch.label)
-        return Lesson(student, teacher, sites, clock, keys=batch.key)
+        if student.strong is not None and teacher.strong is not None:
+            pair = logits(student.strong), logits(teacher.strong)
+            strong["class"] = Site(*pair, batch.label)
+        if teacher.learning is not None:
+            pair = logits(student).detach(), logits(Trace(teacher.learning))
+            learning["class"] = Site(*pair, batch.label)
+        members = tuple(self.lesson(student, one, batch, clock) for one in teacher.members)
+        return Lesson(
+            student,
+            teacher,
+            sites,
+            clock,
+            keys=batch.key,
+            strong=strong,
+            learning=learning,
+            members=members,
+        )
 
     def meter(self) -> Accuracy:
         """Top-1, top-5, loss and calibration."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import Generic, TypeVar
 
-from torch import nn
-
+from stillhouse.teachers.base import Still
 from stillhouse.teachers.memory import Keyed
 from stillhouse.teachers.store import Store
 from stillhouse.types import Trace
@@ -14,7 +12,7 @@ from stillhouse.types import Trace
 B = TypeVar("B", bound=Keyed)
 
 
-class Cached(Generic[B]):
+class Cached(Still, Generic[B]):
     """Says what a store holds of each image and view; the network behind it is not asked."""
 
     def __init__(self, store: Store) -> None:
@@ -25,10 +23,6 @@ class Cached(Generic[B]):
         """The logits of a batch, in float32 on its device."""
         rows = (batch.view * self.store.identity.samples + batch.key).cpu().numpy()
         return Trace(self.store.form.unpack(self.store.take(rows), batch.key.device))
-
-    def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        """Nothing that training may move: what moves cannot be stored."""
-        return {}
 
     def fingerprint(self) -> str:
         """The hash of the network that filled the store."""

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from stillhouse.models.taps import Tapped
 from stillhouse.models.weights import state_hash
+from stillhouse.teachers.base import Still
 from stillhouse.types import Trace
 
 B = TypeVar("B")
 Inputs = Callable[[B], tuple[Tensor, ...]]
 
 
-class Frozen(Generic[B]):
+class Frozen(Still, Generic[B]):
     """A teacher that only speaks: eval mode, no gradient.
 
     Not a module: `.parameters()`, `.train()`, DDP and checkpoints of the student never meet it.
@@ -39,25 +40,17 @@ class Frozen(Generic[B]):
         trace: Trace = self.network(*self.inputs(batch))
         return trace
 
-    def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        """Nothing that training may move."""
-        return {}
-
     def fingerprint(self) -> str:
         """The hash of parameters and buffers."""
         return state_hash(self.network.model)
 
 
-class Absent(Generic[B]):
+class Absent(Still, Generic[B]):
     """No teacher, for the control: its Trace is empty."""
 
     def __call__(self, batch: B) -> Trace:
         """Nothing."""
         return Trace(None)
-
-    def groups(self) -> Mapping[str, Iterable[Any]]:
-        """Nothing that training may move."""
-        return {}
 
     def fingerprint(self) -> str:
         """The hash of nothing."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import Generic, Protocol, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stillhouse.errors import UserError
-from stillhouse.teachers.base import Teacher
+from stillhouse.teachers.base import Still, Teacher
 from stillhouse.types import Trace
 
 
@@ -28,7 +27,7 @@ class Keyed(Protocol):
 B = TypeVar("B", bound=Keyed)
 
 
-class Remembering(Generic[B]):
+class Remembering(Still, Generic[B]):
     """Keeps the logits of another teacher in memory, by sample and view, in full precision.
 
     Only for finitely many views and for methods that ask for logits alone: then the answer to an
@@ -57,10 +56,6 @@ class Remembering(Generic[B]):
             self._known = torch.zeros(len(self._said), dtype=torch.bool, device=out.device)
         self._said[place], self._known[place] = out, True
         return Trace(out)
-
-    def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        """Nothing that training may move: what moves cannot be remembered."""
-        return {}
 
     def fingerprint(self) -> str:
         """The hash of the network behind."""

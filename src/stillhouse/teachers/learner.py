@@ -1,0 +1,86 @@
+"""A teacher that learns from its student while it teaches: acclimation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from stillhouse.models.taps import Tapped
+from stillhouse.models.weights import state_hash
+from stillhouse.types import Trace
+
+B = TypeVar("B")
+Inputs = Callable[[B], tuple[Tensor, ...]]
+
+
+class Learner(Generic[B]):
+    """A teacher some of whose layers move; eval mode, so that its statistics do not.
+
+    What it says is detached, for the student; `Trace.learning` is the same with its gradient, for
+    the one loss that moves the teacher. One forward serves both.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Inputs[B],
+        layers: Iterable[str],
+        taps: Iterable[str] | Mapping[str, str] = (),
+        example: Sequence[Tensor] = (),
+    ) -> None:
+        model.eval().requires_grad_(False)
+        self.network = Tapped(model, taps, example)
+        self.inputs = inputs
+        self.learning = {
+            f"{layer}.{name}": parameter
+            for layer in layers
+            for name, parameter in model.get_submodule(layer).named_parameters()
+        }
+        for parameter in self.learning.values():
+            parameter.requires_grad_(True)
+        self._before = {name: p.detach().clone() for name, p in self.learning.items()}
+
+    def __call__(self, batch: B) -> Trace:
+        """What the network says about a batch, and the same with its gradient."""
+        self.network.eval()
+        trace: Trace = self.network(*self.inputs(batch))
+        taps = {name: tap.detach() for name, tap in trace.taps.items()}
+        return Trace(tree_map(detached, trace.out), taps, learning=trace.out)
+
+    def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        """The layers that move."""
+        return {"teacher": self.learning.values()}
+
+    def fingerprint(self) -> str:
+        """The hash of parameters and buffers as they are now."""
+        return state_hash(self.network.model)
+
+    def state(self) -> Mapping[str, Tensor]:
+        """The layers that move, as they are now."""
+        return {name: parameter.detach() for name, parameter in self.learning.items()}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from where `state` was taken."""
+        for name, parameter in self.learning.items():
+            parameter.copy_(state[name])
+
+    @contextmanager
+    def original(self) -> Iterator[nn.Module]:
+        """Inside, the network is as it was before it learned anything."""
+        now = {name: p.detach().clone() for name, p in self.learning.items()}
+        self.restore(self._before)
+        try:
+            yield self.network.model
+        finally:
+            self.restore(now)
+
+
+def detached(value: Any) -> Any:
+    """A tensor without its gradient, anything else as it is."""
+    return value.detach() if isinstance(value, Tensor) else value
