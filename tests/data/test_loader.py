@@ -53,8 +53,8 @@ def loader(
 
 def same(a: Iterable[Labelled], b: Iterable[Labelled]) -> bool:
     a, b = list(a), list(b)
-    pairs = [zip(x, y, strict=True) for x, y in zip(a, b, strict=True)]
-    return all(torch.equal(x, y) for pair in pairs for x, y in pair)
+    pairs = [pair for x, y in zip(a, b, strict=True) for pair in zip(x, y, strict=True)]
+    return all(x is y is None or torch.equal(x, y) for x, y in pairs)
 
 
 def keys(batches: Iterable[Labelled]) -> list[int]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stillhouse.data.random import mix, uniform
+from stillhouse.data.random import mix, number, seeded, uniform
 
 WRAP = 2**64
 
@@ -12,8 +12,8 @@ WRAP = 2**64
 def splitmix(*numbers: int) -> int:
     """Splitmix64 absorbing one number after the other, with integers of any size."""
     state = 0
-    for number in numbers:
-        z = ((state ^ (number % WRAP)) + 0x9E3779B97F4A7C15) % WRAP
+    for value in numbers:
+        z = ((state ^ (value % WRAP)) + 0x9E3779B97F4A7C15) % WRAP
         z = ((z ^ (z // 2**30)) * 0xBF58476D1CE4E5B9) % WRAP
         z = ((z ^ (z // 2**27)) * 0x94D049BB133111EB) % WRAP
         state = z ^ (z // 2**31)
@@ -111,3 +111,24 @@ def test_sample_and_view_are_not_exchangeable() -> None:
 
 def test_no_keys_give_no_numbers() -> None:
     assert draws(count=0).shape == (0,)
+
+
+@pytest.mark.parametrize("seed", [0, 5, 2**62 + 5, -3])
+@pytest.mark.parametrize("draw", [0, 6])
+def test_one_number_is_that_of_many(seed: int, draw: int) -> None:
+    pairs = list(itertools.product(NUMBERS, NUMBERS))
+    found = uniform(seed, *torch.tensor(pairs).T, draw).tolist()
+    assert found == [number(seed, key, view, draw) for key, view in pairs]
+
+
+def test_a_seed_holds_inside_alone() -> None:
+    torch.manual_seed(3)
+    wanted = torch.rand(2)
+    torch.manual_seed(8)
+    before = torch.get_rng_state()
+    with seeded(3):
+        assert torch.equal(torch.rand(2), wanted)
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(RuntimeError), seeded(3):
+        raise RuntimeError
+    assert torch.equal(torch.get_rng_state(), before)

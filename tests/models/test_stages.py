@@ -53,7 +53,8 @@ def test_places_that_are_found(name: str) -> None:
     model = zoo.create(name, 10, **options)
     before, modes = state_hash(model), [module.training for module in model.modules()]
     found = stages(model, IMAGE)
-    assert found == {**expected, "logits": ""}
+    plain = {alias: path for alias, path in found.items() if not alias.endswith("@pre")}
+    assert plain == {**expected, "logits": ""}
     sizes = shapes(model, found, IMAGE)
     assert sizes["logits"] == (2, 10)
     assert len(sizes["penultimate"]) == 2
@@ -87,6 +88,29 @@ def test_a_network_without_blocks_gives_its_layers() -> None:
         "penultimate": "head@input",
         "logits": "",
     }
+
+
+class Wrapped(nn.Module):
+    """A network inside another, as a teacher that was made for other images is."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model(image)
+
+
+def test_a_network_that_names_its_stages_is_taken_at_its_word() -> None:
+    # Two of these stages work on maps of one size, which would make one stage of them.
+    found = stages(Wrapped(zoo.create("cifar/vgg8", 5)), IMAGE)
+    named = [
+        path for alias, path in found.items() if alias.startswith("stage") and "@" not in alias
+    ]
+    assert named == [f"model.stage{number}" for number in (1, 2, 3, 4)]
+    assert found["stage4@pre"] == "model.stage4.3@input"
+    small = stages(zoo.create("stillhouse/small", 5), IMAGE[..., :3, :3])
+    assert [small.get(f"stage{number}") for number in (1, 2, 3)] == ["stage1", "stage2", "stage3"]
 
 
 def test_names_are_resolved_to_paths() -> None:

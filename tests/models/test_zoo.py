@@ -91,6 +91,19 @@ def test_a_replaced_first_convolution_keeps_scale_and_geometry() -> None:
     )
 
 
+def test_the_last_map_of_a_densenet_can_be_tapped_and_nothing_else_changes() -> None:
+    torch.manual_seed(0)
+    model, image = zoo.create("torchvision/densenet121", 5).eval(), torch.randn(2, 3, 64, 64)
+    out = model(image)
+    out.sum().backward()  # the function behind writes over what is tapped
+    assert model.get_submodule("features.norm5").weight.grad is not None
+    pooled = model.features(image).mean((2, 3))
+    torch.testing.assert_close(model.classifier(pooled), out)
+    state = model.state_dict()
+    del model.features.relu5
+    assert torch.equal(model(image), out) and model.state_dict().keys() == state.keys()
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -164,7 +177,8 @@ def test_a_package_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPa
 def test_names_are_searched_by_word_and_by_glob() -> None:
     everything = zoo.names()
     assert everything == sorted(everything)
-    assert {"timm/resnet18", "torchvision/resnet18", "stillhouse/small"} <= set(everything)
+    known = {"timm/resnet18", "torchvision/resnet18", "cifar/resnet18", "stillhouse/small"}
+    assert known <= set(everything)
     assert "torchvision/fcos_resnet50_fpn" not in everything
     assert zoo.names("stillhouse/*l*e") == ["stillhouse/large", "stillhouse/little"]
     assert all("ResNet18".lower() in name for name in zoo.names("ResNet18"))

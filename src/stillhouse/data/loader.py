@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from stillhouse.batches import Labelled
+from stillhouse.data import singly
+from stillhouse.data.mixing import Mix, mix_batch
+from stillhouse.data.plan import Plan
 from stillhouse.data.random import mix
 from stillhouse.data.source import Pixels, Source
 from stillhouse.data.transforms import (
-    Single,
+    Chain,
     Transform,
     all_batched,
     is_random,
@@ -21,45 +24,26 @@ from stillhouse.data.transforms import (
 )
 from stillhouse.errors import UserError
 
+__all__ = ["Loader", "Plan"]
+
+STRONG = 1  # what tells the draws of the strong view from those of the first
+
 
 @dataclass(frozen=True)
-class Plan:
-    """Which samples come in which order, to which rank, in batches of which size.
+class Look:
+    """How a sample is shown, how many different views of it there are, and what they follow."""
 
-    In training every rank makes the same number of steps; in evaluation every sample comes once
-    over all ranks, and none twice.
-    """
-
-    samples: int
-    batch: int
-    shuffle: bool = False
-    seed: int = 0
-    rank: int = 0
-    world: int = 1
-
-    def steps(self) -> int:
-        """Batches an epoch of this rank."""
-        if self.shuffle:
-            return self.samples // (self.batch * self.world)
-        mine = len(range(self.rank, self.samples, self.world))
-        return -(-mine // self.batch)
-
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
-        """Indices of the batches `start` and on of one epoch: -> (N,)."""
-        order = torch.arange(self.samples)
-        if self.shuffle:
-            made = torch.Generator().manual_seed(mix(self.seed, epoch))
-            order = torch.randperm(self.samples, generator=made)
-        mine = order[self.rank :: self.world]
-        for step in range(start, self.steps()):
-            yield mine[step * self.batch : (step + 1) * self.batch]
+    transforms: tuple[Transform, ...]
+    views: int | None  # None: endless
+    seed: int
 
 
 class Loader:
     """Normalised batches of a source; the same epoch and step always give the same batch.
 
     `views` of an image come in turn, an epoch each. `draws` is the seed of what is random in them,
-    where that is not the seed of the order.
+    where that is not the seed of the order. With `strong` each batch carries a second view of its
+    samples, changed by these transforms. With `mixing` its images are mixed with one another.
 
     Sources in memory whose transforms have a tensor form are served batch by batch, on the device;
     all others image by image, by `workers` processes.
@@ -73,29 +57,30 @@ class Loader:
         std: Sequence[float],
         *,
         transforms: Sequence[Transform] = (),
+        strong: Sequence[Transform] | None = None,
+        mixing: Mix | None = None,
         views: int | None = None,
         draws: int | None = None,
         workers: int = 0,
         device: torch.device | None = None,
     ) -> None:
-        # in evaluation a rank may have nothing to measure, as long as another has
-        if plan.steps() == 0 and (plan.shuffle or not plan.samples):
+        check(source, plan, views)
+        if mixing and strong is not None:
             raise UserError(
-                f"{source.name} has {len(source)} samples, too few for one batch of {plan.batch} "
-                f"on {plan.world} ranks; say a smaller data.batch"
+                "data.mix is for one view of each image, and the method asks for two; "
+                "leave data.mix out"
             )
-        if views is not None and views < 1:
-            raise UserError(f"data.views must be at least 1, and is {views}; leave it out for any")
-        self.source, self.plan = source, plan
-        self.transforms = tuple(transforms)
-        self.seed = plan.seed if draws is None else draws
-        self.views = views if is_random(transforms) else 1
+        self.source, self.plan, self.mixing = source, plan, mixing
+        seed = plan.seed if draws is None else draws
+        self.looks = [look_of(transforms, views, seed)]
+        if strong is not None:
+            self.looks.append(look_of(strong, views, mix(seed, STRONG)))
         self.workers = workers
         self.device = device or torch.device("cpu")
         self.mean = torch.tensor(tuple(mean), device=self.device)
         self.std = torch.tensor(tuple(std), device=self.device)
         self._pixels: tuple[Tensor, Tensor] | None = None
-        if isinstance(source, Pixels) and all_batched(transforms):
+        if isinstance(source, Pixels) and all(all_batched(look.transforms) for look in self.looks):
             self._pixels = source.images.to(self.device), source.labels.to(self.device)
 
     def __len__(self) -> int:
@@ -103,34 +88,50 @@ class Loader:
 
     def epoch(self, index: int, start: int = 0) -> Iterator[Labelled]:
         """Batches `start` and on of one epoch."""
-        view = index if self.views is None else index % self.views
         made = self._from_memory if self._pixels else self._one_by_one
-        yield from made(index, start, view)
+        for step, batch in enumerate(made(index, start), start):
+            yield self._mixed(batch, index, step) if self.mixing else batch
 
-    def _from_memory(self, index: int, start: int, view: int) -> Iterator[Labelled]:
+    def _turns(self, index: int, start: int) -> Iterator[Tensor]:
+        """For each batch a row of keys, and one of view numbers for each look: -> (V + 1, N)."""
+        for keys, copies in self.plan.turns(index, start):
+            turn = index * self.plan.repeats + copies
+            views = [turn if look.views is None else turn % look.views for look in self.looks]
+            yield torch.stack([keys, *views])
+
+    def _from_memory(self, index: int, start: int) -> Iterator[Labelled]:
         assert self._pixels is not None
         images, labels = self._pixels
-        for keys in self.plan.batches(index, start):
-            keys = keys.to(self.device, non_blocking=True)
-            views = torch.full_like(keys, view)
-            bytes_ = transform_batch(images[keys], self.transforms, self.seed, keys, views)
-            yield Labelled(self._finish(bytes_), labels[keys], keys, views)
+        for turn in self._turns(index, start):
+            keys, *views = turn.to(self.device, non_blocking=True)
+            shown = [
+                transform_batch(images[keys], look.transforms, look.seed, keys, numbers)
+                for look, numbers in zip(self.looks, views, strict=True)
+            ]
+            yield self._labelled(labels[keys], keys, views[0], *shown)
 
-    def _one_by_one(self, index: int, start: int, view: int) -> Iterator[Labelled]:
-        loader = torch.utils.data.DataLoader(
-            _Batches(self.source, Single(self.transforms, self.seed), view),
-            batch_size=None,
-            sampler=[keys.tolist() for keys in self.plan.batches(index, start)],
-            num_workers=self.workers,
-            pin_memory=self.device.type == "cuda",
-            # Its own, or entering an epoch would take a number from those of the networks.
-            generator=torch.Generator().manual_seed(mix(self.seed, index)),
+    def _one_by_one(self, index: int, start: int) -> Iterator[Labelled]:
+        batches = singly.read(
+            self.source,
+            [Chain(look.transforms, look.seed) for look in self.looks],
+            self._turns(index, start),
+            workers=self.workers,
+            pinned=self.device.type == "cuda",
+            seed=mix(self.plan.seed, index),
         )
-        for batch in loader:
-            if isinstance(batch, UserError):
-                raise batch
-            images, labels, keys = (x.to(self.device, non_blocking=True) for x in batch)
-            yield Labelled(self._finish(images), labels, keys, torch.full_like(keys, view))
+        for batch in batches:
+            labels, turn, *shown = (part.to(self.device, non_blocking=True) for part in batch)
+            yield self._labelled(labels, turn[0], turn[1], *shown)
+
+    def _labelled(self, labels: Tensor, keys: Tensor, views: Tensor, *shown: Tensor) -> Labelled:
+        image, *strong = (self._finish(bytes_) for bytes_ in shown)
+        if strong and strong[0].shape != image.shape:
+            first, second = (" x ".join(map(str, x.shape[1:])) for x in (image, strong[0]))
+            raise UserError(
+                f"data.transforms makes images of {first}, and data.strong of {second}; "
+                "let both end in the same size"
+            )
+        return Labelled(image, labels, keys, views, *strong)
 
     def _finish(self, images: Tensor) -> Tensor:
         if images.shape[1] != len(self.mean):
@@ -140,32 +141,26 @@ class Loader:
             )
         return normalise(images, self.mean, self.std)
 
-
-_Batch = tuple[Tensor, Tensor, Tensor]
-
-
-class _Batches(torch.utils.data.Dataset[_Batch | UserError]):
-    def __init__(self, source: Source, transform: Single, view: int) -> None:
-        self.source, self.transform, self.view = source, transform, view
-
-    def __getitem__(self, keys: list[int]) -> _Batch | UserError:
-        try:
-            return _collate([self._one(key) for key in keys])
-        except UserError as error:
-            return error  # raised in a worker, it would come with a traceback in its sentence
-
-    def _one(self, key: int) -> tuple[Tensor, int, int]:
-        sample = self.source[key]
-        return self.transform(sample.image, key, self.view), sample.label, key
+    def _mixed(self, batch: Labelled, epoch: int, step: int) -> Labelled:
+        assert self.mixing is not None
+        seed = mix(self.plan.seed, epoch, step, self.plan.rank)
+        classes = len(self.source.classes)
+        image, label = mix_batch(batch.image, batch.label, classes, self.mixing, seed)
+        return batch._replace(image=image, label=label)
 
 
-def _collate(samples: list[tuple[Tensor, int, int]]) -> _Batch:
-    images, labels, keys = zip(*samples, strict=True)
-    shapes = {tuple(image.shape) for image in images}
-    if len(shapes) > 1:
-        first, second = sorted(shapes)[:2]
+def look_of(transforms: Sequence[Transform], views: int | None, seed: int) -> Look:
+    """A look of some transforms, which has one view where nothing is random."""
+    return Look(tuple(transforms), views if is_random(transforms) else 1, seed)
+
+
+def check(source: Source, plan: Plan, views: int | None) -> None:
+    """Refuse what gives no batch, or no view."""
+    # in evaluation a rank may have nothing to measure, as long as another has
+    if plan.steps() == 0 and (plan.shuffle or not plan.samples):
         raise UserError(
-            f"images of one batch have different shapes ({first} and {second}); "
-            "add a transform that makes them alike, such as resize and center_crop"
+            f"{source.name} has {len(source)} samples, too few for one batch of {plan.batch} "
+            f"on {plan.world} ranks; say a smaller data.batch"
         )
-    return torch.stack(images), torch.tensor(labels), torch.tensor(keys)
+    if views is not None and views < 1:
+        raise UserError(f"data.views must be at least 1, and is {views}; leave it out for any")

@@ -6,8 +6,13 @@ process, on every device, in every batch that the sample happens to be in, and a
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
+
+Draw = Callable[[int], Tensor]  # the how-many-th number of each image: -> (N,) in [0, 1)
 
 # Constants of splitmix64 (Steele, Lea and Flood, 2014).
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -28,6 +33,20 @@ def uniform(seed: int, keys: Tensor, views: Tensor, draw: int) -> Tensor:
         state = _finalise_tensor((state ^ numbers) + _signed(_GOLDEN))
     # 24 bits are what float32 holds exactly, so every device rounds alike: not at all.
     return _shift(state, 40).to(torch.float32) * 2.0**-24
+
+
+def number(seed: int, key: int, view: int, draw: int) -> float:
+    """What `uniform` draws for one sample, a hundred times as fast."""
+    return (_hash(seed, draw, key, view) >> 40) * 2.0**-24
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Inside, torch draws on the CPU from a seed; afterwards it goes on where it was."""
+    with torch.random.fork_rng(devices=[]):
+        # Not `torch.manual_seed`, which would seed the devices too, and nobody restores those.
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def _hash(*numbers: int) -> int:

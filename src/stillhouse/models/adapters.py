@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stillhouse.errors import UserError
+from stillhouse.functional.pooling import pool
 from stillhouse.spec import spec
 
 
@@ -65,12 +66,26 @@ class Regressor:
                 f"adapter 'regressor' is for maps, but the taps have shape {_shape(student)}; "
                 "use adapter 'pointwise'"
             )
-        conv = _towards(before, after, student[2:], teacher[2:])
+        conv = towards(before, after, student[2:], teacher[2:])
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-        return nn.Sequential(conv, nn.BatchNorm2d(after), nn.ReLU())
+        return nn.Sequential(conv, Norm(after), nn.ReLU())
 
 
 Adapter = Annotated[Direct | Pointwise | Regressor, Field(discriminator="kind")]
+
+
+class Norm(nn.BatchNorm2d):
+    """BatchNorm that takes its running statistics for a channel that has one value, or none.
+
+    A last batch of one image, seen as a vector, has no deviation to be divided by.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        if self.training and input.numel() <= self.num_features:
+            mean, variance = self.running_mean, self.running_var
+            return F.batch_norm(input, mean, variance, self.weight, self.bias, eps=self.eps)
+        return super().forward(input)
 
 
 def align(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,20 +97,10 @@ def align(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         return student, teacher
     height = min(student.shape[2], teacher.shape[2])
     width = min(student.shape[3], teacher.shape[3])
-    return _pool(student, height, width), _pool(teacher, height, width)
+    return pool(student, height, width), pool(teacher, height, width)
 
 
-def _pool(image: Tensor, height: int, width: int) -> Tensor:
-    rows, columns = image.shape[2:]
-    if (rows, columns) == (height, width):
-        return image
-    # Where both do the same, the plain pool is the one whose gradient is repeatable on a GPU.
-    if rows % height == 0 and columns % width == 0:
-        return F.avg_pool2d(image, (rows // height, columns // width))
-    return F.adaptive_avg_pool2d(image, (height, width))
-
-
-def _towards(
+def towards(
     before: int, after: int, student: tuple[int, ...], teacher: tuple[int, ...]
 ) -> nn.Conv2d | nn.ConvTranspose2d:
     """The convolution that carries a map of the student's resolution to the teacher's."""
@@ -108,8 +113,9 @@ def _towards(
         height, width = (1 + s - t for s, t in pairs)
         return nn.Conv2d(before, after, (height, width), bias=False)
     raise UserError(
-        f"adapter 'regressor' doubles a map or shrinks it, but the student's is "
-        f"{_shape(student)} and the teacher's {_shape(teacher)}; use adapter 'pointwise'"
+        f"a convolution doubles a map or shrinks it, but the student's is {_shape(student)} and "
+        f"the teacher's {_shape(teacher)}; pair other taps, or use adapter 'pointwise' where the "
+        "method has one"
     )
 
 

@@ -15,8 +15,12 @@ from torch import nn
 
 from stillhouse.errors import UserError, did_you_mean
 from stillhouse.models import small
+from stillhouse.models.cifar import catalogue as cifar
+from stillhouse.models.mobile import MobileNetV1
 
 PLUGINS = "stillhouse.models"  # the entry point group: NAMESPACE/NAME -> factory
+
+_MOBILE = "mobilenetv1"
 
 # What would fetch weights, and what the arguments of `create` already say.
 _REFUSED = {
@@ -43,8 +47,8 @@ class Preprocessing:
 def create(name: str, classes: int, channels: int = 3, **options: Any) -> nn.Module:
     """A network with random weights: (N, channels, H, W) -> (N, classes).
 
-    `timm/NAME`, `torchvision/NAME`, `stillhouse/NAME`, `package.module:factory`, or a name that an
-    installed package gives in the entry point group `stillhouse.models`.
+    `timm/NAME`, `torchvision/NAME`, `cifar/NAME`, `stillhouse/NAME`, `package.module:factory`, or a
+    name that an installed package gives in the entry point group `stillhouse.models`.
     """
     for option in options:
         if option in _REFUSED:
@@ -90,7 +94,13 @@ def preprocessing(name: str) -> Preprocessing | None:
 # ------------------------------------------------------------------------------------- the sources
 
 
-def _small(name: str, classes: int, channels: int, **options: Any) -> nn.Module:
+def _cifar(name: str, classes: int, channels: int, **options: Any) -> nn.Module:
+    return cifar.build(name, classes, channels, **options)
+
+
+def _own(name: str, classes: int, channels: int, **options: Any) -> nn.Module:
+    if name == _MOBILE:
+        return MobileNetV1(classes, channels, **options)
     return small.build(name, classes, channels, **options)
 
 
@@ -108,12 +118,18 @@ def _torchvision(name: str, classes: int, channels: int, **options: Any) -> nn.M
     network: nn.Module = get_model(name, weights=None, num_classes=classes, **options)
     if channels != 3:
         _replace_first_convolution(network, channels)
+    if name.startswith("densenet"):
+        # Its last ReLU is a function, so that no module gives the map that is pooled. This one does
+        # and changes nothing; an nn.ReLU would not let that function write over what it gave.
+        features: Any = network.get_submodule("features")
+        features.add_module("relu5", nn.Threshold(0.0, 0.0))
     return network
 
 
 _Maker = Callable[..., nn.Module]
 _SOURCES: Mapping[str, _Maker] = {
-    "stillhouse": _small,
+    "stillhouse": _own,
+    "cifar": _cifar,
     "timm": _timm,
     "torchvision": _torchvision,
 }
@@ -133,7 +149,9 @@ def _made(name: str, maker: _Maker, *arguments: Any, **options: Any) -> nn.Modul
 
 def _listed(source: str) -> list[str]:
     if source == "stillhouse":
-        found: Iterable[str] = small.SIZES
+        found: Iterable[str] = (*small.SIZES, _MOBILE)
+    elif source == "cifar":
+        found = cifar.names()
     elif source == "timm":
         found = _library("timm").list_models()
     else:

@@ -1,0 +1,52 @@
+"""Images of a batch mixed with one another, and their labels with them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stillhouse.data.random import seeded
+from stillhouse.spec import spec
+
+
+@spec
+class Mix:
+    """Mixup (Zhang et al., 2018) and CutMix (Yun et al., 2019), each with the alpha of its Beta.
+
+    A batch is mixed with a `probability`; where both have an alpha, `switch` is that of CutMix.
+    """
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    probability: float = 1.0
+    switch: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("mixup", "cutmix"):
+            if not 0 <= (alpha := getattr(self, name)) < float("inf"):
+                raise ValueError(f"{name} must be a number from 0 on, and is {alpha}")
+        for name in ("probability", "switch"):
+            if not 0 <= (share := getattr(self, name)) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], and is {share}")
+        if not (self.mixup or self.cutmix):
+            raise ValueError("mix needs mixup or cutmix above 0; leave it out for none")
+
+
+def mix_batch(
+    images: Tensor, labels: Tensor, classes: int, how: Mix, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Each image with the one before it: (N, C, H, W) float, (N,) -> (N, C, H, W), (N, classes).
+
+    The labels become the share of each class in an image, also where nothing is mixed.
+    """
+    from torchvision.transforms import v2
+
+    with seeded(seed):
+        chance, choice = torch.rand(2).tolist()
+        if chance >= how.probability:
+            return images, F.one_hot(labels, classes).to(images.dtype)
+        cut = how.cutmix > 0 and (how.mixup == 0 or choice < how.switch)
+        mixer, alpha = (v2.CutMix, how.cutmix) if cut else (v2.MixUp, how.mixup)
+        image, share = mixer(alpha=alpha, num_classes=classes)(images, labels)
+    return image, share

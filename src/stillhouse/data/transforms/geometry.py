@@ -1,0 +1,134 @@
+"""Where pixels go: windows, mirror images, sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from stillhouse.data.random import Draw
+from stillhouse.data.transforms.checks import check_probability, check_rising, check_size
+from stillhouse.spec import spec
+
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+@spec
+class Crop:
+    """A random window of the image's own size, after padding with black."""
+
+    padding: int = 4
+    kind: Literal["crop"] = "crop"
+    random: ClassVar[bool] = True
+    batched: ClassVar[Literal[True]] = True
+    draws: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        if self.padding < 0:
+            raise ValueError(f"padding must not be negative, and is {self.padding}")
+
+    def batch(self, images: Tensor, draw: Draw) -> Tensor:
+        """All images at once: (N, C, H, W) uint8 -> the same shape."""
+        height, width = images.shape[-2:]
+        places = 2 * self.padding + 1
+        padded = torch.nn.functional.pad(images, [self.padding] * 4)
+        windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view, (N, C, y, x, H, W)
+        y, x = ((draw(i) * places).long() for i in range(2))
+        return windows[torch.arange(len(images), device=images.device), :, y, x]
+
+
+@spec
+class Flip:
+    """Left and right exchanged, with a probability."""
+
+    probability: float = 0.5
+    kind: Literal["flip"] = "flip"
+    random: ClassVar[bool] = True
+    batched: ClassVar[Literal[True]] = True
+    draws: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        check_probability(self.probability)
+
+    def batch(self, images: Tensor, draw: Draw) -> Tensor:
+        """All images at once: (N, C, H, W) uint8 -> the same shape."""
+        turned = (draw(0) < self.probability)[:, None, None, None]
+        return torch.where(turned, images.flip(-1), images)
+
+
+@spec
+class ResizedCrop:
+    """A random part of the image, resized: Inception's crop (Szegedy et al., 2015)."""
+
+    size: int = 224
+    scale: tuple[float, float] = (0.08, 1.0)  # shares of the area
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width to height
+    interpolation: Interpolation = "bilinear"
+    kind: Literal["resized_crop"] = "resized_crop"
+    random: ClassVar[bool] = True
+    batched: ClassVar[Literal[False]] = False
+
+    def __post_init__(self) -> None:
+        check_size(self.size)
+        check_rising("scale", self.scale)
+        check_rising("ratio", self.ratio)
+
+    def single(self) -> Callable[[Tensor], Tensor]:
+        """One image: (C, H, W) uint8 -> (C, size, size)."""
+        from torchvision.transforms import v2
+
+        made: Callable[[Tensor], Tensor] = v2.RandomResizedCrop(
+            self.size,
+            scale=self.scale,
+            ratio=self.ratio,
+            interpolation=v2.InterpolationMode(self.interpolation),
+            antialias=True,
+        )
+        return made
+
+
+@spec
+class Resize:
+    """The shorter side to a length; with `square` both sides, whatever the aspect."""
+
+    size: int = 256
+    square: bool = False
+    interpolation: Interpolation = "bilinear"
+    kind: Literal["resize"] = "resize"
+    random: ClassVar[bool] = False
+    batched: ClassVar[Literal[False]] = False
+
+    def __post_init__(self) -> None:
+        check_size(self.size)
+
+    def single(self) -> Callable[[Tensor], Tensor]:
+        """One image: (C, H, W) uint8 -> (C, h, w)."""
+        from torchvision.transforms import v2
+
+        wanted = [self.size, self.size] if self.square else [self.size]
+        made: Callable[[Tensor], Tensor] = v2.Resize(
+            wanted, interpolation=v2.InterpolationMode(self.interpolation), antialias=True
+        )
+        return made
+
+
+@spec
+class CenterCrop:
+    """The middle of the image."""
+
+    size: int = 224
+    kind: Literal["center_crop"] = "center_crop"
+    random: ClassVar[bool] = False
+    batched: ClassVar[Literal[False]] = False
+
+    def __post_init__(self) -> None:
+        check_size(self.size)
+
+    def single(self) -> Callable[[Tensor], Tensor]:
+        """One image: (C, H, W) uint8 -> (C, size, size)."""
+        from torchvision.transforms import v2
+
+        made: Callable[[Tensor], Tensor] = v2.CenterCrop(self.size)
+        return made

@@ -1,0 +1,79 @@
+"""What residual networks are built of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+
+class Block(nn.Module):
+    """Two convolutions and a shortcut: (N, before, H, W) -> (N, width, H / stride, W / stride)."""
+
+    def __init__(self, before: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = normed(before, width, 3, stride)
+        self.relu1 = nn.ReLU()
+        self.conv2, self.norm2 = normed(width, width, 3)
+        self.shortcut = shortcut(before, width, stride)
+        self.relu2 = nn.ReLU()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, before, H, W) -> (N, width, H / stride, W / stride)."""
+        inner = self.relu1(self.norm1(self.conv1(image)))
+        out: Tensor = self.relu2(self.norm2(self.conv2(inner)) + self.shortcut(image))
+        return out
+
+
+class Bottleneck(nn.Module):
+    """Three convolutions, the middle one a quarter as wide, and a shortcut (He et al., 2016).
+
+    (N, before, H, W) -> (N, width, H / stride, W / stride).
+    """
+
+    def __init__(self, before: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = normed(before, width // 4, 1)
+        self.relu1 = nn.ReLU()
+        self.conv2, self.norm2 = normed(width // 4, width // 4, 3, stride)
+        self.relu2 = nn.ReLU()
+        self.conv3, self.norm3 = normed(width // 4, width, 1)
+        self.shortcut = shortcut(before, width, stride)
+        self.relu3 = nn.ReLU()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, before, H, W) -> (N, width, H / stride, W / stride)."""
+        inner = self.relu1(self.norm1(self.conv1(image)))
+        inner = self.relu2(self.norm2(self.conv2(inner)))
+        out: Tensor = self.relu3(self.norm3(self.conv3(inner)) + self.shortcut(image))
+        return out
+
+
+def normed(
+    before: int, width: int, kernel: int, stride: int = 1, groups: int = 1, bias: bool = False
+) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    """A convolution that keeps the size of the map but for its stride, and its BatchNorm."""
+    conv = nn.Conv2d(before, width, kernel, stride, kernel // 2, groups=groups, bias=bias)
+    return conv, nn.BatchNorm2d(width)
+
+
+def activated(
+    before: int, width: int, kernel: int, stride: int = 1, groups: int = 1, bias: bool = False
+) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.ReLU]:
+    """A convolution, its BatchNorm and a ReLU."""
+    return *normed(before, width, kernel, stride, groups, bias), nn.ReLU()
+
+
+def shortcut(before: int, width: int, stride: int) -> nn.Module:
+    """Nothing where a block keeps the shape of its map, else a 1x1 convolution with BatchNorm."""
+    if before == width and stride == 1:
+        return nn.Identity()
+    return nn.Sequential(*normed(before, width, 1, stride))
+
+
+def repeated(
+    block: Callable[[int, int, int], nn.Module], before: int, width: int, depth: int, stride: int
+) -> nn.Sequential:
+    """Blocks in a row, made by `block(before, width, stride)`; the first has the stride."""
+    rest = (block(width, width, 1) for _ in range(depth - 1))
+    return nn.Sequential(block(before, width, stride), *rest)

@@ -1,0 +1,1 @@
+"""The networks in which distillation is compared on small images."""

@@ -1,0 +1,62 @@
+"""MobileNetV2 for small images (Sandler et al., 2018)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from stillhouse.models.blocks import activated, normed
+from stillhouse.models.staged import Staged, initialise, narrow
+
+LAST = 1280  # channels that are pooled, whatever the width
+# Stage by stage, rows of blocks: how much wider inside, channels, blocks, stride of the first.
+ROWS = (
+    ((1, 16, 1, 1), (6, 24, 2, 1)),
+    ((6, 32, 3, 2),),
+    ((6, 64, 4, 2), (6, 96, 3, 1)),
+    ((6, 160, 3, 2), (6, 320, 1, 1)),
+)
+
+
+class MobileNetV2(Staged):
+    """Inverted residuals, which give maps that no ReLU has seen, of which negative values are part.
+
+    (N, channels, H, W) -> (N, classes). `final` is a convolution to 1280 channels with its ReLU.
+    """
+
+    def __init__(self, classes: int, channels: int = 3, width: float = 0.5) -> None:
+        before = int(32 * width)
+        stem = nn.Sequential(*activated(channels, before, 3, stride=2))
+        stages = []
+        for rows in ROWS:
+            blocks = []
+            for expansion, out, depth, stride in rows:
+                for number in range(depth):
+                    after = int(out * width)
+                    blocks.append(Inverted(before, after, expansion, 1 if number else stride))
+                    before = after
+            stages.append(nn.Sequential(*blocks))
+        final = nn.Sequential(*activated(before, LAST, 1))
+        super().__init__(stem, stages, narrow(LAST, classes), final)
+        initialise(self)
+
+
+class Inverted(nn.Module):
+    """A widening, a depthwise convolution, a narrowing without ReLU; the input added where it fits.
+
+    (N, before, H, W) -> (N, width, H / stride, W / stride).
+    """
+
+    def __init__(self, before: int, width: int, expansion: int, stride: int) -> None:
+        super().__init__()
+        inside = before * expansion
+        self.body = nn.Sequential(
+            *activated(before, inside, 1),
+            *activated(inside, inside, 3, stride, groups=inside),
+            *normed(inside, width, 1),
+        )
+        self.adds = stride == 1 and before == width
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, before, H, W) -> (N, width, H / stride, W / stride)."""
+        out: Tensor = self.body(image)
+        return image + out if self.adds else out

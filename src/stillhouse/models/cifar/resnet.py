@@ -1,0 +1,53 @@
+"""Residual networks for small images (He et al., 2016)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from stillhouse.models.blocks import Block, Bottleneck, activated, repeated
+from stillhouse.models.staged import Staged, initialise
+
+
+class ResNet(Staged):
+    """A stem that keeps the size of the image, and stages that halve it from the second on.
+
+    `widths` are the channels that the stem and each stage give, `depths` the blocks of each stage.
+    (N, channels, H, W) -> (N, classes).
+    """
+
+    def __init__(
+        self,
+        block: Callable[[int, int, int], nn.Module],
+        depths: Sequence[int],
+        widths: Sequence[int],
+        classes: int,
+        channels: int = 3,
+    ) -> None:
+        stem = nn.Sequential(*activated(channels, widths[0], 3))
+        stages = [
+            repeated(block, widths[number], widths[number + 1], depth, stride=2 if number else 1)
+            for number, depth in enumerate(depths)
+        ]
+        super().__init__(stem, stages, nn.Linear(widths[-1], classes))
+        initialise(self)
+
+
+def thin(depth: int, classes: int, channels: int = 3, factor: int = 1) -> ResNet:
+    """A network of 6n + 2 layers in three stages, with two widths: as published, and `x4`.
+
+    The stem of the wide ones is twice as wide as that of the thin ones, their stages four times.
+    """
+    widths = (16, 16, 32, 64) if factor == 1 else (32, 16 * factor, 32 * factor, 64 * factor)
+    return ResNet(Block, [(depth - 2) // 6] * 3, widths, classes, channels)
+
+
+def resnet18(classes: int, channels: int = 3) -> ResNet:
+    """The layers of the network for large images behind a stem for small ones."""
+    return ResNet(Block, (2, 2, 2, 2), (64, 64, 128, 256, 512), classes, channels)
+
+
+def resnet50(classes: int, channels: int = 3) -> ResNet:
+    """The layers of the network for large images behind a stem for small ones."""
+    return ResNet(Bottleneck, (3, 4, 6, 3), (64, 256, 512, 1024, 2048), classes, channels)

@@ -1,0 +1,51 @@
+"""Plain networks with BatchNorm for small images (Simonyan & Zisserman, 2015)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stillhouse.models.blocks import activated
+from stillhouse.models.staged import Staged, initialise, narrow
+
+LAYERS: Mapping[str, tuple[tuple[int, ...], ...]] = {  # widths, block by block
+    "vgg8": ((64,), (128,), (256,), (512,), (512,)),
+    "vgg11": ((64,), (128,), (256, 256), (512, 512), (512, 512)),
+    "vgg13": ((64, 64), (128, 128), (256, 256), (512, 512), (512, 512)),
+}
+
+
+class Vgg(Staged):
+    """Blocks of convolutions, the first of which is the stem, each halving the map it is given.
+
+    A block gives its map before it is pooled. (N, channels, H, W) -> (N, classes).
+    """
+
+    def __init__(self, layers: Sequence[Sequence[int]], classes: int, channels: int = 3) -> None:
+        before = ((channels,), *layers)
+        stem, *blocks = (_layers(b[-1], widths) for b, widths in zip(before, layers, strict=False))
+        pools = [*(nn.MaxPool2d(2) for _ in blocks[1:]), Shrink()]
+        stages = [nn.Sequential(pool, *block) for pool, block in zip(pools, blocks, strict=True)]
+        super().__init__(nn.Sequential(*stem), stages, narrow(layers[-1][-1], classes))
+        initialise(self)
+
+
+class Shrink(nn.Module):
+    """Halves a map of 8x8 or more: (N, C, H, W) -> (N, C, H / 2, W / 2).
+
+    The last block of the network works on 4x4, of images of 32x32 and of 64x64.
+    """
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H / 2, W / 2) or as it came."""
+        return F.max_pool2d(image, 2) if min(image.shape[-2:]) >= 8 else image
+
+
+def _layers(before: int, widths: Sequence[int]) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for width in widths:
+        layers += activated(before, width, 3, bias=True)
+        before = width
+    return layers

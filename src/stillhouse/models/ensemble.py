@@ -1,0 +1,36 @@
+"""Several networks that answer as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stillhouse.errors import UserError
+from stillhouse.models.stages import first_tensor
+
+
+class Ensemble(nn.Module):
+    """The mean of the members' logits: (N, C, H, W) -> (N, classes).
+
+    A tap of a member is `members.0.PATH`, and `members.0` is what it said.
+    """
+
+    def __init__(self, members: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, *inputs: Any) -> Tensor:
+        """The mean of what the members say."""
+        return torch.stack([scores(member(*inputs)) for member in self.members]).mean(0)
+
+
+def scores(out: Any) -> Tensor:
+    """The class scores in what a network gave."""
+    found = getattr(out, "logits", None)
+    found = first_tensor(out) if found is None else found
+    if not isinstance(found, Tensor):
+        raise UserError(f"a member gives a {type(out).__name__}, and an ensemble averages logits")
+    return found

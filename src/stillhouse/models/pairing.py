@@ -1,0 +1,44 @@
+"""Which stage of a student may learn from which stage of a teacher."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+
+_STAGE = re.compile(r"stage(\d+)")
+
+
+def suggest(
+    student: Mapping[str, torch.Size], teacher: Mapping[str, torch.Size]
+) -> list[tuple[str, str]]:
+    """Pairs of stages, from the shallow to the deep, of two networks' aliases with their shapes.
+
+    Stages whose maps (N, C, H, W), or tokens (N, T, C), are equally large make a pair, of several
+    in one network the last. Where none are, they are paired in order from the deep end, as many as
+    the shorter network has. The last pair is ("last", "last") where both have that.
+    """
+    ours, theirs = _by_size(student), _by_size(teacher)
+    pairs = [(ours[size], theirs[size]) for size in ours if size in theirs]
+    if not pairs:
+        ends = zip(reversed(_stages(student)), reversed(_stages(teacher)), strict=False)
+        pairs = [(s, t) for s, t in ends if len(student[s]) == len(teacher[t])][::-1]
+    both = "last" in student and "last" in teacher
+    return pairs + [("last", "last")] * both
+
+
+def _stages(shapes: Mapping[str, torch.Size]) -> list[str]:
+    """The stages by number, without what else has an alias."""
+    numbers = sorted(int(found[1]) for name in shapes if (found := _STAGE.fullmatch(name)))
+    return [f"stage{number}" for number in numbers]
+
+
+def _by_size(shapes: Mapping[str, torch.Size]) -> dict[tuple[int, ...], str]:
+    """The last stage of each size of map, or of each number of tokens."""
+    named = ((_size(shapes[name]), name) for name in _stages(shapes))
+    return {size: name for size, name in named if size}
+
+
+def _size(shape: torch.Size) -> tuple[int, ...]:
+    return tuple(shape[2:]) if len(shape) == 4 else tuple(shape[1:2])

@@ -1,0 +1,49 @@
+"""Networks whose modules are called by what they are."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from torch import nn
+
+
+class Staged(nn.Sequential):
+    """A stem, stages, perhaps something final, the mean of the map, a linear layer.
+
+    (N, channels, H, W) -> (N, classes). Taps: `stem`, `stage1` .. `stageK`, `final` where there is
+    one, `pool` (N, C), `head`.
+    """
+
+    def __init__(
+        self,
+        stem: nn.Module,
+        stages: Iterable[nn.Module],
+        head: nn.Linear,
+        final: nn.Module | None = None,
+    ) -> None:
+        parts: OrderedDict[str, nn.Module] = OrderedDict(stem=stem)
+        for number, stage in enumerate(stages, 1):
+            parts[f"stage{number}"] = stage
+        if final is not None:
+            parts["final"] = final
+        parts["pool"] = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        parts["head"] = head
+        super().__init__(parts)
+
+
+def initialise(model: nn.Module) -> None:
+    """Convolutions start with N(0, sqrt(2 / (kernel area * channels out))) and no bias."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def narrow(width: int, classes: int) -> nn.Linear:
+    """A linear layer that starts with N(0, 0.01) and no bias: (N, width) -> (N, classes)."""
+    head = nn.Linear(width, classes)
+    nn.init.normal_(head.weight, std=0.01)
+    nn.init.zeros_(head.bias)
+    return head
