@@ -13,7 +13,7 @@ from stillhouse.recipes import load
 from stillhouse.recipes.build import Workshop
 from stillhouse.recipes.execute import Result, execute
 from stillhouse.recipes.schema import Recipe
-from stillhouse.recipes.teaching import teacher_file
+from stillhouse.recipes.teaching import guide_file
 from stillhouse.recipes.training import STUDENT
 
 # A teacher of two thirds and a student that knows next to nothing: enough to see every part move.
@@ -48,11 +48,11 @@ def kept_teacher() -> Path:
     recipe = quick()
     assert recipe.teacher is not None
     shop = Workshop.open(recipe)
-    found = teacher_file(recipe, recipe.teacher, shop)
+    found = guide_file(recipe, recipe.teacher, shop)
     if found is None:
-        from stillhouse.recipes.teaching import train_teacher
+        from stillhouse.recipes.teaching import train_guide
 
-        found = train_teacher(recipe, recipe.teacher, shop, lambda _: None)
+        found = train_guide(recipe, recipe.teacher, shop, lambda _: None)
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from stillhouse.objectives import presets
+from stillhouse.methods.catalogue import published
 from stillhouse.recipes import load
 
 ROOT = Path(__file__).parents[1]
@@ -114,4 +114,4 @@ def test_the_readme_names_every_method() -> None:
     )
     rows = re.findall(r"^\| (`[^|]+`) \|", table, re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-    assert named == set(presets.catalogue())
+    assert named == set(published())

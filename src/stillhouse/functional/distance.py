@@ -75,3 +75,13 @@ def norm(x: Tensor) -> Tensor:
     """Euclidean length, whose gradient at the zero vector is zero: (..., E) -> (...)."""
     length: Tensor = torch.linalg.vector_norm(x, dim=-1)
     return length
+
+
+def unit(x: Tensor, eps: float = 1e-12) -> Tensor:
+    """Vectors of length 1: (..., E) -> (..., E). One no longer than `eps` gets no gradient.
+
+    It is divided by `eps`, and a vector without a direction has none to be taught: a gradient of
+    1 / eps would come back.
+    """
+    length = norm(x)[..., None]
+    return x.where(length > eps, x.detach()) / length.clamp(min=eps)

@@ -19,6 +19,13 @@ class Method(nn.Module):
     teacher_taps: tuple[str, ...] = ()
     label_share: float = 1.0  # what the label terms are multiplied by beside this method
     needs_labels: bool = False
+    views: int = 1  # of each image; the second is the stronger one
+    moves_teacher: bool = False  # whether one of its terms is there to train the teacher
+    idle: bool = False  # whether some of its parameters get no gradient in some steps
+
+    def share(self, clock: Clock) -> float:
+        """What the label terms are multiplied by at this time."""
+        return self.label_share
 
     def forward(self, lesson: Lesson) -> Terms:
         """The loss terms of one batch."""

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from stillhouse.distributed import gather
 from stillhouse.methods.base import Method
+from stillhouse.methods.paired import Pair, places
 from stillhouse.models.adapters import align
 from stillhouse.objectives.presets.base import temperature_of
 from stillhouse.objectives.presets.feature import FeaturePreset
 from stillhouse.types import Clock, Lesson, Terms
-
-
-class Pair(NamedTuple):
-    """A student tap, the teacher tap it is to look like, and what stands between."""
-
-    student: str
-    teacher: str
-    adapter: nn.Module
 
 
 class Features(Method):
@@ -34,15 +26,11 @@ class Features(Method):
         self.student_taps = tuple(pair.student for pair in pairs)
         self.teacher_taps = tuple(pair.teacher for pair in pairs)
         self.adapters = nn.ModuleList(pair.adapter for pair in pairs)
-        # A student tap of two pairs needs the teacher's beside it, or one term hides the other.
-        once = {tap for tap in self.student_taps if self.student_taps.count(tap) == 1}
-        self.places = [
-            p.student if p.student in once else f"{p.student}-{p.teacher}" for p in pairs
-        ]
+        self.places = places(pairs)
 
     def forward(self, lesson: Lesson) -> Terms:
         """One term a pair and objective."""
-        ramp = self.preset.ramp(lesson.clock)
+        rise = self.preset.rise(lesson.clock)
         terms = {}
         taps = zip(self.student_taps, self.teacher_taps, strict=True)
         pairs = zip(self.places, taps, self.adapters, strict=True)
@@ -52,7 +40,7 @@ class Features(Method):
             site = self.preset.site(*self.whole(*maps, lesson.weight))
             for name, objective in self.objectives.items():
                 term = objective(site)
-                terms[f"{place}/{name}"] = term._replace(weight=ramp * term.weight)
+                terms[f"{place}/{name}"] = term._replace(weight=rise * term.weight)
         return terms
 
     def gauges(self, clock: Clock) -> Mapping[str, float]:

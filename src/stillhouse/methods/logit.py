@@ -22,13 +22,13 @@ class Logits(Method):
 
     def forward(self, lesson: Lesson) -> Terms:
         """One term a site and objective."""
-        ramp = self.preset.ramp(lesson.clock)
+        rise = self.preset.rise(lesson.clock)
         terms: dict[str, Term] = {}
         for place in self.sites or lesson.sites:
             site = lesson.sites[place]
             for name, objective in self.objectives.items():
                 term = objective(whole(site) if objective.relational else site)
-                terms[f"{place}/{name}"] = term._replace(weight=ramp * term.weight)
+                terms[f"{place}/{name}"] = term._replace(weight=rise * term.weight)
         return terms
 
     def gauges(self, clock: Clock) -> Mapping[str, float]:

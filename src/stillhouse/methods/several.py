@@ -31,6 +31,9 @@ class Several(Method):
         self.teacher_taps = merge(m.teacher_taps for m in methods.values())
         self.label_share = max(m.label_share for m in methods.values())
         self.needs_labels = any(m.needs_labels for m in methods.values())
+        self.views = max(m.views for m in methods.values())
+        self.moves_teacher = any(m.moves_teacher for m in methods.values())
+        self.idle = any(m.idle for m in methods.values())
 
     def forward(self, lesson: Lesson) -> Terms:
         """The terms of every method."""
@@ -39,6 +42,10 @@ class Several(Method):
             for name, method in self.methods.items()
             for term, value in method(lesson).items()
         }
+
+    def share(self, clock: Clock) -> float:
+        """The largest share that one of them leaves the labels at this time."""
+        return max(m.share(clock) for m in self.methods.values() if isinstance(m, Method))
 
     def gauges(self, clock: Clock) -> Mapping[str, float]:
         """The gauges of every method."""

@@ -1,0 +1,60 @@
+"""Where both networks look at each stage (Zagoruyko & Komodakis, 2017)."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from stillhouse.functional.attention import attention_transfer
+from stillhouse.methods.base import Method
+from stillhouse.methods.maps import met
+from stillhouse.methods.paired import Pair, Paired, Tapped
+from stillhouse.methods.setting import Pairs, Setting
+from stillhouse.models.adapters import align
+from stillhouse.objectives.card import Card
+from stillhouse.spec import spec
+
+
+@spec
+class AT(Tapped):
+    """Squared difference of normalised attention maps at all stages."""
+
+    weight: float = 1000.0
+    power: float = 2.0
+    pairs: Pairs | Literal["stages"] = field(default="stages", kw_only=True)
+    name: Literal["at"] = "at"
+    card: ClassVar[Card] = Card(
+        "Attention transfer",
+        "weight * sum over stages of 1 / (N H W) * sum ( Q_s/|Q_s| - Q_t/|Q_t| )^2,  "
+        "Q = mean_c |F_c|^power",
+        "Zagoruyko, Komodakis: Paying more attention to attention: Improving the performance of "
+        "convolutional neural networks via attention transfer, ICLR 2017",
+        ("features",),
+        "one square and a mean a stage; nothing trainable",
+        "It does not see signs, nor which channel speaks. A map of one pixel has nothing to say. "
+        "The mean over pixels makes small maps count more.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.power < 1:
+            raise ValueError(f"power must be at least 1, and is {self.power}")
+
+    def build(self, setting: Setting) -> Method:
+        """The method; it trains nothing of its own."""
+        pairs = met(setting, self.taps(setting))
+        return Attention(self, [Pair(p.student, p.teacher, nn.Identity()) for p in pairs])
+
+
+class Attention(Paired):
+    """Attention at each pair, the larger map pooled to the smaller first."""
+
+    def __init__(self, spec: AT, pairs: list[Pair]) -> None:
+        super().__init__(spec, pairs, [spec.weight] * len(pairs))
+        self.power = spec.power
+
+    def compare(self, index: int, student: Tensor, teacher: Tensor) -> Tensor:
+        """(N, C, H, W), (N, D, h, w) -> (N,)."""
+        return attention_transfer(*align(student, teacher), self.power)

@@ -1,0 +1,66 @@
+"""Every method that is more than points of the product space. The union is the registry."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from stillhouse.methods.acclimation import Acclimation
+from stillhouse.methods.attention import AT
+from stillhouse.methods.boundary import AB
+from stillhouse.methods.classmaps import CATKD
+from stillhouse.methods.contrast import CRD
+from stillhouse.methods.correlation import CC
+from stillhouse.methods.ctkd import CTKD
+from stillhouse.methods.factor import FT
+from stillhouse.methods.flow import FSP
+from stillhouse.methods.generation import MGD
+from stillhouse.methods.hint import FitNet
+from stillhouse.methods.information import VID
+from stillhouse.methods.mlkd import MLKD
+from stillhouse.methods.overhaul import OFD
+from stillhouse.methods.regression import SRRL
+from stillhouse.methods.relational import PKT, RKD, SP
+from stillhouse.methods.review import ReviewKD
+from stillhouse.methods.selectivity import NST
+from stillhouse.methods.setting import Composed
+from stillhouse.methods.simkd import SimKD
+from stillhouse.objectives import presets
+from stillhouse.objectives.published import Published
+from stillhouse.spec import members
+
+MethodSpec = Annotated[
+    CTKD
+    | MLKD
+    | Acclimation
+    | SimKD
+    | FitNet
+    | AT
+    | OFD
+    | AB
+    | FT
+    | VID
+    | ReviewKD
+    | CATKD
+    | SRRL
+    | MGD
+    | RKD
+    | PKT
+    | CC
+    | CRD
+    | SP
+    | NST
+    | FSP,
+    Field(discriminator="name"),
+]
+
+
+def published() -> dict[str, type[Published]]:
+    """Every method by name: the points of the product space, then those with parts of their own."""
+    return {**presets.catalogue(), **catalogue()}
+
+
+def catalogue() -> dict[str, type[Composed]]:
+    """Every such method by the name that recipes and commands use."""
+    return {str(spec.name): spec for spec in members(MethodSpec)}  # type: ignore[attr-defined]

@@ -1,0 +1,85 @@
+"""Correlation congruence, as its paper says it and as it is often run (Peng et al., 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from functools import partial
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from stillhouse.functional import relation
+from stillhouse.methods.base import Method
+from stillhouse.methods.relational import PENULTIMATE, Related, Relation, Relational, widths
+from stillhouse.methods.setting import Pairs, Setting
+from stillhouse.objectives.card import Card
+from stillhouse.spec import spec
+
+WEIGHTS = {"paper": 100.0, "reference": 0.02}
+
+
+@spec
+class CC(Related):
+    """Gaussian kernels between images, the same in both networks.
+
+    Variant "paper" takes the kernel, to an order of its Taylor series, between the features as they
+    are: kernels of two networks compare whatever their widths, so nothing is embedded and nothing
+    can collapse. Variant "reference" is the code of Tian et al.: features go through a trained
+    linear layer of `dim` outputs in each network, and images that follow each other in the batch
+    are multiplied. `weight` None is what public code has for the variant: 100 and 0.02.
+    """
+
+    variant: Literal["paper", "reference"] = "paper"
+    weight: float | None = None
+    gamma: float = 0.4
+    order: int = 2
+    dim: int = 128  # of the layers of the reference variant
+    pairs: Pairs | Literal["stages"] = field(default=PENULTIMATE, kw_only=True)
+    name: Literal["cc"] = "cc"
+    card: ClassVar[Card] = Card(
+        "Correlation congruence",
+        "weight / N^2 * |K_s - K_t|_F^2,  K_ij = exp(-2 gamma) sum_p (2 gamma)^p / p! "
+        "cos(f_i, f_j)^p up to the order;  reference: weight * mean_i sum |d_i| |d_i+1|, "
+        "d = E_s f_s - E_t f_t",
+        "Peng et al.: Correlation congruence for knowledge distillation, ICCV 2019",
+        ("features", "batch"),
+        "a cosine for each pair of images; the reference variant trains a linear layer in each "
+        "network; rows of all ranks are gathered",
+        "Blind to the scale of features. The reference variant depends on the order of images, and "
+        "its trained teacher layer may go to where all images are alike.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gamma <= 0:
+            raise ValueError(f"gamma must be above 0, and is {self.gamma}")
+        if self.order < 1:
+            raise ValueError(f"order must be 1 or more, and is {self.order}")
+        if self.dim < 1:
+            raise ValueError(f"dim must be 1 or more, and is {self.dim}")
+
+    def relations(self) -> Mapping[str, tuple[Relation, float]]:
+        """The kernels, or the neighbours."""
+        weight = WEIGHTS[self.variant] if self.weight is None else self.weight
+        kernel = partial(relation.kernel_relation, gamma=self.gamma, order=self.order)
+        return {"cc": (kernel if self.variant == "paper" else relation.neighbour_relation, weight)}
+
+    def build(self, setting: Setting) -> Method:
+        """The method, with a layer for each network where the variant has them."""
+        if self.variant == "paper":
+            return super().build(setting)
+        return Correlation(self, self.taps(setting), widths(self, setting))
+
+
+class Correlation(Relational):
+    """Relations between features that went through a linear layer in each network."""
+
+    def __init__(self, spec: CC, pairs: Pairs, sizes: Sequence[tuple[int, int]]) -> None:
+        super().__init__(spec, pairs)
+        self.student = nn.ModuleList(nn.Linear(ours, spec.dim) for ours, _ in sizes)
+        self.teacher = nn.ModuleList(nn.Linear(theirs, spec.dim) for _, theirs in sizes)
+
+    def embed(self, index: int, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, E), (N, F) -> (N, D), (N, D); of the teacher only the layer learns."""
+        return self.student[index](student), self.teacher[index](teacher)

@@ -1,0 +1,150 @@
+"""A temperature that learns to make the student's task harder (Li Z. et al., 2023)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from stillhouse.distributed import whole
+from stillhouse.functional.gradient import reverse
+from stillhouse.functional.precision import upcast
+from stillhouse.methods.base import Method
+from stillhouse.methods.setting import Composed, Setting
+from stillhouse.objectives.card import Card
+from stillhouse.objectives.presets.softmax import DKD, KD
+from stillhouse.objectives.presets.standardized import LSKD
+from stillhouse.spec import SHORT, spec
+from stillhouse.types import Clock, Lesson, Site, Terms
+
+Base = Annotated[KD | DKD | LSKD, Field(discriminator="name"), SHORT]
+HIDDEN = 64  # of the network that predicts a temperature for each sample
+
+
+@spec
+class CTKD(Composed):
+    """Curriculum temperature: the base's loss at a temperature that is trained to maximise it.
+
+    `mode` "global" has one temperature, "instance" predicts one for each sample from both networks'
+    logits. The strength of the adversary rises over `loops` epochs.
+    """
+
+    base: Base = KD(weight=0.9)
+    mode: Literal["global", "instance"] = "global"
+    lowest: float = 1.0
+    span: float = 20.0
+    initial: float = 1.0  # before the sigmoid: the first temperature is lowest + span * 0.731
+    loops: float = 10.0  # epochs; below 1 a share of the run
+    name: Literal["ctkd"] = "ctkd"
+    card: ClassVar[Card] = Card(
+        "Curriculum temperature",
+        "min over the student, max over theta: L_base at tau = lowest + span * sigmoid(theta), its "
+        "gradient to theta times -lambda, lambda = (1 - cos(pi min(e, loops) / loops)) / 2",
+        "Li Z. et al.: Curriculum temperature for knowledge distillation, AAAI 2023",
+        ("logits",),
+        "one number to train, or a network of two layers on the logits; group `critic`",
+        "The temperature tends to run into a bound; the record shows it as a gauge. With lskd as "
+        "base it takes the place of lskd's own temperature.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lowest <= 0 or self.span <= 0 or self.loops <= 0:
+            raise ValueError("lowest, span and loops must be above 0")
+        relational = any(point.relational for point in self.base.objectives().values())
+        if relational and self.mode == "instance":
+            raise ValueError("a temperature for each sample needs a base that compares samples")
+
+    @property
+    def label_share(self) -> float:
+        """The base's weight of the label loss, unless another is given."""
+        return self.base.label_share if self.label_weight is None else self.label_weight
+
+    def strength(self, clock: Clock) -> float:
+        """How much of the reversed gradient reaches the temperature at this time."""
+        done = clock.progress / self.loops if self.loops < 1 else clock.epoch / self.loops
+        return (1 - math.cos(math.pi * min(1.0, done))) / 2
+
+    def build(self, setting: Setting) -> Method:
+        """The method; a predictor is made for the classes of the data."""
+        classes = setting.student_shapes(["logits"])["logits"][1]
+        critic = Constant(self.initial) if self.mode == "global" else Predictor(classes)
+        return CurriculumTemperature(self, critic)
+
+
+class Constant(nn.Module):
+    """One number for all samples."""
+
+    def __init__(self, initial: float) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.tensor(initial))
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """(N, C), (N, C) -> ()."""
+        return self.theta
+
+
+class Predictor(nn.Module):
+    """A number for each sample, from what both networks say of it."""
+
+    def __init__(self, classes: int, initial: float = 1.0) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(2 * classes, HIDDEN), nn.Linear(HIDDEN, 1)
+        nn.init.normal_(self.outer.weight, std=1e-2)
+        nn.init.constant_(self.outer.bias, initial)
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """(N, C), (N, C) -> (N, 1)."""
+        said = torch.cat((teacher, student), 1).to(self.inner.weight.dtype)
+        found: Tensor = self.outer(self.inner(said).relu())
+        return found
+
+
+class CurriculumTemperature(Method):
+    """The base at the temperature of a critic, whose gradient comes back reversed."""
+
+    latest: Tensor
+
+    def __init__(self, spec: CTKD, critic: nn.Module) -> None:
+        super().__init__()
+        self.spec, self.critic = spec, critic
+        self.objectives = spec.base.objectives()
+        self.label_share = spec.label_share
+        self.needs_labels = "labels" in spec.base.card.needs or isinstance(spec.base, DKD)
+        # what it was at last, for the record
+        first = spec.lowest + spec.span / (1 + math.exp(-spec.initial))
+        self.register_buffer("latest", torch.tensor(first))
+
+    def temperature(self, site: Site, clock: Clock) -> Tensor:
+        """The temperature of all rows, () or one each: (N, 1)."""
+        with torch.autocast(site.student.device.type, enabled=False):
+            raw = self.critic(upcast(site.student.detach()), upcast(site.teacher.detach()))
+            tau = reverse(raw, self.spec.strength(clock)).sigmoid()
+        return self.spec.lowest + self.spec.span * tau
+
+    def forward(self, lesson: Lesson) -> Terms:
+        """One term a site and objective of the base."""
+        base = self.spec.base
+        rise = (self.spec if self.spec.warmup or self.spec.ramp else base).rise(lesson.clock)
+        terms = {}
+        for place, site in lesson.sites.items():
+            tau = self.temperature(site, lesson.clock)
+            if len(site.student):
+                self.latest = tau.detach().mean()
+            for name, objective in self.objectives.items():
+                rows = whole(site) if objective.relational else site
+                term = objective(rows, temperature=tau)
+                terms[f"{place}/{name}"] = term._replace(weight=rise * term.weight)
+        return terms
+
+    def gauges(self, clock: Clock) -> Mapping[str, float]:
+        """The temperature as it was at the last batch, on average."""
+        return {"temperature": float(self.latest)}
+
+    def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        """The critic's own group."""
+        return {"critic": self.critic.parameters()}

@@ -1,0 +1,113 @@
+"""Flow of the solution procedure (Yim et al., 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import field
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from stillhouse.errors import UserError
+from stillhouse.functional.channels import flow, planes
+from stillhouse.functional.precision import full_precision, upcast
+from stillhouse.methods.base import Method
+from stillhouse.methods.paired import Pair, Tapped, places
+from stillhouse.methods.phases import check_length, opening
+from stillhouse.methods.setting import Pairs, Setting
+from stillhouse.methods.terms import row_term
+from stillhouse.models.adapters import Direct, Pointwise, align
+from stillhouse.objectives.card import Card
+from stillhouse.spec import spec
+from stillhouse.types import Clock, Lesson, Terms
+
+
+@spec
+class FSP(Tapped):
+    """What happens to an image between two stages that follow each other.
+
+    `init` is how long this is the only loss, after which it is none, as the paper trains: epochs,
+    or below 1 a share of the run (30 epochs in public code). 0 keeps it beside the labels
+    throughout.
+    """
+
+    weight: float = 50.0
+    init: float = 0.0
+    pairs: Pairs | Literal["stages"] = field(default="stages", kw_only=True)
+    name: Literal["fsp"] = "fsp"
+    card: ClassVar[Card] = Card(
+        "Flow of the solution procedure",
+        "weight / N * sum mean_ab (G_s - G_t)^2,  G_ab = mean over places of f_a of a stage times "
+        "f_b of the next, summed over stages",
+        "Yim et al.: A gift from knowledge distillation: fast optimization, network minimization "
+        "and transfer learning, CVPR 2017",
+        ("features",),
+        "a product of all channels of two stages; a 1x1 convolution on each student stage whose "
+        "channels are not the teacher's",
+        "The paper has networks of the same channels: with a convolution between, the student may "
+        "learn the flow there and not in itself. It grows with the scale of features.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_length(self.init)
+        if self.pairs != "stages" and len(self.pairs) < 2:
+            raise ValueError("pairs must name two stages or more, as each is held to the next")
+
+    def build(self, setting: Setting) -> Method:
+        """The method, an adapter at each stage whose channels differ."""
+        pairs = self.taps(setting)
+        if len(pairs) < 2:
+            raise UserError(
+                "fsp compares two stages or more, and the networks have one in common; name more "
+                "under method.pairs, as in pairs: [[layer1, blocks.2], [layer2, blocks.5]]"
+            )
+        ours = setting.student_shapes([student for student, _ in pairs])
+        theirs = setting.teacher_shapes([teacher for _, teacher in pairs])
+        return Flow(self, [Pair(s, t, adapter(ours[s], theirs[t])) for s, t in pairs])
+
+
+class Flow(Method):
+    """One term for each two stages that follow each other."""
+
+    def __init__(self, spec: FSP, pairs: Sequence[Pair]) -> None:
+        super().__init__()
+        self.spec = spec
+        self.label_share = spec.label_share
+        self.student_taps = tuple(pair.student for pair in pairs)
+        self.teacher_taps = tuple(pair.teacher for pair in pairs)
+        self.adapters = nn.ModuleList(pair.adapter for pair in pairs)
+        self.places = [f"{first}-{second}" for first, second in pairwise(places(pairs))]
+
+    def share(self, clock: Clock) -> float:
+        """Labels count nothing while this is the only loss."""
+        return 0.0 if opening(self.spec.init, clock) else self.label_share
+
+    def forward(self, lesson: Lesson) -> Terms:
+        """The larger map of two stages is pooled to the smaller, in each network by itself."""
+        over = self.spec.init > 0 and not opening(self.spec.init, lesson.clock)
+        factor = 0.0 if over else self.spec.weight * self.spec.rise(lesson.clock)
+        ours = [upcast(lesson.student.taps[tap]) for tap in self.student_taps]
+        theirs = [upcast(lesson.teacher.taps[tap].detach()) for tap in self.teacher_taps]
+        terms = {}
+        with full_precision(ours[0]):
+            adapted = [adapt(tap) for adapt, tap in zip(self.adapters, ours, strict=True)]
+            for place, s, t in zip(self.places, flows(adapted), flows(theirs), strict=True):
+                losses = (s - t).square().mean((1, 2))
+                terms[place] = row_term(losses, lesson.weight, factor)
+        return terms
+
+
+def flows(stages: Sequence[Tensor]) -> list[Tensor]:
+    """From each stage to the next: maps (N, C, H, W) -> (N, C, D)."""
+    aligned = (align(first, second) for first, second in pairwise(stages))
+    return [flow(planes(first), planes(second)) for first, second in aligned]
+
+
+def adapter(student: torch.Size, teacher: torch.Size) -> nn.Module:
+    """A 1x1 convolution where channels differ, nothing where they agree."""
+    axis = 1 if len(student) == 4 else -1
+    same = len(student) == len(teacher) and student[axis] == teacher[axis]
+    return (Direct() if same else Pointwise()).build(student, teacher)

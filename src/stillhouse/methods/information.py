@@ -1,0 +1,67 @@
+"""A student that makes its teacher's maps likely (Ahn et al., 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from stillhouse.functional.likelihood import gaussian
+from stillhouse.methods.base import Method
+from stillhouse.methods.maps import met
+from stillhouse.methods.paired import Pair, Paired, Tapped
+from stillhouse.methods.setting import Pairs, Setting
+from stillhouse.models.adapters import align
+from stillhouse.models.connectors import Expectation
+from stillhouse.objectives.card import Card
+from stillhouse.spec import spec
+
+
+@spec
+class VID(Tapped):
+    """Gaussian likelihood of the teacher's stages, with a variance for each channel that learns."""
+
+    weight: float = 1.0
+    variance: float = 5.0  # at the start
+    pairs: Pairs | Literal["stages"] = field(default="stages", kw_only=True)
+    name: Literal["vid"] = "vid"
+    card: ClassVar[Card] = Card(
+        "Variational information distillation",
+        "weight * sum over stages of 1 / (N C H W) * sum ( (mu(f_s) - f_t)^2 / v_c + log v_c ) / 2",
+        "Ahn et al.: Variational information distillation for knowledge transfer, CVPR 2019",
+        ("features",),
+        "three 1x1 convolutions at the teacher's width and a variance a channel, for each stage; "
+        "thrown away after training",
+        "A constant is left out, so the value may be negative. Channels that the student cannot "
+        "predict get a large variance and are given up. Some ports never train the variance; here "
+        "it learns.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.variance < 1e-3:
+            raise ValueError(f"variance must be at least 0.001, and is {self.variance}")
+
+    def build(self, setting: Setting) -> Method:
+        """What the student expects of each of the teacher's maps."""
+        found = met(setting, self.taps(setting))
+        return Information(
+            self,
+            [Pair(p.student, p.teacher, nn.Identity()) for p in found],
+            [Expectation(p.before[1], p.after[1], self.variance) for p in found],
+        )
+
+
+class Information(Paired):
+    """Likelihood at each pair, the larger map pooled to the smaller first."""
+
+    def __init__(self, spec: VID, pairs: list[Pair], expectations: list[Expectation]) -> None:
+        super().__init__(spec, pairs, [spec.weight] * len(pairs))
+        self.expectations = nn.ModuleList(expectations)
+
+    def compare(self, index: int, student: Tensor, teacher: Tensor) -> Tensor:
+        """(N, C, H, W), (N, D, h, w) -> (N,)."""
+        student, teacher = align(student, teacher)
+        mean, variance = self.expectations[index](student)
+        return gaussian(mean, teacher, variance)

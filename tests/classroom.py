@@ -1,0 +1,149 @@
+"""A small student and teacher with any method of the catalogue between them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stillhouse.batches import Labelled
+from stillhouse.engine.pupil import Pupil
+from stillhouse.methods.base import Method
+from stillhouse.methods.setting import Composed, Setting
+from stillhouse.models.closing import closing
+from stillhouse.models.small import build
+from stillhouse.models.taps import Tapped
+from stillhouse.tasks.classification import Classification
+from stillhouse.teachers.learner import Learner
+from stillhouse.types import Clock, Lesson, Terms, Trace
+
+CLASSES, SAMPLES, SIZE = 4, 24, (16, 32)
+LABELS = torch.arange(SAMPLES) % CLASSES
+CLOCKS = {
+    name: Clock(step, 40, 10) for name, step in {"first": 0, "middle": 20, "last": 39}.items()
+}
+MIDDLE = CLOCKS["middle"]
+# What draws random numbers of its own for each image, without the numbers; and less work.
+CALM: Mapping[str, Mapping[str, Any]] = {"mgd": {"masked": 0.0}, "crd": {"negatives": 20}}
+
+
+def batch(n: int = 6, seed: int = 1, dtype: torch.dtype = torch.float32) -> Labelled:
+    """Images of two views, sample 5, 4, ... of the training set."""
+    generator = torch.Generator().manual_seed(seed)
+    images, strong = torch.randn(2, n, 1, *SIZE, generator=generator).to(dtype)
+    keys = torch.arange(n).flip(0) % SAMPLES
+    return Labelled(images, LABELS[keys], keys, torch.zeros_like(keys), strong)
+
+
+def rows(whole: Labelled, kept: Any) -> Labelled:
+    return Labelled(*(x[kept] for x in whole))
+
+
+@dataclass(frozen=True)
+class Weighed(Classification):
+    """Classification whose images count differently."""
+
+    rows: Tensor | None = field(default=None, kw_only=True)  # (samples,)
+
+    def lesson(self, student: Trace, teacher: Trace, batch: Labelled, clock: Clock) -> Lesson:
+        lesson = super().lesson(student, teacher, batch, clock)
+        if self.rows is None:
+            return lesson
+        weight = self.rows[batch.key].to(student.out.dtype)
+        places = {
+            name: {p: replace(site, weight=weight) for p, site in getattr(lesson, name).items()}
+            for name in ("sites", "strong", "learning")
+        }
+        return replace(lesson, weight=weight, **places)
+
+
+@dataclass
+class Classroom:
+    """A pupil, and a teacher that could get a gradient if a method let it."""
+
+    pupil: Pupil[Labelled]
+    teacher: Tapped
+    learner: Learner[Labelled] | None
+
+    @property
+    def method(self) -> Method:
+        return self.pupil.method
+
+    def asked(self, batch: Labelled) -> Trace:
+        """What the teacher says of both views."""
+        trace: Trace = self.learner(batch) if self.learner else self.teacher(batch.image)
+        return replace(trace, strong=self.teacher(batch.strong)) if self.method.views > 1 else trace
+
+    def learn(self, batch: Labelled, clock: Clock = MIDDLE) -> Terms:
+        terms: Terms = self.pupil(batch, self.asked(batch), clock)
+        return terms
+
+    def lesson(self, batch: Labelled, clock: Clock = MIDDLE) -> Lesson:
+        """What the method is given."""
+        task, student = self.pupil.task, self.pupil.student
+        trace: Trace = student(batch.image)
+        if self.method.views > 1:
+            trace = replace(trace, strong=student(batch.strong))
+        return task.lesson(trace, self.asked(batch), batch, clock)
+
+    def teach(self, batch: Labelled, clock: Clock = MIDDLE) -> Terms:
+        """The terms of the method alone."""
+        terms: Terms = self.method(self.lesson(batch, clock))
+        return terms
+
+    def doubled(self) -> Classroom:
+        """In double precision."""
+        self.pupil.double()
+        self.teacher.double()
+        return self
+
+    def still(self) -> Classroom:
+        """With BatchNorms that read no batch, so that each image has its own answer."""
+        for part in self.pupil.modules():
+            if isinstance(part, nn.BatchNorm2d | nn.BatchNorm1d):
+                part.eval()
+        return self
+
+
+def calm(spec: type[Composed], **options: Any) -> Composed:
+    """The method with its defaults, but for what its draws would hide."""
+    return spec(**{**CALM.get(str(spec.name), {}), **options})  # type: ignore[attr-defined]
+
+
+def enrol(spec: Composed, weight: Tensor | None = None, seed: int = 0) -> Classroom:
+    """The same classroom for the same seed; the teacher is the same for every seed."""
+    classroom = copy.deepcopy(furnished(spec, seed))
+    classroom.pupil.task = Weighed(CLASSES, rows=weight)
+    return classroom
+
+
+@cache
+def furnished(spec: Composed, seed: int) -> Classroom:
+    setting = networks(seed)
+    setting = replace(setting, student=spec.reshape(setting))
+    return seated(spec.build(setting), setting)
+
+
+def networks(seed: int) -> Setting:
+    torch.manual_seed(99)
+    teacher = build("medium", CLASSES, channels=1)
+    torch.manual_seed(seed)
+    student = build("small", CLASSES, channels=1)
+    return Setting(student, teacher, torch.randn(2, 1, *SIZE), lambda: LABELS)
+
+
+def seated(method: Method, setting: Setting) -> Classroom:
+    task, example = Weighed(CLASSES), (setting.example,)
+    pupil = Pupil(Tapped(setting.student, method.student_taps, example), method, task)
+    teacher = Tapped(setting.teacher.eval(), method.teacher_taps, example)
+    if not method.moves_teacher:
+        return Classroom(pupil, teacher, None)
+    layers = closing(setting.teacher, setting.example)
+    return Classroom(
+        pupil, teacher, Learner(setting.teacher, task.inputs, layers, method.teacher_taps, example)
+    )

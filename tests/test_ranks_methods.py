@@ -1,0 +1,141 @@
+"""Every method of the catalogue on three ranks with ragged shards, against one process.
+
+The ranks are spawned once and take each method through three steps without an optimiser, so that
+what a method remembers of one step is in the next. Nothing but the method may tell ranks apart:
+BatchNorms read no batch, and DDP does not copy buffers from the first rank. MGD draws a mask in
+each process for its own images, which makes ranks differ from one process by design; it has none
+here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from classroom import CLOCKS, SAMPLES, Classroom, batch, calm, enrol, rows
+from stillhouse.distributed import average_gradients, combine, means, rank
+from stillhouse.methods.catalogue import catalogue
+
+RANKS, IMAGES = 3, 7
+CATALOGUE = catalogue()
+SCENES = {
+    "ragged": ((0, 2, 3, 7), [1, 0.5, 0, 2, 1, 0, 0.25]),
+    "a rank without weight": ((0, 2, 4, 7), [1, 0.5, 0, 0, 2, 0, 0.25]),
+    "a rank without images": ((0, 3, 3, 7), None),
+}
+every = pytest.mark.parametrize("name", CATALOGUE)
+every_scene = pytest.mark.parametrize("scene", SCENES)
+
+
+def seat(name: str, scene: str) -> Classroom:
+    """The same at each call and on each rank."""
+    counts = SCENES[scene][1]
+    weight = None
+    if counts is not None:
+        weight = torch.zeros(SAMPLES, dtype=torch.double)
+        weight[batch(IMAGES).key] = torch.tensor(counts, dtype=torch.double)
+    return enrol(calm(CATALOGUE[name]), weight).doubled().still()
+
+
+def learn(classroom: Classroom, module: Any, shard: slice) -> dict[str, Any]:
+    """Three steps: the loss, each term's mean, every gradient, and what is remembered."""
+    pupil, found = classroom.pupil, []
+    images = rows(batch(IMAGES, dtype=torch.double), shard)
+    for clock in CLOCKS.values():
+        pupil.zero_grad()
+        classroom.teacher.zero_grad()
+        terms = module(images, classroom.asked(images), clock)
+        loss = combine(terms)
+        loss.backward()
+        teacher = [p for p in classroom.teacher.parameters() if p.requires_grad]
+        if classroom.learner is not None:
+            teacher = list(classroom.learner.learning.values())
+            average_gradients(teacher)
+        named = [*pupil.named_parameters(), *((f"teacher{i}", p) for i, p in enumerate(teacher))]
+        found.append(
+            {
+                "loss": loss.detach(),
+                "means": dict(means(terms)),
+                "slopes": {n: p.grad.clone() for n, p in named if p.grad is not None},
+            }
+        )
+    buffers = {name: x.clone() for name, x in pupil.method.named_buffers()}
+    return {"steps": found, "buffers": buffers}
+
+
+def on_a_rank(name: str, scene: str) -> dict[str, Any]:
+    cuts, classroom = SCENES[scene][0], seat(name, scene)
+    module = DistributedDataParallel(
+        classroom.pupil,
+        broadcast_buffers=False,
+        find_unused_parameters=classroom.method.idle,
+    )
+    return learn(classroom, module, slice(cuts[rank()], cuts[rank() + 1]))
+
+
+def rank_main(number: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    store = f"file://{folder}/store"
+    dist.init_process_group("gloo", init_method=store, rank=number, world_size=RANKS)
+    found = {(name, scene): on_a_rank(name, scene) for scene in SCENES for name in CATALOGUE}
+    torch.save(found, Path(folder, f"rank{number}.pt"))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, Any]]:
+    """What each rank found."""
+    folder = tmp_path_factory.mktemp("ranks")
+    mp.spawn(rank_main, (str(folder),), nprocs=RANKS)
+    return [torch.load(folder / f"rank{n}.pt", weights_only=True) for n in range(RANKS)]
+
+
+def close(got: Tensor, want: Tensor) -> None:
+    torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9 * max(1, float(want.abs().max())))
+
+
+@every_scene
+@every
+def test_three_ranks_are_one_process(name: str, scene: str, ranks: list[dict[Any, Any]]) -> None:
+    classroom = seat(name, scene)
+    alone = learn(classroom, classroom.pupil, slice(None))
+    for step, want in enumerate(alone["steps"]):
+        found = [rank[name, scene]["steps"][step] for rank in ranks]
+        close(torch.stack([one["loss"] for one in found]).mean(), want["loss"])
+        for one in found:
+            assert list(one["means"]) == list(want["means"])
+            for term, value in want["means"].items():
+                close(one["means"][term], value)
+            for path in one["slopes"].keys() | want["slopes"].keys():
+                got, slope = (x["slopes"].get(path) for x in (one, want))
+                if got is None or slope is None:  # DDP fills up what one process leaves out
+                    assert not any(x.any() for x in (got, slope) if x is not None), path
+                else:
+                    close(got, slope)
+    for one in ranks:
+        for buffer, value in alone["buffers"].items():
+            torch.testing.assert_close(one[name, scene]["buffers"][buffer], value)
+
+
+@every
+def test_the_steps_and_scenes_are_not_the_same_one(name: str) -> None:
+    """So that what holds above holds of something."""
+    classroom = seat(name, "ragged")
+    found = learn(classroom, classroom.pupil, slice(None))["steps"]
+    assert all(any(slope.any() for slope in step["slopes"].values()) for step in found)
+    other = seat(name, "a rank without images")
+    unweighed = learn(other, other.pupil, slice(None))["steps"]
+    assert any(
+        not torch.equal(step["means"][term], plain["means"][term])
+        for step, plain in zip(found, unweighed, strict=True)
+        for term in step["means"]
+        if not term.startswith("label")
+    )
