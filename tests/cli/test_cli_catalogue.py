@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from quick import Call, caller
-from stillhouse.objectives import presets
+from stillhouse.methods.catalogue import published
 from stillhouse.recipes import load
 
 
@@ -29,15 +29,15 @@ def test_methods_lists_every_one(call: Call) -> None:
     ended = call("methods")
     assert ended.code == 0 and ended.err == ""
     listed = {line.split()[0] for line in ended.out.splitlines() if line[:1].isalpha()}
-    assert {"none", *presets.catalogue()} <= listed
+    assert {"none", *published()} <= listed
     assert ended.out.splitlines()[0].startswith("none ")
 
 
-@pytest.mark.parametrize("name", presets.catalogue())
+@pytest.mark.parametrize("name", published())
 def test_a_method_in_full(call: Call, name: str) -> None:
     ended = call("methods", name)
     assert ended.code == 0 and ended.err == ""
-    card = presets.catalogue()[name].card
+    card = published()[name].card
     said = squeezed(ended.out)
     assert said.startswith(f"name {name}: {squeezed(card.title)}")
     for label, text in (("formula", card.formula), ("paper", card.paper), ("cost", card.cost)):

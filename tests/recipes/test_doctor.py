@@ -37,7 +37,7 @@ def test_a_whole_recipe_passes_and_says_what_it_is() -> None:
     assert found["student"].said.startswith("stillhouse/tiny: 1,382 parameters")
     assert "top1 66.39 on validation" in found["teacher"].said
     assert "the same for both" in found["contract"].said
-    assert "stage1 = stage1" in found["taps"].said
+    assert "the student's places: stage1" in found["taps"].said
     assert "12 steps" in found["step"].said and "kd" in found["step"].said
     assert "MB free" in found["disk"].said
 
@@ -56,7 +56,10 @@ def test_a_run_without_a_teacher_passes() -> None:
 
 def test_taps_are_shown_with_their_shapes() -> None:
     words = ("method={name: cwd, pairs: [[stage1, stage2]]}", "teacher.remember=false")
-    assert checks(*words)["taps"].said == "stage1 4x8x8 -> stage2 64x4x4"
+    assert checks(*words)["taps"].said == (
+        "stage1 (4x8x8) -> stage2 (64x4x4) through Conv2d of 256 parameters; "
+        "pairs by size: [[stage1, stage1], [stage2, stage2]]"
+    )
 
 
 SKIP = None

@@ -50,7 +50,7 @@ def opened(*words: str) -> tuple[Recipe, Workshop, Taught]:
     recipe = quick(*words)
     assert recipe.teacher is not None
     shop = Workshop.open(recipe, quiet=True)
-    return recipe, shop, make_teacher(recipe.teacher, kept_teacher(), shop.sources)
+    return recipe, shop, make_teacher(recipe.teacher, [kept_teacher()], shop.sources)
 
 
 def weights_of(result: Result) -> Tensor:

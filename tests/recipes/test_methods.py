@@ -13,6 +13,7 @@ from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
 from stillhouse.methods.feature import Features
 from stillhouse.methods.logit import Logits
+from stillhouse.methods.setting import Setting
 from stillhouse.methods.several import Nothing, Several
 from stillhouse.objectives import presets
 from stillhouse.recipes import methods
@@ -50,7 +51,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def made(*specs: Any, student: nn.Module | None = None) -> Method:
-    return make_method(specs, student or Net(4), Net(8), EXAMPLE)
+    return make_method(specs, Setting(student or Net(4), Net(8), EXAMPLE))
 
 
 @pytest.mark.parametrize("name", presets.catalogue())
@@ -74,7 +75,7 @@ def test_the_recipes_words_are_the_same() -> None:
 
 
 def test_none_is_no_term() -> None:
-    method = make_method([Control()], Net(), None, EXAMPLE)
+    method = make_method([Control()], Setting(Net(), Net(), EXAMPLE))
     assert isinstance(method, Nothing)
     assert method(lesson({"class": site()})) == {} and method.label_share == 1
 
@@ -86,7 +87,7 @@ def test_adapters_fit_the_channels_of_each_pair() -> None:
 
 
 def test_without_an_adapter_channels_must_be_alike() -> None:
-    alike = make_method([presets.pkd(pairs=(("stem", "stem"),))], Net(4), Net(4), EXAMPLE)
+    alike = make_method([presets.pkd(pairs=(("stem", "stem"),))], Setting(Net(4), Net(4), EXAMPLE))
     assert not list(alike.parameters())
     with pytest.raises(UserError, match="adapter"):
         made(presets.pkd(pairs=(("stem", "stem"),)))

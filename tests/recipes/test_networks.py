@@ -55,7 +55,7 @@ def heads(state: dict[str, Tensor], rows: list[int]) -> dict[str, Tensor]:
 
 
 def taught(path: Path, shop: Workshop, **options: Any) -> Taught:
-    return make_teacher(Teacher("stillhouse/little", **options), path, shop.sources)
+    return make_teacher(Teacher("stillhouse/little", **options), [path], shop.sources)
 
 
 def original() -> nn.Module:

@@ -110,6 +110,9 @@ def study(
     grid: Annotated[
         list[str] | None, typer.Option(help="key=value,value; several are combined.")
     ] = None,
+    pairs: Annotated[
+        str | None, typer.Option(help="Some of the recipe's pairs, by their labels.")
+    ] = None,
     jobs: Jobs = None,
     ray: Ray = None,
     cpus: Cpus = 1,
@@ -127,7 +130,7 @@ def study(
     from stillhouse.cli import studies
     from stillhouse.cli.view import View
 
-    named = studies.Named(recipe, overrides or [], methods, seeds, teachers, grid or [])
+    named = studies.Named(recipe, overrides or [], methods, seeds, teachers, grid or [], pairs)
     place = studies.Place(jobs, ray, cpus, gpus)
     view = View(against, by, interval, not no_explain)
     studies.study(named, place, out, overwrite, view)

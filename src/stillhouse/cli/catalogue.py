@@ -34,9 +34,9 @@ def rows(pairs: dict[str, str]) -> str:
 
 def methods(name: str | None) -> None:
     """All methods in a line each, or one in full."""
-    from stillhouse.objectives import presets
+    from stillhouse.methods.catalogue import published
 
-    known = presets.catalogue()
+    known = published()
     if name is None:
         print(rows({"none": "No teaching: the control"} | {n: known[n].card.title for n in known}))
         print("\nstillhouse methods NAME says more of one.")
@@ -52,7 +52,14 @@ def methods(name: str | None) -> None:
 def describe(preset: Any) -> str:
     """One method in full."""
     card = preset.card
-    needs = {"batch": "the rows of the whole batch", "features": "feature maps of both networks"}
+    needs = {
+        "batch": "the rows of the whole batch",
+        "features": "feature maps of both networks",
+        "views": "two views of each image",
+        "keys": "to know which sample each row is",
+        "head": "the teacher's classifier",
+        "moves": "a teacher that may be trained",
+    }
     return rows(
         {
             "name": f"{preset.name}: {card.title}",

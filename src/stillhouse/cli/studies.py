@@ -28,6 +28,7 @@ class Named:
     seeds: int | None
     teachers: str | None
     grid: Sequence[str] = ()
+    pairs: str | None = None
 
     def plan(self) -> Plan:
         """The trainings that the words ask for."""
@@ -37,7 +38,7 @@ class Named:
 
         inside = Path(self.recipe) / RECIPE
         recipe = load.load(inside if inside.is_file() else self.recipe, self.overrides)
-        return make_plan(recipe, self.methods, self.seeds, self.teachers, self.grid)
+        return make_plan(recipe, self.methods, self.seeds, self.teachers, self.grid, self.pairs)
 
     def out(self, given: Path | None, suffix: str) -> Path:
         """The folder: as said, the study's own, or one that is called after the recipe."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,28 @@ from torch import nn
 
 from stillhouse.batches import Labelled
 from stillhouse.data.loader import Loader
+from stillhouse.data.source import labels_of
 from stillhouse.distributed import rank, world_size
 from stillhouse.engine.average import Average
 from stillhouse.engine.devices import Hardware
+from stillhouse.engine.optimisers import Optimiser
 from stillhouse.engine.progress import show
 from stillhouse.engine.pupil import Pupil
 from stillhouse.engine.records import Records
 from stillhouse.engine.run import Group, Run
 from stillhouse.engine.schedules import rates
 from stillhouse.errors import UserError, did_you_mean
+from stillhouse.methods.acclimation import Acclimation
+from stillhouse.methods.base import Method
+from stillhouse.methods.each import Each
+from stillhouse.methods.setting import Setting
+from stillhouse.methods.several import Nothing
 from stillhouse.models.taps import Tapped
 from stillhouse.recipes import load
-from stillhouse.recipes.listener import Say, make_listener, silent
+from stillhouse.recipes.listener import Say, learner_of, make_listener, silent
 from stillhouse.recipes.methods import make_method
-from stillhouse.recipes.networks import Taught, example_of, make_student
-from stillhouse.recipes.schema import Recipe, Training
+from stillhouse.recipes.networks import Taught, example_of, make_student, reshaped
+from stillhouse.recipes.schema import Recipe
 from stillhouse.recipes.sources import (
     Given,
     Sources,
@@ -36,6 +43,7 @@ from stillhouse.recipes.sources import (
     open_sources,
 )
 from stillhouse.tasks.classification import Classification
+from stillhouse.teachers.base import Teacher as Listener
 
 
 @dataclass(frozen=True)
@@ -80,9 +88,33 @@ class Workshop:
 def make_pupil(recipe: Recipe, shop: Workshop, taught: Taught | None) -> Pupil[Labelled]:
     """A new student with its method, on the CPU."""
     student, example = make_student(recipe.student, shop.sources), example_of(shop.sources)
-    inner = None if taught is None else taught.inner.cpu()
-    method = make_method(recipe.method, student, inner, example)
+    method: Method = Nothing()
+    if taught is not None:
+        setting = Setting(
+            student, taught.inner.cpu(), example, lambda: labels_of(shop.sources.train)
+        )
+        student = reshaped(recipe.method, setting)
+        method = teach(recipe, replace(setting, student=student), taught)
+    refuse_mixed(recipe, method)
     return Pupil(Tapped(student, method.student_taps, (example,)), method, shop.task)
+
+
+def teach(recipe: Recipe, setting: Setting, taught: Taught) -> Method:
+    """The method of one teacher, or one for each of several that teach apart."""
+    assert recipe.teacher is not None
+    if recipe.teacher.teach == "together":
+        return make_method(recipe.method, setting)
+    settings = [replace(setting, teacher=member.inner) for member in taught.members]
+    return Each([make_method(recipe.method, one) for one in settings])
+
+
+def refuse_mixed(recipe: Recipe, method: Method) -> None:
+    """Refuse mixed images for a method that asks for one class an image."""
+    if recipe.data.mix and method.needs_labels:
+        raise UserError(
+            f"method {recipe.method[0].name} needs one class an image, and data.mix gives each "
+            "image two; leave data.mix out, or take a method that needs no labels"
+        )
 
 
 @contextmanager
@@ -98,12 +130,13 @@ def make_run(
     if engine.compile:
         pupil.student.compile()
     prepared = hardware.prepare(pupil)
-    loader = make_training_loader(recipe, shop.sources, hardware.device)
+    loader = make_training_loader(recipe, shop.sources, hardware.device, method.views)
     accumulate = recipe.train.accumulate
     per_epoch = max(1, len(loader) // accumulate)
     steps = max(1, round(recipe.train.epochs * per_epoch))
-    groups = make_groups(recipe.train, pupil)
     listener = make_listener(recipe, shop, taught, method, say)
+    groups = make_groups(recipe, pupil, listener)
+    learner = learner_of(listener)
     records = Records(folder, tensorboard=engine.tensorboard) if rank() == 0 else None
     images = recipe.data.batch * accumulate * world_size()
     with show(steps, images=images, first_rank=rank() == 0 and not shop.quiet) as progress:
@@ -124,6 +157,7 @@ def make_run(
                 records=records,
                 progress=progress,
                 validation=shop.val,
+                moved=None if learner is None else learner.network,
                 log_every=engine.log_every,
                 evaluate_every=round(engine.evaluate_every * per_epoch),
                 save_every=round(engine.save_every * per_epoch),
@@ -133,9 +167,11 @@ def make_run(
                 records.close()
 
 
-def make_groups(training: Training, pupil: Pupil[Any]) -> dict[str, Group]:
+def make_groups(recipe: Recipe, pupil: Pupil[Any], teacher: Listener[Any]) -> dict[str, Group]:
     """An optimiser for each group of parameters, the student's where none is named."""
-    groups = pupil.groups()
+    training, groups = recipe.train, pupil.groups()
+    for group, moving in teacher.groups().items():
+        groups[group] = [(f"{group}.{index}", p) for index, p in enumerate(moving)]
     for name in training.groups:
         if name not in groups:
             raise UserError(
@@ -144,6 +180,14 @@ def make_groups(training: Training, pupil: Pupil[Any]) -> dict[str, Group]:
             )
     made = {}
     for name, parameters in groups.items():
-        optimiser = training.groups.get(name, training.optimiser).build(parameters)
+        spec = training.groups.get(name) or optimiser_of(name, recipe)
+        optimiser = spec.build(parameters)
         made[name] = Group(optimiser, training.schedule, rates(optimiser))
     return made
+
+
+def optimiser_of(group: str, recipe: Recipe) -> Optimiser:
+    """The student's optimiser; for a teacher that learns, at the rate that acclimation says."""
+    spec = recipe.train.optimiser
+    rates = [method.rate for method in recipe.method if isinstance(method, Acclimation)]
+    return replace(spec, lr=spec.lr * rates[0]) if group == "teacher" and rates else spec

@@ -23,12 +23,13 @@ from stillhouse.explain.parts import sections
 from stillhouse.explain.section import Section, dump, parse
 from stillhouse.files import write_json
 from stillhouse.recipes.build import Workshop, make_pupil
-from stillhouse.recipes.listener import make_frozen
-from stillhouse.recipes.networks import Taught, make_network, make_teacher
-from stillhouse.recipes.schema import Recipe
+from stillhouse.recipes.listener import make_live
+from stillhouse.recipes.networks import Taught, make_deployed
+from stillhouse.recipes.schema import Control, Recipe
 from stillhouse.recipes.sources import make_loader, make_training_loader
-from stillhouse.recipes.teaching import teacher_file
+from stillhouse.recipes.teaching import find_teacher
 from stillhouse.recipes.training import STUDENT
+from stillhouse.teachers.views import BothViews
 from stillhouse.types import Clock
 
 KEPT = "diagnosis.json"
@@ -60,10 +61,7 @@ def diagnose(
         networks[TEACHER] = taught.network
     sources, device = shop.sources, shop.hardware.device
     for student in students:
-        spec = student.recipe.student
-        networks[student.name] = make_network(
-            spec, len(sources.classes), sources.channels, student.weights
-        )
+        networks[student.name] = make_deployed(student.recipe, sources, student.weights)
     for network in networks.values():
         network.to(device).eval()
     heard = sample(sources.test, look.limit)
@@ -90,8 +88,7 @@ def teacher_of(recipe: Recipe, shop: Workshop) -> Taught | None:
     """The teacher of a recipe, where it has one whose weights are there."""
     if recipe.teacher is None or not recipe.taught:
         return None
-    path = teacher_file(recipe, recipe.teacher, shop)
-    return None if path is None else make_teacher(recipe.teacher, path, shop.sources)
+    return find_teacher(recipe, recipe.teacher, shop)
 
 
 def diagnose_run(
@@ -105,7 +102,8 @@ def diagnose_run(
 
 def students_of(folder: Path, recipe: Recipe) -> list[Student]:
     """The control of a run, where it has one, and its student."""
-    control = Student(CONTROL, recipe, folder / "control" / STUDENT)
+    alone = replace(recipe, method=(Control(),), teacher=None, control=False)
+    control = Student(CONTROL, alone, folder / "control" / STUDENT)
     student = Student("student", recipe, folder / STUDENT)
     return [control, student] if control.weights.is_file() else [student]
 
@@ -117,14 +115,17 @@ def gradients_of(folder: Path, recipe: Recipe, shop: Workshop) -> Section | None
         return None
     environment.seed_everything(recipe.seed, recipe.engine.deterministic)
     pupil = make_pupil(recipe, shop, taught).to(shop.hardware.device)
-    teacher = make_frozen(shop, taught, pupil.method.teacher_taps)
-    loader = make_training_loader(recipe, shop.sources, shop.hardware.device)
+    method = pupil.method
+    live = make_live(recipe, shop, taught, method)
+    teacher = BothViews(live, shop.task.second) if method.views > 1 else live
+    loader = make_training_loader(recipe, shop.sources, shop.hardware.device, method.views)
     state = checkpoints.load(folder / STATE)
     steps = int(state["step"])
     moments = {}
     for moment, step in (("at the start", 0), ("at the end", max(0, steps - 1))):
         if step:
             pupil.load_state_dict(state["pupil"])
+            teacher.restore(state["teacher"])
         batches = [*islice(loader.epoch(0), BATCHES)]
         own = pupil.student.parameters()
         clock = Clock(step, steps, max(1, len(loader)))

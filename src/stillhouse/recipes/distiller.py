@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,12 +14,16 @@ from stillhouse.distributed import combine
 from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError, did_you_mean
 from stillhouse.methods.base import Method
+from stillhouse.methods.setting import Setting, unknown
 from stillhouse.models.taps import Tapped
-from stillhouse.objectives.presets import FeaturePreset, Preset
-from stillhouse.recipes.methods import make_method
+from stillhouse.objectives.presets import Preset
+from stillhouse.objectives.published import Published
+from stillhouse.recipes.methods import make_method, storable
+from stillhouse.recipes.networks import reshaped
 from stillhouse.tasks.base import Task
 from stillhouse.tasks.classification import Classification
 from stillhouse.teachers.frozen import Frozen
+from stillhouse.teachers.views import BothViews
 from stillhouse.types import Clock
 
 
@@ -29,28 +34,37 @@ class Distiller(nn.Module):
     the ranks of DDP. Its parameters are the student's and the method's own; the teacher is not a
     submodule, stays in eval mode, and is in no state dict. A batch is `(images, labels)`, a mapping
     with `image` or `pixel_values` and `label` or `labels`, or a `Labelled`. `method` is a preset, a
-    list of them, or a Method of your own; feature methods need an `example` batch of images.
+    list of them, or a Method of your own; feature methods need an `example` batch of images, and
+    those that remember every sample the `labels` of all: (samples,).
     """
 
     def __init__(
         self,
         student: nn.Module,
         teacher: nn.Module,
-        method: Method | Preset | Sequence[Preset],
+        method: Method | Published | Sequence[Published],
         task: Task[Labelled] | str = "classification",
         *,
         steps: int = 0,
         steps_per_epoch: int = 1,
         example: Tensor | None = None,
+        labels: Tensor | None = None,
     ) -> None:
         super().__init__()
         looks = () if example is None else (example,)
-        method = as_method(method, student, teacher, example)
+        if not isinstance(method, Method):
+            student, method = made(method, student, teacher, example, labels)
+        if method.moves_teacher:
+            raise UserError(
+                "acclimation moves the teacher by an optimiser of its own, which a loop of yours "
+                "does not give it; use it in a recipe, or write the step with teachers.learner"
+            )
         task = as_task(task)
         tapped = Tapped(student, method.student_taps, looks)
         self.pupil = Pupil(tapped, method, task)
+        frozen = Frozen(teacher, task.inputs, method.teacher_taps, looks)
         # In a tuple, so that nn.Module does not take the teacher for a part of what learns.
-        self._teacher = (Frozen(teacher, task.inputs, method.teacher_taps, looks),)
+        self._teacher = (frozen, BothViews(frozen, task.second) if method.views > 1 else frozen)
         self.steps, self.steps_per_epoch, self.step = steps, steps_per_epoch, 0
 
     @property
@@ -68,27 +82,29 @@ class Distiller(nn.Module):
         labelled = as_labelled(batch)
         self.teacher.network.to(labelled.image.device)
         clock = Clock(self.step, max(self.steps, self.step + 1), self.steps_per_epoch)
-        terms = self.pupil(labelled, self.teacher(labelled), clock)
+        terms = self.pupil(labelled, self._teacher[1](labelled), clock)
         if self.training:
             self.step += 1
         said = {name: term.weight * term.mean().detach() for name, term in terms.items()}
         return combine(terms), said
 
 
-def as_method(
-    method: Method | Preset | Sequence[Preset],
+def made(
+    method: Published | Sequence[Published],
     student: nn.Module,
     teacher: nn.Module,
     example: Tensor | None,
-) -> Method:
-    """What was given as a method."""
-    if isinstance(method, Method):
-        return method
-    presets = [method] if isinstance(method, Preset) else list(method)
-    if example is None and any(isinstance(preset, FeaturePreset) for preset in presets):
-        raise UserError("a feature method needs to see shapes: give Distiller(..., example=images)")
+    labels: Tensor | None,
+) -> tuple[nn.Module, Method]:
+    """The student in the shape that a method wants, and the method that was meant."""
+    specs = [method] if isinstance(method, Published) else list(method)
+    if example is None and not all(isinstance(spec, Preset) and storable(spec) for spec in specs):
+        raise UserError("this method needs to see shapes: give Distiller(..., example=images)")
     blank = torch.zeros(0) if example is None else example
-    return make_method(presets, student, teacher, blank)
+    known = unknown if labels is None else lambda: labels
+    setting = Setting(student, teacher, blank, known)
+    shaped = reshaped(specs, setting)
+    return shaped, make_method(specs, replace(setting, student=shaped))
 
 
 def as_task(task: Task[Labelled] | str) -> Task[Labelled]:

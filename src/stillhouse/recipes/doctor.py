@@ -16,26 +16,18 @@ from stillhouse.distributed import combine
 from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
+from stillhouse.methods.setting import Setting
 from stillhouse.models import cost, zoo
-from stillhouse.models.probe import shapes
-from stillhouse.models.stages import stages
-from stillhouse.models.taps import Tapped
-from stillhouse.recipes.build import Workshop, make_groups
-from stillhouse.recipes.listener import check_keeping, forecast, make_frozen
-from stillhouse.recipes.methods import make_method
-from stillhouse.recipes.networks import (
-    Taught,
-    check_answer,
-    example_of,
-    make_network,
-    make_student,
-    make_teacher,
-)
+from stillhouse.recipes.build import Workshop, make_groups, make_pupil
+from stillhouse.recipes.listener import check_keeping, forecast, make_live
+from stillhouse.recipes.networks import Taught, blank_teacher, example_of, make_student
 from stillhouse.recipes.schema import Recipe
 from stillhouse.recipes.sources import make_training_loader
-from stillhouse.recipes.teaching import check_teacher, teacher_file
+from stillhouse.recipes.tapplan import places, plan_of, suggestions
+from stillhouse.recipes.teaching import check_teacher, find_teacher
 from stillhouse.teachers.base import Teacher as Listener
 from stillhouse.teachers.frozen import Absent
+from stillhouse.teachers.views import BothViews
 from stillhouse.types import Clock
 
 MEGABYTE = 2**20
@@ -83,7 +75,7 @@ class Patient:
         self._shop: Workshop | None = None
         self._student: nn.Module | None = None
         self._taught: Taught | None = None
-        self._method: Method | None = None
+        self._pupil: Pupil[Labelled] | None = None
 
     @property
     def shop(self) -> Workshop:
@@ -146,15 +138,13 @@ class Patient:
         shop, teacher = self.shop, self.recipe.teacher
         if teacher is None or not self.recipe.taught:
             return "none: the student learns from labels alone"
-        path = teacher_file(self.recipe, teacher, shop)
-        if path is None:
-            network = make_network(teacher, len(shop.sources.classes), shop.sources.channels, None)
-            check_answer(network, teacher.name, shop.sources)
-            self._taught = Taught(network, network)
-            epochs = teacher.train.epochs if teacher.train else 0
-            said = f"{self.size_of(network, teacher.name)}; is trained first, {epochs:g} epochs"
-            return f"{said}, and measured then"
-        self._taught = taught = make_teacher(teacher, path, shop.sources)
+        taught = find_teacher(self.recipe, teacher, shop)
+        if taught is None:
+            self._taught = taught = blank_teacher(teacher, shop.sources)
+            epochs = sum(guide.train.epochs for guide in teacher.guides if guide.train)
+            said = f"{self.size_of(taught.inner, teacher.name)}; is trained first, {epochs:g}"
+            return f"{said} epochs, and measured then"
+        self._taught = taught
         score = check_teacher(teacher, taught, shop)
         headline = shop.task.headline
         reached = f"{headline} {score['validation'][headline]:.2f} on validation"
@@ -174,33 +164,37 @@ class Patient:
         return "; ".join(notes) or "classes, size and normalisation are the same for both"
 
     def taps(self) -> str:
-        """What the method taps, with shapes, and what else could be tapped."""
-        taught, student = self.taught, self.student
-        example = example_of(self.shop.sources)
-        inner = taught.inner if taught else None
-        self._method = method = make_method(self.recipe.method, student, inner, example)
-        known = {name: path for name, path in stages(student, example).items() if path}
-        if not method.student_taps:
-            return f"none needed; the student's places: {listing(known)}"
-        assert inner is not None
-        ours = shapes(student, method.student_taps, example)
-        theirs = shapes(inner, method.teacher_taps, example)
-        pairs = zip(method.student_taps, method.teacher_taps, strict=True)
-        return "; ".join(f"{s} {sizes(ours[s])} -> {t} {sizes(theirs[t])}" for s, t in pairs)
+        """What the method taps, with paths, shapes and adapters, and what else could be tapped."""
+        taught, bare, example = self.taught, self.student, example_of(self.shop.sources)
+        self._pupil = pupil = make_pupil(self.recipe, self.shop, taught)
+        student = pupil.student.model
+        if taught is None:
+            return f"none needed; the student's places: {places(student, example)}"
+        setting = Setting(bare, taught.inner, example)
+        if not pupil.method.student_taps:
+            return "; ".join(
+                part
+                for part in (
+                    f"none needed; the student's places: {places(student, example)}",
+                    f"the teacher's: {places(taught.inner, example)}",
+                    suggestions(setting),
+                )
+                if part
+            )
+        return "; ".join(
+            [*plan_of(pupil.method, student, taught.inner, example), suggestions(setting)]
+        )
 
     def step(self) -> str:
         """One forward and backward of everything, timed."""
-        shop, student = self.shop, self.student
-        if self._method is None:
+        shop, pupil = self.shop, self._pupil
+        if pupil is None:
             raise Untried
-        example = (example_of(shop.sources),)
-        pupil: Pupil[Labelled] = Pupil(
-            Tapped(student, self._method.student_taps, example), self._method, shop.task
-        )
         pupil.to(shop.hardware.device)
-        make_groups(self.recipe.train, pupil)
-        teacher = self.live(self._method)
-        loader = make_training_loader(self.recipe, shop.sources, shop.hardware.device)
+        teacher = self.live(pupil.method)
+        make_groups(self.recipe, pupil, teacher)
+        device, views = shop.hardware.device, pupil.method.views
+        loader = make_training_loader(self.recipe, shop.sources, device, views)
         since = perf_counter()
         batch = next(iter(loader.epoch(0)))
         with shop.hardware.autocast():
@@ -222,8 +216,9 @@ class Patient:
         """The teacher itself, after what is to keep its answers was looked at."""
         if self.taught is None:
             return Absent()
-        check_keeping(self.recipe, method.teacher_taps)
-        return make_frozen(self.shop, self.taught, method.teacher_taps)
+        check_keeping(self.recipe, method)
+        live = make_live(self.recipe, self.shop, self.taught, method)
+        return BothViews(live, self.shop.task.second) if method.views > 1 else live
 
     def stored(self) -> str:
         """What the teacher's store will take, where there is to be one."""
@@ -248,16 +243,6 @@ class Patient:
         example = example_of(self.shop.sources)[:1]
         work = cost.flops(network, example)
         return f"{name}: {cost.parameters(network):,} parameters, {work / 1e6:,.1f} MFLOPs an image"
-
-
-def listing(known: dict[str, str]) -> str:
-    """Aliases and what they stand for."""
-    return ", ".join(f"{alias} = {path}" for alias, path in known.items())
-
-
-def sizes(shape: torch.Size) -> str:
-    """A tap's shape without its batch."""
-    return "x".join(map(str, shape[1:]))
 
 
 def existing(path: Path) -> Path:

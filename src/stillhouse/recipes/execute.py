@@ -10,18 +10,12 @@ from stillhouse.distributed import on_first_rank, rank
 from stillhouse.engine.evaluate import evaluate
 from stillhouse.errors import UserError
 from stillhouse.files import write_json
-from stillhouse.recipes.build import Workshop
+from stillhouse.recipes.build import Workshop, make_pupil
 from stillhouse.recipes.listener import Say, check_keeping, silent
-from stillhouse.recipes.methods import make_method
-from stillhouse.recipes.networks import (
-    example_of,
-    make_network,
-    make_student,
-    make_teacher,
-)
+from stillhouse.recipes.networks import make_deployed
 from stillhouse.recipes.schema import Control, Recipe
 from stillhouse.recipes.sources import Given, make_training_loader, printed
-from stillhouse.recipes.teaching import obtain_teacher, teacher_file
+from stillhouse.recipes.teaching import find_teacher, obtain_teacher
 from stillhouse.recipes.training import STUDENT, TEACHER, Score, claimed, train_one
 
 
@@ -85,15 +79,13 @@ def execute(
 
 def rehearse(recipe: Recipe, shop: Workshop) -> None:
     """Build what can be built, lest a recipe that cannot be run throw away one that was."""
-    student = make_student(recipe.student, shop.sources)
     make_training_loader(recipe, shop.sources, shop.hardware.device)
-    inner = None
+    taught = None
     if recipe.teacher is not None and recipe.taught:
-        path = teacher_file(recipe, recipe.teacher, shop)
-        if path is None:
+        taught = find_teacher(recipe, recipe.teacher, shop)
+        if taught is None:
             return  # it is trained first
-        inner = make_teacher(recipe.teacher, path, shop.sources).inner
-    make_method(recipe.method, student, inner, example_of(shop.sources))
+    make_pupil(recipe, shop, taught)
 
 
 PATIENCE = 20.0  # seconds that a cell's process has to save and end when its study was killed
@@ -109,10 +101,9 @@ def run_cell(
     shop = Workshop.open(recipe, quiet=True)
     taught = None
     if recipe.teacher is not None and recipe.taught:
-        path = teacher_file(recipe, recipe.teacher, shop)
-        if path is None:
+        taught = find_teacher(recipe, recipe.teacher, shop)
+        if taught is None:
             raise UserError(f"the teacher {recipe.teacher.name} is not trained yet")
-        taught = make_teacher(recipe.teacher, path, shop.sources)
         taught.network.to(shop.hardware.device)
     with claimed(recipe, folder, True, False, PATIENCE):
         return train_one(recipe, folder, shop, taught, resume=True, until=until, blind=blind)
@@ -129,7 +120,6 @@ def measure(recipe: Recipe, folder: Path, split: str, path: Path | None) -> Mapp
         raise UserError(
             f"{folder} has no {STUDENT} yet; finish it with `stillhouse run {folder} --resume`"
         )
-    sources = shop.sources
-    student = make_network(recipe.student, len(sources.classes), sources.channels, file)
+    student = make_deployed(recipe, shop.sources, file)
     network = shop.traced(student.to(shop.hardware.device))
     return evaluate(shop.task, network, shop.split(split).epoch(0), shop.hardware)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from contextlib import closing as closed
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stillhouse.batches import Labelled
 from stillhouse.data.cache import cache_folder
@@ -13,21 +13,27 @@ from stillhouse.data.loader import Loader
 from stillhouse.data.transforms import is_random
 from stillhouse.engine.interrupt import Interrupt, Stopped
 from stillhouse.errors import UserError
+from stillhouse.methods.acclimation import Acclimation
 from stillhouse.methods.base import Method
 from stillhouse.models import weights
+from stillhouse.models.closing import closing
 from stillhouse.models.fitted import Fitted
-from stillhouse.objectives.presets import FeaturePreset
+from stillhouse.models.stages import paths
+from stillhouse.recipes.methods import storable
 from stillhouse.recipes.networks import Taught, example_of
-from stillhouse.recipes.schema import Data, Recipe, Teacher
-from stillhouse.recipes.sources import make_filling_loader
+from stillhouse.recipes.schema import Data, Plugged, Recipe, Teacher
+from stillhouse.recipes.sources import data_is_finite, make_filling_loader
 from stillhouse.teachers.answers import Form
 from stillhouse.teachers.base import Teacher as Listener
 from stillhouse.teachers.cached import Cached
 from stillhouse.teachers.filling import Filling, answer, begin, fill, words
 from stillhouse.teachers.frozen import Absent, Frozen
 from stillhouse.teachers.identity import Identity
+from stillhouse.teachers.learner import Learner
 from stillhouse.teachers.memory import Remembering
+from stillhouse.teachers.panel import Panel
 from stillhouse.teachers.store import Store, amount
+from stillhouse.teachers.views import BothViews
 
 if TYPE_CHECKING:
     from stillhouse.recipes.build import Workshop
@@ -46,36 +52,75 @@ def make_listener(
     teacher = recipe.teacher
     if taught is None or teacher is None:
         return Absent()
-    check_keeping(recipe, method.teacher_taps)
+    check_keeping(recipe, method)
     if teacher.store:
         return Cached(filled(recipe, shop, taught, say))
-    frozen = make_frozen(shop, taught, method.teacher_taps)
+    live = make_live(recipe, shop, taught, method)
     if teacher.remember:
-        return Remembering(frozen, len(shop.sources.train), views_of(recipe.data))
-    return frozen
+        return Remembering(live, len(shop.sources.train), views_of(recipe.data))
+    return BothViews(live, shop.task.second) if method.views > 1 else live
+
+
+def make_live(recipe: Recipe, shop: Workshop, taught: Taught, method: Method) -> Listener[Labelled]:
+    """The network itself, as the method wants it: still, learning, or several apart."""
+    if method.moves_teacher:
+        return make_learner(recipe, shop, taught, method)
+    frozen = make_frozen(shop, taught, method.teacher_taps)
+    apart = recipe.teacher is not None and recipe.teacher.teach == "apart"
+    return Panel(frozen, len(taught.members)) if apart else frozen
 
 
 def make_frozen(shop: Workshop, taught: Taught, taps: Sequence[str] = ()) -> Frozen[Labelled]:
     """The network itself, on its device."""
     taught.network.cpu()
-    example = (example_of(shop.sources),)
-    frozen: Frozen[Labelled] = Frozen(taught.network, shop.task.inputs, taught.taps(taps), example)
+    example = example_of(shop.sources)
+    paths = taught.taps(taps, example)
+    frozen: Frozen[Labelled] = Frozen(taught.network, shop.task.inputs, paths, (example,))
     frozen.network.to(shop.hardware.device)
     return frozen
 
 
-def check_keeping(recipe: Recipe, taps: Sequence[str] = ()) -> None:
+def make_learner(
+    recipe: Recipe, shop: Workshop, taught: Taught, method: Method
+) -> Learner[Labelled]:
+    """The network with the layers that acclimation moves, on its device."""
+    taught.network.cpu()
+    example = example_of(shop.sources)
+    layers = next((m.layers for m in recipe.method if isinstance(m, Acclimation)), ())
+    places = list(paths(taught.inner, layers, example).values()) or closing(taught.inner, example)
+    # moved before it is looked into: parameters on another device would be other parameters
+    taught.network.to(shop.hardware.device)
+    return Learner(
+        taught.network,
+        shop.task.inputs,
+        taught.taps(places, example).values(),
+        taught.taps(method.teacher_taps, example),
+        (example.to(shop.hardware.device),),
+    )
+
+
+def learner_of(listener: Listener[Labelled]) -> Learner[Labelled] | None:
+    """The teacher that learns, whatever asks it; None where it does not."""
+    inside = listener.teacher if isinstance(listener, BothViews) else listener
+    return inside if isinstance(inside, Learner) else None
+
+
+def check_keeping(recipe: Recipe, method: Method | None = None) -> None:
     """Refuse to keep answers to endless views, or for a method that asks for more than logits."""
     teacher = recipe.teacher
     if teacher is None or not (teacher.remember or teacher.store):
         return
     key = "store" if teacher.store else "remember"
-    spec = next((m for m in recipe.method if isinstance(m, FeaturePreset)), None)
-    if spec or taps:
-        name, tap = (spec.name, spec.pairs[0][1]) if spec else (recipe.method[0].name, taps[0])
+    spec = next((m for m in recipe.method if not (storable(m) or isinstance(m, Plugged))), None)
+    if spec or (method and (method.teacher_taps or method.views > 1 or method.moves_teacher)):
         raise UserError(
-            f"teacher.{key} keeps logits alone, and method {name} asks for the teacher's {tap}; "
-            f"say teacher.{key}=false"
+            f"teacher.{key} keeps logits alone, and method {(spec or recipe.method[0]).name} "
+            f"{asked(spec, method)}; say teacher.{key}=false"
+        )
+    if recipe.data.mix:
+        raise UserError(
+            f"teacher.{key} keeps answers to images that come back, and data.mix makes new ones; "
+            "leave one of them out"
         )
     if not views_of(recipe.data):
         raise UserError(
@@ -84,9 +129,24 @@ def check_keeping(recipe: Recipe, taps: Sequence[str] = ()) -> None:
         )
 
 
+def asked(spec: Any, method: Method | None) -> str:
+    """What a method asks of the teacher beside logits."""
+    needs = spec.card.needs if spec else ()
+    if "moves" in needs or (method and method.moves_teacher):
+        return "moves the teacher"
+    if "views" in needs or (method and method.views > 1):
+        return "asks about two views of each image"
+    pairs = getattr(spec, "pairs", None)
+    if pairs and not isinstance(pairs, str):
+        return f"asks for the teacher's {pairs[0][1]}"
+    return f"asks for the teacher's {method.teacher_taps[0]}" if method else "looks inside it"
+
+
 def views_of(data: Data) -> int:
     """How many views of an image there are; 0: a new one each epoch."""
-    return (data.views or 0) if is_random(data.transforms) else 1
+    if not data_is_finite(data):
+        return 0
+    return data.views if data.views and is_random(data.transforms) else 1
 
 
 # ------------------------------------------------------------------------------------- the store
@@ -120,7 +180,7 @@ def forecast(recipe: Recipe, shop: Workshop, taught: Taught) -> str:
     if not left:
         return f"stored: {store.rows:,} answers in {amount(store.size)} at {store.folder}"
     filling = filling_of(recipe, shop, taught, silent, bool)
-    with closing(filling.read(0)) as batches:
+    with closed(filling.read(0)) as batches:
         pace = begin(answer(filling.teacher, batch, store) for batch in batches)[1]
     return f"to store: {words(store, recipe.teacher.name, pace, left)}"
 
@@ -147,7 +207,7 @@ def batches_from(row: int, loader: Loader, views: int) -> Generator[Labelled, No
     for view in range(first, views):
         start, skipped = divmod(key, loader.plan.batch)
         for batch in loader.epoch(view, start):
-            yield Labelled(*(part[skipped:] for part in batch))
+            yield batch.rows(slice(skipped, None))
             skipped = 0
         key = 0
 

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from stillhouse.errors import UserError
+from stillhouse.methods.setting import Composed, Setting
 from stillhouse.models import weights, zoo
 from stillhouse.models.dry import undisturbed
+from stillhouse.models.ensemble import Ensemble
 from stillhouse.models.fitted import Fitted, order_of
-from stillhouse.models.stages import INPUT
+from stillhouse.models.stages import INPUT, resolve
 from stillhouse.recipes.contract import Contract, read_contract
-from stillhouse.recipes.schema import Network, Teacher
+from stillhouse.recipes.schema import Guide, Network, Recipe, Teacher
 from stillhouse.recipes.sources import Sources
 from stillhouse.tasks.classification import logits
 from stillhouse.types import Trace
 
 
 def make_network(
-    spec: Network | Teacher, classes: int, channels: int, path: Path | None
+    spec: Network | Guide, classes: int, channels: int, path: Path | None
 ) -> nn.Module:
     """A network by name, with the weights of a file where there is one."""
     network = zoo.create(spec.name, classes, channels, **spec.options)
@@ -38,6 +40,30 @@ def make_student(spec: Network, sources: Sources) -> nn.Module:
     return network
 
 
+def make_deployed(recipe: Recipe, sources: Sources, path: Path | None) -> nn.Module:
+    """The student as it is shipped, with the weights of a file where there is one.
+
+    It is the network that the recipe names, unless the method gives it another shape.
+    """
+    shape = len(sources.classes), sources.channels
+    network = make_network(recipe.student, *shape, None)
+    specs = [spec for spec in recipe.method if isinstance(spec, Composed)]
+    if specs and recipe.teacher is not None and not recipe.teacher.members:
+        teacher = make_network(recipe.teacher, *shape, None)
+        network = reshaped(specs, Setting(network, teacher, example_of(sources)))
+    if path is not None:
+        weights.load(network, path)
+    return network
+
+
+def reshaped(specs: Iterable[object], setting: Setting) -> nn.Module:
+    """The student in the shape that methods want it in."""
+    for spec in specs:
+        if isinstance(spec, Composed):
+            setting = replace(setting, student=spec.reshape(setting))
+    return setting.student
+
+
 @dataclass(frozen=True)
 class Taught:
     """A teacher's network as it is called, and how its inner paths are reached from outside."""
@@ -45,17 +71,57 @@ class Taught:
     network: nn.Module
     inner: nn.Module
     notes: tuple[str, ...] = ()
+    members: tuple[Taught, ...] = ()
 
-    def taps(self, names: Iterable[str]) -> Mapping[str, str]:
+    def taps(self, names: Iterable[str], example: Tensor) -> Mapping[str, str]:
         """What a method calls taps, as paths of the network that is called."""
+        if self.members:
+            return {name: self.of_member(name, example) for name in names}
         if self.network is self.inner:
             return {name: name for name in names}
         known = {path for path, _ in self.inner.named_modules()}
         return {n: f"model.{n}" if n.removesuffix(INPUT) in known - {""} else n for n in names}
 
+    def of_member(self, name: str, example: Tensor) -> str:
+        """`members.0.last` as a path: a member's aliases are its own."""
+        head, number, *rest = name.split(".")
+        if not rest:
+            return name
+        member = self.members[int(number)]
+        found = resolve(member.inner, ".".join(rest), example)
+        inside = "" if member.network is member.inner else "model."
+        return f"{head}.{number}.{inside}{found}".rstrip(".")
 
-def make_teacher(spec: Teacher, path: Path, sources: Sources) -> Taught:
-    """The teacher with its weights, fitted to the data where it was made for others."""
+
+def make_teacher(spec: Teacher, paths: Sequence[Path], sources: Sources) -> Taught:
+    """The teacher with its weights, or the ensemble that its members are."""
+    taught = [make_guide(one, path, sources) for one, path in zip(spec.guides, paths, strict=True)]
+    if not spec.members:
+        return taught[0]
+    notes = tuple(
+        f"{g.name}: {n}" for g, t in zip(spec.guides, taught, strict=True) for n in t.notes
+    )
+    whole = Ensemble(one.network for one in taught)
+    return Taught(whole, whole, notes, tuple(taught))
+
+
+def blank_teacher(spec: Teacher, sources: Sources) -> Taught:
+    """A teacher that is still to be trained, with random weights, for its shapes."""
+    taught = []
+    for guide in spec.guides:
+        network = make_network(guide, len(sources.classes), sources.channels, None)
+        # weights may be of other classes; a network without them must fit the data as it is
+        if guide.weights is None:
+            check_answer(network, guide.name, sources)
+        taught.append(Taught(network, network))
+    if not spec.members:
+        return taught[0]
+    whole = Ensemble(one.network for one in taught)
+    return Taught(whole, whole, (), tuple(taught))
+
+
+def make_guide(spec: Guide, path: Path, sources: Sources) -> Taught:
+    """One network with its weights, fitted to the data where it was made for others."""
     contract = read_contract(path)
     if contract and contract.name != spec.name:
         raise UserError(
@@ -73,7 +139,7 @@ def make_teacher(spec: Teacher, path: Path, sources: Sources) -> Taught:
     return taught
 
 
-def fit(spec: Teacher, inner: nn.Module, contract: Contract | None, sources: Sources) -> Taught:
+def fit(spec: Guide, inner: nn.Module, contract: Contract | None, sources: Sources) -> Taught:
     """Put around a teacher what makes up for other normalisation, size and order of classes."""
     notes = []
     own = None

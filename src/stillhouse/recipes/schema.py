@@ -8,12 +8,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from stillhouse.data.mixing import Mix
 from stillhouse.data.transforms import Transform
 from stillhouse.engine.devices import Precision, Where
 from stillhouse.engine.optimisers import SGD, Optimiser
 from stillhouse.engine.schedules import Constant, Schedule
+from stillhouse.methods.acclimation import Acclimation
+from stillhouse.methods.catalogue import MethodSpec
 from stillhouse.objectives import presets
 from stillhouse.spec import SHORT, spec
+
+CONTROL: Literal["none"] = "none"  # the method that teaches nothing
 
 
 def kinded(value: Any) -> Any:
@@ -55,15 +60,26 @@ class Data:
     holdout: int = 0  # samples of train that become val, where the data set has none
     transforms: tuple[Transform, ...] = ()
     evaluation: tuple[Transform, ...] = ()
+    # of the second view, for methods that ask for two; none: `transforms`, RandAugment and Cutout
+    strong: tuple[Transform, ...] = ()
+    mix: Mix | None = None  # of the images of a training batch
     mean: tuple[float, ...] | None = None  # None: those of the data set
     std: tuple[float, ...] | None = None
     batch: int = 64
     # augmentations of an image, the same for every seed; None: a new one each epoch
     views: int | None = None
+    repeats: int = 1  # copies of a sample in a step, each in another view
 
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise ValueError(f"batch must be at least 1, and is {self.batch}")
+        if self.repeats < 1:
+            raise ValueError(f"repeats must be at least 1, and is {self.repeats}")
+        if self.repeats > 1 and self.views is not None:
+            raise ValueError(
+                "repeats shows a sample in several new views, and views in one of a fixed few; "
+                "leave one of them out"
+            )
 
 
 @spec
@@ -75,7 +91,7 @@ class Network:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-# -------------------------------------------------------------------------------------- how it goe
+# ------------------------------------------------------------------------------------- how it goes
 
 
 @spec
@@ -119,25 +135,53 @@ class Store:
 
 
 @spec
-class Teacher:
-    """The network that is learnt from; without weights it is trained first, as `train` says."""
+class Guide:
+    """A network that is learnt from; without weights it is trained first, as `train` says."""
 
     name: str
     weights: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
     train: Training | None = None
     seed: int = 0
-    gate: bool = True  # refuse a teacher that is no better than chance
-    remember: bool = False  # keep its answers in memory; needs finitely many views
-    store: Annotated[Store | None, BeforeValidator(switched)] = None  # on the disk; needs them, too
     mean: tuple[float, ...] | None = None  # what it was trained with; None: as the data
     std: tuple[float, ...] | None = None
     size: tuple[int, int] | None = None  # height, width
 
+
+@spec
+class Teacher(Guide):
+    """The network that is learnt from, or `members`, several that teach together or apart.
+
+    Together they are one teacher whose logits are the mean of theirs; apart, the method is applied
+    to each, with terms of its own, and all count as much as one.
+    """
+
+    members: tuple[Annotated[Guide, SHORT], ...] = ()
+    teach: Literal["together", "apart"] = "together"
+    gate: bool = True  # refuse a teacher that is no better than chance
+    remember: bool = False  # keep its answers in memory; needs finitely many views
+    store: Annotated[Store | None, BeforeValidator(switched)] = None  # on the disk; needs them, too
+
+    @property
+    def guides(self) -> tuple[Guide, ...]:
+        """The networks: the members, or the teacher itself."""
+        return self.members or (self,)
+
     def __post_init__(self) -> None:
+        if self.members and (self.weights or self.train or self.options):
+            raise ValueError(
+                "a teacher with members has no weights, train or options of its own; say them of "
+                "each member"
+            )
+        if self.teach == "apart" and not self.members:
+            raise ValueError("teach apart needs members, the teachers that teach apart")
         if self.remember and self.store:
             raise ValueError(
                 "remember keeps the answers in memory and store on the disk; say false to one"
+            )
+        if self.teach == "apart" and (self.remember or self.store):
+            raise ValueError(
+                "teachers that teach apart are asked each time; say false to remember and store"
             )
 
 
@@ -165,7 +209,7 @@ class Engine:
 class Control:
     """No teaching at all."""
 
-    name: Literal["none"] = "none"
+    name: Literal["none"] = CONTROL
 
 
 @spec
@@ -178,7 +222,7 @@ class Plugged:
 
 
 Method = Annotated[
-    Control | Plugged | presets.LogitPresetSpec | presets.FeaturePresetSpec,
+    Control | Plugged | presets.LogitPresetSpec | presets.FeaturePresetSpec | MethodSpec,
     Field(discriminator="name"),
     SHORT,
 ]
@@ -206,11 +250,27 @@ class Searched:
 
 
 @spec
+class Pair:
+    """A student and its teacher, with whatever a study does otherwise for them."""
+
+    student: Annotated[Network, SHORT]
+    teacher: Annotated[Teacher, SHORT]
+    methods: dict[str, Methods] = field(default_factory=dict)  # in place of the study's, by label
+    changes: tuple[str, ...] = ()  # key=value words over the recipe: train.optimiser.lr=0.01
+    paper: dict[str, float] = field(default_factory=dict)  # by the method's label, none or teacher
+
+
+@spec
 class Comparison:
-    """What a study compares: methods and teachers by label, each over as many seeds."""
+    """What a study compares: methods and teachers by label, each over as many seeds.
+
+    `pairs` are several students, each with a teacher and a control of its own; `teachers` several
+    for one student.
+    """
 
     methods: dict[str, Methods] = field(default_factory=dict)
     teachers: dict[str, Annotated[Teacher, SHORT]] = field(default_factory=dict)
+    pairs: dict[str, Pair] = field(default_factory=dict)
     seeds: int = 3
     grid: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # key -> values, all combined
     searched: dict[str, Searched] = field(default_factory=dict)  # by the method's label
@@ -221,6 +281,12 @@ class Comparison:
         for label in self.searched:
             if label not in self.methods:
                 raise ValueError(f"searched speaks of {label}, which is none of the methods")
+        if self.pairs and self.teachers:
+            raise ValueError("pairs name their teachers themselves; say either pairs or teachers")
+        for name, pair in self.pairs.items():
+            for label in (*pair.methods, *pair.paper):
+                if label not in (*self.methods, CONTROL, "teacher"):
+                    raise ValueError(f"pair {name} speaks of {label}, which is none of the methods")
 
 
 @spec
@@ -249,6 +315,9 @@ class Recipe:
             )
         if len(self.method) > 1 and not self.taught:
             raise ValueError("method none stands alone, and not in a list")
+        moves = any(isinstance(method, Acclimation) for method in self.method)
+        if moves and self.teacher is not None and self.teacher.members:
+            raise ValueError("acclimation moves one network, and this teacher has members")
 
     @property
     def taught(self) -> bool:

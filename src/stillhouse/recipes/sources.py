@@ -10,6 +10,7 @@ import torch
 from stillhouse.data.catalogue import IMAGENET, entry, open_source
 from stillhouse.data.loader import Loader, Plan
 from stillhouse.data.source import Source, split
+from stillhouse.data.transforms import Cutout, RandAugment, Transform, is_random
 from stillhouse.distributed import rank, world_size
 from stillhouse.errors import UserError
 from stillhouse.recipes.schema import Data, Recipe, Split
@@ -121,21 +122,36 @@ def make_loader(source: Source, recipe: Recipe, sources: Sources, device: torch.
     )
 
 
-def make_training_loader(recipe: Recipe, sources: Sources, device: torch.device) -> Loader:
-    """Shuffled batches of train, as many on each rank."""
+def make_training_loader(
+    recipe: Recipe, sources: Sources, device: torch.device, views: int = 1
+) -> Loader:
+    """Shuffled batches of train, as many on each rank; with two `views` the strong one, too."""
     data = recipe.data
-    plan = Plan(len(sources.train), data.batch, True, recipe.seed, rank(), world_size())
+    count, ranks = len(sources.train), (rank(), world_size())
+    plan = Plan(count, data.batch, True, recipe.seed, *ranks, data.repeats)
     return Loader(
         sources.train,
         plan,
         sources.mean,
         sources.std,
         transforms=data.transforms,
+        strong=strong_of(data) if views > 1 else None,
+        mixing=data.mix,
         views=data.views,
         draws=None if data.views is None else VIEWS,
         workers=recipe.engine.workers,
         device=device,
     )
+
+
+def strong_of(data: Data) -> tuple[Transform, ...]:
+    """What makes the second view; where nothing is said, as in Jin et al., 2023."""
+    return data.strong or (*data.transforms, RandAugment(ops=2, uniform=True), Cutout(0.5))
+
+
+def data_is_finite(data: Data) -> bool:
+    """Whether a first view comes back, so that what a teacher said about it can be kept."""
+    return data.mix is None and (bool(data.views) or not is_random(data.transforms))
 
 
 def make_filling_loader(recipe: Recipe, sources: Sources, device: torch.device) -> Loader:

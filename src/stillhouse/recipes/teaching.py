@@ -18,7 +18,7 @@ from stillhouse.recipes.networks import (
     Taught,
     make_teacher,
 )
-from stillhouse.recipes.schema import Control, Network, Recipe, Teacher
+from stillhouse.recipes.schema import Control, Guide, Network, Recipe, Teacher
 from stillhouse.recipes.training import STUDENT, Score, claimed, finished, train_one
 
 
@@ -26,8 +26,11 @@ def obtain_teacher(
     recipe: Recipe, teacher: Teacher, shop: Workshop, say: Say
 ) -> tuple[Taught, Score]:
     """The teacher from its file, or trained first and kept; refused if it is no good."""
-    path = teacher_file(recipe, teacher, shop) or train_teacher(recipe, teacher, shop, say)
-    taught = make_teacher(teacher, path, shop.sources)
+    paths = [
+        guide_file(recipe, guide, shop) or train_guide(recipe, guide, shop, say)
+        for guide in teacher.guides
+    ]
+    taught = make_teacher(teacher, paths, shop.sources)
     for note in taught.notes:
         say(f"teacher: {note}")
     return taught, check_teacher(teacher, taught, shop)
@@ -52,45 +55,53 @@ def check_teacher(
     }
 
 
-def teacher_file(recipe: Recipe, teacher: Teacher, shop: Workshop) -> Path | None:
-    """The weights of the teacher; None where they are still to be trained."""
-    if teacher.weights is not None:
-        return teacher.weights
-    alone = teacher_recipe(recipe, teacher)
-    folder = teacher_folder(alone)
+def find_teacher(recipe: Recipe, teacher: Teacher, shop: Workshop) -> Taught | None:
+    """The teacher, where all of it has weights."""
+    paths = [guide_file(recipe, guide, shop) for guide in teacher.guides]
+    there = [path for path in paths if path is not None]
+    return make_teacher(teacher, there, shop.sources) if len(there) == len(paths) else None
+
+
+def guide_file(recipe: Recipe, guide: Guide, shop: Workshop) -> Path | None:
+    """The weights of a teacher or member; None where they are still to be trained."""
+    if guide.weights is not None:
+        return guide.weights
+    alone = guide_recipe(recipe, guide)
+    folder = guide_folder(alone)
     done = on_first_rank(lambda: finished(alone, folder, ""))
     return folder / STUDENT if done is not None else None
 
 
-def teacher_recipe(recipe: Recipe, teacher: Teacher) -> Recipe:
-    """The recipe that trains the teacher: the same data, and what it says of itself."""
-    if teacher.train is None:
+def guide_recipe(recipe: Recipe, guide: Guide) -> Recipe:
+    """The recipe that trains a teacher or member: the same data, and what it says of itself."""
+    if guide.train is None:
         raise UserError(
-            f"the teacher {teacher.name} has no weights: give teacher.weights=FILE, or say under "
+            f"the teacher {guide.name} has no weights: give teacher.weights=FILE, or say under "
             "teacher.train how it is to be trained first"
         )
     return replace(
         recipe,
-        student=Network(teacher.name, options=teacher.options),
+        student=Network(guide.name, options=guide.options),
         method=(Control(),),
         teacher=None,
         control=False,
-        train=teacher.train,
-        seed=teacher.seed,
+        train=guide.train,
+        seed=guide.seed,
         title="",
+        study=None,
     )
 
 
-def teacher_folder(alone: Recipe) -> Path:
+def guide_folder(alone: Recipe) -> Path:
     """Where a trained teacher is kept, under the hash of its recipe."""
     return cache_folder() / "teachers" / load.digest(alone)
 
 
-def train_teacher(recipe: Recipe, teacher: Teacher, shop: Workshop, say: Say) -> Path:
-    """Train the teacher once."""
-    alone = teacher_recipe(recipe, teacher)
-    folder = teacher_folder(alone)
-    say(f"teacher: training {teacher.name}, kept in {folder}")
+def train_guide(recipe: Recipe, guide: Guide, shop: Workshop, say: Say) -> Path:
+    """Train a teacher or member once."""
+    alone = guide_recipe(recipe, guide)
+    folder = guide_folder(alone)
+    say(f"teacher: training {guide.name}, kept in {folder}")
     with claimed(alone, folder, True, False):
         train_one(alone, folder, shop, None, resume=True)
     return folder / STUDENT

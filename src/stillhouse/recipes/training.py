@@ -23,17 +23,19 @@ from stillhouse.models import cost, weights
 from stillhouse.recipes import load
 from stillhouse.recipes.build import Workshop, make_run
 from stillhouse.recipes.contract import BESIDE
-from stillhouse.recipes.listener import Say, silent
+from stillhouse.recipes.listener import Say, learner_of, silent
 from stillhouse.recipes.networks import (
     Taught,
     contract_of,
 )
 from stillhouse.recipes.schema import Recipe
+from stillhouse.teachers.learner import Learner
 
 RESULT = "result.json"
 FORMAT = 2  # of a result
 STUDENT = "student.safetensors"
 TEACHER = "teacher.json"  # what the teacher of a run reached
+MOVED = "teacher.safetensors"  # the teacher as acclimation left it
 Score = dict[str, Any]
 
 
@@ -98,7 +100,7 @@ def train_one(
             state.resume(run)
         run.pause = None if until is None else round(until * run.steps_per_epoch)
         train(run)
-        if run.teacher.fingerprint() != teacher:
+        if not run.teacher.groups() and run.teacher.fingerprint() != teacher:
             raise UserError(
                 f"the teacher {recipe.teacher and recipe.teacher.name} was changed by training; "
                 "something writes into its weights or statistics, and the result means nothing"
@@ -117,8 +119,13 @@ def conclude(recipe: Recipe, run: Run, folder: Path, shop: Workshop, *, blind: b
         test = {} if blind else evaluate(shop.task, network, shop.test(), shop.hardware)
         on_first_rank(lambda: weights.save(run.student, folder / STUDENT))
     score = score_of(recipe, run, shop, test)
+    learner = learner_of(run.teacher)
+    if learner is not None:
+        score["acclimation"] = acclimated(learner, run, shop, blind=blind)
 
     def write() -> None:
+        if learner is not None:
+            weights.save(learner.network.model, folder / MOVED)
         contract = contract_of(recipe.student.name, shop.sources)
         write_text(folder / f"{STUDENT}{BESIDE}", contract.text())
         write_json(folder / "manifest.json", manifest(recipe, shop, run))
@@ -126,6 +133,24 @@ def conclude(recipe: Recipe, run: Run, folder: Path, shop: Workshop, *, blind: b
 
     on_first_rank(write)
     return score
+
+
+def acclimated(
+    learner: Learner[Any], run: Run, shop: Workshop, *, blind: bool
+) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
+    """What the teacher reached before it learned from its student, and after."""
+
+    def look() -> Mapping[str, Mapping[str, float]]:
+        network = learner.network.eval()
+        splits = {"validation": shop.val} | ({} if blind else {"test": shop.test})
+        return {
+            name: evaluate(shop.task, network, batches(), shop.hardware)
+            for name, batches in splits.items()
+        }
+
+    with learner.original():
+        before = look()
+    return {"before": before, "after": look()}
 
 
 def score_of(recipe: Recipe, run: Run, shop: Workshop, test: Mapping[str, float]) -> Score:

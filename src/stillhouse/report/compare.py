@@ -7,7 +7,7 @@ from pathlib import Path
 from stillhouse.errors import UserError
 from stillhouse.explain.hearing import AS_EVER, TEACHER, Look
 from stillhouse.recipes import load
-from stillhouse.recipes.costs import named_networks
+from stillhouse.recipes.costs import named_networks, shipped
 from stillhouse.recipes.diagnosis import Student, diagnose
 from stillhouse.recipes.execute import Result
 from stillhouse.recipes.schema import Recipe
@@ -30,7 +30,7 @@ def compare_page(first: Path, second: Path, look: Look = AS_EVER) -> Page:
         for name, read, folder in zip(names, (one, other), (first, second), strict=True)
     ]
     draft = parts.Draft(recipe)
-    priced = draft.priced(named_networks(recipe, {s.name: s.recipe.student for s in students}))
+    priced = draft.priced(named_networks(recipe, {s.name: shipped(s.recipe) for s in students}))
     sections = draft.sections(lambda shop: diagnose(recipe, students, shop, look, names[0]))
     curves = draft.curves(dict(zip(names, (first, second), strict=True)), headline)
     scores = {names[0]: one[1].student, names[1]: result.student}

@@ -13,14 +13,15 @@ from stillhouse.errors import UserError
 from stillhouse.explain import course
 from stillhouse.explain.section import Cell, Chart, Section, Table
 from stillhouse.recipes.build import Workshop
+from stillhouse.recipes.costs import Priced as Spec
 from stillhouse.recipes.costs import costs_of, measure
-from stillhouse.recipes.schema import Network, Recipe, Teacher
+from stillhouse.recipes.schema import Recipe
 from stillhouse.recipes.training import Score
 from stillhouse.report.model import Cost
 
 PAGE = "report.html"
 T = TypeVar("T")
-Named = Mapping[str, Network | Teacher]
+Named = Mapping[str, Spec]
 
 
 class Priced(NamedTuple):

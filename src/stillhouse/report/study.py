@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from stillhouse.explain.hearing import AS_EVER, Look
@@ -10,8 +10,9 @@ from stillhouse.explain.hearing import CONTROL as UNTAUGHT
 from stillhouse.explain.section import Bars, Cell, Chart, Section, Series, Table
 from stillhouse.recipes import load
 from stillhouse.recipes.build import Workshop
+from stillhouse.recipes.costs import Priced, shipped
 from stillhouse.recipes.diagnosis import Student, diagnose, keep, kept
-from stillhouse.recipes.schema import Network, Teacher
+from stillhouse.recipes.schema import CONTROL, Comparison, Recipe
 from stillhouse.recipes.training import STUDENT
 from stillhouse.report import parts
 from stillhouse.report.model import Bar, Page
@@ -19,7 +20,6 @@ from stillhouse.report.render import write_page
 from stillhouse.study import table
 from stillhouse.study.findings import Found, Study
 from stillhouse.study.table import Row, make_rows, search_lines
-from stillhouse.study.words import CONTROL
 
 
 def write_study(study: Study, against: str | None = None, *, explain: bool = True) -> Path:
@@ -38,8 +38,8 @@ def study_page(
     """What is to be said of a study: every method, the best first."""
     rows, recipe = make_rows(study, against), study.recipe
     draft = parts.Draft(recipe, study.notes)
-    named: dict[str, Network | Teacher] = dict(recipe.study.teachers) if recipe.study else {}
-    priced = draft.priced({**teachers(named), "student": recipe.student}, study.folder)
+    networks = {**teachers(recipe), **students(recipe), **shaped(recipe)}
+    priced = draft.priced(networks, study.folder)
     sections = draft.sections(lambda shop: sections_of(study, shop, look)) if explain else ()
     curves = (gains(study, rows), *draft.curves(courses(study), study.headline))
     return Page(
@@ -63,10 +63,26 @@ def study_page(
     )
 
 
-def teachers(named: Mapping[str, Network | Teacher]) -> dict[str, Network | Teacher]:
+def teachers(recipe: Recipe) -> dict[str, Priced]:
     """Teachers as a page calls them: by what they are where there is one, by label else."""
+    own = recipe.study or Comparison()
+    named = {**own.teachers, **{label: pair.teacher for label, pair in own.pairs.items()}}
     several = len(named) > 1
     return {f"teacher {label}" if several else "teacher": one for label, one in named.items()}
+
+
+def students(recipe: Recipe) -> dict[str, Priced]:
+    """The student, or those of all pairs."""
+    pairs = recipe.study.pairs if recipe.study else {}
+    named: dict[str, Priced] = {f"student of {label}": one.student for label, one in pairs.items()}
+    return named or {"student": recipe.student}
+
+
+def shaped(recipe: Recipe) -> dict[str, Priced]:
+    """The students to which a method gives a shape of their own, by the method's label."""
+    methods = recipe.study.methods if recipe.study else {}
+    found = {label: shipped(replace(recipe, method=specs)) for label, specs in methods.items()}
+    return {f"student of {k}": one for k, one in found.items() if isinstance(one, Recipe)}
 
 
 def answers(study: Study, rows: list[Row]) -> tuple[str, ...]:
@@ -76,7 +92,10 @@ def answers(study: Study, rows: list[Row]) -> tuple[str, ...]:
 
 def bars(study: Study, rows: list[Row]) -> tuple[Bar, ...]:
     """Teachers, then the control, then methods from the best to the worst."""
-    part, paper = ("test" if study.by == "last" else "validation"), study.recipe.paper
+    part = "test" if study.by == "last" else "validation"
+    pairs = study.recipe.study.pairs if study.recipe.study else {}
+    named = {k: one.paper["teacher"] for k, one in pairs.items() if "teacher" in one.paper}
+    paper = study.recipe.paper | named
     several = len(study.teachers) > 1
     teachers = [
         Bar(

@@ -13,7 +13,7 @@ from stillhouse.errors import UserError
 from stillhouse.files import write_json
 from stillhouse.recipes import load
 from stillhouse.recipes.build import Workshop
-from stillhouse.recipes.networks import check_answer, make_network, make_student
+from stillhouse.recipes.networks import blank_teacher, make_student
 from stillhouse.recipes.schema import Control, Recipe
 from stillhouse.study.cells import Cell, Failure, Outcome, Workers, failed
 from stillhouse.study.faculty import Faculty, Say
@@ -40,9 +40,7 @@ def rehearse(plan: Plan, shop: Workshop) -> None:
     sources = shop.sources
     make_student(plan.recipe.student, sources)
     for teacher in plan.teachers.values():
-        network = make_network(teacher, len(sources.classes), sources.channels, None)
-        if teacher.weights is None:  # else it may be of other classes, and is fitted later
-            check_answer(network, teacher.name, sources)
+        blank_teacher(teacher, sources)
 
 
 def refuse_ranks() -> None:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from stillhouse.errors import UserError
 from stillhouse.recipes.build import Workshop
 from stillhouse.recipes.listener import prefill
-from stillhouse.recipes.networks import Taught, make_teacher
+from stillhouse.recipes.networks import Taught
 from stillhouse.recipes.schema import Recipe, Teacher
-from stillhouse.recipes.teaching import check_teacher, teacher_file, teacher_folder, teacher_recipe
+from stillhouse.recipes.teaching import (
+    check_teacher,
+    find_teacher,
+    guide_file,
+    guide_folder,
+    guide_recipe,
+)
 from stillhouse.recipes.training import Score
 from stillhouse.study.cells import Cell, Failure, Outcome
 
@@ -29,25 +35,32 @@ class Faculty:
     blind: bool = False  # never look at the test split
     scores: dict[str, Score] = field(default_factory=dict)
     wrong: dict[str, str] = field(default_factory=dict)
-    waiting: dict[str, Cell] = field(default_factory=dict)
+    waiting: dict[str, list[Cell]] = field(default_factory=dict)
 
     def gather(self) -> list[Cell]:
         """Admit those that have weights, before anything is trained; the others' trainings."""
         for label, teacher in self.teachers.items():
-            if teacher_file(self.recipe, teacher, self.shop) is not None:
+            untrained = [
+                guide_recipe(self.recipe, guide)
+                for guide in teacher.guides
+                if guide_file(self.recipe, guide, self.shop) is None
+            ]
+            if not untrained:
                 self.admit(label)
                 continue
-            alone = replace(teacher_recipe(self.recipe, teacher), study=None)
-            self.waiting[label] = Cell(alone, teacher_folder(alone))
-            self.say(f"teacher {label}: is trained first, and kept in {teacher_folder(alone)}")
-        return [*self.waiting.values()]
+            self.waiting[label] = [Cell(alone, guide_folder(alone)) for alone in untrained]
+            kept = ", ".join(str(cell.folder) for cell in self.waiting[label])
+            self.say(f"teacher {label}: is trained first, and kept in {kept}")
+        every = [cell for cells in self.waiting.values() for cell in cells]
+        return list({cell.folder: cell for cell in every}.values())  # a member of two comes once
 
     def graduate(self, outcomes: Mapping[Path, Outcome]) -> None:
         """Admit those that had to be trained."""
-        for label, cell in self.waiting.items():
-            outcome = outcomes[cell.folder]
-            if isinstance(outcome, Failure):
-                self.refuse(label, f"the teacher {label} was not trained: {outcome.sentence}")
+        for label, cells in self.waiting.items():
+            ends = [outcomes[cell.folder] for cell in cells]
+            failures = [end for end in ends if isinstance(end, Failure)]
+            if failures:
+                self.refuse(label, f"the teacher {label} was not trained: {failures[0].sentence}")
             else:
                 self.admit(label)
 
@@ -74,9 +87,9 @@ class Faculty:
     def taught(self, label: str) -> Taught:
         """A teacher as its pupils meet it."""
         teacher = self.teachers[label]
-        path = teacher_file(self.recipe, teacher, self.shop)
-        assert path is not None
-        return make_teacher(teacher, path, self.shop.sources)
+        taught = find_teacher(self.recipe, teacher, self.shop)
+        assert taught is not None
+        return taught
 
     def store(self, recipes: Mapping[str, Sequence[Recipe]]) -> None:
         """Ask each teacher once for all that its pupils, by the teacher's label, will ask it."""

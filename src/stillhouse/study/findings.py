@@ -38,6 +38,7 @@ class Found:
     folder: Path
     scores: Mapping[int, Score] = field(default_factory=dict)
     failures: Mapping[int, str] = field(default_factory=dict)
+    pair: str = ""  # the label of its pair, where the study has pairs
 
     @property
     def is_control(self) -> bool:
@@ -88,6 +89,14 @@ class Study:
     def taught(self) -> list[Found]:
         """The arms with a teacher that have a score."""
         return [arm for arm in self.arms if not arm.is_control and arm.scores]
+
+    def paper(self, arm: Found) -> float | None:
+        """What the paper says of an arm."""
+        whole = self.recipe.paper
+        own = self.recipe.study.pairs if self.recipe.study else {}
+        if arm.pair in own:
+            return own[arm.pair].paper.get(arm.method)
+        return whole.get(arm.label, whole.get(arm.method))
 
     def pairs(self, label: str, other: str) -> Pairs:
         """Two arms at the seeds that both have, in their order."""
@@ -169,6 +178,7 @@ def write_plan(plan: Plan, folder: Path, headline: str) -> None:
             "teacher": arm.teacher,
             "control": arm.control,
             "folder": folders[arm.label],
+            "pair": arm.pair,
         }
         for arm in plan.arms
     ]
@@ -232,7 +242,14 @@ def read_arm(
             failures[seed] = sentence
             notes.append(f"{arm['label']}, seed {seed}: {sentence}")
     return Found(
-        arm["label"], arm["method"], arm["teacher"], arm["control"], place, scores, failures
+        arm["label"],
+        arm["method"],
+        arm["teacher"],
+        arm["control"],
+        place,
+        scores,
+        failures,
+        arm.get("pair", ""),
     )
 
 

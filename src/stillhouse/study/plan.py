@@ -8,14 +8,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stillhouse.data.transforms import is_random
 from stillhouse.errors import UserError, did_you_mean
-from stillhouse.objectives.presets import FeaturePreset
 from stillhouse.recipes import load
-from stillhouse.recipes.schema import Comparison, Plugged, Recipe, Store, Teacher
+from stillhouse.recipes.methods import storable
+from stillhouse.recipes.schema import (
+    CONTROL,
+    Comparison,
+    Control,
+    Network,
+    Pair,
+    Recipe,
+    Store,
+    Teacher,
+)
+from stillhouse.recipes.sources import data_is_finite
 from stillhouse.study import words
 from stillhouse.study.cells import Cell
-from stillhouse.study.words import CONTROL, Choice
+from stillhouse.study.words import Choice
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,7 @@ class Arm:
     teacher: str  # the teacher's label; "" for the control
     control: str  # the label of the arm that it is compared with; its own for a control
     recipe: Recipe
+    pair: str = ""  # the label of its pair, where the study has pairs
 
     @property
     def is_control(self) -> bool:
@@ -80,25 +90,48 @@ def make_plan(
     seeds: int | None = None,
     teachers: str | None = None,
     grid: Sequence[str] = (),
+    pairs: str | None = None,
 ) -> Plan:
     """The plan that a recipe and the words of a command ask for; the control is always in."""
     own = recipe.study or Comparison()
     names = named(recipe, own, methods)
+    if own.pairs and teachers:
+        raise UserError("--teachers: this study has pairs, which name their teachers themselves")
     guides = words.teachers(teachers, recipe) if teachers else dict(own.teachers)
-    if not guides:
+    if not guides and not own.pairs:
         if recipe.teacher is None:
             raise UserError("a study needs a teacher; add a teacher to the recipe, or --teachers")
         guides = {recipe.teacher.name: recipe.teacher}
     section = Comparison(
         {label: load.changed(recipe, {"method": spelt}).method for label, spelt in names.items()},
         guides,
+        chosen_pairs(own, names, pairs),
         own.seeds if seeds is None else seeds,
         words.grid(grid) or own.grid,
         {label: found for label, found in own.searched.items() if label in names},
     )
     whole = replace(recipe, study=section, control=False)
     arms, notes = make_arms(whole, section)
+    guides |= {label: pair.teacher for label, pair in section.pairs.items()}
     return Plan(whole, tuple(arms), tuple(range(section.seeds)), guides, tuple(notes))
+
+
+def chosen_pairs(own: Comparison, names: Mapping[str, Any], words_: str | None) -> dict[str, Pair]:
+    """The pairs of a study, or those of them that are named, for the methods that are compared."""
+    asked = words.split(words_) if words_ else list(own.pairs)
+    for label in asked:
+        if label not in own.pairs:
+            hint = did_you_mean(label, own.pairs) or f"; there are {', '.join(own.pairs) or 'none'}"
+            raise UserError(f"--pairs: the recipe has no pair {label!r}{hint}")
+    kept = {*names, CONTROL, "teacher"}
+    return {
+        label: replace(
+            own.pairs[label],
+            methods={k: v for k, v in own.pairs[label].methods.items() if k in kept},
+            paper={k: v for k, v in own.pairs[label].paper.items() if k in kept},
+        )
+        for label in asked
+    }
 
 
 def named(recipe: Recipe, own: Comparison, methods: str | None) -> dict[str, Any]:
@@ -110,26 +143,58 @@ def named(recipe: Recipe, own: Comparison, methods: str | None) -> dict[str, Any
     return found
 
 
+@dataclass(frozen=True)
+class Match:
+    """Who teaches whom: the student of the recipe under one of its teachers, or a pair."""
+
+    label: str
+    student: Network
+    teacher: Teacher
+    methods: Mapping[str, Any]
+    changes: tuple[str, ...] = ()
+    paired: bool = False
+
+    @property
+    def tail(self) -> list[str]:
+        """What tells its control from others."""
+        return [f"of {self.label}"] if self.paired else []
+
+
+def matches(recipe: Recipe, section: Comparison) -> list[Match]:
+    """The pairs of a study, or its student under each teacher."""
+    if not section.pairs:
+        return [
+            Match(label, recipe.student, teacher, section.methods)
+            for label, teacher in section.teachers.items()
+        ]
+    return [
+        Match(label, pair.student, pair.teacher, section.methods | pair.methods, pair.changes, True)
+        for label, pair in section.pairs.items()
+    ]
+
+
 def make_arms(recipe: Recipe, section: Comparison) -> tuple[list[Arm], list[str]]:
     """The arms of every combination, each label once, and what did not apply where."""
     found: dict[str, Arm] = {}
     used: set[str] = set()
     every = words.combinations(section.grid)
     check_heads(section.grid)
+    several = len(section.teachers) > 1
     for combination in every:
-        control = control_arm(recipe, combination)
-        found.setdefault(control.label, control)
         used |= {choice.key for choice in combination if not of_method(choice)}
-        for method in section.methods:
-            fitting = tuple(c for c in combination if applies(c, recipe, method))
-            used |= {choice.key for choice in fitting}
-            for teacher in section.teachers:
-                arm = taught_arm(recipe, section, method, teacher, fitting, control.label)
+        for match in matches(recipe, section):
+            control = control_arm(recipe, combination, match)
+            found.setdefault(control.label, control)
+            for method in section.methods:
+                fitting = tuple(c for c in combination if applies(c, match.methods[method]))
+                used |= {choice.key for choice in fitting}
+                tail = match.tail or ([f"from {match.label}"] if several else [])
+                arm = taught_arm(recipe, match, method, fitting, control.label, tail)
                 found.setdefault(arm.label, arm)
     for key in section.grid.keys() - used:
         raise UserError(f"--grid: none of the methods has an option {key.partition('.')[2]!r}")
     arms = sorted(found.values(), key=lambda arm: not arm.is_control)
-    return arms, grid_notes(every, recipe, section)
+    return arms, grid_notes(every, section)
 
 
 HEADS = ("method", "student", "train")
@@ -146,16 +211,14 @@ def check_heads(keys: Iterable[str]) -> None:
             )
 
 
-def grid_notes(
-    every: Sequence[tuple[Choice, ...]], recipe: Recipe, section: Comparison
-) -> list[str]:
+def grid_notes(every: Sequence[tuple[Choice, ...]], section: Comparison) -> list[str]:
     """A sentence for each method that a grid's key does not apply to."""
     keys = {choice.key: choice for choice in every[0]}
     return [
         f"{method} has no option {key.partition('.')[2]}, and stands in the grid once"
         for key, choice in keys.items()
-        for method in section.methods
-        if not applies(choice, recipe, method)
+        for method, specs in section.methods.items()
+        if not applies(choice, specs)
     ]
 
 
@@ -164,43 +227,36 @@ def of_method(choice: Choice) -> bool:
     return choice.key.startswith("method.")
 
 
-def applies(choice: Choice, recipe: Recipe, method: str) -> bool:
+def applies(choice: Choice, specs: Sequence[Any]) -> bool:
     """Whether a method has the option that a grid's key names."""
-    assert recipe.study is not None
-    found = recipe.study.methods[method]
     option = choice.key.split(".")[1] if of_method(choice) else ""
-    return not of_method(choice) or (len(found) == 1 and hasattr(found[0], option))
+    return not of_method(choice) or (len(specs) == 1 and hasattr(specs[0], option))
 
 
-def control_arm(recipe: Recipe, combination: Sequence[Choice]) -> Arm:
+def control_arm(recipe: Recipe, combination: Sequence[Choice], match: Match) -> Arm:
     """The same student without a teacher, under whatever the grid says of the rest."""
     rest = [choice for choice in combination if not of_method(choice)]
-    label = " ".join([CONTROL, *(choice.short for choice in rest)])
-    parts = {"method": {"name": CONTROL}, "teacher": None, "study": None}
-    made = load.changed(recipe, parts, [choice.word for choice in rest])
-    return Arm(label, CONTROL, "", label, made)
+    label = " ".join([CONTROL, *(choice.short for choice in rest), *match.tail])
+    alone = replace(recipe, student=match.student, method=(Control(),), teacher=None, study=None)
+    made = load.changed(alone, {}, [*match.changes, *(choice.word for choice in rest)])
+    return Arm(label, CONTROL, "", label, made, match.label if match.paired else "")
 
 
 def taught_arm(
     recipe: Recipe,
-    section: Comparison,
+    match: Match,
     method: str,
-    teacher: str,
     fitting: Sequence[Choice],
     control: str,
+    tail: Sequence[str],
 ) -> Arm:
-    """One method under one teacher at one point of the grid."""
-    several = len(section.teachers) > 1
-    choices = [choice.short for choice in fitting]
-    label = " ".join([method, *choices, *([f"from {teacher}"] if several else [])])
-    guide = replace(recipe, teacher=section.teachers[teacher])
-    parts = {
-        "method": [load.plain_method(one) for one in section.methods[method]],
-        "teacher": load.plain(guide)["teacher"],
-        "study": None,
-    }
-    made = load.changed(recipe, parts, [choice.word for choice in fitting])
-    return Arm(label, method, teacher, control, sharing(made))
+    """One method of one match at one point of the grid."""
+    label = " ".join([method, *(choice.short for choice in fitting), *tail])
+    taught = replace(recipe, student=match.student, teacher=match.teacher, study=None)
+    parts = {"method": [load.plain_method(one) for one in match.methods[method]]}
+    made = load.changed(taught, parts, [*match.changes, *(choice.word for choice in fitting)])
+    pair = match.label if match.paired else ""
+    return Arm(label, method, match.label, control, sharing(made), pair)
 
 
 def sharing(recipe: Recipe) -> Recipe:
@@ -211,7 +267,7 @@ def sharing(recipe: Recipe) -> Recipe:
     """
     teacher = recipe.teacher
     assert teacher is not None
-    inside = any(isinstance(method, FeaturePreset | Plugged) for method in recipe.method)
-    finite = recipe.data.views or not is_random(recipe.data.transforms)
+    inside = teacher.teach == "apart" or not all(storable(method) for method in recipe.method)
+    finite = data_is_finite(recipe.data)
     store = None if inside or not finite else teacher.store or Store(precision="full")
     return replace(recipe, teacher=replace(teacher, store=store, remember=False))

@@ -225,7 +225,8 @@ def common_taps(recipe: Recipe, shop: Workshop) -> list[str]:
     student = make_student(recipe.student, sources)
     teacher = make_network(recipe.teacher, len(sources.classes), sources.channels, None)
     ours, theirs = stages(student, example), stages(teacher, example)
-    return [name for name in ours if name in theirs and name.startswith("stage") and ours[name]]
+    common = [name for name in ours if name in theirs and ours[name]]
+    return [name for name in common if name.startswith("stage") and "@" not in name]
 
 
 def sweep(

@@ -11,9 +11,9 @@ from typing import Any
 
 from stillhouse.errors import UserError, did_you_mean
 from stillhouse.files import csv_text, finite, write_text
+from stillhouse.recipes.schema import CONTROL
 from stillhouse.study.findings import Found, Study, answer
 from stillhouse.study.statistics import holm, spread
-from stillhouse.study.words import CONTROL
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def describe(study: Study, arm: Found) -> dict[str, Any]:
         "method": arm.label,
         "seeds": len(values),
         "failed": len(arm.failures),
-        "paper": study.recipe.paper.get(arm.label, study.recipe.paper.get(arm.method)),
+        "paper": study.paper(arm),
         "trials": 0 if arm.is_control else search and search.trials,
         "searched": "; ".join(f"{k} in {v}" for k, v in search.space.items()) if search else "",
     }

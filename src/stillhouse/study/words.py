@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stillhouse.errors import UserError, did_you_mean
-from stillhouse.objectives import presets
+from stillhouse.methods.catalogue import published
 from stillhouse.recipes import load
-from stillhouse.recipes.schema import Recipe, Teacher
+from stillhouse.recipes.schema import CONTROL, Recipe, Teacher
 
-CONTROL = "none"
-# DIST with both feature relations: what the paper's table of components calls DIST+CR+SR.
-TOGETHER = {"dist+": ("dist", "channel_relation", "spatial_relation")}
+# What the papers call by one name and a recipe says as several methods.
+TOGETHER = {"dist+": ("dist", "channel_relation", "spatial_relation", "acclimation")}
 
 
 def split(words: str) -> list[str]:
@@ -34,7 +33,7 @@ def split(words: str) -> list[str]:
 def known_methods(recipe: Recipe) -> list[str]:
     """Every name that a word may begin with."""
     own = recipe.study.methods if recipe.study else {}
-    return [CONTROL, *own, *presets.catalogue(), *TOGETHER]
+    return [CONTROL, *own, *published(), *TOGETHER]
 
 
 def method(word: str, recipe: Recipe) -> Any:
@@ -54,7 +53,7 @@ def method(word: str, recipe: Recipe) -> Any:
 def one_method(part: str, word: str, recipe: Recipe) -> dict[str, Any]:
     """`NAME:key=value:…` as a mapping."""
     name, *options = part.split(":")
-    known = presets.catalogue()
+    known = published()
     if name not in known:
         everything = known_methods(recipe)
         hint = did_you_mean(name, everything) or f"; there are {', '.join(everything)}"
