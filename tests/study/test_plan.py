@@ -11,9 +11,11 @@ import yaml
 
 from quick import quick
 from stillhouse.errors import UserError
+from stillhouse.methods.acclimation import Acclimation
+from stillhouse.methods.mlkd import MLKD
 from stillhouse.objectives import presets
 from stillhouse.recipes import load
-from stillhouse.recipes.schema import Comparison, Recipe
+from stillhouse.recipes.schema import Comparison, Network, Pair, Recipe, Teacher, Training
 from stillhouse.study.plan import Plan, make_plan
 from stillhouse.study.words import labels, split
 
@@ -63,7 +65,8 @@ def test_words_of_methods() -> None:
     assert method_of("lskd:base=dkd") == (presets.lskd(base=presets.dkd()),)
     assert method_of("dist+mse:weight=2") == (presets.dist(), presets.mse(weight=2))
     together = (presets.dist(), presets.channel_relation(), presets.spatial_relation())
-    assert method_of("dist+") == together
+    assert method_of("dist+") == (*together, Acclimation())
+    assert method_of("mlkd:base=lskd") == (MLKD(base=presets.lskd()),)
     pairs = "cwd:pairs=[[stage1, stage1], [stage2, stage2]]"
     assert method_of(pairs)[0].pairs == (("stage1", "stage1"), ("stage2", "stage2"))
 
@@ -155,6 +158,67 @@ def test_a_wrong_grid_is_a_sentence(grid: list[str], sentence: str) -> None:
 
 
 # ------------------------------------------------------------------------------------- the teachers
+
+
+PAIRS = {
+    "little -> tiny": Pair(Network("stillhouse/tiny"), Teacher("stillhouse/little", train=Training())),
+    "small -> little": Pair(
+        Network("stillhouse/little"),
+        Teacher("stillhouse/small", train=Training()),
+        {"kd": (presets.kd(temperature=2),)},
+        ("train.optimiser.lr=0.01",),
+        {"none": 70.0, "kd": 72.5},
+    ),
+}
+
+
+def paired(**words: Any) -> Plan:
+    methods = {"kd": (presets.kd(),), "dist": (presets.dist(),)}
+    return make_plan(replace(quick(), study=Comparison(methods, pairs=PAIRS, seeds=1)), **words)
+
+
+def test_pairs_are_students_each_with_a_teacher_and_a_control() -> None:
+    arms = {arm.label: arm for arm in paired().arms}
+    assert list(arms) == [
+        "none of little -> tiny",
+        "none of small -> little",
+        "kd of little -> tiny",
+        "dist of little -> tiny",
+        "kd of small -> little",
+        "dist of small -> little",
+    ]
+    second = arms["kd of small -> little"]
+    assert second.control == "none of small -> little" and second.pair == "small -> little"
+    assert second.recipe.student.name == "stillhouse/little"
+    assert second.recipe.teacher.name == "stillhouse/small"
+    assert second.recipe.method == (presets.kd(temperature=2),)
+    assert second.recipe.train.optimiser.lr == 0.01
+    assert arms[second.control].recipe.train.optimiser.lr == 0.01
+    assert arms["kd of little -> tiny"].recipe.method == (presets.kd(),)
+    assert arms["kd of little -> tiny"].recipe.train.optimiser.lr == quick().train.optimiser.lr
+
+
+def test_pairs_and_methods_may_be_chosen() -> None:
+    found = paired(pairs="small -> little", methods="dist")
+    assert [a.label for a in found.arms] == ["none of small -> little", "dist of small -> little"]
+    assert list(found.teachers) == ["small -> little"]
+    with pytest.raises(UserError, match="no pair 'smal -> little'; did you mean 'small -> little'"):
+        paired(pairs="smal -> little")
+    with pytest.raises(UserError, match="which name their teachers themselves"):
+        paired(teachers="stillhouse/large")
+
+
+def test_a_pair_speaks_of_methods_that_are_there() -> None:
+    wrong = {"a": Pair(Network("x"), Teacher("y"), paper={"kdd": 1.0})}
+    with pytest.raises(ValueError, match="pair a speaks of kdd"):
+        Comparison({"kd": (presets.kd(),)}, pairs=wrong)
+
+
+def test_what_moves_or_looks_into_a_teacher_asks_it_live() -> None:
+    for word in ("dist+", "at", "rkd", "mlkd", "simkd", "kd+acclimation"):
+        assert plan(word).arms[1].recipe.teacher.store is None, word
+    for word in ("ctkd", "ctkd:base=lskd", "lskd:base=dkd"):
+        assert plan(word).arms[1].recipe.teacher.store is not None, word
 
 
 def test_several_teachers_share_the_control() -> None:

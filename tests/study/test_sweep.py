@@ -11,6 +11,9 @@ import pytest
 from alone import Alone
 from quick import kept_teacher, quick
 from stillhouse.errors import UserError
+from stillhouse.methods.attention import AT
+from stillhouse.methods.flow import FSP
+from stillhouse.methods.mlkd import MLKD
 from stillhouse.objectives import presets
 from stillhouse.recipes import load
 from stillhouse.recipes.build import Workshop
@@ -159,13 +162,23 @@ def test_every_number_is_searched_alike() -> None:
         "method.gamma",
     }
     cwd = default_space((presets.cwd(),), ["stage1", "stage2"])
-    assert cwd["method.pairs"] == OneOf(("[[stage1, stage1]]", "[[stage2, stage2]]"))
+    own = "[[last, last]]"  # the method's own taps come first
+    assert cwd["method.pairs"] == OneOf((own, "[[stage1, stage1]]", "[[stage2, stage2]]"))
+    at = default_space((AT(),), ["stage1", "stage2"])
+    assert at["method.pairs"].words[0] == "stages"
+    assert "method.pairs" not in default_space((FSP(),), ["stage1", "stage2"])  # needs two of them
+
+
+def test_a_method_whose_weight_is_its_base_s_is_searched_there() -> None:
+    space = default_space((MLKD(),))
+    assert space == {"method.base.weight": Range(0.225, 3.6, True)}
+    assert start(space, (MLKD(),)) == {"method.base.weight": 0.9}
 
 
 def test_taps_are_the_stages_that_both_networks_have(tmp_path: Path) -> None:
     path, _, _ = go(tmp_path / "sweep", "cwd", trials=2)
     searched = load.load(path).study.searched["cwd"]
-    assert searched.space["method.pairs"] == "[[stage1, stage1]] | [[stage2, stage2]]"
+    assert searched.space["method.pairs"] == "[[last, last]] | [[stage1, stage1]] | [[stage2, stage2]]"
 
 
 def test_a_choice_at_the_edge_is_known() -> None:

@@ -42,6 +42,7 @@ class CRD(Tapped):
     seed: int = 0
     pairs: Pairs | Literal["stages"] = field(default=PENULTIMATE, kw_only=True)
     name: Literal["crd"] = "crd"
+    movable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
         "Contrastive representation distillation",
         "weight / N * sum over both directions of -log h+/(h+ + c + eps) - sum_K log c/(h- + c + "

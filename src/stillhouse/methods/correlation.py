@@ -37,6 +37,7 @@ class CC(Related):
     dim: int = 128  # of the layers of the reference variant
     pairs: Pairs | Literal["stages"] = field(default=PENULTIMATE, kw_only=True)
     name: Literal["cc"] = "cc"
+    movable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
         "Correlation congruence",
         "weight / N^2 * |K_s - K_t|_F^2,  K_ij = exp(-2 gamma) sum_p (2 gamma)^p / p! "

@@ -37,6 +37,7 @@ class FSP(Tapped):
     init: float = 0.0
     pairs: Pairs | Literal["stages"] = field(default="stages", kw_only=True)
     name: Literal["fsp"] = "fsp"
+    movable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
         "Flow of the solution procedure",
         "weight / N * sum mean_ab (G_s - G_t)^2,  G_ab = mean over places of f_a of a stage times "

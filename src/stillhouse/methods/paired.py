@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import field
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -28,6 +28,7 @@ class Pair(NamedTuple):
 class Tapped(Composed):
     """A method at pairs of (student tap, teacher tap); "stages" pairs all stages by their size."""
 
+    movable: ClassVar[bool] = True  # whether any pair of stages could take the place of its own
     pairs: Pairs | Literal["stages"] = field(default=(("last", "last"),), kw_only=True)
 
     def __post_init__(self) -> None:

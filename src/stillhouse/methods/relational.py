@@ -51,6 +51,7 @@ class RKD(Related):
     eps: float = 1e-12
     pairs: Pairs | Literal["stages"] = field(default=PENULTIMATE, kw_only=True)
     name: Literal["rkd"] = "rkd"
+    movable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
         "Relational knowledge distillation",
         "distance * mean_ij l1(|s_i - s_j| / mu_s, |t_i - t_j| / mu_t) + angle * mean_ijk "
@@ -86,6 +87,7 @@ class PKT(Related):
     eps: float = 1e-7
     pairs: Pairs | Literal["stages"] = field(default=PENULTIMATE, kw_only=True)
     name: Literal["pkt"] = "pkt"
+    movable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
         "Probabilistic knowledge transfer",
         "weight * mean_ij P_t log((P_t + eps) / (P_s + eps)),  P_ij = k_ij / sum_j k_ij, "

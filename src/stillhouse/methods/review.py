@@ -34,6 +34,7 @@ class ReviewKD(Tapped):
     width: int = 512
     pairs: Pairs | Literal["stages"] = field(default="stages", kw_only=True)
     name: Literal["reviewkd"] = "reviewkd"
+    movable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
         "Knowledge review",
         "weight * sum over levels of HCL( ABF(f_s, deeper), f_t before its ReLU ),  HCL = squared "

@@ -14,7 +14,8 @@ from stillhouse.study.words import Choice
 
 EDGE = 0.05  # of a range: whoever is chosen there might have been chosen farther out
 FACTOR = 4.0  # how far from its default an option is searched, both ways
-APART = ("warmup", "label_weight", "eps")  # options that say when, beside what, or nothing at all
+# options that say when, beside what, or nothing at all
+APART = ("warmup", "label_weight", "eps", "init", "momentum")
 
 
 class Range(NamedTuple):
@@ -56,16 +57,37 @@ def default_space(
     """
     if len(methods) != 1:
         return {}  # of several at once no option has a place in `method.…`
-    found: dict[str, Axis] = {}
-    for field in fields(methods[0]):
-        value = getattr(methods[0], field.name)
-        if field.name in held:
-            continue
-        if field.name == "pairs" and len(taps) > 1:
-            found["method.pairs"] = OneOf(tuple(f"[[{tap}, {tap}]]" for tap in taps))
-        elif isinstance(value, float) and value > 0 and field.name not in APART:
-            found[f"method.{field.name}"] = Range(value / FACTOR, value * FACTOR, True)
+    found = {f"method.{k}": axis for k, axis in numbers(methods[0]).items() if k not in held}
+    base, pairs = getattr(methods[0], "base", None), getattr(methods[0], "pairs", None)
+    if base is not None and not hasattr(methods[0], "weight") and hasattr(base, "weight"):
+        found["method.base.weight"] = around(base.weight)
+    movable = getattr(methods[0], "movable", True) and "pairs" not in held
+    if pairs is not None and movable and len(taps) > 1:
+        own, single = own_taps(pairs), [f"[[{tap}, {tap}]]" for tap in taps]
+        found["method.pairs"] = OneOf((own, *(word for word in single if word != own)))
     return found
+
+
+def numbers(method: Any) -> dict[str, Axis]:
+    """The numbers above 0 of a method, and where each is searched."""
+    values = {field.name: getattr(method, field.name) for field in fields(method)}
+    return {
+        name: around(value)
+        for name, value in values.items()
+        if isinstance(value, float) and value > 0 and name not in APART
+    }
+
+
+def around(value: float) -> Range:
+    """From a quarter of a number to four times it."""
+    return Range(value / FACTOR, value * FACTOR, True)
+
+
+def own_taps(pairs: str | Sequence[Sequence[str]]) -> str:
+    """The taps that a method has by itself, as YAML spells them."""
+    if isinstance(pairs, str):
+        return pairs
+    return f"[{', '.join(f'[{student}, {teacher}]' for student, teacher in pairs)}]"
 
 
 def parse_space(words: Sequence[str]) -> dict[str, Axis]:
@@ -104,7 +126,15 @@ def narrowed(space: Mapping[str, Axis], given: Space, methods: Methods) -> dict[
 
 def has(methods: Methods, key: str) -> bool:
     """Whether a method has the option of a key."""
-    return len(methods) == 1 and hasattr(methods[0], key.split(".")[1])
+    return len(methods) == 1 and option(methods[0], key) is not None
+
+
+def option(method: Any, key: str) -> Any:
+    """What a method has under `method.NAME` or `method.base.NAME`; None where it has no such."""
+    found = method
+    for name in key.split(".")[1:]:
+        found = getattr(found, name, None)
+    return found
 
 
 def propose(trial: Any, space: Space) -> list[Choice]:
@@ -134,7 +164,7 @@ def start(space: Space, methods: Methods) -> dict[str, Any] | None:
     for key, axis in space.items():
         if not key.startswith("method."):
             return None
-        value = getattr(methods[0], key.split(".")[1])
+        value = option(methods[0], key)
         if isinstance(axis, Range):
             if not axis.low <= value <= axis.high:
                 return None

@@ -1,0 +1,118 @@
+"""What a training step costs under each method, beside the same student without a teacher.
+
+`.venv/bin/python benchmarks/steps.py` prints a table and writes benchmarks/results/steps.csv. Steps
+of all methods are timed in turn, round by round; given are the median of the ratios to a plain step
+of the same round, the images a second that this makes of the plain step's median, and how many
+numbers a method trains beside the student. The teacher is asked live by every method; where a store
+may hold its answers, the ratio with the store is benchmarks/store.py's.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import platform
+import statistics
+import sys
+import time
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from stillhouse.distributed import combine
+from stillhouse.engine.environment import processor, seed_everything
+from stillhouse.methods.catalogue import published
+from stillhouse.models import cost
+from stillhouse.recipes import load
+from stillhouse.recipes.build import Workshop, make_pupil
+from stillhouse.recipes.listener import make_listener
+from stillhouse.recipes.networks import Taught, make_network
+from stillhouse.recipes.schema import Control, Recipe
+from stillhouse.recipes.sources import make_training_loader
+from stillhouse.types import Clock
+
+RESULTS = Path(__file__).parent / "results" / "steps.csv"
+ROUNDS, STEPS = 7, 6
+PLAIN = "none"
+# made for several labels an image, or for channels that student and teacher share
+ELSEWHERE = ("mld", "tld", "tld_dist", "bcd", "ps")
+OPTIONS = {"pkd": {"adapter": "pointwise"}, "crd": {"negatives": 512}}
+Row = dict[str, str | float]
+
+
+def recipes() -> dict[str, Recipe]:
+    """The embedded recipe under every method for one class an image."""
+    live = load.load("digits/numbers", ["engine.device=cpu", "teacher.remember=false"])
+    made = {PLAIN: replace(live, method=(Control(),), teacher=None)}
+    for name in published():
+        if name not in ELSEWHERE:
+            words = {"name": name, **OPTIONS.get(name, {})}
+            made[name] = load.changed(live, {"method": words})
+    dist_plus = ["dist", "channel_relation", "spatial_relation", "acclimation"]
+    made["dist+"] = load.changed(live, {"method": [{"name": name} for name in dist_plus]})
+    return made
+
+
+class Steps:
+    """Forward and backward of a student under one method, again and again."""
+
+    def __init__(self, recipe: Recipe, shop: Workshop) -> None:
+        taught = None
+        if recipe.teacher is not None:
+            sources = shop.sources
+            network = make_network(recipe.teacher, len(sources.classes), sources.channels, None)
+            taught = Taught(network, network)
+        self.pupil = make_pupil(recipe, shop, taught).train()
+        self.teacher = make_listener(recipe, shop, taught, self.pupil.method)
+        device, views = shop.hardware.device, self.pupil.method.views
+        self.loader = make_training_loader(recipe, shop.sources, device, views)
+
+    def seconds(self, number: int) -> float:
+        """Processor time of some steps of one epoch, the loader's time included."""
+        since = time.process_time()
+        for batch in islice(self.loader.epoch(number), STEPS):
+            self.pupil.zero_grad()
+            combine(self.pupil(batch, self.teacher(batch), Clock(1, 100, 10))).backward()
+        return time.process_time() - since
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    seed_everything(0, False)
+    made = recipes()
+    shop = Workshop.open(made[PLAIN], quiet=True)
+    steps = {name: Steps(recipe, shop) for name, recipe in made.items()}
+    spent: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(ROUNDS + 1):
+        for name, one in steps.items():
+            seconds = one.seconds(number)
+            if number:  # the first round warms caches up
+                spent[name].append(seconds)
+    plain = statistics.median(spent[PLAIN])
+    rows: list[Row] = []
+    for name, times in spent.items():
+        ratio = statistics.median(t / p for t, p in zip(times, spent[PLAIN], strict=True))
+        images = STEPS * made[name].data.batch / (ratio * plain)
+        own = cost.parameters(steps[name].pupil.method)
+        rows.append(
+            {"method": name, "ratio": round(ratio, 2), "images_s": round(images), "trained": own}
+        )
+    about = {
+        "seed": 0,
+        "date": str(datetime.date.today()),
+        "torch": torch.__version__,
+        "machine": f"{processor()}, one thread, Python {platform.python_version()}",
+    }
+    lines = [{**row, **about} for row in rows]
+    with RESULTS.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*lines[0]], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+    for row in rows:
+        sys.stdout.write("{method:<18} {ratio:>6} x {images_s:>8,}/s {trained:>9,}\n".format(**row))
+
+
+if __name__ == "__main__":
+    main()
