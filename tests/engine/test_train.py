@@ -62,9 +62,7 @@ class Halves(Fixed):
 
     def epoch(self, index, start=0):
         parts = (
-            batch.rows(slice(half, half + 3))
-            for batch in super().epoch(index)
-            for half in (0, 3)
+            batch.rows(slice(half, half + 3)) for batch in super().epoch(index) for half in (0, 3)
         )
         for position, part in enumerate(parts):
             if position >= start:

@@ -43,7 +43,8 @@ def rest(row: list[float], label: int) -> list[complex]:
 def test_correlations_are_those_of_loops(classes: str) -> None:
     rows = site(6, 5)
     each = []
-    for s, t, y in zip(*(x.tolist() for x in (rows.student, rows.teacher, rows.target))):
+    parts = (x.tolist() for x in (rows.student, rows.teacher, rows.target))
+    for s, t, y in zip(*parts, strict=True):
         pair = (rest(s, y), rest(t, y)) if classes == "rest" else (softmax(s), softmax(t))
         each.append(1 - correlation(*pair).real)
     terms = Acclimating(Acclimation(classes=classes))(learning(rows))

@@ -113,7 +113,11 @@ def test_the_critic_has_a_group_of_its_own_and_is_saved() -> None:
     other = build()
     other.load_state_dict(method.state_dict())
     clock = at(2).clock
-    assert other.gauges(clock) == method.gauges(clock) == {"temperature": pytest.approx(12.24, abs=0.01)}
+    assert (
+        other.gauges(clock)
+        == method.gauges(clock)
+        == {"temperature": pytest.approx(12.24, abs=0.01)}
+    )
 
 
 def test_a_temperature_for_each_sample_needs_samples() -> None:

@@ -51,8 +51,9 @@ def by_hand(weak: Site, strong: Site, mode: str) -> dict[str, float]:
         rows, columns = [sum(rows) / n] * n, [sum(columns) / c] * c
 
     def divergence(student, teacher, tau: float, counts) -> float:
-        each = [kl(softmax(y, tau), softmax(x, tau)).real for x, y in zip(student, teacher)]
-        return tau**2 * sum(w * d for w, d in zip(counts, each)) / n
+        rows = zip(student, teacher, strict=True)
+        each = [kl(softmax(y, tau), softmax(x, tau)).real for x, y in rows]
+        return tau**2 * sum(w * d for w, d in zip(counts, each, strict=True)) / n
 
     found = {"weak": 0.0, "strong": 0.0, "batch": 0.0, "class": 0.0}
     for tau in TAUS:
@@ -74,7 +75,9 @@ def by_hand(weak: Site, strong: Site, mode: str) -> dict[str, float]:
 @pytest.mark.parametrize("mode", ["select", "reference_scalar", "none"])
 def test_every_level_is_that_of_loops(mode: str) -> None:
     weak, strong = site(7, 4), site(7, 4)
-    assert levels(weak, strong, mask_mode=mode) == pytest.approx(by_hand(weak, strong, mode), rel=1e-9)
+    assert levels(weak, strong, mask_mode=mode) == pytest.approx(
+        by_hand(weak, strong, mode), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("mode", ["select", "reference_scalar", "none"])

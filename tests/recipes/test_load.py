@@ -89,6 +89,56 @@ def test_a_recipe_extends_another(file: Path, tmp_path: Path) -> None:
     assert recipe.seed == 7 and recipe.data.batch == 16
 
 
+def written(folder: Path, **files: str) -> Path:
+    """Recipes by name; the last of them."""
+    for name, content in files.items():
+        (folder / f"{name}.yaml").write_text(content)
+    return folder / f"{[*files][-1]}.yaml"
+
+
+PAIR = "extends: recipe.yaml\nstudent: stillhouse/small\ntrain: {optimiser: {lr: 0.01}}\n"
+METHOD = "extends: recipe.yaml\nmethod: {name: dkd, beta: 2}\ntrain: {epochs: 5}\nseed: 3\n"
+
+
+@pytest.mark.parametrize("order", ["[pair.yaml, method.yaml]", "[method.yaml, pair.yaml]"])
+def test_a_pair_and_a_method_of_one_base_combine(order: str, file: Path) -> None:
+    both = written(file.parent, pair=PAIR, method=METHOD, both=f"extends: {order}\nseed: 7\n")
+    recipe = load.load(both)
+    assert recipe.student.name == "stillhouse/small" and recipe.train.optimiser.lr == 0.01
+    assert recipe.method == (presets.dkd(beta=2.0),) and recipe.train.epochs == 5
+    assert recipe.seed == 7 and recipe.data.batch == 16  # the file over all, the base below all
+
+
+@pytest.mark.parametrize("order, seed", [(["a", "b"], 2), (["b", "a"], 1), (["a"], 1)])
+def test_later_recipes_lie_over_earlier_ones(order: list[str], seed: int, file: Path) -> None:
+    names = ", ".join(f"{name}.yaml" for name in order)
+    alike = "extends: recipe.yaml\nseed: {}\n"
+    last = written(
+        file.parent, a=alike.format(1), b=alike.format(2), over=f"extends: [{names}]\ntitle: x\n"
+    )
+    assert load.load(last).seed == seed
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        ({"a": "extends: a.yaml"}, "goes round in a circle: {0}/a.yaml -> {0}/a.yaml; take one"),
+        (
+            {"b": "extends: [digits/raw, c.yaml]", "c": "extends: b.yaml", "a": "extends: b.yaml"},
+            "goes round in a circle: {0}/b.yaml -> {0}/c.yaml -> {0}/b.yaml; take one",
+        ),
+        ({"a": "extends: 3"}, "{0}/a.yaml: extends names a recipe or a list of them, and is 3"),
+        ({"a": "extends: [digits/raw, [x]]"}, "names a recipe or a list of them, and is ['digits"),
+        ({"a": "extends: [digits/raw, digits/numbrs]"}, "no recipe digits/numbrs"),
+        ({"a": "extends: digits/numbrs"}, "did you mean 'digits/numbers'"),
+    ],
+)
+def test_an_extends_that_leads_nowhere(files: dict[str, str], sentence: str, file: Path) -> None:
+    with pytest.raises(UserError) as said:
+        load.load(written(file.parent, **files))
+    assert sentence.format(file.parent) in str(said.value)
+
+
 def test_the_digest_ignores_where_it_runs_and_sees_what_it_is(file: Path) -> None:
     same = load.load(file, ["engine.workers=2", "title=x", "control=true"])
     assert load.digest(load.load(file)) == load.digest(same)

@@ -161,7 +161,9 @@ def test_a_wrong_grid_is_a_sentence(grid: list[str], sentence: str) -> None:
 
 
 PAIRS = {
-    "little -> tiny": Pair(Network("stillhouse/tiny"), Teacher("stillhouse/little", train=Training())),
+    "little -> tiny": Pair(
+        Network("stillhouse/tiny"), Teacher("stillhouse/little", train=Training())
+    ),
     "small -> little": Pair(
         Network("stillhouse/little"),
         Teacher("stillhouse/small", train=Training()),

@@ -178,7 +178,9 @@ def test_a_method_whose_weight_is_its_base_s_is_searched_there() -> None:
 def test_taps_are_the_stages_that_both_networks_have(tmp_path: Path) -> None:
     path, _, _ = go(tmp_path / "sweep", "cwd", trials=2)
     searched = load.load(path).study.searched["cwd"]
-    assert searched.space["method.pairs"] == "[[last, last]] | [[stage1, stage1]] | [[stage2, stage2]]"
+    assert (
+        searched.space["method.pairs"] == "[[last, last]] | [[stage1, stage1]] | [[stage2, stage2]]"
+    )
 
 
 def test_a_choice_at_the_edge_is_known() -> None:

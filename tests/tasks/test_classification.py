@@ -41,9 +41,7 @@ def test_a_ragged_batch_counts_by_its_images() -> None:
     trace, rows = seen(5)
     parts = [slice(0, 4), slice(4, 5)]
     terms = [
-        Classification(7).supervise(Trace(trace.out[part]), rows.rows(part))[
-            "label"
-        ]
+        Classification(7).supervise(Trace(trace.out[part]), rows.rows(part))["label"]
         for part in parts
     ]
     whole = Classification(7).supervise(trace, rows)["label"]

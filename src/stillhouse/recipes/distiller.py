@@ -13,8 +13,10 @@ from stillhouse.batches import Labelled, as_labelled
 from stillhouse.distributed import combine
 from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError, did_you_mean
+from stillhouse.methods.acclimation import Acclimation
 from stillhouse.methods.base import Method
 from stillhouse.methods.setting import Setting, unknown
+from stillhouse.models.closing import closing
 from stillhouse.models.taps import Tapped
 from stillhouse.objectives.presets import Preset
 from stillhouse.objectives.published import Published
@@ -23,6 +25,7 @@ from stillhouse.recipes.networks import reshaped
 from stillhouse.tasks.base import Task
 from stillhouse.tasks.classification import Classification
 from stillhouse.teachers.frozen import Frozen
+from stillhouse.teachers.learner import Learner
 from stillhouse.teachers.views import BothViews
 from stillhouse.types import Clock
 
@@ -52,19 +55,22 @@ class Distiller(nn.Module):
     ) -> None:
         super().__init__()
         looks = () if example is None else (example,)
+        specs: Sequence[Published] = ()
         if not isinstance(method, Method):
-            student, method = made(method, student, teacher, example, labels)
-        if method.moves_teacher:
-            raise UserError(
-                "acclimation moves the teacher by an optimiser of its own, which a loop of yours "
-                "does not give it; use it in a recipe, or write the step with teachers.learner"
-            )
+            specs = [method] if isinstance(method, Published) else list(method)
+            student, method = made(specs, student, teacher, example, labels)
+        self.keyed = any("keys" in spec.card.needs for spec in specs)
         task = as_task(task)
         tapped = Tapped(student, method.student_taps, looks)
         self.pupil = Pupil(tapped, method, task)
-        frozen = Frozen(teacher, task.inputs, method.teacher_taps, looks)
+        inside: Frozen[Labelled] | Learner[Labelled]
+        if method.moves_teacher:
+            layers = moving(specs, teacher, example)
+            inside = Learner(teacher, task.inputs, layers, method.teacher_taps, looks)
+        else:
+            inside = Frozen(teacher, task.inputs, method.teacher_taps, looks)
         # In a tuple, so that nn.Module does not take the teacher for a part of what learns.
-        self._teacher = (frozen, BothViews(frozen, task.second) if method.views > 1 else frozen)
+        self._teacher = (inside, BothViews(inside, task.second) if method.views > 1 else inside)
         self.steps, self.steps_per_epoch, self.step = steps, steps_per_epoch, 0
 
     @property
@@ -73,12 +79,25 @@ class Distiller(nn.Module):
         return self.pupil.student.model
 
     @property
-    def teacher(self) -> Frozen[Labelled]:
+    def teacher(self) -> Frozen[Labelled] | Learner[Labelled]:
         """What answers each batch."""
         return self._teacher[0]
 
+    def teacher_parameters(self) -> list[nn.Parameter]:
+        """What acclimation trains of the teacher, for an optimiser of its own.
+
+        They are outside of this module: under DDP, `distributed.average_gradients` does for them
+        what DDP does for the rest.
+        """
+        return [p for group in self.teacher.groups().values() for p in group]
+
     def forward(self, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The loss of one batch, and each term's weighted mean, for the record."""
+        if self.keyed and not isinstance(batch, Labelled):
+            raise UserError(
+                "this method remembers every sample by its key: give batches as "
+                "stillhouse.Labelled(image, label, key, view)"
+            )
         labelled = as_labelled(batch)
         self.teacher.network.to(labelled.image.device)
         clock = Clock(self.step, max(self.steps, self.step + 1), self.steps_per_epoch)
@@ -90,14 +109,13 @@ class Distiller(nn.Module):
 
 
 def made(
-    method: Published | Sequence[Published],
+    specs: Sequence[Published],
     student: nn.Module,
     teacher: nn.Module,
     example: Tensor | None,
     labels: Tensor | None,
 ) -> tuple[nn.Module, Method]:
-    """The student in the shape that a method wants, and the method that was meant."""
-    specs = [method] if isinstance(method, Published) else list(method)
+    """The student in the shape that methods want, and the method that was meant."""
     if example is None and not all(isinstance(spec, Preset) and storable(spec) for spec in specs):
         raise UserError("this method needs to see shapes: give Distiller(..., example=images)")
     blank = torch.zeros(0) if example is None else example
@@ -105,6 +123,14 @@ def made(
     setting = Setting(student, teacher, blank, known)
     shaped = reshaped(specs, setting)
     return shaped, make_method(specs, replace(setting, student=shaped))
+
+
+def moving(specs: Sequence[Published], teacher: nn.Module, example: Tensor | None) -> list[str]:
+    """The layers of the teacher that acclimation moves."""
+    named = [layer for s in specs if isinstance(s, Acclimation) for layer in s.layers]
+    if named or example is None:
+        return named
+    return closing(teacher, example)
 
 
 def as_task(task: Task[Labelled] | str) -> Task[Labelled]:

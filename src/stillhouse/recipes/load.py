@@ -68,14 +68,37 @@ def check(content: Any, path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The plain content of a recipe file, with what it `extends` underneath."""
+    """The plain content of a recipe file, laid over all that it `extends`."""
+    content, *above = layers(path).values()
+    for layer in above:
+        content = merge(content, layer)
+    return content
+
+
+def layers(path: Path, above: tuple[Path, ...] = ()) -> dict[Path, dict[str, Any]]:
+    """What each file says itself, the lowest first: the later of a list lies over the earlier.
+
+    What several extend lies once beneath them all, so that a pair and a method of one base combine.
+    """
+    here = path.resolve()
+    if here in above:
+        circle = " -> ".join(str(one) for one in (*above[above.index(here) :], here))
+        raise UserError(f"{path}: extends goes round in a circle: {circle}; take one of them out")
     content = parse(path)
-    if "extends" not in content:
-        return content
-    base = str(content.pop("extends"))
-    beside = path.parent / base
-    below = read(beside if beside.is_file() else find(base))
-    return merge(below, content)
+    found: dict[Path, dict[str, Any]] = {}
+    for base in bases(path, content.pop("extends", [])):
+        for place, layer in layers(base, (*above, here)).items():
+            found.setdefault(place, layer)
+    return {**found, here: content}
+
+
+def bases(path: Path, said: Any) -> list[Path]:
+    """The files of what `extends` says: names of the zoo, or files beside this one."""
+    names = [said] if isinstance(said, str) else said
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: extends names a recipe or a list of them, and is {said!r}")
+    beside = {name: path.parent / name for name in names}
+    return [beside[name] if beside[name].is_file() else find(name) for name in names]
 
 
 def parse(path: Path) -> dict[str, Any]:

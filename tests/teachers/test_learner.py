@@ -1,0 +1,102 @@
+"""A teacher that moves: what of it does, what it says meanwhile, and that it can be put back."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from stillhouse.errors import UserError
+from stillhouse.models import zoo
+from stillhouse.models.closing import closing
+from stillhouse.models.ensemble import Ensemble
+from stillhouse.tasks.classification import Classification
+from stillhouse.teachers.frozen import Frozen
+from stillhouse.teachers.learner import Learner
+from stillhouse.teachers.panel import Panel
+from stillhouse.teachers.views import BothViews
+from tiny import Net, batch
+
+INPUTS = Classification().inputs
+
+
+def learner(layers: tuple[str, ...] = ("body", "head")) -> Learner:
+    return Learner(Net(8).double(), INPUTS, layers, ["flat"])
+
+
+def test_what_it_says_has_no_gradient_and_what_it_learns_from_has() -> None:
+    trace = learner()(batch())
+    assert not trace.out.requires_grad and not trace.taps["flat"].requires_grad
+    assert trace.learning.requires_grad
+    assert torch.equal(trace.out, trace.learning)
+
+
+def test_only_the_named_layers_move() -> None:
+    teacher = learner()
+    before = copy.deepcopy(teacher.network.model.state_dict())
+    trace = teacher(batch())
+    trace.learning.square().sum().backward()
+    (own,) = teacher.groups().values()
+    torch.optim.SGD(own, lr=0.1).step()
+    after = teacher.network.model.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"body.weight", "body.bias", "head.weight", "head.bias"}
+
+
+def test_it_stays_in_eval_mode() -> None:
+    teacher = learner()
+    teacher.network.train()
+    teacher(batch())
+    assert not any(part.training for part in teacher.network.modules())
+
+
+def test_its_state_can_be_taken_up_and_its_beginning_seen_again() -> None:
+    teacher, other = learner(), learner()
+    first = teacher.fingerprint()
+    with torch.no_grad():
+        for parameter in teacher.learning.values():
+            parameter.add_(1)
+    moved = teacher.fingerprint()
+    assert moved != first
+    with teacher.original() as network:
+        assert network is teacher.network.model and teacher.fingerprint() == first
+    assert teacher.fingerprint() == moved
+    other.network.model.load_state_dict({**other.network.model.state_dict(), **teacher.state()})
+    other.restore(teacher.state())
+    assert all(torch.equal(value, teacher.state()[name]) for name, value in other.state().items())
+
+
+def test_the_last_block_and_the_head_close_a_network() -> None:
+    example = torch.zeros(2, 3, 32, 32)
+    for name, want in {
+        "stillhouse/small": ["stage3.0", "head"],
+        "cifar/resnet20": ["stage3.2", "head"],
+        "torchvision/resnet18": ["layer4.1", "fc"],
+        "timm/resnet18": ["layer4.1", "fc"],
+    }.items():
+        assert closing(zoo.create(name, 10), example) == want, name
+    with pytest.raises(UserError, match="name the layers that acclimation moves"):
+        closing(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.ReLU()), example)
+
+
+def test_both_views_are_asked_apart() -> None:
+    rows = batch()
+    rows = rows._replace(strong=rows.image.flip(-1))
+    frozen = Frozen(Net(8).double(), INPUTS)
+    trace = BothViews(frozen, Classification().second)(rows)
+    assert torch.equal(trace.out, frozen(rows).out)
+    assert torch.equal(trace.strong.out, frozen(rows._replace(image=rows.strong)).out)
+    with pytest.raises(UserError, match="needs two views of each image"):
+        BothViews(frozen, Classification().second)(batch())
+
+
+def test_several_teachers_speak_apart_and_as_one() -> None:
+    members, rows = [Net(4).double(), Net(8).double()], batch()
+    taps = ["members.0", "members.1", "members.0.flat", "members.1.stem"]
+    trace = Panel(Frozen(Ensemble(members), INPUTS, taps), 2)(rows)
+    said = [member(rows.image) for member in members]
+    torch.testing.assert_close(trace.out, (said[0] + said[1]) / 2)
+    assert torch.equal(trace.members[0].out, said[0])
+    assert torch.equal(trace.members[1].out, said[1])
+    assert [*trace.members[0].taps] == ["flat"] and [*trace.members[1].taps] == ["stem"]
