@@ -54,7 +54,7 @@ def test_the_python_of_a_page_runs_in_its_order(
     text = page.read_text("utf-8")
     for body in blocks(page, "python"):
         line = text[: text.index(body)].count("\n")
-        exec(compile("\n" * line + body, str(page), "exec"), space)
+        exec(compile("\n" * line + body, str(page), "exec", dont_inherit=True), space)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)

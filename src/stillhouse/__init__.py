@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stillhouse import data, functional, models
+    from stillhouse import data, functional, methods, models
     from stillhouse.batches import Labelled
     from stillhouse.errors import UserError
     from stillhouse.objectives import presets
@@ -37,6 +37,7 @@ _HOMES = {
 _ROOMS = {
     "data": "stillhouse.data",
     "functional": "stillhouse.functional",
+    "methods": "stillhouse.methods",
     "models": "stillhouse.models",
     "presets": "stillhouse.objectives.presets",
 }
@@ -56,6 +57,7 @@ __all__ = [
     "execute",
     "functional",
     "load",
+    "methods",
     "models",
     "presets",
 ]

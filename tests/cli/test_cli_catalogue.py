@@ -90,11 +90,41 @@ def test_datasets_with_their_layouts(call: Call) -> None:
     assert "path/train/CLASS/*.jpg" in said
 
 
-def test_recipes_of_the_package(call: Call) -> None:
-    listed = call("recipes", "ls").out
-    assert all(f"\n{name} " in f"\n{listed}" for name in load.zoo())
+def test_recipes_of_the_package(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    every = call("recipes", "ls", "/").out
+    assert all(f"\n{name} " in f"\n{every}" for name in load.zoo())
     one = call("recipes", "ls", "raw").out
-    assert "digits/raw" in one and "digits/numbers" not in one
+    assert one == "digits/raw  Handwritten digits, 200 images\n"
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "200"])
+def test_a_folder_of_many_recipes_is_one_line(
+    call: Call, columns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    listed = call("recipes", "ls").out
+    assert len(listed.splitlines()) < len(load.zoo())
+    assert max(len(line) for line in listed.splitlines()) <= 100
+    assert "digits/raw " in squeezed(listed)  # few in a folder are told apart, with titles
+    assert "Handwritten digits, 200 images" in squeezed(listed)
+    blocks = {block.split()[0]: squeezed(block) for block in listed.split("\n\n")}
+    for folder in ("cifar100/methods", "cifar100/pairs", "cifar100/tables", "imagenet/tables"):
+        inside = [n.rpartition("/")[2] for n in load.zoo() if n.rpartition("/")[0] == folder]
+        assert len(inside) > 6
+        assert blocks[f"{folder}/..."] == f"{folder}/... {', '.join(inside)}"
+    assert "stillhouse recipes ls PART" in listed
+
+
+def test_recipes_that_match_stand_with_their_titles(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    listed = call("recipes", "ls", "methods/dkd").out
+    assert listed == (
+        "cifar100/methods/dkd  CIFAR-100, decoupled distillation\n\n"
+        "imagenet/methods/dkd  ImageNet, decoupled distillation\n"
+    )
 
 
 def test_a_copy_is_the_user_s_own(

@@ -18,17 +18,20 @@ def width() -> int:
     return max(20, min(100, shutil.get_terminal_size((100, 24)).columns))
 
 
-def rows(pairs: dict[str, str]) -> str:
-    """Names and what they are, wrapped to the terminal."""
-    margin = min(max((len(name) for name in pairs), default=0) + 2, 24)
+def rows(pairs: dict[str, str], most: int = 24) -> str:
+    """Names and what they are, wrapped to the terminal; names have a column of at most so many."""
+    margin = min(max((len(name) for name in pairs), default=0) + 2, most)
     if margin > width() // 2:  # no room beside the names
-        below = (
-            fill(t, width(), initial_indent="  ", subsequent_indent="  ") for t in pairs.values()
-        )
-        return "\n".join(f"{name}\n{text}" for name, text in zip(pairs, below, strict=True))
+        return "\n".join(f"{name}\n{indented(text, '  ', '  ')}" for name, text in pairs.items())
     return "\n".join(
-        fill(text, width(), initial_indent=f"{name:<{margin}}", subsequent_indent=" " * margin)
-        for name, text in pairs.items()
+        indented(text, f"{name:<{margin}}", " " * margin) for name, text in pairs.items()
+    )
+
+
+def indented(text: str, first: str, others: str) -> str:
+    """Text wrapped to the terminal; names with hyphens stay whole."""
+    return fill(
+        text, width(), initial_indent=first, subsequent_indent=others, break_on_hyphens=False
     )
 
 
@@ -109,14 +112,33 @@ def datasets(name: str | None) -> None:
     print(rows({"name": entry.name, "what": entry.summary, "layout": entry.layout}))
 
 
+FEW = 6  # recipes of a folder that are told apart where all are listed
+
+
 def recipes(pattern: str) -> None:
-    """The recipes of the package that match, with their titles."""
+    """The recipes of the package that match, with their titles, folder by folder.
+
+    Without a pattern a folder of many is one line.
+    """
     from stillhouse.recipes import load
 
-    found = {n: str(load.parse(p).get("title", "")) for n, p in load.zoo().items() if pattern in n}
-    if not found:
+    folders: dict[str, dict[str, Path]] = {}
+    for name, path in load.zoo().items():
+        if pattern in name:
+            folders.setdefault(name.rpartition("/")[0], {})[name] = path
+    if not folders:
         raise UserError(f"no recipe matches {pattern!r}" + did_you_mean(pattern, load.zoo()))
-    print(rows(found))
+    parts = []
+    for folder, found in sorted(folders.items()):
+        if not pattern and len(found) > FEW:
+            leaves = ", ".join(name.rpartition("/")[2] for name in found)
+            parts.append(rows({f"{folder}/...": leaves}))
+        else:
+            titles = {n: str(load.parse(p).get("title", "")) for n, p in found.items()}
+            parts.append(rows(titles, most=44))
+    if not pattern:
+        parts.append("stillhouse recipes ls PART shows those whose names contain it, with titles.")
+    print("\n\n".join(parts))
 
 
 def copy(name: str, to: Path | None) -> None:

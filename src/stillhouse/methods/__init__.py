@@ -1,1 +1,52 @@
-"""Lesson -> Terms, one idea a file."""
+"""Lesson -> Terms, one idea a file; every published method with parts of its own by its name."""
+
+from stillhouse.methods.acclimation import Acclimation
+from stillhouse.methods.attention import AT
+from stillhouse.methods.boundary import AB
+from stillhouse.methods.catalogue import catalogue, published
+from stillhouse.methods.classmaps import CATKD
+from stillhouse.methods.contrast import CRD
+from stillhouse.methods.correlation import CC
+from stillhouse.methods.ctkd import CTKD
+from stillhouse.methods.factor import FT
+from stillhouse.methods.flow import FSP
+from stillhouse.methods.generation import MGD
+from stillhouse.methods.hint import FitNet
+from stillhouse.methods.information import VID
+from stillhouse.methods.mlkd import MLKD
+from stillhouse.methods.overhaul import OFD
+from stillhouse.methods.regression import SRRL
+from stillhouse.methods.relational import PKT, RKD, SP
+from stillhouse.methods.review import ReviewKD
+from stillhouse.methods.selectivity import NST
+from stillhouse.methods.simkd import SimKD
+
+ab, acclimation, at, catkd, cc, crd, ctkd = AB, Acclimation, AT, CATKD, CC, CRD, CTKD
+fitnet, fsp, ft, mgd, mlkd, nst, ofd = FitNet, FSP, FT, MGD, MLKD, NST, OFD
+pkt, reviewkd, rkd, simkd, sp, srrl, vid = PKT, ReviewKD, RKD, SimKD, SP, SRRL, VID
+
+__all__ = [
+    "ab",
+    "acclimation",
+    "at",
+    "catalogue",
+    "catkd",
+    "cc",
+    "crd",
+    "ctkd",
+    "fitnet",
+    "fsp",
+    "ft",
+    "mgd",
+    "mlkd",
+    "nst",
+    "ofd",
+    "pkt",
+    "published",
+    "reviewkd",
+    "rkd",
+    "simkd",
+    "sp",
+    "srrl",
+    "vid",
+]
