@@ -46,7 +46,7 @@ def folder_of(name: str) -> set[str]:
     return {leaf for folder, _, leaf in found if folder == name}
 
 
-# --------------------------------------------------------------------------------------- the recipes
+# ------------------------------------------------------------------------------------ the recipes
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -283,7 +283,7 @@ def test_a_recipe_of_imagenet_goes_under_any_pair_and_method(tmp_path: Path) -> 
     assert recipe.method[0].name == "reviewkd" and recipe.method[0].warmup == 1
 
 
-# ---------------------------------------------------------------------------------------- the tables
+# ------------------------------------------------------------------------------------- the tables
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -316,7 +316,7 @@ def test_a_table_plans_an_arm_a_number_and_a_control_a_pair(name: str, tmp_path:
 
 def numbers_of(plan: Plan, folder: Path) -> dict[str, float | None]:
     """What the table of a study says of the paper, before anything is trained."""
-    write_plan(plan, folder, "accuracy")
+    write_plan(plan, folder, "top1")
     return {row.method: row.paper for row in make_rows(read_study(folder))}
 
 
@@ -420,7 +420,7 @@ def test_ablations_leave_out_what_they_say() -> None:
     assert len(plan_of("imagenet/tables/dist_seeds").seeds) == 5
 
 
-# ----------------------------------------------------------------------------------------- two steps
+# -------------------------------------------------------------------------------------- two steps
 
 
 @pytest.fixture(scope="module")
@@ -458,7 +458,7 @@ def two_steps(recipe: Recipe, folder: Path) -> list[dict[str, Any]]:
     """The record of a run of two steps."""
     result = execute(recipe, folder, say=lambda _: None)
     assert (result.student["steps"], result.student["of"]) == (2, 2)
-    assert 0 <= result.student["test"]["accuracy"] <= 100
+    assert 0 <= result.student["test"]["top1"] <= 100
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     numbers = [v for line in lines for v in line.values() if isinstance(v, float)]
     assert numbers and all(map(math.isfinite, numbers))

@@ -112,7 +112,7 @@ def make_plan(
     )
     whole = replace(recipe, study=section, control=False)
     arms, notes = make_arms(whole, section)
-    guides |= {label: pair.teacher for label, pair in section.pairs.items()}
+    guides = guides | {label: pair.teacher for label, pair in section.pairs.items()}
     return Plan(whole, tuple(arms), tuple(range(section.seeds)), guides, tuple(notes))
 
 
