@@ -9,9 +9,6 @@ may hold its answers, the ratio with the store is benchmarks/store.py's.
 
 from __future__ import annotations
 
-import csv
-import datetime
-import platform
 import statistics
 import sys
 import time
@@ -21,8 +18,9 @@ from pathlib import Path
 
 import torch
 
+from rows import Row, write
 from stillhouse.distributed import combine
-from stillhouse.engine.environment import processor, seed_everything
+from stillhouse.engine.environment import seed_everything
 from stillhouse.methods.catalogue import published
 from stillhouse.models import cost
 from stillhouse.recipes import load
@@ -39,7 +37,6 @@ PLAIN = "none"
 # made for several labels an image, or for channels that student and teacher share
 ELSEWHERE = ("mld", "tld", "tld_dist", "bcd", "ps")
 OPTIONS = {"pkd": {"adapter": "pointwise"}, "crd": {"negatives": 512}}
-Row = dict[str, str | float]
 
 
 def recipes() -> dict[str, Recipe]:
@@ -99,17 +96,7 @@ def main() -> None:
         rows.append(
             {"method": name, "ratio": round(ratio, 2), "images_s": round(images), "trained": own}
         )
-    about = {
-        "seed": 0,
-        "date": str(datetime.date.today()),
-        "torch": torch.__version__,
-        "machine": f"{processor()}, one thread, Python {platform.python_version()}",
-    }
-    lines = [{**row, **about} for row in rows]
-    with RESULTS.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*lines[0]], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
+    write(RESULTS, rows)
     for row in rows:
         sys.stdout.write("{method:<18} {ratio:>6} x {images_s:>8,}/s {trained:>9,}\n".format(**row))
 

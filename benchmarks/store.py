@@ -8,10 +8,7 @@ logits themselves.
 
 from __future__ import annotations
 
-import csv
-import datetime
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -22,8 +19,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rows import Row, write
 from stillhouse.distributed import combine
-from stillhouse.engine.environment import processor, seed_everything
+from stillhouse.engine.environment import seed_everything
 from stillhouse.objectives import presets
 from stillhouse.recipes import load
 from stillhouse.recipes.build import Workshop, make_pupil
@@ -49,7 +47,6 @@ LOSSES = {
     "dist, temperature 1": presets.dist(),
     "mse": presets.mse(),
 }
-Row = dict[str, str | float]
 
 
 def recipes() -> dict[str, Recipe]:
@@ -136,17 +133,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["STILLHOUSE_CACHE"] = folder
         rows = speed() + fidelity()
-    about = {
-        "seed": 0,
-        "date": str(datetime.date.today()),
-        "torch": torch.__version__,
-        "machine": f"{processor()}, one thread, Python {platform.python_version()}",
-    }
-    lines = [{**row, **about} for row in rows]
-    with RESULTS.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*lines[0]], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
+    write(RESULTS, rows)
     for row in rows:
         print(f"{row['what']:<36} {row['case']:<16} {row['value']}")
 
