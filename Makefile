@@ -11,8 +11,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/stillhouse demo
 
+# A process a core, each of one thread: what tests train is too small for more.
 test: $(VENV)/.developed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 # A cache would remember which imports were ours before a file came or went.
 lint: $(VENV)/.developed
