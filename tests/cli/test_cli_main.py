@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
-from time import perf_counter
 
 import pytest
 
@@ -23,6 +23,12 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
     return caller(capsys)
 
 
+def spent() -> float:
+    """Processor seconds of the processes that ended: others' work does not count."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_help_is_quick_and_imports_no_torch() -> None:
     code = (
         "import sys\n"
@@ -34,9 +40,9 @@ def test_help_is_quick_and_imports_no_torch() -> None:
     )
     times = []
     for _ in range(2):  # the better of two, on a machine that others use
-        since = perf_counter()
+        since = spent()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        times.append(perf_counter() - since)
+        times.append(spent() - since)
         assert done.returncode == 0, done.stderr
         assert "Distil vision networks" in done.stdout
         if times[-1] < 1:

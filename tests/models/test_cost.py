@@ -23,6 +23,25 @@ def test_flops_are_two_for_a_multiply_and_add() -> None:
     assert flops(model, torch.randn(3, 2, 6, 6)) == 3 * 2 * multiplied
 
 
+class Token(nn.Module):
+    """Gives a module a view of a parameter, as transformers do with a class token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.line = nn.Parameter(torch.zeros(1, 3)), nn.Linear(3, 4)
+        self.line.bias.requires_grad_(False)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.line(self.token.expand(len(image), -1))
+
+
+def test_flops_behind_a_view_of_a_parameter() -> None:
+    model = Token()
+    assert flops(model, torch.randn(5, 3)) == 2 * 5 * 3 * 4
+    learning = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert learning == ["token", "line.weight"]
+
+
 def test_measuring_leaves_the_network_as_it_was() -> None:
     model = small.build("tiny", 5, 1).train()
     before, image = state_hash(model), torch.randn(2, 1, 8, 8)

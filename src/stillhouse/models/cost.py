@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -28,9 +29,23 @@ def flops(model: nn.Module, *inputs: Tensor) -> int:
     Convolutions, matrix products and attention are counted; what is cheap beside them is not.
     """
     counter = FlopCounterMode(display=False)
-    with undisturbed(model), counter:
+    with undisturbed(model), _frozen(model), counter:
         model(*inputs)
     return int(counter.get_total_flops())
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    # torch's counter asks what a module is given for its history, and a view of a parameter made
+    # without gradients (a class token) seems to want one and has none.
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
 
 
 def latency(model: nn.Module, *inputs: Tensor, repeats: int = 10, warmup: int = 3) -> float:
