@@ -137,7 +137,8 @@ def recipes(pattern: str) -> None:
             titles = {n: str(load.parse(p).get("title", "")) for n, p in found.items()}
             parts.append(rows(titles, most=44))
     if not pattern:
-        parts.append("stillhouse recipes ls PART shows those whose names contain it, with titles.")
+        more = "stillhouse recipes ls PART shows those whose names contain it, with titles."
+        parts.append(fill(more, width()))
     print("\n\n".join(parts))
 
 
