@@ -1,4 +1,7 @@
-"""Keep the small files of a search and a study where the documentation shows them."""
+"""Keep the small files of searches and studies where the documentation shows them.
+
+`.venv/bin/python benchmarks/keep.py TARGET FOLDER ...` copies those of each folder that are there.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,25 @@ import shutil
 import sys
 from pathlib import Path
 
-KEPT = {
-    "search": ("trials.csv", "chosen.yaml"),
-    "study": ("report.html", "table.csv", "table.md", "cells.csv"),
-}
+KEPT = (
+    "trials.csv",
+    "chosen.yaml",
+    "report.html",
+    "table.csv",
+    "table.md",
+    "cells.csv",
+    "consistency.csv",
+)
 
 
-def keep(search: Path, study: Path, target: Path) -> None:
+def keep(target: Path, folders: list[Path]) -> None:
     target.mkdir(parents=True, exist_ok=True)
-    for folder, names in ((search, KEPT["search"]), (study, KEPT["study"])):
-        for name in names:
-            shutil.copyfile(folder / name, target / name)
+    for folder in folders:
+        for name in KEPT:
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, target / name)
 
 
 if __name__ == "__main__":
-    keep(*map(Path, sys.argv[1:4]))
+    place, *rest = map(Path, sys.argv[1:])
+    keep(place, rest)
