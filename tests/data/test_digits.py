@@ -80,7 +80,10 @@ def test_raw_refuses_a_count_that_there_is_none_of(count: int) -> None:
         raw("val", count)
 
 
-@pytest.mark.parametrize("make", [raw, lambda split: numbers(split, 1), digits.scenes], ids=str)
+MAKERS = {"raw": raw, "numbers": lambda split: numbers(split, 1), "scenes": digits.scenes}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_an_unknown_split_is_refused(make: object) -> None:
     with pytest.raises(UserError) as error:
         make("tets") if make is not digits.scenes else digits.scenes("tets", 1)
