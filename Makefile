@@ -44,7 +44,8 @@ EVERY := $(LOGITS),$(FEATURES),$(RELATIONS),$(RELATED),$(DIST)+$(MOVED),$(RELATE
 UNSEARCHED := digits/numbers train.epochs=10 engine.tensorboard=false engine.evaluate_every=5 teacher.remember=false
 evidence-methods: $(VENV)/.developed
 	$(BIN)/stillhouse study $(UNSEARCHED) --methods "$(EVERY)" --seeds 5 --out runs/methods
-	$(BIN)/python benchmarks/consistency.py runs/methods --against $(DIST)
+	$(BIN)/python benchmarks/consistency.py runs/methods --against $(DIST) \
+		--arms none kd lskd $(DIST) $(RELATED) $(DIST)+$(MOVED) $(RELATED)+$(MOVED)
 	$(BIN)/stillhouse study $(UNSEARCHED) --methods kd,$(DIST) --teachers stillhouse/medium,stillhouse/large --seeds 5 --out runs/strength
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/keep.py docs/results/methods runs/methods

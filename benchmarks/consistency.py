@@ -1,10 +1,10 @@
 """How the students of a study rank the classes beside their teacher, with paired intervals.
 
-`.venv/bin/python benchmarks/consistency.py STUDY --against ARM` prints, for every arm, the share of
-test images whose true class has the teacher's rank (TC) and the mean Spearman correlation of the
-others (NC), over seeds, and the paired difference of NC to the arm named, with a 95 % interval. An
-arm whose teacher moved is compared with that teacher, too. The table is written to consistency.csv
-in the study's folder.
+`.venv/bin/python benchmarks/consistency.py STUDY --against ARM` prints, for every arm or those that
+`--arms` names, the share of test images whose true class has the teacher's rank (TC) and the mean
+Spearman correlation of the others (NC), over seeds, and the paired difference of NC to the arm
+named, with a 95 % interval. An arm whose teacher moved is compared with that teacher, too. The
+table is written to consistency.csv in the study's folder.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ class Judge:
         return 100 * found.target, found.others.value
 
 
-def judged(study: Study, judge: Judge) -> dict[str, dict[int, Pair]]:
+def judged(study: Study, judge: Judge, arms: list[str]) -> dict[str, dict[int, Pair]]:
     """Each arm's numbers by seed; a moved teacher makes a row of its own."""
     found: dict[str, dict[int, Pair]] = {}
-    for arm in study.arms:
+    for arm in (arm for arm in study.arms if not arms or arm.label in arms):
         for seed in arm.scores:
             place = cell(arm, seed)
             found.setdefault(arm.label, {})[seed] = judge.look(place, judge.original)
@@ -112,11 +112,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study", type=Path)
     parser.add_argument("--against", default="none")
+    parser.add_argument("--arms", nargs="*", default=[])
     words = parser.parse_args()
     study = read_study(words.study)
     taught = next(arm for arm in study.arms if not arm.is_control and arm.scores)
     judge = Judge(load.load(cell(taught, next(iter(taught.scores))) / load.RECIPE))
-    rows = table(judged(study, judge), words.against)
+    rows = table(judged(study, judge, words.arms), words.against)
     with (words.study / "consistency.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*rows[0]], lineterminator="\n")
         writer.writeheader()
