@@ -12,10 +12,10 @@ class UserError(Exception):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint to append to a sentence, empty when nothing known resembles the word."""
-    known = list(known)
+    known = list(dict.fromkeys(known))
     # A short name inside a longer one ("resnet18" in "timm/resnet18") is the likeliest slip of all.
     near = [name for name in known if word and word.lower() in name.lower()]
-    near = list(dict.fromkeys(near)) or closest(word, known)
+    near = near or closest(word, known)
     return f"; did you mean {' or '.join(repr(name) for name in near[:3])}?" if near else ""
 
 
