@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,10 @@ from stillhouse.methods.base import Method
 from stillhouse.models.head import Head, head
 from stillhouse.models.pairing import suggest
 from stillhouse.models.probe import shapes
-from stillhouse.models.stages import stages
+from stillhouse.models.stages import PRE, staged, stages
 from stillhouse.objectives.published import Published
 from stillhouse.spec import spec
 
-PRE = "@pre"  # after the alias of a stage: its map before the last ReLU
 Pairs = tuple[tuple[str, str], ...]
 Shapes = Mapping[str, torch.Size]
 
@@ -88,14 +87,11 @@ class Setting:
         return tuple(turned(pair) for pair in pairs)
 
 
-def staged(name: str) -> bool:
-    """Whether an alias is that of a stage after its activation: `stage3`."""
-    return name.startswith("stage") and name.removeprefix("stage").isdigit()
-
-
 @spec
 class Composed(Published):
     """A method of the literature that is more than points of the product space."""
+
+    reshapes: ClassVar[bool] = False  # whether the student that is shipped has another shape
 
     def reshape(self, setting: Setting) -> nn.Module:
         """The student that is trained and shipped: the one of the recipe, unless a method says."""

@@ -29,6 +29,7 @@ class SimKD(Composed):
     reduction: int = 2  # of the teacher's channels, in the middle of the projector
     name: Literal["simkd"] = "simkd"
     labels: ClassVar[float] = 0.0
+    reshapes: ClassVar[bool] = True
     card: ClassVar[Card] = Card(
         "Simple knowledge distillation with the reused teacher classifier",
         "weight * mean (P(f_s) - f_t)^2 on the last maps; answers are W_t mean_hw P(f_s) + b_t",

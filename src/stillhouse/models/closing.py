@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from stillhouse.errors import UserError
-from stillhouse.models.stages import paths, stages
+from stillhouse.models.stages import staged, stages
 
 
 def closing(model: nn.Module, example: Tensor) -> list[str]:
@@ -14,14 +14,14 @@ def closing(model: nn.Module, example: Tensor) -> list[str]:
     The block is the last child of the last stage, or the stage itself where that has no blocks.
     """
     known = stages(model, example)
-    numbered = [name for name in known if name.removeprefix("stage").isdigit()]
+    numbered = [path for name, path in known.items() if staged(name)]
     heads = [path for path, part in model.named_modules() if isinstance(part, nn.Linear)]
     if not numbered or not heads:
         raise UserError(
             f"{type(model).__name__} shows no last stage and classifier; name the layers that "
             "acclimation moves, as in method.layers=[layer4.1, fc]"
         )
-    stage = paths(model, [numbered[-1]], example)[numbered[-1]]
+    stage = numbered[-1]
     blocks = [
         name
         for name, child in model.get_submodule(stage).named_children()

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stillhouse.errors import UserError
-from stillhouse.models.stages import first_tensor
+from stillhouse.models.scores import class_scores
 
 
 class Ensemble(nn.Module):
@@ -24,13 +23,4 @@ class Ensemble(nn.Module):
 
     def forward(self, *inputs: Any) -> Tensor:
         """The mean of what the members say."""
-        return torch.stack([scores(member(*inputs)) for member in self.members]).mean(0)
-
-
-def scores(out: Any) -> Tensor:
-    """The class scores in what a network gave."""
-    found = getattr(out, "logits", None)
-    found = first_tensor(out) if found is None else found
-    if not isinstance(found, Tensor):
-        raise UserError(f"a member gives a {type(out).__name__}, and an ensemble averages logits")
-    return found
+        return torch.stack([class_scores(member(*inputs)) for member in self.members]).mean(0)

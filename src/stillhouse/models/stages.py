@@ -12,7 +12,7 @@ from stillhouse.models.before import before_relu
 from stillhouse.models.recording import Call, first_tensor, record
 from stillhouse.models.rules import INPUT, deepest, maps, penultimate, stage_paths
 
-__all__ = ["ALIASES", "INPUT", "PRE", "first_tensor", "paths", "resolve", "stages"]
+__all__ = ["ALIASES", "INPUT", "PRE", "first_tensor", "paths", "resolve", "staged", "stages"]
 
 PRE = "@pre"  # after a name: the map before the ReLU that makes it what the module gives
 ALIASES = ("stage1", "last", "penultimate", "logits")  # what most networks have, for hints
@@ -40,6 +40,11 @@ def stages(model: nn.Module, *example: Any) -> dict[str, str]:
         if before is not None:
             found[alias + PRE] = before
     return found
+
+
+def staged(name: str) -> bool:
+    """Whether an alias is that of a stage after its activation: `stage3`."""
+    return name.startswith("stage") and name.removeprefix("stage").isdigit()
 
 
 def resolve(model: nn.Module, name: str, *example: Any) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stillhouse.engine import environment
 from stillhouse.errors import UserError
 from stillhouse.files import write_json
-from stillhouse.methods.simkd import SimKD
+from stillhouse.methods.setting import Composed
 from stillhouse.models import cost
 from stillhouse.recipes.build import Workshop
 from stillhouse.recipes.networks import blank_teacher, example_of, make_deployed, make_network
@@ -59,7 +59,8 @@ def named_networks(
 
 def shipped(recipe: Recipe) -> Priced:
     """The student of a recipe: its network, or the recipe where a method gives it another shape."""
-    return recipe if any(isinstance(m, SimKD) for m in recipe.method) else recipe.student
+    shaped = any(isinstance(method, Composed) and method.reshapes for method in recipe.method)
+    return recipe if shaped else recipe.student
 
 
 def name_of(spec: Priced) -> str:

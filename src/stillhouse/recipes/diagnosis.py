@@ -29,7 +29,6 @@ from stillhouse.recipes.schema import Control, Recipe
 from stillhouse.recipes.sources import make_loader, make_training_loader
 from stillhouse.recipes.teaching import find_teacher
 from stillhouse.recipes.training import STUDENT
-from stillhouse.teachers.views import BothViews
 from stillhouse.types import Clock
 
 KEPT = "diagnosis.json"
@@ -116,8 +115,7 @@ def gradients_of(folder: Path, recipe: Recipe, shop: Workshop) -> Section | None
     environment.seed_everything(recipe.seed, recipe.engine.deterministic)
     pupil = make_pupil(recipe, shop, taught).to(shop.hardware.device)
     method = pupil.method
-    live = make_live(recipe, shop, taught, method)
-    teacher = BothViews(live, shop.task.second) if method.views > 1 else live
+    teacher = make_live(recipe, shop, taught, method)
     loader = make_training_loader(recipe, shop.sources, shop.hardware.device, method.views)
     state = checkpoints.load(folder / STATE)
     steps = int(state["step"])

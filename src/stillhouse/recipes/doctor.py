@@ -27,7 +27,6 @@ from stillhouse.recipes.tapplan import places, plan_of, suggestions
 from stillhouse.recipes.teaching import check_teacher, find_teacher
 from stillhouse.teachers.base import Teacher as Listener
 from stillhouse.teachers.frozen import Absent
-from stillhouse.teachers.views import BothViews
 from stillhouse.types import Clock
 
 MEGABYTE = 2**20
@@ -217,8 +216,7 @@ class Patient:
         if self.taught is None:
             return Absent()
         check_keeping(self.recipe, method)
-        live = make_live(self.recipe, self.shop, self.taught, method)
-        return BothViews(live, self.shop.task.second) if method.views > 1 else live
+        return make_live(self.recipe, self.shop, self.taught, method)
 
     def stored(self) -> str:
         """What the teacher's store will take, where there is to be one."""

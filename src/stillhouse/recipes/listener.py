@@ -58,16 +58,19 @@ def make_listener(
     live = make_live(recipe, shop, taught, method)
     if teacher.remember:
         return Remembering(live, len(shop.sources.train), views_of(recipe.data))
-    return BothViews(live, shop.task.second) if method.views > 1 else live
+    return live
 
 
 def make_live(recipe: Recipe, shop: Workshop, taught: Taught, method: Method) -> Listener[Labelled]:
-    """The network itself, as the method wants it: still, learning, or several apart."""
+    """The network itself, as the method wants it: still, learning, or several; of both views."""
+    made: Listener[Labelled]
     if method.moves_teacher:
-        return make_learner(recipe, shop, taught, method)
-    frozen = make_frozen(shop, taught, method.teacher_taps)
-    apart = recipe.teacher is not None and recipe.teacher.teach == "apart"
-    return Panel(frozen, len(taught.members)) if apart else frozen
+        made = make_learner(recipe, shop, taught, method)
+    else:
+        frozen = make_frozen(shop, taught, method.teacher_taps)
+        apart = recipe.teacher is not None and recipe.teacher.teach == "apart"
+        made = Panel(frozen, len(taught.members)) if apart else frozen
+    return BothViews(made, shop.task.second) if method.views > 1 else made
 
 
 def make_frozen(shop: Workshop, taught: Taught, taps: Sequence[str] = ()) -> Frozen[Labelled]:

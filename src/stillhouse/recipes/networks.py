@@ -47,7 +47,7 @@ def make_deployed(recipe: Recipe, sources: Sources, path: Path | None) -> nn.Mod
     """
     shape = len(sources.classes), sources.channels
     network = make_network(recipe.student, *shape, None)
-    specs = [spec for spec in recipe.method if isinstance(spec, Composed)]
+    specs = [spec for spec in recipe.method if isinstance(spec, Composed) and spec.reshapes]
     if specs and recipe.teacher is not None and not recipe.teacher.members:
         teacher = make_network(recipe.teacher, *shape, None)
         network = reshaped(specs, Setting(network, teacher, example_of(sources)))

@@ -11,7 +11,7 @@ from typing import Any
 from stillhouse.engine.folder import claim
 from stillhouse.errors import UserError
 from stillhouse.files import csv_text, write_text
-from stillhouse.models.stages import stages
+from stillhouse.models.stages import staged, stages
 from stillhouse.recipes import load
 from stillhouse.recipes.build import Workshop
 from stillhouse.recipes.networks import example_of, make_network, make_student
@@ -228,7 +228,7 @@ def common_taps(recipe: Recipe, shop: Workshop) -> list[str]:
     teacher = make_network(recipe.teacher, len(sources.classes), sources.channels, None)
     ours, theirs = stages(student, example), stages(teacher, example)
     common = [name for name in ours if name in theirs and ours[name]]
-    return [name for name in common if name.startswith("stage") and "@" not in name]
+    return [name for name in common if staged(name)]
 
 
 def sweep(

@@ -12,6 +12,7 @@ from torch import Tensor
 from stillhouse.batches import Labelled
 from stillhouse.errors import UserError
 from stillhouse.functional.precision import upcast
+from stillhouse.models.scores import class_scores
 from stillhouse.types import Clock, Lesson, Site, Term, Terms, Trace
 
 BINS = 15  # of the calibration error, as in Guo et al., 2017
@@ -145,17 +146,4 @@ class Accuracy:
 
 def logits(trace: Trace) -> Tensor:
     """The class scores in what a network gave: a tensor, the first of several, or `.logits`."""
-    out = trace.out
-    if isinstance(out, Tensor):
-        return out
-    found = getattr(out, "logits", None)
-    if found is None and isinstance(out, Mapping):
-        found = out.get("logits")
-    if found is None and isinstance(out, tuple | list):
-        found = out[0]
-    if not isinstance(found, Tensor):
-        raise UserError(
-            f"the network gives a {type(out).__name__}, and classification needs class scores: "
-            "a tensor (N, C), or something with `.logits`"
-        )
-    return found
+    return class_scores(trace.out)
