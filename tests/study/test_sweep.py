@@ -29,7 +29,7 @@ from stillhouse.study.space import (
     start,
 )
 from stillhouse.study.sweep import APART, sweep
-from stillhouse.study.words import Choice
+from stillhouse.study.words import Choice, held
 
 
 def go(folder: Path, methods: str = "kd,mse", seeds: int = 1, *words: str, **options: Any):
@@ -156,7 +156,17 @@ def test_every_number_is_searched_alike() -> None:
         "method.weight": Range(0.25, 4, True),
     }
     assert "method.warmup" not in default_space((presets.dkd(warmup=3.0),))
-    assert default_space((presets.dist(), presets.mse())) == {}
+    both = (presets.dist(), presets.mse())
+    assert default_space(both).keys() == {
+        "method.0.beta",
+        "method.0.gamma",
+        "method.0.temperature",
+        "method.1.weight",
+    }
+    assert default_space(both, held=held("dist:beta=1+mse:weight=3")).keys() == {
+        "method.0.gamma",
+        "method.0.temperature",
+    }
     assert default_space((presets.dist(temperature=4),), held={"temperature"}).keys() == {
         "method.beta",
         "method.gamma",
@@ -210,6 +220,26 @@ def test_words_of_a_space() -> None:
         "method.weight"
     }
     assert narrowed({}, given, (presets.dist(),)) == given
+
+
+def test_a_key_of_several_methods_is_that_of_each_or_of_one() -> None:
+    both, axis = (presets.mse(), presets.mld()), Range(1, 8, True)
+    given = parse_space(["method.weight=1..8", "method.beta=1..2"])
+    assert narrowed({}, given, both) == {"method.0.weight": axis, "method.1.weight": axis}
+    one = parse_space(["method.1.weight=1..8"])
+    assert narrowed({}, one, both) == {"method.1.weight": axis}
+    assert narrowed({}, parse_space(["method.2.weight=1..8"]), both) == {}
+
+
+def test_parts_of_a_list_are_searched(tmp_path: Path) -> None:
+    space = parse_space(["method.weight=0.5..2"])
+    path, _, _ = go(tmp_path / "sweep", "mse+mld", trials=2, space=space)
+    assert {"method.0.weight", "method.1.weight"} == set(
+        load.load(path).study.searched["mse+mld"].space
+    )
+    mse, mld = load.load(path).study.methods["mse+mld"]
+    options = [line["options"] for line in trials(path.parent)]
+    assert f"method.0.weight={mse.weight:.3g} method.1.weight={mld.weight:.3g}" in options
 
 
 @pytest.mark.parametrize(

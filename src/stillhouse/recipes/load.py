@@ -170,6 +170,8 @@ def nest(content: Mapping[str, Any], keys: Sequence[str], value: Any) -> dict[st
     """`a.b=value` as a mapping of mappings; a bare word for a named section is its name."""
     head, *rest = keys
     inside = content.get(head)
+    if rest and isinstance(inside, list) and rest[0].isdigit():
+        return {head: replaced(inside, head, rest, value)}
     if rest:
         # `method: kd` in the file and `method.temperature=2` over it are one mapping
         below = {"name": inside} if isinstance(inside, str) else inside
@@ -178,6 +180,18 @@ def nest(content: Mapping[str, Any], keys: Sequence[str], value: Any) -> dict[st
     if isinstance(value, str) and head in (*NAMED, "method"):
         return {head: {"name": value}}
     return {head: value}
+
+
+def replaced(several: list[Any], head: str, keys: Sequence[str], value: Any) -> list[Any]:
+    """A list in which one thing, called by its number, has another value under a key."""
+    number, *rest = int(keys[0]), *keys[1:]
+    if number >= len(several):
+        raise UserError(
+            f"{head}.{number}: {head} lists {len(several)}, counted from 0; name one of them"
+        )
+    below = {"name": several[number]} if isinstance(several[number], str) else several[number]
+    one = merge(below, nest(below, rest, value)) if rest else value
+    return [*several[:number], one, *several[number + 1 :]]
 
 
 def plain(recipe: Recipe) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from stillhouse.recipes.schema import (
 from stillhouse.recipes.sources import data_is_finite
 from stillhouse.study import words
 from stillhouse.study.cells import Cell
+from stillhouse.study.space import has
 from stillhouse.study.words import Choice
 
 
@@ -229,8 +230,7 @@ def of_method(choice: Choice) -> bool:
 
 def applies(choice: Choice, specs: Sequence[Any]) -> bool:
     """Whether a method has the option that a grid's key names."""
-    option = choice.key.split(".")[1] if of_method(choice) else ""
-    return not of_method(choice) or (len(specs) == 1 and hasattr(specs[0], option))
+    return not of_method(choice) or has(tuple(specs), choice.key)
 
 
 def control_arm(recipe: Recipe, combination: Sequence[Choice], match: Match) -> Arm:

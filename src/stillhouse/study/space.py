@@ -53,18 +53,32 @@ def default_space(
     """Every number of a method from a quarter of its value to four times it, and its taps.
 
     One rule for all, so that no method is searched more kindly than another; what a person fixed
-    by the method's word is `held`.
+    by the method's word is `held`. Of several at once each has its number: `method.1.weight`.
     """
-    if len(methods) != 1:
-        return {}  # of several at once no option has a place in `method.…`
-    found = {f"method.{k}": axis for k, axis in numbers(methods[0]).items() if k not in held}
-    base, pairs = getattr(methods[0], "base", None), getattr(methods[0], "pairs", None)
-    if base is not None and not hasattr(methods[0], "weight") and hasattr(base, "weight"):
-        found["method.base.weight"] = around(base.weight)
-    movable = getattr(methods[0], "movable", True) and "pairs" not in held
-    if pairs is not None and movable and len(taps) > 1:
+    found = {
+        f"{place}{name}": axis
+        for place, method in placed(methods).items()
+        for name, axis in space_of(method, taps).items()
+    }
+    return {key: axis for key, axis in found.items() if key.removeprefix("method.") not in held}
+
+
+def placed(methods: Methods) -> dict[str, Any]:
+    """Methods by what their keys begin with: `method.` alone, `method.0.` and on of several."""
+    if len(methods) == 1:
+        return {"method.": methods[0]}
+    return {f"method.{number}.": method for number, method in enumerate(methods)}
+
+
+def space_of(method: Any, taps: Sequence[str]) -> dict[str, Axis]:
+    """The numbers and taps of one method."""
+    found: dict[str, Axis] = dict(numbers(method))
+    base, pairs = getattr(method, "base", None), getattr(method, "pairs", None)
+    if base is not None and not hasattr(method, "weight") and hasattr(base, "weight"):
+        found["base.weight"] = around(base.weight)
+    if pairs is not None and getattr(method, "movable", True) and len(taps) > 1:
         own, single = own_taps(pairs), [f"[[{tap}, {tap}]]" for tap in taps]
-        found["method.pairs"] = OneOf((own, *(word for word in single if word != own)))
+        found["pairs"] = OneOf((own, *(word for word in single if word != own)))
     return found
 
 
@@ -119,20 +133,35 @@ SCALES = ("", "linear", "log")
 
 
 def narrowed(space: Mapping[str, Axis], given: Space, methods: Methods) -> dict[str, Axis]:
-    """What was asked for in place of the default, where the method has such an option."""
-    own = {k: v for k, v in given.items() if k.startswith("train.") or has(methods, k)}
+    """What was asked for in place of the default, where the method has such an option.
+
+    Of several methods at once `method.weight` is that of each that has one.
+    """
+    own: dict[str, Axis] = {}
+    for key, axis in given.items():
+        for place in ("",) if key.startswith("train.") else placed(methods):
+            spread = place + key.removeprefix("method.") if place else key
+            for found in (key, spread):
+                if found.startswith("train.") or option(methods, found) is not None:
+                    own[found] = axis
     return own if own else dict(space)
 
 
 def has(methods: Methods, key: str) -> bool:
-    """Whether a method has the option of a key."""
-    return len(methods) == 1 and option(methods[0], key) is not None
+    """Whether a method, or one of several, has the option that a key names."""
+    _, *names = key.split(".")
+    if len(methods) > 1 and names[0].isdigit():
+        return int(names[0]) < len(methods) and hasattr(methods[int(names[0])], names[1])
+    return len(methods) == 1 and hasattr(methods[0], names[0])
 
 
-def option(method: Any, key: str) -> Any:
-    """What a method has under `method.NAME` or `method.base.NAME`; None where it has no such."""
-    found = method
-    for name in key.split(".")[1:]:
+def option(methods: Methods, key: str) -> Any:
+    """What methods have under `method.NAME`, `method.base.NAME` or, of several, `method.1.NAME`."""
+    _, *names = key.split(".")
+    found: Any = methods[0] if len(methods) == 1 else None
+    if len(methods) > 1 and names[0].isdigit() and int(names[0]) < len(methods):
+        found = methods[int(names.pop(0))]
+    for name in names:
         found = getattr(found, name, None)
     return found
 
@@ -164,7 +193,7 @@ def start(space: Space, methods: Methods) -> dict[str, Any] | None:
     for key, axis in space.items():
         if not key.startswith("method."):
             return None
-        value = option(methods[0], key)
+        value = option(methods, key)
         if isinstance(axis, Range):
             if not axis.low <= value <= axis.high:
                 return None

@@ -104,7 +104,8 @@ class Sweep:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         methods = arm.recipe.method
-        taps = common_taps(arm.recipe, self.shop) if hasattr(methods[0], "pairs") else ()
+        tapped = any(hasattr(method, "pairs") for method in methods)
+        taps = common_taps(arm.recipe, self.shop) if tapped else ()
         space = default_space(methods, taps, held(arm.method))
         space = narrowed(space, self.given, methods)
         if not space:
@@ -225,7 +226,7 @@ def common_taps(recipe: Recipe, shop: Workshop) -> list[str]:
     if recipe.teacher.members:
         return []  # the places of several networks have no common names
     student = make_student(recipe.student, sources)
-    teacher = make_network(recipe.teacher, len(sources.classes), sources.channels, None)
+    teacher = make_network(recipe.teacher, sources)
     ours, theirs = stages(student, example), stages(teacher, example)
     common = [name for name in ours if name in theirs and ours[name]]
     return [name for name in common if staged(name)]

@@ -69,8 +69,16 @@ def one_method(part: str, word: str, recipe: Recipe) -> dict[str, Any]:
 
 
 def held(word: str) -> frozenset[str]:
-    """The options that a word says itself: a search leaves them as they are."""
-    return frozenset(part.partition("=")[0] for part in word.split(":")[1:] if "+" not in word)
+    """The options that a word says itself: a search leaves them as they are.
+
+    `weight`, or of several methods at once `1.weight` with the number of the one.
+    """
+    parts = [word] if word in TOGETHER else word.split("+")
+    return frozenset(
+        f"{number}.{key}" if len(parts) > 1 else key
+        for number, part in enumerate(parts)
+        for key in (option.partition("=")[0] for option in part.split(":")[1:])
+    )
 
 
 def teachers(words: str, recipe: Recipe) -> dict[str, Teacher]:
