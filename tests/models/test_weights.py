@@ -265,3 +265,42 @@ def test_the_hash_sees_every_tensor_and_nothing_else(source: nn.Module) -> None:
         tensor.copy_(kept)
     assert weights.state_hash(source) == before
     assert weights.state_hash(source.bfloat16()) != before
+
+
+# ------------------------------------------------------------------------- what training begins from
+
+
+def test_a_network_begins_from_weights_of_another_classifier(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    source, goal = (small.build("tiny", classes=n, channels=1) for n in (7, 5))
+    weights.save(source, tmp_path / "seven.safetensors")
+    drawn = goal.head.weight.detach().clone()
+    report = weights.begin(goal, tmp_path / "seven.safetensors")
+    assert torch.equal(goal.head.weight, drawn)  # as it was drawn
+    ours, theirs = goal.state_dict(), source.state_dict()
+    body = [name for name in ours if not name.startswith("head.")]
+    assert body and all(torch.equal(ours[name], theirs[name]) for name in body)
+    assert report.tensors == len(body)
+
+
+def test_a_network_without_a_classifier_begins_from_one_with(
+    source: nn.Module, tmp_path: Path
+) -> None:
+    weights.save(source, tmp_path / "whole.safetensors")
+    body = small.build("tiny", classes=5, channels=1)
+    body.head = nn.Identity()
+    weights.begin(body, tmp_path / "whole.safetensors")
+    assert torch.equal(body.stem[0].weight, source.stem[0].weight)
+
+
+def test_what_is_no_beginning_is_refused(source: nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    for other, sentence in (
+        (small.build("little", classes=5, channels=1), "belong to a network of another size"),
+        (small.build("small", classes=5, channels=1), "of the network not in the file"),
+    ):
+        weights.save(source, path)
+        before = weights.state_hash(other)
+        with pytest.raises(UserError, match=sentence):
+            weights.begin(other, path)
+        assert weights.state_hash(other) == before

@@ -51,6 +51,28 @@ def load(model: nn.Module, path: str | Path) -> LoadReport:
     return LoadReport(path, len(state), wrapper, prefix)
 
 
+def begin(model: nn.Module, path: str | Path) -> LoadReport:
+    """Put the weights of a file into a network that has another classifier, or none.
+
+    Tensors of the file that the network has no place for are left aside, and a classifier for
+    another number of classes stays as it was drawn; all else must be there.
+    """
+    path = Path(path)
+    state, wrapper = _unwrapped(path, _read(path))
+    expected = model.state_dict()
+    state, prefix = _stripped(state, expected)
+    counts = {n: t for n, t in expected.items() if n.endswith("num_batches_tracked")}
+    found = {name: state.get(name, counts.get(name)) for name in expected}
+    whole = {name: tensor for name, tensor in found.items() if tensor is not None}
+    _check_names(path, whole, expected)
+    wrong = [name for name in expected if whole[name].shape != expected[name].shape]
+    if wrong and not _is_classifier(wrong, whole, expected):
+        _check_shapes(path, whole, expected)
+    kept = {name: tensor for name, tensor in whole.items() if name not in wrong}
+    model.load_state_dict(expected | kept, strict=True)
+    return LoadReport(path, len(kept), wrapper, prefix)
+
+
 def save(model: nn.Module, path: str | Path) -> None:
     """Write weights as safetensors; what lay there before stays until all is written."""
     path = Path(path)

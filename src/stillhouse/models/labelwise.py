@@ -1,0 +1,127 @@
+"""A head that looks for each class apart: one query a class, cross-attention over the map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from stillhouse.models.taps import Tapped
+from stillhouse.models.trunk import Tokens, Trunk, cut
+from stillhouse.spec import spec
+
+MAP = "map"
+EMBEDDINGS, TOKENS = "embeddings", "tokens"  # taps of a network with this head
+
+
+@spec
+class LabelwiseHead:
+    """Label-wise embeddings and a linear classifier of each (Yang P. et al., 2023).
+
+    A decoder of one layer (Ridnik et al., 2023) without self-attention, whose queries stay as they
+    were drawn: one vector of `width` a class, which asks with so many `heads`.
+    """
+
+    width: int = 768
+    heads: int = 8
+    hidden: int = 2048  # of the feed-forward layer
+    dropout: float = 0.1
+    kind: Literal["labelwise"] = "labelwise"
+
+    def __post_init__(self) -> None:
+        if self.heads < 1 or self.width < 1 or self.width % self.heads:
+            raise ValueError(
+                f"width must be a multiple of heads, and they are {self.width} and {self.heads}"
+            )
+        if self.hidden < 1:
+            raise ValueError(f"hidden must be at least 1, and is {self.hidden}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be from 0 to below 1, and is {self.dropout}")
+
+
+class Decoder(nn.Module):
+    """What each class finds in an image: tokens (N, T, F) -> embeddings (N, C, D)."""
+
+    queries: Tensor
+
+    def __init__(self, before: int, classes: int, head: LabelwiseHead) -> None:
+        super().__init__()
+        width = head.width
+        self.project = nn.Sequential(nn.Linear(before, width), nn.ReLU())
+        # a buffer: never trained, and part of every file of weights
+        self.register_buffer("queries", torch.randn(classes, width))
+        self.attention = nn.MultiheadAttention(width, head.heads, head.dropout, batch_first=True)
+        self.forward_layers = nn.Sequential(
+            nn.Linear(width, head.hidden),
+            nn.ReLU(),
+            nn.Dropout(head.dropout),
+            nn.Linear(head.hidden, width),
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.dropout = nn.Dropout(head.dropout)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Ask, look, think; each step is added to the last and normalised."""
+        asked, seen = self.queries.expand(len(tokens), -1, -1), self.project(tokens)
+        asked = self.norms[0](asked + self.dropout(asked))
+        found = self.attention(asked, seen, seen, need_weights=False)[0]
+        asked = self.norms[1](asked + self.dropout(found))
+        answer: Tensor = self.norms[2](asked + self.dropout(self.forward_layers(asked)))
+        return answer
+
+
+class Classwise(nn.Module):
+    """A linear classifier for each class, which reads its own embedding: (N, C, D) -> (N, C)."""
+
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(classes, width))
+        self.bias = nn.Parameter(torch.zeros(classes))
+        nn.init.xavier_normal_(self.weight)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """One score a class."""
+        return (embeddings * self.weight).sum(-1) + self.bias
+
+
+class Labelwise(nn.Module):
+    """A network with a label-wise head: images (N, C, H, W) -> logits (N, classes).
+
+    `embeddings` is the tap of the label-wise embeddings, (N, classes, width), and `tokens` that of
+    what they are found in, (N, places, channels).
+    """
+
+    def __init__(self, trunk: Tapped, place: Trunk, classes: int, head: LabelwiseHead) -> None:
+        super().__init__()
+        self.trunk, self.tokens = trunk, Tokens(place.layout)
+        self.embeddings = Decoder(place.width, classes, head)
+        self.classifier = Classwise(classes, head.width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """One score a class."""
+        tokens = self.tokens(self.trunk(images).taps[MAP])
+        scores: Tensor = self.classifier(self.embeddings(tokens))
+        return scores
+
+    @torch.no_grad()
+    def select(self, classes: Sequence[int]) -> None:
+        """Know these classes, in this order, and no others."""
+        index = torch.tensor(tuple(classes))
+        self.embeddings.queries = self.embeddings.queries[index]
+        for name in ("weight", "bias"):
+            old = getattr(self.classifier, name)
+            setattr(self.classifier, name, nn.Parameter(old[index], old.requires_grad))
+
+
+def labelwise(
+    network: nn.Module, classes: int, example: Tensor, head: LabelwiseHead | None = None
+) -> Labelwise:
+    """A network with a label-wise head in place of its classifier, which is taken off it.
+
+    `example` is a batch of images (N, C, H, W), two for instance, to find the last map by.
+    """
+    place = cut(network, example)
+    trunk = Tapped(network, {MAP: place.path}, (example,))
+    return Labelwise(trunk, place, classes, head or LabelwiseHead())
