@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from stillhouse import data, functional, methods, models
     from stillhouse.batches import Labelled
     from stillhouse.errors import UserError
+    from stillhouse.models.labelwise import LabelwiseHead, labelwise
     from stillhouse.objectives import presets
     from stillhouse.objectives.logit import LogitObjective
     from stillhouse.recipes.distiller import Distiller
     from stillhouse.recipes.execute import execute
     from stillhouse.recipes.load import load
     from stillhouse.tasks.classification import Classification
+    from stillhouse.tasks.multilabel import Multilabel
     from stillhouse.types import Clock, Lesson, Site, Term, Trace
 
 __version__ = "0.1.0"
@@ -25,13 +27,16 @@ _HOMES = {
     "Clock": "stillhouse.types",
     "Distiller": "stillhouse.recipes.distiller",
     "Labelled": "stillhouse.batches",
+    "LabelwiseHead": "stillhouse.models.labelwise",
     "Lesson": "stillhouse.types",
     "LogitObjective": "stillhouse.objectives.logit",
+    "Multilabel": "stillhouse.tasks.multilabel",
     "Site": "stillhouse.types",
     "Term": "stillhouse.types",
     "Trace": "stillhouse.types",
     "UserError": "stillhouse.errors",
     "execute": "stillhouse.recipes.execute",
+    "labelwise": "stillhouse.models.labelwise",
     "load": "stillhouse.recipes.load",
 }
 _ROOMS = {
@@ -47,8 +52,10 @@ __all__ = [
     "Clock",
     "Distiller",
     "Labelled",
+    "LabelwiseHead",
     "Lesson",
     "LogitObjective",
+    "Multilabel",
     "Site",
     "Term",
     "Trace",
@@ -56,6 +63,7 @@ __all__ = [
     "data",
     "execute",
     "functional",
+    "labelwise",
     "load",
     "methods",
     "models",
