@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from stillhouse.types import Site, Terms
+from stillhouse.types import Site, Term, Terms
 
 V = TypeVar("V")
 
@@ -30,7 +30,7 @@ def combine(terms: Terms) -> Tensor:
 
     Every rank brings the same terms in the same order; one with nothing to say brings mass 0.
     """
-    mass = torch.stack([term.mass.detach().to(term.total.dtype) for term in terms.values()])
+    mass = torch.stack([share(term).detach() for term in terms.values()])
     if world_size() > 1:
         dist.all_reduce(mass)
         mass = mass / world_size()  # DDP divides the gradient by world_size once more
@@ -40,13 +40,17 @@ def combine(terms: Terms) -> Tensor:
 
 def means(terms: Terms) -> Mapping[str, Tensor]:
     """What each term is over all ranks, without its weight, for the record."""
-    pairs = torch.stack(
-        [torch.stack((t.total.detach(), t.mass.to(t.total.dtype))) for t in terms.values()]
-    )
+    pairs = torch.stack([torch.stack((t.total.detach(), share(t))) for t in terms.values()])
     if world_size() > 1:
         dist.all_reduce(pairs)
     values = pairs[:, 0] / pairs[:, 1].clamp(min=1e-12)
     return dict(zip(terms, values, strict=True))
+
+
+def share(term: Term) -> Tensor:
+    """What this rank adds to the mass of a term: () in the precision of its total."""
+    mass = term.mass.to(term.total.dtype)
+    return mass / world_size() if term.shared else mass
 
 
 def gather(x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ class Term(NamedTuple):
     total: Tensor
     mass: Tensor
     weight: float = 1.0
+    shared: bool = False  # the mass is one number that all ranks have, and is not added up
 
     def mean(self) -> Tensor:
         """The weighted mean of this process alone: () -> ()."""
@@ -84,6 +85,7 @@ class Lesson:
     regions: Mapping[str, Tensor] = field(default_factory=dict)  # (N, H, W) masks, by name
     keys: Tensor | None = None  # (N,) which sample each row is, for memory banks
     weight: Tensor | None = None  # (N,) of each image; zero drops it
+    labels: Tensor | None = None  # (N,) class of each image, or (N, C) multi-hot
     strong: Mapping[str, Site] = field(default_factory=dict)  # the sites of the second view
     learning: Mapping[str, Site] = field(default_factory=dict)  # whose teacher side has a gradient
     members: tuple[Lesson, ...] = ()  # the lesson of each of several teachers

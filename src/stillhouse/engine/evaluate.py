@@ -7,8 +7,9 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
-from stillhouse.distributed import world_size
+from stillhouse.distributed import gather, world_size
 from stillhouse.engine.devices import Hardware
 from stillhouse.tasks.base import Meter, Task
 from stillhouse.types import Trace
@@ -33,11 +34,26 @@ def evaluate(
     return meter.summary()
 
 
+@torch.no_grad()
 def merge(meter: Meter[B], device: torch.device) -> None:
-    """Add up the sums of all ranks."""
+    """Add up the sums of all ranks, and put their rows one after another."""
     if world_size() == 1:
         return
-    state = {name: value.to(device).clone() for name, value in sorted(meter.state().items())}
-    for value in state.values():
-        dist.all_reduce(value)
-    meter.load(state)
+    state = {name: value.to(device) for name, value in sorted(meter.state().items())}
+    meter.load(
+        {n: stacked(value) if n in meter.rows else summed(value) for n, value in state.items()}
+    )
+
+
+def summed(value: Tensor) -> Tensor:
+    """The sum over all ranks: (...) -> (...)."""
+    value = value.clone()
+    dist.all_reduce(value)
+    return value
+
+
+def stacked(rows: Tensor) -> Tensor:
+    """The rows of all ranks, a rank without any not knowing their shape: (N, ...) -> (M, ...)."""
+    shape = torch.tensor(rows.shape, device=rows.device)
+    dist.all_reduce(shape, dist.ReduceOp.MAX)
+    return gather(rows if len(rows) else rows.new_zeros(0, *shape[1:].tolist()))

@@ -65,6 +65,7 @@ class Run:
     save_every: int = 0
     start: int = 0
     pause: int | None = None  # the step to stop after, before the end
+    course: int | None = None  # steps that schedules are drawn for; None: as many as there are
     taught_by: str = ""  # the teacher's hash
     spent: float = 0.0  # seconds of earlier legs
     began: float = field(default_factory=perf_counter)

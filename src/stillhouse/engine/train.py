@@ -53,7 +53,8 @@ def train(run: Run) -> None:
 def set_rates(run: Run, clock: Clock) -> None:
     """Give every optimiser its rate at this time."""
     for group in run.groups.values():
-        factor = group.schedule.factor(clock.step, clock.steps, clock.steps_per_epoch)
+        course = clock.steps if run.course is None else run.course
+        factor = group.schedule.factor(clock.step, course, clock.steps_per_epoch)
         schedules.apply(group.optimiser, group.rates, factor)
 
 

@@ -49,7 +49,7 @@ class Total(Reduced):
 
     def __call__(self, losses: Tensor, weight: Tensor, mass: Tensor | None) -> Term:
         total = (self.flatten(losses) * weight).sum()
-        return Term(total, total.new_tensor(1.0))
+        return Term(total, total.new_tensor(1.0), shared=True)
 
 
 @spec

@@ -14,18 +14,27 @@ Seen = TypeVar("Seen", contravariant=True)
 
 
 class Meter(Protocol[Seen]):
-    """Counts over an evaluation, on the device; its state is sums, which ranks add up."""
+    """Counts over an evaluation.
+
+    Its state is sums, on the device, which ranks add up, and rows, which they put one after
+    another where a sum cannot say it: a ranking needs every score.
+    """
+
+    @property
+    def rows(self) -> frozenset[str]:
+        """Which parts of the state are rows (N, ...); a rank that saw nothing has none of them."""
+        ...
 
     def update(self, trace: Trace, batch: Seen) -> None:
         """Count one batch."""
         ...
 
     def state(self) -> Mapping[str, Tensor]:
-        """The sums so far, in double precision."""
+        """The sums so far, in double precision, and the rows."""
         ...
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over sums, those of all ranks for instance."""
+        """Take over sums and rows, those of all ranks for instance."""
         ...
 
     def summary(self) -> Mapping[str, float]:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from stillhouse.batches import Labelled
-from stillhouse.errors import UserError
 from stillhouse.functional.precision import upcast
-from stillhouse.models.scores import class_scores
-from stillhouse.types import Clock, Lesson, Site, Term, Terms, Trace
+from stillhouse.tasks.images import ImageTask
+from stillhouse.tasks.images import logits as logits
+from stillhouse.types import Term, Trace
 
 BINS = 15  # of the calibration error, as in Guo et al., 2017
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(ImageTask):
     """One class an image; the site is `class`."""
 
     classes: int | None = None  # only to know what chance is
@@ -31,28 +32,8 @@ class Classification:
         """Top-1 of a guess, in percent."""
         return 100 / self.classes if self.classes else 0.0
 
-    def inputs(self, batch: Labelled) -> tuple[Tensor]:
-        """The images."""
-        return (batch.image,)
-
-    def second(self, batch: Labelled) -> Labelled:
-        """The batch in its second, stronger view."""
-        if batch.strong is None:
-            raise UserError(
-                "the method needs two views of each image, and the batch has one; give batches "
-                "with `strong` images"
-            )
-        return batch._replace(image=batch.strong, strong=None)
-
-    def supervise(self, student: Trace, batch: Labelled) -> Terms:
-        """Cross-entropy with the labels, of both views where there are two."""
-        terms = {"label": self.cross_entropy(student, batch.label)}
-        if student.strong is not None:
-            terms["label_strong"] = self.cross_entropy(student.strong, batch.label)
-        return terms
-
-    def cross_entropy(self, student: Trace, label: Tensor) -> Term:
-        """Class indices (N,) or shares of each class (N, C) -> Term."""
+    def label_term(self, student: Trace, label: Tensor) -> Term:
+        """Cross-entropy of one view: class indices (N,) or shares of each class (N, C) -> Term."""
         scores = upcast(logits(student))
         loss = F.cross_entropy(
             scores,
@@ -62,29 +43,6 @@ class Classification:
         )
         return Term(loss, loss.new_tensor(float(len(label))))
 
-    def lesson(self, student: Trace, teacher: Trace, batch: Labelled, clock: Clock) -> Lesson:
-        """Logits of both networks, one row an image."""
-        sites, strong, learning = {}, {}, {}
-        if teacher.out is not None:
-            sites["class"] = Site(logits(student), logits(teacher), batch.label)
-        if student.strong is not None and teacher.strong is not None:
-            pair = logits(student.strong), logits(teacher.strong)
-            strong["class"] = Site(*pair, batch.label)
-        if teacher.learning is not None:
-            pair = logits(student).detach(), logits(Trace(teacher.learning))
-            learning["class"] = Site(*pair, batch.label)
-        members = tuple(self.lesson(student, one, batch, clock) for one in teacher.members)
-        return Lesson(
-            student,
-            teacher,
-            sites,
-            clock,
-            keys=batch.key,
-            strong=strong,
-            learning=learning,
-            members=members,
-        )
-
     def meter(self) -> Accuracy:
         """Top-1, top-5, loss and calibration."""
         return Accuracy()
@@ -92,6 +50,8 @@ class Classification:
 
 class Accuracy:
     """Top-1 and top-5 in percent, cross-entropy, and expected calibration error in percent."""
+
+    rows: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -142,8 +102,3 @@ class Accuracy:
             "loss": float(s["loss"] / images),
             "calibration_error": float(100 * gap / images),
         }
-
-
-def logits(trace: Trace) -> Tensor:
-    """The class scores in what a network gave: a tensor, the first of several, or `.logits`."""
-    return class_scores(trace.out)

@@ -1,0 +1,91 @@
+"""How well a network ranks and picks the classes of each image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stillhouse.batches import Labelled
+from stillhouse.functional.ranking import (
+    above_half,
+    average_precision,
+    counted,
+    harmonic_f1,
+    macro_f1,
+    micro_f1,
+    oracle_top_k,
+    top_k,
+)
+from stillhouse.tasks.images import logits, multi_hot
+from stillhouse.types import Trace
+
+
+class MeanPrecision:
+    """Mean average precision, F1 by three protocols, all in percent, and binary cross-entropy.
+
+    A ranking needs every score, so that scores and labels of all images are kept, on the CPU. The
+    protocols are a probability above a half, the oracle's top k (`_oracle`, the one of L2D, whose
+    CF1 is `macro_f1_oracle`) and the top 3 (`_top3`); `of1` is micro F1 and `cf1` the harmonic mean
+    of mean precision and mean recall. Classes without positives are left out of the mean average
+    precision; in the class means of F1 they count 0, as wherever there is nothing to divide by.
+    """
+
+    rows: ClassVar[frozenset[str]] = frozenset({"scores", "labels"})
+
+    def __init__(self, classes: int | None = None) -> None:
+        self.classes = classes or 0
+        self.scores: list[Tensor] = []
+        self.labels: list[Tensor] = []
+
+    @torch.no_grad()
+    def update(self, trace: Trace, batch: Labelled) -> None:
+        """Keep one batch: (N, C) logits, (N, C) labels of which above 0 is there, or (N,)."""
+        scores = logits(trace)
+        present = multi_hot(batch.label, scores) > 0
+        self.scores.append(scores.detach().to("cpu", torch.float, copy=True))
+        self.labels.append(present.to("cpu", torch.uint8))
+
+    def state(self) -> Mapping[str, Tensor]:
+        """The rows so far; none, for a rank that saw nothing."""
+        if self.scores:
+            return {"scores": torch.cat(self.scores), "labels": torch.cat(self.labels)}
+        empty = torch.zeros(0, self.classes)
+        return {"scores": empty, "labels": empty.to(torch.uint8)}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take over rows."""
+        self.scores, self.labels = [], []
+        if len(state["scores"]):  # no rows may not know how wide those to come are
+            self.scores.append(state["scores"].cpu())
+            self.labels.append(state["labels"].cpu())
+
+    @torch.no_grad()
+    def summary(self) -> Mapping[str, float]:
+        """The numbers that people read."""
+        state = self.state()
+        scores, present = state["scores"], state["labels"] > 0
+        areas = average_precision(scores, present)
+        known = areas[~areas.isnan()]
+        right = torch.where(present, scores, -scores).double()
+        return {
+            "map": float(100 * known.sum() / max(1, len(known))),
+            **measured("", above_half(scores), present),
+            **measured("_oracle", oracle_top_k(scores, present), present),
+            **measured("_top3", top_k(scores, 3), present),
+            "loss": float(-F.logsigmoid(right).sum() / max(1, len(scores))),
+            "classes_without_positives": float(len(areas) - len(known)),
+        }
+
+
+def measured(protocol: str, predicted: Tensor, present: Tensor) -> dict[str, float]:
+    """F1 in percent of what a protocol picks: (N, C) bool, (N, C) bool."""
+    counts = counted(predicted, present)
+    return {
+        f"of1{protocol}": float(100 * micro_f1(counts)),
+        f"cf1{protocol}": float(100 * harmonic_f1(counts)),
+        f"macro_f1{protocol}": float(100 * macro_f1(counts)),
+    }
