@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 class Labelled(NamedTuple):
-    """Images of one class each."""
+    """Images of one class each, or of several."""
 
     image: Tensor  # (N, C, H, W) normalised
-    label: Tensor  # (N,) class index, or (N, C) the share of each class in a mixed image
+    label: Tensor  # (N,) class index, or (N, C) the classes of each, or its share of each if mixed
     key: Tensor  # (N,) which sample of the data set
     view: Tensor  # (N,) which augmentation of it: the epoch, for one view an epoch
     strong: Tensor | None = None  # (N, C, H, W) a second, stronger view, for methods that ask

@@ -16,7 +16,9 @@ from stillhouse.data.source import Pixels, Source, labels_of
 from stillhouse.errors import UserError
 
 SPLITS = ("train", "val", "test")
-FROM_FILES = ("cifar10", "cifar100", "folder", "shards")
+SEVERAL = ("coco/labels", "voc/labels", "nuswide/labels", "csv/labels", "folder/labels")
+FROM_FILES = ("cifar10", "cifar100", "folder", "shards", *SEVERAL)
+EMBEDDED = ("digits/numbers", "digits/raw", "digits/labels")
 
 
 def said(make: Callable[[], object]) -> str:
@@ -67,7 +69,7 @@ def tars(tmp_path: Path) -> Path:
 def test_names_are_unique_and_lead_to_their_entries() -> None:
     names = [found.name for found in entries()]
     assert len(set(names)) == len(names)
-    assert {"digits/numbers", "digits/raw", *FROM_FILES} <= set(names)
+    assert {*EMBEDDED, *FROM_FILES} == {found.name for found in ENTRIES}
     for found in entries():
         assert entry(found.name) is found or entry(found.name).name == found.name
         assert found.summary
@@ -75,6 +77,8 @@ def test_names_are_unique_and_lead_to_their_entries() -> None:
         assert len(found.mean) == len(found.std) in (1, 3)
         assert all(0 < number < 1 for number in (*found.mean, *found.std))
         assert set(found.splits) <= set(SPLITS)
+        assert found.several == found.name.endswith("/labels")
+        assert not found.test or f"path/{found.test} if there is one" in found.layout
 
 
 @pytest.mark.parametrize("found", ENTRIES, ids=lambda found: found.name)
@@ -94,8 +98,15 @@ def test_every_entry_opens_or_says_what_it_needs(found: catalogue.Entry, split: 
         image, label, key = data[0]
         assert len(image) == len(found.mean)
         assert key == 0
-        assert 0 <= label < len(data.classes)
-        assert labels_of(data).max() == len(data.classes) - 1
+        labels = labels_of(data)
+        if found.several:
+            assert labels.shape == (len(data), len(data.classes))
+            assert torch.equal(label, labels[0])
+            assert labels.unique().tolist() == [0, 1]
+            assert labels.any(0).all()
+        else:
+            assert 0 <= label < len(data.classes)
+            assert labels.max() == len(data.classes) - 1
 
 
 @pytest.mark.parametrize(
@@ -103,6 +114,7 @@ def test_every_entry_opens_or_says_what_it_needs(found: catalogue.Entry, split: 
     [
         ("digits/numbers", (6000, 2000, 5000), (1, 16, 32)),
         ("digits/raw", (200, 360, 359), (1, 8, 8)),
+        ("digits/labels", (4000, 1000, 1500), (3, 48, 48)),
     ],
 )
 def test_the_embedded_data_are_as_large_as_their_layout_says(
@@ -118,16 +130,17 @@ def test_the_embedded_data_are_as_large_as_their_layout_says(
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_the_embedded_data_take_counts(split: str) -> None:
-    for name in ("digits/numbers", "digits/raw"):
+    for name in EMBEDDED:
         assert len(open_source(name, None, split, count=30, seed=4)) == 30
     assert len(open_source("digits/raw", None, "train", count=1078)) == 1078
 
 
 def test_the_embedded_data_are_near_their_mean_and_deviation() -> None:
-    for name in ("digits/numbers", "digits/raw"):
+    for name in EMBEDDED:
         images = open_source(name, None, "train").images.double() / 255
-        assert images.mean() == pytest.approx(entry(name).mean[0], abs=0.1)
-        assert images.std() == pytest.approx(entry(name).std[0], abs=0.15)
+        for channel, (mean, std) in enumerate(zip(entry(name).mean, entry(name).std, strict=True)):
+            assert images[:, channel].mean() == pytest.approx(mean, abs=0.1)
+            assert images[:, channel].std() == pytest.approx(std, abs=0.15)
 
 
 # ----------------------------------------------------------------------------------------- mistakes
@@ -137,10 +150,12 @@ def test_the_embedded_data_are_near_their_mean_and_deviation() -> None:
     "name, hint",
     [
         ("digits/number", "; did you mean 'digits/numbers'?"),
-        ("digits", "; did you mean 'digits/numbers' or 'digits/raw'?"),
+        ("digits", "; did you mean 'digits/numbers' or 'digits/raw' or 'digits/labels'?"),
+        ("coco", "; did you mean 'coco/labels'?"),
+        ("voc/label", "; did you mean 'voc/labels'?"),
         ("cifar-10", "; did you mean 'cifar10' or 'cifar100'?"),
         ("fodler", "; did you mean 'folder'?"),
-        ("mnist", "; there are digits/numbers, digits/raw, cifar10, cifar100, folder, shards"),
+        ("mnist", f"; there are {', '.join(found.name for found in ENTRIES)}"),
     ],
 )
 def test_an_unknown_name_is_refused(name: str, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +164,7 @@ def test_an_unknown_name_is_refused(name: str, hint: str, monkeypatch: pytest.Mo
         assert said(make) == f"there is no data set {name!r}{hint}"
 
 
-@pytest.mark.parametrize("name", ["digits/numbers", "digits/raw", "cifar10", "folder", "shards"])
+@pytest.mark.parametrize("name", [*EMBEDDED, *FROM_FILES])
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_an_unknown_option_is_refused(name: str, split: str, tmp_path: Path) -> None:
     message = said(lambda: open_source(name, tmp_path, split, cont=3))
@@ -239,6 +254,6 @@ def test_a_path_may_begin_at_home(folders: Path, monkeypatch: pytest.MonkeyPatch
     assert len(open_source("folder", Path("~") / folders.name, "train")) == 2
 
 
-@pytest.mark.parametrize("name", ["folder", "shards", "cifar10", "cifar100"])
+@pytest.mark.parametrize("name", FROM_FILES)
 def test_files_that_are_missing_are_asked_for(name: str, tmp_path: Path) -> None:
     assert str(tmp_path) in said(lambda: open_source(name, tmp_path, "train"))

@@ -17,9 +17,9 @@ from stillhouse.data.source import (
     fingerprint_of_recipe,
     labels_of,
     split,
-    stratified,
     take,
 )
+from stillhouse.data.strata import stratified
 from stillhouse.errors import UserError
 
 CLASSES = ("a", "b", "c")
@@ -210,7 +210,9 @@ def test_images_of_floats_are_taken_back_to_bytes(dtype: torch.dtype) -> None:
     assert torch.equal(data[1].image, levels)
 
 
-@pytest.mark.parametrize("label", [1, np.int64(1), torch.tensor(1), torch.tensor([1]), True])
+@pytest.mark.parametrize(
+    "label", [1, np.int64(1), torch.tensor(1), torch.tensor([1]), np.array([1]), True]
+)
 def test_labels_of_any_integer(label: object) -> None:
     sample = from_torch((image(), label))[0]
     assert sample.label == 1
@@ -225,12 +227,13 @@ def test_labels_outside_of_the_classes_are_refused(label: int) -> None:
     assert str(error.value) == f"toy, sample 1: label {label} is outside of 3 classes"
 
 
-@pytest.mark.parametrize("label", ["cat", None, 1.7, torch.tensor([0, 1]), torch.tensor(1.0)])
+@pytest.mark.parametrize("label", ["cat", None, 1.7, torch.tensor(1.0), torch.tensor([[0, 1]])])
 def test_labels_that_are_no_index_are_refused(label: object) -> None:
     with pytest.raises(UserError) as error:
         from_torch((image(), label))[0]
     assert str(error.value) == (
-        f"toy, sample 0: a label must be the index of a class, not {label!r}"
+        "toy, sample 0: a label must be the index of a class, or 0 and 1 for each class, "
+        f"not {label!r}"
     )
 
 

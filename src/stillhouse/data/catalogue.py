@@ -29,6 +29,8 @@ class Entry:
     mean: tuple[float, ...] = IMAGENET[0]
     std: tuple[float, ...] = IMAGENET[1]
     splits: tuple[str, ...] = SPLITS
+    several: bool = False  # whether an image has several labels
+    test: str = ""  # what lies below the path where there is a test split; "": it always does
 
 
 def numbers(path: Path | None, split: str, **options: Any) -> Source:
@@ -45,6 +47,14 @@ def raw(path: Path | None, split: str, **options: Any) -> Source:
 
     options.pop("seed", None)  # they are what they are
     return make(split, **({"count": 200, **options} if split == "train" else options))
+
+
+def scene_labels(path: Path | None, split: str, **options: Any) -> Source:
+    """Scenes of several digits, each with its classes."""
+    from stillhouse.data.digits import several as make
+
+    counts = {"train": 4000, "val": 1000, "test": 1500}
+    return make(split, **{"count": counts[split], "cache": True, **options})
 
 
 def cifar10(path: Path | None, split: str, **options: Any) -> Source:
@@ -75,6 +85,41 @@ def shards(path: Path | None, split: str, **options: Any) -> Source:
     return read(needed(path, "shards") / split, **options)
 
 
+def coco_labels(path: Path | None, split: str, **options: Any) -> Source:
+    """COCO, each image with the categories of its objects."""
+    from stillhouse.data.several.coco import coco as read
+
+    return read(needed(path, "coco/labels"), split, **options)
+
+
+def voc_labels(path: Path | None, split: str, **options: Any) -> Source:
+    """Pascal VOC, each image with the classes of its objects."""
+    from stillhouse.data.several.voc import voc as read
+
+    return read(needed(path, "voc/labels"), split, **options)
+
+
+def nuswide_labels(path: Path | None, split: str, **options: Any) -> Source:
+    """NUS-WIDE, each image with its concepts."""
+    from stillhouse.data.several.nuswide import nuswide as read
+
+    return read(needed(path, "nuswide/labels"), split, **options)
+
+
+def csv_labels(path: Path | None, split: str, **options: Any) -> Source:
+    """Images that a table lists, each with its labels."""
+    from stillhouse.data.several.table import table as read
+
+    return read(needed(path, "csv/labels"), split, **options)
+
+
+def folder_labels(path: Path | None, split: str, **options: Any) -> Source:
+    """Images in folders, the same file in that of each of its classes."""
+    from stillhouse.data.several.folders import folders as read
+
+    return read(needed(path, "folder/labels"), split, **options)
+
+
 ENTRIES = (
     Entry(
         "digits/numbers",
@@ -91,6 +136,15 @@ ENTRIES = (
         raw,
         (0.25,),
         (0.25,),
+    ),
+    Entry(
+        "digits/labels",
+        "scenes of one to four handwritten digits, 10 classes, several an image; offline",
+        "none: 4000 train, 1000 val and 1500 test images of 48 x 48, or `count` of each",
+        scene_labels,
+        (0.25, 0.25, 0.25),
+        (0.25, 0.25, 0.25),
+        several=True,
     ),
     Entry(
         "cifar10",
@@ -115,12 +169,56 @@ ENTRIES = (
         "your own images, one folder a class",
         "path/train/CLASS/*.jpg and path/val/CLASS/*.jpg, and path/test if there is one",
         folder,
+        test="test",
     ),
     Entry(
         "shards",
         "your own images in tar shards, NAME.jpg beside NAME.cls",
         "path/train/*.tar and path/val/*.tar, and path/test if there is one (extra: stream)",
         shards,
+        test="test",
+    ),
+    Entry(
+        "coco/labels",
+        "COCO, 82,081 train and 40,137 val images (as test) of 80 classes, several an image",
+        "path/annotations/instances_train2014.json beside path/train2014/*.jpg, the same of val; "
+        "say data.holdout=4000",
+        coco_labels,
+        splits=("train", "test"),
+        several=True,
+    ),
+    Entry(
+        "voc/labels",
+        "VOC 2007, 5,011 trainval and 4,952 test images of 20 classes, several an image",
+        "path/VOC2007 (or VOCdevkit/VOC2007) with JPEGImages, Annotations, ImageSets/Main/*.txt",
+        voc_labels,
+        several=True,
+    ),
+    Entry(
+        "nuswide/labels",
+        "NUS-WIDE, 161,789 train and 107,859 test images of 81 classes, several an image",
+        "path holds ConceptsList, ImageList, Groundtruth/TrainTestLabels and Flickr/*/*.jpg; "
+        "say data.holdout=8000",
+        nuswide_labels,
+        splits=("train", "test"),
+        several=True,
+    ),
+    Entry(
+        "csv/labels",
+        "your own images listed in tables, several classes an image",
+        "path/train.csv and path/val.csv, and path/test.csv if there is one; columns path and "
+        "labels (a;b), or path and one of 0 and 1 for each class",
+        csv_labels,
+        several=True,
+        test="test.csv",
+    ),
+    Entry(
+        "folder/labels",
+        "your own images, a copy or a link in the folder of each of its classes",
+        "path/train/CLASS/*.jpg and path/val/CLASS/*.jpg, and path/test if there is one",
+        folder_labels,
+        several=True,
+        test="test",
     ),
 )
 

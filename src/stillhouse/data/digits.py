@@ -22,10 +22,11 @@ from stillhouse.data.glyphs import (
     to_bytes,
 )
 from stillhouse.data.scene import Scenes, multilabel, scenes, semantic
-from stillhouse.data.source import Pixels, fingerprint_of_recipe, stratified
+from stillhouse.data.source import Pixels, fingerprint_of_recipe
+from stillhouse.data.strata import stratified
 from stillhouse.errors import UserError
 
-__all__ = ["NUMBERS", "Scenes", "multilabel", "numbers", "raw", "scenes", "semantic"]
+__all__ = ["NUMBERS", "Scenes", "multilabel", "numbers", "raw", "scenes", "semantic", "several"]
 
 NUMBERS = tuple(f"{number:02d}" for number in range(100))
 _VERSION = 1  # of the pixels: whoever changes them changes it, and old caches are left alone
@@ -81,6 +82,14 @@ def numbers(
 
     made = cached(f"digits/numbers-{split}", fingerprint, make) if cache else make()
     return Pixels(**made, classes=NUMBERS, fingerprint=fingerprint, name=f"digits/numbers/{split}")
+
+
+def several(split: str, count: int, seed: int = 0, size: int = 48, cache: bool = False) -> Pixels:
+    """Scenes of one to four digits, each labelled with all the classes that are seen in it."""
+    made = scenes(split, count, seed, size, cache)
+    return Pixels(
+        made.images, multilabel(made), made.classes, made.fingerprint, f"digits/labels/{split}"
+    )
 
 
 def _draw(split: str, generator: Generator, height: int, width: int) -> tuple[Tensor, Tensor]:

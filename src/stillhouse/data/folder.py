@@ -48,7 +48,7 @@ class Folder:
     @cached_property
     def fingerprint(self) -> str:
         """A digest of the paths, sizes and classes of the files, not of what they hold."""
-        sizes = [_size(self.root / path) for path in self.paths]
+        sizes = [size_of(self.root / path) for path in self.paths]
         labels = self.labels.tolist()
         return fingerprint_of_files(zip(self.paths, sizes, labels, strict=True), self.classes)
 
@@ -56,7 +56,7 @@ class Folder:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Sample:
-        return Sample(_decode(self.root / self.paths[index]), int(self.labels[index]), index)
+        return Sample(read_image(self.root / self.paths[index]), int(self.labels[index]), index)
 
 
 def folder(root: str | Path, broken: str = "fail") -> Folder:
@@ -71,8 +71,8 @@ def folder(root: str | Path, broken: str = "fail") -> Folder:
             f"broken is {broken!r}, and can be 'fail' or 'skip'{did_you_mean(broken, _BROKEN)}"
         )
     place = Path(root).expanduser().absolute()
-    classes = _classes(place)
-    paths = sorted(path for name in classes for path in _walk(place, name))
+    classes = class_folders(place)
+    paths = sorted(path for name in classes for path in images_below(place, name))
     if not paths:
         raise UserError(
             f"{place} has folders but no image in them; images are files that end in "
@@ -81,7 +81,7 @@ def folder(root: str | Path, broken: str = "fail") -> Folder:
     if broken == "fail":
         return Folder(place, classes, paths)
     with ThreadPoolExecutor() as pool:
-        intact = list(pool.map(_is_intact, [place / path for path in paths]))
+        intact = list(pool.map(is_intact, [place / path for path in paths]))
     kept = [path for path, good in zip(paths, intact, strict=True) if good]
     skipped = [place / path for path, good in zip(paths, intact, strict=True) if not good]
     if not kept:
@@ -105,7 +105,8 @@ def decode_image(file: BinaryIO) -> Tensor:
     return from_pil(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _classes(root: Path) -> list[str]:
+def class_folders(root: Path) -> list[str]:
+    """The folders of a split, each of which is a class, sorted."""
     if not root.exists():
         siblings = [entry.name for entry in root.parent.glob("*") if entry.is_dir()]
         hint = did_you_mean(root.name, siblings) or "; give the folder that holds train/ and val/"
@@ -135,7 +136,8 @@ def _refuse_splits(root: Path, names: Sequence[str]) -> None:
         )
 
 
-def _walk(root: Path, name: str) -> Iterator[str]:
+def images_below(root: Path, name: str) -> Iterator[str]:
+    """The images of one class at any depth: their paths relative to the root."""
     # Links are followed because large data sets are often assembled out of them.
     for place, folders, files in os.walk(root / name, followlinks=True):
         folders[:] = [inner for inner in folders if not inner.startswith(".")]
@@ -144,7 +146,8 @@ def _walk(root: Path, name: str) -> Iterator[str]:
                 yield Path(place, file).relative_to(root).as_posix()
 
 
-def _decode(path: Path) -> Tensor:
+def read_image(path: Path) -> Tensor:
+    """The image in a file, as `decode_image` gives it: -> (3, H, W) uint8."""
     try:
         with path.open("rb") as file:
             return decode_image(file)
@@ -155,15 +158,17 @@ def _decode(path: Path) -> Tensor:
         ) from error
 
 
-def _is_intact(path: Path) -> bool:
+def is_intact(path: Path) -> bool:
+    """Whether a file can be read as an image."""
     try:
-        _decode(path)
+        read_image(path)
     except UserError:
         return False
     return True
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """The size of a file in bytes."""
     try:
         return path.stat().st_size
     except OSError as error:

@@ -38,14 +38,17 @@ def mix_batch(
 ) -> tuple[Tensor, Tensor]:
     """Each image with the one before it: (N, C, H, W) float, (N,) -> (N, C, H, W), (N, classes).
 
-    The labels become the share of each class in an image, also where nothing is mixed.
+    The labels become the share of each class in an image, also where nothing is mixed. Labels of
+    several classes, (N, classes), are mixed as they are.
     """
     from torchvision.transforms import v2
 
     with seeded(seed):
         chance, choice = torch.rand(2).tolist()
         if chance >= how.probability:
-            return images, F.one_hot(labels, classes).to(images.dtype)
+            return images, labels if labels.ndim == 2 else F.one_hot(labels, classes).to(
+                images.dtype
+            )
         cut = how.cutmix > 0 and (how.mixup == 0 or choice < how.switch)
         mixer, alpha = (v2.CutMix, how.cutmix) if cut else (v2.MixUp, how.mixup)
         image, share = mixer(alpha=alpha, num_classes=classes)(images, labels)

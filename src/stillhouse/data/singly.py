@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from stillhouse.data.source import Source
+from stillhouse.data.source import Source, stacked
 from stillhouse.data.transforms import Chain
 from stillhouse.errors import UserError
 
-Batch = list[Tensor]  # (N,) labels, (V + 1, N) keys and views, V x (N, C, H, W) uint8
+Batch = list[
+    Tensor
+]  # (N,) or (N, classes) labels, (V + 1, N) keys and views, V x (N, C, H, W) uint8
 
 
 def read(
@@ -52,4 +54,4 @@ class _Batches(torch.utils.data.Dataset[Batch | UserError]):
             shown = [look(images, keys, v) for look, v in zip(self.looks, views, strict=True)]
         except UserError as error:
             return error  # raised in a worker, it would come with a traceback in its sentence
-        return [torch.tensor([sample.label for sample in samples]), numbers, *shown]
+        return [stacked([sample.label for sample in samples]), numbers, *shown]

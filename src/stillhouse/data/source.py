@@ -5,25 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from stillhouse.data.random import mix
+from stillhouse.data.strata import stratified
 from stillhouse.errors import UserError
 
 
 class Sample(NamedTuple):
-    """One image, its class, and its index in the source that gave it."""
+    """One image, its class or classes, and its index in the source that gave it."""
 
     image: Tensor  # (C, H, W) uint8
-    label: int
+    label: int | Tensor  # the index of its class, or (classes,) float of 0 and 1
     key: int
 
 
@@ -52,7 +54,7 @@ class Pixels:
     """A source held in memory, whose batches are made without a loop over samples."""
 
     images: Tensor  # (N, C, H, W) uint8
-    labels: Tensor  # (N,) int64
+    labels: Tensor  # (N,) int64, or (N, classes) float of 0 and 1
     classes: tuple[str, ...]
     fingerprint: str
     name: str
@@ -73,7 +75,7 @@ class Pixels:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Sample:
-        return Sample(self.images[index], int(self.labels[index]), index)
+        return Sample(self.images[index], label_at(self.labels, index), index)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +94,7 @@ class Part:
 
     @cached_property
     def labels(self) -> Tensor:
-        """Class of each sample: -> (N,)."""
+        """Class of each sample, or its classes: -> (N,) or (N, classes)."""
         return labels_of(self.whole)[self.indices]
 
     def __len__(self) -> int:
@@ -130,7 +132,7 @@ class FromTorch:
         # set that augments by itself gets another digest each time, so nothing is cached for it.
         indices = sorted({round(i * (len(self) - 1) / 7) for i in range(8)}) if len(self) else []
         samples = [self[i] for i in indices]
-        digests = [fingerprint_of_content([s.image], [str(s.label)]) for s in samples]
+        digests = [fingerprint_of_content([s.image], [written(s.label)]) for s in samples]
         return fingerprint_of_recipe(
             {"name": self.name, "classes": self.classes, "size": len(self), "samples": digests}
         )
@@ -143,17 +145,40 @@ class FromTorch:
         where = f"{self.name}, sample {index}"
         if not isinstance(item, Sequence | tuple) or len(item) < 2:
             raise UserError(f"{where}: expected (image, label), got {type(item).__name__}")
-        label = _index_of(item[1], where)
-        if not 0 <= label < len(self.classes):
-            raise UserError(f"{where}: label {label} is outside of {len(self.classes)} classes")
-        return Sample(_bytes_of(item[0], where), label, index)
+        return Sample(_bytes_of(item[0], where), self._label(item[1], where), index)
+
+    def _label(self, label: object, where: str) -> int | Tensor:
+        count = len(self.classes)
+        if isinstance(label, Tensor | np.ndarray) and label.ndim == 1 and len(label) == 1 != count:
+            label = label[0]  # some data sets give an index in a row of its own
+        if isinstance(label, list | tuple) or getattr(label, "ndim", 0) == 1:
+            return _hot_of(label, count, where)
+        index = _index_of(label, where)
+        if not 0 <= index < count:
+            raise UserError(f"{where}: label {index} is outside of {count} classes")
+        return index
+
+
+def _hot_of(label: Any, count: int, where: str) -> Tensor:
+    hot = None
+    with suppress(TypeError, ValueError, RuntimeError):  # of what is not made of numbers
+        hot = torch.as_tensor(label).float()
+    if hot is None or hot.shape != (count,) or not bool(((hot == 0) | (hot == 1)).all()):
+        raise UserError(
+            f"{where}: several labels must be {count} numbers of 0 and 1, one a class, "
+            f"and are {len(label)}: {reprlib.repr(label)}"
+        )
+    return hot
 
 
 def _index_of(label: object, where: str) -> int:
     try:
         return operator.index(label)  # type: ignore[arg-type]
     except TypeError:
-        raise UserError(f"{where}: a label must be the index of a class, not {label!r}") from None
+        raise UserError(
+            f"{where}: a label must be the index of a class, or 0 and 1 for each class, "
+            f"not {label!r}"
+        ) from None
 
 
 def _bytes_of(image: object, where: str) -> Tensor:
@@ -177,12 +202,37 @@ def from_pil(image: Image.Image) -> Tensor:
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
 
 
+def label_at(labels: Tensor, index: int) -> int | Tensor:
+    """The label of one sample as a sample has it: (N,) -> int, (N, classes) -> (classes,)."""
+    return int(labels[index]) if labels.ndim == 1 else labels[index]
+
+
+def written(label: int | Tensor) -> str:
+    """A label as text: the index of a class, or the indices of several."""
+    return str(label) if isinstance(label, int) else str(label.nonzero().flatten().tolist())
+
+
 def labels_of(source: Source) -> Tensor:
-    """Class of each sample, read sample by sample only where the source does not know: -> (N,)."""
+    """Class or classes of each sample: -> (N,) int64, or (N, classes) float of 0 and 1.
+
+    They are read sample by sample only where the source does not know them.
+    """
     labels = getattr(source, "labels", None)
     if isinstance(labels, Tensor):
         return labels
-    return torch.tensor([source[i].label for i in range(len(source))], dtype=torch.int64)
+    return stacked([source[i].label for i in range(len(source))])
+
+
+def stacked(labels: Sequence[int | Tensor]) -> Tensor:
+    """Labels of samples as those of a batch: -> (N,) int64, or (N, classes) float."""
+    several = [label for label in labels if isinstance(label, Tensor)]
+    return torch.stack(several) if several else torch.tensor(labels, dtype=torch.int64)
+
+
+def notes_of(source: Source) -> tuple[str, ...]:
+    """What a source has to say of what it left out."""
+    inside = source.whole if isinstance(source, Part) else source
+    return tuple(getattr(inside, "notes", ()))
 
 
 def take(source: Source, indices: Tensor, name: str) -> Pixels | Part:
@@ -217,21 +267,6 @@ def split(
     return take(source, kept, f"{source.name}/train"), take(source, chosen, f"{source.name}/val")
 
 
-def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
-    """Indices of `count` samples with the class shares of all, ascending: (N,) -> (count,)."""
-    names, sizes = labels.unique(return_counts=True)
-    quota = (sizes * count).div(len(labels), rounding_mode="floor")
-    # Largest remainders get what rounding down left over; ties go to the lower class.
-    order = (sizes * count % len(labels)).argsort(descending=True, stable=True)
-    quota[order[: count - int(quota.sum())]] += 1
-    chosen = []
-    for name, share in zip(names.tolist(), quota.tolist(), strict=True):
-        members = (labels == name).nonzero().flatten()
-        generator = torch.Generator().manual_seed(mix(seed, name))
-        chosen.append(members[torch.randperm(len(members), generator=generator)[:share]])
-    return torch.cat(chosen).sort().values
-
-
 def fingerprint_of_content(tensors: Iterable[Tensor], classes: Sequence[str]) -> str:
     """A digest of what the tensors hold and of the class names."""
     digest = hashlib.sha256(json.dumps(list(classes)).encode())
@@ -241,8 +276,13 @@ def fingerprint_of_content(tensors: Iterable[Tensor], classes: Sequence[str]) ->
     return digest.hexdigest()
 
 
-def fingerprint_of_files(files: Iterable[tuple[str, int, int]], classes: Sequence[str]) -> str:
-    """A digest of (relative path, size in bytes, label) of each file, and of the class names."""
+def fingerprint_of_files(
+    files: Iterable[tuple[str, int, int | list[int]]], classes: Sequence[str]
+) -> str:
+    """A digest of (relative path, size in bytes, label or labels) of each file, and of the classes.
+
+    Labels are indices of classes.
+    """
     digest = hashlib.sha256(json.dumps(list(classes)).encode())
     for path, size, label in sorted(files):
         digest.update(json.dumps([path, size, label]).encode())

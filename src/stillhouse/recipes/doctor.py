@@ -123,7 +123,7 @@ class Patient:
         self._shop = shop
         return (
             f"{self.recipe.data.name}: {sizes}; {len(sources.classes)} classes; images {shape}; "
-            f"first batch at {speed:,.0f} images/s"
+            f"first batch at {speed:,.0f} images/s" + "".join(f"; {note}" for note in sources.notes)
         )
 
     def network(self) -> str:

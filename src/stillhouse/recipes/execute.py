@@ -59,6 +59,8 @@ def execute(
     shop = Workshop.open(recipe, splits=splits)
     if rank() != 0:
         say = silent  # the first rank speaks
+    for note in shop.sources.notes:
+        say(f"data: {note}")
     if recipe.taught:
         check_keeping(recipe)  # before anything is trained
     if overwrite:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from stillhouse.data.catalogue import IMAGENET, entry, open_source
 from stillhouse.data.loader import Loader, Plan
-from stillhouse.data.source import Source, split
+from stillhouse.data.source import Source, labels_of, notes_of, split, stacked
 from stillhouse.data.transforms import Cutout, RandAugment, Transform, is_random
 from stillhouse.distributed import rank, world_size
 from stillhouse.errors import UserError
@@ -29,11 +30,18 @@ class Sources:
     std: tuple[float, ...]
     size: tuple[int, int]  # height, width, after the transforms of evaluation
     channels: int
+    several: bool = False  # whether an image has several labels
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes."""
         return tuple(self.train.classes)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out of the splits, a sentence each."""
+        found = (notes_of(source) for source in (self.train, self.val, self.test))
+        return tuple(dict.fromkeys(note for notes in found for note in notes))
 
 
 Given = Mapping[str, Source]
@@ -69,9 +77,22 @@ def look(
                 f"{len(source.classes)}, and they differ; give all splits the same classes"
             )
     plan = Plan(len(val), 1)
-    image = next(Loader(val, plan, mean, std, transforms=data.evaluation).epoch(0)).image
-    size = (image.shape[2], image.shape[3])
-    return Sources(train, val, test, mean, std, size, image.shape[1])
+    batch = next(Loader(val, plan, mean, std, transforms=data.evaluation).epoch(0))
+    channels, *size = batch.image.shape[1:]
+    several = batch.label.ndim == 2
+    return Sources(train, val, test, mean, std, (size[0], size[1]), channels, several)
+
+
+LOOKED_AT = 1000  # samples whose labels are read where a source does not know them all
+
+
+def frequency(source: Source, classes: int) -> float:
+    """The share of the images that have a class, on average over the classes."""
+    if isinstance(getattr(source, "labels", None), Tensor):
+        labels = labels_of(source)
+    else:
+        labels = stacked([source[i].label for i in range(min(len(source), LOOKED_AT))])
+    return float(labels.mean()) if labels.ndim == 2 else 1 / classes
 
 
 def printed(data: Data, given: Given) -> Data:
@@ -92,9 +113,9 @@ def open_training(data: Data) -> tuple[Source, Source]:
 
 
 def open_test(data: Data) -> Source | None:
-    """The test split; None where a folder of files has none."""
-    below = data.path / "test" if data.path else None
-    if data.name in ("folder", "shards") and below is not None and not below.exists():
+    """The test split; None where it is one of files that may be left out, and is."""
+    below = entry(data.name).test
+    if below and data.path and not (data.path.expanduser() / below).exists():
         return None
     return open_split(data, "test")
 
@@ -102,7 +123,7 @@ def open_test(data: Data) -> Source | None:
 def open_split(data: Data, name: str) -> Source:
     """One split by name."""
     wanted: Split = getattr(data, name)
-    options = dict(wanted.options)
+    options = {**data.options, **wanted.options}
     options |= {k: v for k in ("count", "seed") if (v := getattr(wanted, k)) is not None}
     return open_source(data.name, data.path, name, **options)
 

@@ -1,0 +1,1 @@
+"""Readers of images in files of which each has several labels."""

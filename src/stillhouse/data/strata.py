@@ -1,0 +1,59 @@
+"""Parts of a data set in which every class has its share."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from stillhouse.data.random import mix
+
+
+def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
+    """Indices of `count` samples with the class shares of all, ascending: -> (count,).
+
+    Labels are (N,) classes, or (N, classes) of 0 and 1.
+    """
+    if labels.ndim == 2:
+        return _of_several(labels > 0, count, seed)
+    names, sizes = labels.unique(return_counts=True)
+    quota = (sizes * count).div(len(labels), rounding_mode="floor")
+    # Largest remainders get what rounding down left over; ties go to the lower class.
+    order = (sizes * count % len(labels)).argsort(descending=True, stable=True)
+    quota[order[: count - int(quota.sum())]] += 1
+    chosen = []
+    for name, share in zip(names.tolist(), quota.tolist(), strict=True):
+        members = (labels == name).nonzero().flatten()
+        generator = torch.Generator().manual_seed(mix(seed, name))
+        chosen.append(members[torch.randperm(len(members), generator=generator)[:share]])
+    return torch.cat(chosen).sort().values
+
+
+def _of_several(hot: Tensor, count: int, seed: int) -> Tensor:
+    """The rarest class is dealt out first, as its samples are the hardest to replace.
+
+    The order is that of Sechidis et al., 2011; no label at all is a class, too. What rounding gives
+    or takes is carried to the next class, and no class is taken whole: (N, C) -> (count,).
+    """
+    hot = torch.cat([hot, ~hot.any(1, keepdim=True)], 1)
+    generator = torch.Generator().manual_seed(mix(seed, hot.shape[1]))
+    shuffled = torch.randperm(len(hot), generator=generator)
+    chosen = torch.zeros(len(hot), dtype=torch.bool)
+    decided = chosen.clone()
+    sizes, carried = hot.sum(0), 0.0
+    for name in sizes.argsort(stable=True).tolist():
+        members, size = hot[:, name], int(sizes[name])
+        taken = int((members & chosen).sum())
+        wanted = max(0.0, size * count / len(hot) - taken) + carried
+        most = min(count - int(chosen.sum()), size - 1 - taken, math.floor(wanted + 0.5))
+        free = shuffled[(members & ~decided)[shuffled]][: max(0, most)]
+        chosen[free] = True
+        carried = max(-1.0, min(1.0, wanted - len(free)))
+        decided |= members
+    # What is lacking then is taken where the rarest class of a sample is the most common.
+    rarest = sizes.expand(len(hot), -1).where(hot, len(hot) + 1).amin(1)
+    others = shuffled[~chosen[shuffled]]
+    others = others[rarest[others].argsort(descending=True, stable=True)]
+    chosen[others[: count - int(chosen.sum())]] = True
+    return chosen.nonzero().flatten()
