@@ -69,6 +69,20 @@ def on_border(covered: Tensor) -> bool:
     return any(bool(edge.any()) for edge in edges)
 
 
+def test_a_square_may_have_a_colour_of_its_own() -> None:
+    given, keys = images(40, 3), torch.arange(40)
+    views = torch.zeros_like(keys)
+    black = transform_batch(given, [Cutout()], 5, keys, views)
+    found = transform_batch(given, [Cutout(colour="random"), Cutout(0)], 5, keys, views)
+    shades = torch.stack([(uniform(5, keys, views, 3 + i) * 256).byte() for i in range(3)], 1)
+    for i in range(40):
+        covered = (black[i] != given[i]).any(0)  # the same square, up to pixels that were black
+        assert torch.equal(found[i][:, ~covered], given[i][:, ~covered]) or not covered.any()
+        expected = shades[i][:, None].expand(3, int(covered.sum()))
+        assert torch.equal(found[i][:, covered], expected)
+    assert len({tuple(row) for row in shades.tolist()}) > 30
+
+
 def test_no_size_is_no_square() -> None:
     given, keys = images(50), torch.arange(50)
     assert torch.equal(transform_batch(given, [Cutout(0)], 1, keys, torch.zeros_like(keys)), given)

@@ -38,7 +38,15 @@ CHAINS = [
     [Crop(2), Flip()],
     [Resize(8)],
     [Crop(2), Flip(), RandAugment(uniform=True), Cutout()],  # head, middle and tail
-    [Cutout(), Resize(8, square=True), Flip(), Erasing(0.7), Crop(1), Cutout(), Flip()],
+    [
+        Cutout(colour="random"),
+        Resize(8, square=True),
+        Flip(),
+        Erasing(0.7),
+        Crop(1),
+        Cutout(),
+        Flip(),
+    ],
     [ResizedCrop(8, interpolation="bicubic"), Flip(), RandAugment(), ColorJitter(), Erasing()],
 ]
 

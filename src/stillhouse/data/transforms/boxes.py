@@ -18,18 +18,24 @@ from stillhouse.spec import spec
 class Cutout:
     """A black square anywhere, cut at the border (DeVries and Taylor, 2017).
 
-    Its side is drawn from 0 to `size` of the image's shorter side.
+    Its side is drawn from 0 to `size` of the image's shorter side. Its `colour` may be drawn, too, as
+    the code of L2D does.
     """
 
     size: float = 0.5
+    colour: Literal["black", "random"] = "black"
     kind: Literal["cutout"] = "cutout"
     random: ClassVar[bool] = True
     batched: ClassVar[Literal[True]] = True
-    draws: ClassVar[int] = 3
 
     def __post_init__(self) -> None:
         if not 0 <= self.size <= 1:
             raise ValueError(f"size must lie in [0, 1], a share of the side, and is {self.size}")
+
+    @property
+    def draws(self) -> int:
+        """Side, row and column, and a number for each of three channels."""
+        return 3 if self.colour == "black" else 6
 
     def batch(self, images: Tensor, draw: Draw) -> Tensor:
         """All images at once: (N, C, H, W) uint8 -> the same shape."""
@@ -41,7 +47,10 @@ class Cutout:
             for i, side in ((1, height), (2, width))
         )
         covered = rows[:, :, None] & columns[:, None, :]
-        return images.masked_fill(covered[:, None], 0)
+        if self.colour == "black":
+            return images.masked_fill(covered[:, None], 0)
+        shades = [(draw(3 + channel % 3) * 256).byte() for channel in range(images.shape[1])]
+        return torch.stack(shades, 1)[:, :, None, None].where(covered[:, None], images)
 
 
 ATTEMPTS = 10  # to draw a box that fits
