@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from stillhouse.batches import Labelled
 from stillhouse.engine.pupil import Pupil
 from stillhouse.methods.base import Method
+from stillhouse.methods.labelwise import Embedded
 from stillhouse.methods.setting import Composed, Setting
 from stillhouse.models.closing import closing
+from stillhouse.models.labelwise import EMBEDDINGS, LabelwiseHead, labelwise
 from stillhouse.models.small import build
 from stillhouse.models.taps import Tapped
 from stillhouse.tasks.classification import Classification
@@ -24,6 +26,10 @@ from stillhouse.types import Clock, Lesson, Terms, Trace
 
 CLASSES, SAMPLES, SIZE = 4, 24, (16, 32)
 LABELS = torch.arange(SAMPLES) % CLASSES
+# The same samples with several classes each: of any six in a row each class has three or more.
+SEVERAL = torch.tensor(
+    [[1, 1, 0, 1], [1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 1], [1, 1, 1, 0], [1, 1, 1, 1]]
+).repeat(SAMPLES // 6, 1)
 CLOCKS = {
     name: Clock(step, 40, 10) for name, step in {"first": 0, "middle": 20, "last": 39}.items()
 }
@@ -46,9 +52,15 @@ def rows(whole: Labelled, kept: Any) -> Labelled:
 
 @dataclass(frozen=True)
 class Weighed(Classification):
-    """Classification whose images count differently."""
+    """Classification whose images count differently, and show several classes to who looks."""
 
     rows: Tensor | None = field(default=None, kw_only=True)  # (samples,)
+
+    def target(self, student: Trace, batch: Labelled) -> Tensor:
+        """Several classes an image for a method that reads an embedding of each."""
+        if EMBEDDINGS in student.taps:
+            return SEVERAL[batch.key].to(student.out.dtype)
+        return super().target(student, batch)
 
     def lesson(self, student: Trace, teacher: Trace, batch: Labelled, clock: Clock) -> Lesson:
         lesson = super().lesson(student, teacher, batch, clock)
@@ -124,17 +136,23 @@ def enrol(spec: Composed, weight: Tensor | None = None, seed: int = 0) -> Classr
 
 @cache
 def furnished(spec: Composed, seed: int) -> Classroom:
-    setting = networks(seed)
+    setting = networks(seed, spec)
     setting = replace(setting, student=spec.reshape(setting))
     return seated(spec.build(setting), setting)
 
 
-def networks(seed: int) -> Setting:
+def networks(seed: int, spec: Composed) -> Setting:
+    """Two networks, with label-wise heads where the method wants them."""
     torch.manual_seed(99)
-    teacher = build("medium", CLASSES, channels=1)
+    teacher: nn.Module = build("medium", CLASSES, channels=1)
     torch.manual_seed(seed)
-    student = build("small", CLASSES, channels=1)
-    return Setting(student, teacher, torch.randn(2, 1, *SIZE), lambda: LABELS)
+    student: nn.Module = build("small", CLASSES, channels=1)
+    example = torch.randn(2, 1, *SIZE)
+    if isinstance(spec, Embedded):
+        student = labelwise(student, CLASSES, example, LabelwiseHead(8, 2, 16, dropout=0.0))
+        torch.manual_seed(99)
+        teacher = labelwise(teacher, CLASSES, example, LabelwiseHead(12, 2, 16, dropout=0.0))
+    return Setting(student, teacher, example, lambda: LABELS)
 
 
 def seated(method: Method, setting: Setting) -> Classroom:

@@ -6,17 +6,21 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from references import batchwise
 from stillhouse.errors import UserError
 from stillhouse.functional import relation
 from stillhouse.methods.correlation import CC
-from stillhouse.methods.relational import PKT, RKD, SP
+from stillhouse.methods.relational import PKT, RKD, SP, averaged, vector_of
+from stillhouse.methods.review import ReviewKD
 from stillhouse.methods.setting import Setting
+from stillhouse.models import zoo
+from stillhouse.models.labelwise import LabelwiseHead, labelwise
 from stillhouse.models.small import build
+from stillhouse.models.taps import Tapped
 from stillhouse.types import Clock, Lesson, Term
-from tiny import lesson
+from tiny import CLOCK, lesson
 
 SPECS = [RKD(), PKT(), SP(), CC(), CC(variant="reference")]
 every = pytest.mark.parametrize("spec", SPECS, ids=["rkd", "pkt", "sp", "cc", "cc-reference"])
@@ -137,3 +141,65 @@ def test_a_map_is_no_vector_to_embed() -> None:
     spec = CC(variant="reference", pairs=(("last", "last"),))
     with pytest.raises(UserError, match=r"tap 'last' gives 2 x 8 x 4 x 4; name vectors"):
         spec.build(setting())
+
+
+# --------------------------------------------------------------- where no classifier reads a vector
+
+
+IMAGE = torch.randn(2, 3, 32, 32)
+
+
+def labelwise_pair(name: str = "stillhouse/small") -> Setting:
+    head = LabelwiseHead(8, 2, 8)
+    student, teacher = (
+        labelwise(zoo.create(one, 4), 4, IMAGE, head) for one in (name, "stillhouse/medium")
+    )
+    return Setting(student, teacher, IMAGE)
+
+
+@pytest.mark.parametrize("spec", [RKD(), PKT()], ids=["rkd", "pkt"])
+def test_what_a_labelwise_head_looks_at_stands_for_the_vector(spec: Any) -> None:
+    setting = labelwise_pair()
+    method = spec.build(setting)
+    assert method.student_taps == method.teacher_taps == ("tokens",)
+    images = torch.randn(6, 3, 32, 32)
+    ours, theirs = (
+        Tapped(network.eval(), ["tokens", "last"], (setting.example,))(images)
+        for network in (setting.student, setting.teacher)
+    )
+    terms = method(Lesson(ours, theirs, {}, CLOCK))
+    pooled = ours.taps["last"].mean((2, 3)), theirs.taps["last"].mean((2, 3))
+    assert len(terms) == len(spec.relations())
+    for name, (compare, weight) in spec.relations().items():
+        torch.testing.assert_close(terms[f"tokens/{name}"].mean(), compare(*pooled))
+        assert terms[f"tokens/{name}"].weight == weight
+
+
+def test_a_network_without_a_vector_has_its_last_map_related() -> None:
+    bare = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3))  # a map of scores
+    assert vector_of(bare, torch.randn(2, 3, 12, 12)) == "last"
+    whole = zoo.create("stillhouse/small", 4)
+    assert vector_of(whole, torch.randn(2, 3, 32, 32)) == "penultimate"
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (5, 7, 3), (5, 3, 2, 4)])
+def test_places_are_averaged(shape: tuple[int, ...]) -> None:
+    tap = torch.randn(shape)
+    found = averaged(tap)
+    assert found.shape == (5, 3)
+    for row in range(5):
+        for channel in range(3):
+            if len(shape) == 2:
+                values = tap[row, channel]
+            elif len(shape) == 3:
+                values = tap[row, :, channel]
+            else:
+                values = tap[row, channel]
+            assert float(found[row, channel]) == pytest.approx(float(values.mean()), abs=1e-6)
+
+
+def test_levels_without_vectors_are_reviewed_by_their_maps() -> None:
+    pairs = ReviewKD().taps(labelwise_pair())
+    assert all(student.startswith("stage") for student, _ in pairs) and len(pairs) == 3
+    plain = Setting(zoo.create("stillhouse/small", 4), zoo.create("stillhouse/medium", 4), IMAGE)
+    assert ReviewKD().taps(plain)[-1] == ("penultimate", "penultimate")

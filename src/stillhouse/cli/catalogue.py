@@ -58,6 +58,7 @@ def describe(preset: Any) -> str:
     needs = {
         "batch": "the rows of the whole batch",
         "features": "feature maps of both networks",
+        "class": "one class an image",
         "views": "two views of each image",
         "keys": "to know which sample each row is",
         "head": "the teacher's classifier",

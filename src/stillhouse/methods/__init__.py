@@ -13,6 +13,7 @@ from stillhouse.methods.flow import FSP
 from stillhouse.methods.generation import MGD
 from stillhouse.methods.hint import FitNet
 from stillhouse.methods.information import VID
+from stillhouse.methods.labelwise import CD, ID, L2D
 from stillhouse.methods.mlkd import MLKD
 from stillhouse.methods.overhaul import OFD
 from stillhouse.methods.regression import SRRL
@@ -21,8 +22,8 @@ from stillhouse.methods.review import ReviewKD
 from stillhouse.methods.selectivity import NST
 from stillhouse.methods.simkd import SimKD
 
-ab, acclimation, at, catkd, cc, crd, ctkd = AB, Acclimation, AT, CATKD, CC, CRD, CTKD
-fitnet, fsp, ft, mgd, mlkd, nst, ofd = FitNet, FSP, FT, MGD, MLKD, NST, OFD
+ab, acclimation, at, catkd, cc, cd, crd, ctkd = AB, Acclimation, AT, CATKD, CC, CD, CRD, CTKD
+fitnet, fsp, ft, id, l2d, mgd, mlkd, nst, ofd = FitNet, FSP, FT, ID, L2D, MGD, MLKD, NST, OFD
 pkt, reviewkd, rkd, simkd, sp, srrl, vid = PKT, ReviewKD, RKD, SimKD, SP, SRRL, VID
 
 __all__ = [
@@ -32,11 +33,14 @@ __all__ = [
     "catalogue",
     "catkd",
     "cc",
+    "cd",
     "crd",
     "ctkd",
     "fitnet",
     "fsp",
     "ft",
+    "id",
+    "l2d",
     "mgd",
     "mlkd",
     "nst",

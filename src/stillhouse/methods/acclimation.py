@@ -52,7 +52,7 @@ class Acclimation(Composed):
         "moves the teacher alone",
         "Huang et al.: DIST+, the journal extension of Knowledge distillation from a stronger "
         "teacher",
-        ("logits", "labels", "moves"),
+        ("logits", "labels", "class", "moves"),
         "backward through the teacher's last block; optimiser group `teacher`",
         "With three classes a correlation of the other two is only a sign. A mixed image counts by "
         "its larger label. The teacher's answers cannot be stored.",

@@ -18,6 +18,7 @@ from stillhouse.methods.flow import FSP
 from stillhouse.methods.generation import MGD
 from stillhouse.methods.hint import FitNet
 from stillhouse.methods.information import VID
+from stillhouse.methods.labelwise import CD, ID, L2D
 from stillhouse.methods.mlkd import MLKD
 from stillhouse.methods.overhaul import OFD
 from stillhouse.methods.regression import SRRL
@@ -51,7 +52,10 @@ MethodSpec = Annotated[
     | CRD
     | SP
     | NST
-    | FSP,
+    | FSP
+    | CD
+    | ID
+    | L2D,
     Field(discriminator="name"),
 ]
 

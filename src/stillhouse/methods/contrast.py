@@ -48,7 +48,7 @@ class CRD(Tapped):
         "weight / N * sum over both directions of -log h+/(h+ + c + eps) - sum_K log c/(h- + c + "
         "eps),  h = exp(v . m / tau) / Z, c = negatives / samples, m of the other network's memory",
         "Tian, Krishnan, Isola: Contrastive representation distillation, ICLR 2020",
-        ("features", "keys"),
+        ("features", "keys", "class"),
         "two memories of samples x dim numbers, which checkpoints hold; each image is compared "
         "with its negatives in both; two linear layers; what ranks learn is gathered",
         "It has to know which sample each image is, and the classes of all. Z stays what the first "

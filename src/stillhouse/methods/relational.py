@@ -17,6 +17,8 @@ from stillhouse.methods.base import Method
 from stillhouse.methods.paired import Pair, Tapped, places
 from stillhouse.methods.setting import Pairs, Setting
 from stillhouse.methods.terms import batch_term, rows_of_all
+from stillhouse.models.labelwise import TOKENS, Labelwise
+from stillhouse.models.stages import stages
 from stillhouse.objectives.card import Card
 from stillhouse.spec import spec
 from stillhouse.types import Lesson, Terms
@@ -29,9 +31,16 @@ PENULTIMATE: Pairs = (("penultimate", "penultimate"),)
 class Related(Tapped):
     """Relations at pairs of taps, which may be as wide as they like."""
 
+    pooled: ClassVar[bool] = False  # whether a map or tokens count as the mean over their places
+
     def relations(self) -> Mapping[str, tuple[Relation, float]]:
         """What is compared, and what it counts."""
         raise NotImplementedError
+
+    def taps(self, setting: Setting) -> Pairs:
+        """The pairs; where no classifier reads one vector, the place that it reads stands in."""
+        pairs = super().taps(setting)
+        return vectors_of(setting) if self.pooled and pairs == PENULTIMATE else pairs
 
     def build(self, setting: Setting) -> Method:
         """The method; it trains nothing of its own."""
@@ -52,6 +61,7 @@ class RKD(Related):
     pairs: Pairs | Literal["stages"] = field(default=PENULTIMATE, kw_only=True)
     name: Literal["rkd"] = "rkd"
     movable: ClassVar[bool] = False
+    pooled: ClassVar[bool] = True
     card: ClassVar[Card] = Card(
         "Relational knowledge distillation",
         "distance * mean_ij l1(|s_i - s_j| / mu_s, |t_i - t_j| / mu_t) + angle * mean_ijk "
@@ -88,6 +98,7 @@ class PKT(Related):
     pairs: Pairs | Literal["stages"] = field(default=PENULTIMATE, kw_only=True)
     name: Literal["pkt"] = "pkt"
     movable: ClassVar[bool] = False
+    pooled: ClassVar[bool] = True
     card: ClassVar[Card] = Card(
         "Probabilistic knowledge transfer",
         "weight * mean_ij P_t log((P_t + eps) / (P_s + eps)),  P_ij = k_ij / sum_j k_ij, "
@@ -143,6 +154,11 @@ class Relational(Method):
         self.student_taps, self.teacher_taps = (tuple(side) for side in zip(*pairs, strict=True))
         self.places = places([Pair(*pair, nn.Identity()) for pair in pairs])
 
+    def vectors(self, tap: Tensor) -> Tensor:
+        """One vector an image: (N, ...) -> (N, E)."""
+        full = upcast(tap)
+        return averaged(full) if self.spec.pooled else full.flatten(1)
+
     def embed(self, index: int, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         """What is related at one pair of taps: (N, E), (N, F) -> (N, ...), (N, ...)."""
         return student, teacher
@@ -152,14 +168,37 @@ class Relational(Method):
         rise = self.spec.rise(lesson.clock)
         terms = {}
         for index, place in enumerate(self.places):
-            student = upcast(lesson.student.taps[self.student_taps[index]]).flatten(1)
-            teacher = upcast(lesson.teacher.taps[self.teacher_taps[index]].detach()).flatten(1)
+            student = self.vectors(lesson.student.taps[self.student_taps[index]])
+            teacher = self.vectors(lesson.teacher.taps[self.teacher_taps[index]].detach())
             with full_precision(student):
                 rows = rows_of_all(lesson.weight, *self.embed(index, student, teacher))
                 for name, (compare, weight) in self.relations.items():
                     loss = compare(rows[0], rows[1])
                     terms[f"{place}/{name}"] = batch_term(loss, rise * weight)
         return terms
+
+
+def averaged(tap: Tensor) -> Tensor:
+    """The mean over places: a map (N, C, H, W), tokens (N, T, C) or a vector (N, C) -> (N, C)."""
+    if tap.ndim == 3:
+        return tap.mean(1)
+    return tap.flatten(2).mean(2) if tap.ndim > 3 else tap
+
+
+def vectors_of(setting: Setting) -> Pairs:
+    """Where each network has the vector of an image, or the places whose mean is one."""
+    networks = (setting.student, setting.teacher)
+    student, teacher = (vector_of(network, setting.example) for network in networks)
+    return ((student, teacher),)
+
+
+def vector_of(network: nn.Module, example: Tensor) -> str:
+    """The vector that the classifier reads, else the tokens of a label-wise head, else a map."""
+    if isinstance(network, Labelwise):
+        return TOKENS
+    known = stages(network, example)
+    vector = PENULTIMATE[0][0]
+    return "last" if vector not in known and "last" in known else vector
 
 
 def widths(spec: Tapped, setting: Setting) -> list[tuple[int, int]]:

@@ -54,9 +54,11 @@ class ReviewKD(Tapped):
             raise ValueError(f"width must be at least 1, and is {self.width}")
 
     def taps(self, setting: Setting) -> Pairs:
-        """The stages and what the classifiers read, where the recipe leaves them open."""
+        """The stages and the vectors that classifiers read, where the recipe leaves them open."""
         pairs = setting.before_activation(super().taps(setting), "teacher")
-        return (*pairs, VECTORS) if self.pairs == "stages" else pairs
+        if self.pairs != "stages" or not setting.has_vectors():
+            return pairs
+        return (*pairs, VECTORS)
 
     def build(self, setting: Setting) -> Method:
         """A fusion for each pair."""

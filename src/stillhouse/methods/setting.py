@@ -55,6 +55,11 @@ class Setting:
         """The teacher's classifier, and the map whose mean it reads."""
         return head(self.teacher, self.example)
 
+    def has_vectors(self) -> bool:
+        """Whether the classifiers of both networks read one vector an image."""
+        networks = (self.student, self.teacher)
+        return all("penultimate" in stages(network, self.example) for network in networks)
+
     def stage_pairs(self) -> Pairs:
         """The stages of both networks that belong together, shallowest first."""
         ours, theirs = (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-Need = Literal["logits", "labels", "features", "batch", "views", "keys", "head", "moves"]
+# "labels": the label or labels of each image; "class": that there is only one
+Need = Literal["logits", "labels", "class", "features", "batch", "views", "keys", "head", "moves"]
 
 
 class Card(NamedTuple):

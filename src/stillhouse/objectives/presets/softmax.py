@@ -107,7 +107,7 @@ class ATS(Preset):
         "tau_c = labelled where c = y, others elsewhere",
         "Li et al.: Asymmetric temperature scaling makes larger networks teach well again, "
         "NeurIPS 2022",
-        ("logits", "labels"),
+        ("logits", "labels", "class"),
         "one softmax a row; nothing trainable",
         "Needs one integer label a sample. With labelled much above others the softened teacher "
         "may rank another class first.",
@@ -140,7 +140,7 @@ class DKD(Preset):
         "tau^2 / N * sum_n ( alpha KL(b_t || b_s) + beta KL(p_t without y || p_s without y) ),  "
         "b = [p_y, 1 - p_y]",
         "Zhao et al.: Decoupled knowledge distillation, CVPR 2022",
-        ("logits", "labels"),
+        ("logits", "labels", "class"),
         "two softmaxes a row; nothing trainable",
         "Needs one integer label a sample (no mixup). With two classes the second part is 0. "
         "The paper warms up over 20 of 240 epochs: set warmup.",
