@@ -35,7 +35,7 @@ RESULTS = Path(__file__).parent / "results" / "steps.csv"
 ROUNDS, STEPS = 7, 6
 PLAIN = "none"
 # made for several labels an image, or for channels that student and teacher share
-ELSEWHERE = ("mld", "tld", "tld_dist", "bcd", "ps")
+ELSEWHERE = ("mld", "tld", "tld_dist", "bcd", "ps", "cd", "id", "l2d")
 OPTIONS = {"pkd": {"adapter": "pointwise"}, "crd": {"negatives": 512}}
 
 

@@ -12,12 +12,15 @@ from stillhouse import methods
 from stillhouse.batches import Labelled
 from stillhouse.errors import UserError
 from stillhouse.methods.catalogue import catalogue
+from stillhouse.methods.labelwise import Embedded
 from stillhouse.models import cost, zoo
+from stillhouse.models.labelwise import LabelwiseHead, labelwise
 from stillhouse.objectives import presets
 from stillhouse.recipes.distiller import Distiller
 
 SAMPLES = torch.arange(24) % 4
 OPTIONS = {"crd": {"negatives": 8}}
+NARROW = LabelwiseHead(8, 2, 8)
 
 
 def rows(n: int = 6) -> Labelled:
@@ -26,18 +29,30 @@ def rows(n: int = 6) -> Labelled:
     return Labelled(images, SAMPLES[keys], keys, torch.zeros_like(keys), strong)
 
 
+def several() -> Labelled:
+    """The same images with three classes of four each."""
+    batch = rows()
+    own = batch.label[:, None] == torch.arange(4)
+    return batch._replace(label=(own | own.roll(1, 1) | own.roll(2, 1)).float())
+
+
 def distiller(method: Any, **options: Any) -> Distiller:
     torch.manual_seed(0)
     networks = zoo.create("stillhouse/small", 4, 1), zoo.create("stillhouse/medium", 4, 1)
+    if isinstance(method, Embedded):
+        networks = tuple(labelwise(n, 4, rows().image, NARROW) for n in networks)
+        options["task"] = "multilabel"
     return Distiller(*networks, method, example=rows().image, labels=SAMPLES, **options)
 
 
 @pytest.mark.parametrize("name", catalogue())
 def test_every_method_takes_steps_in_a_loop_of_one_s_own(name: str) -> None:
-    made = distiller(catalogue()[name](**OPTIONS.get(name, {})), steps=4, steps_per_epoch=2)
+    method = catalogue()[name](**OPTIONS.get(name, {}))
+    made = distiller(method, steps=4, steps_per_epoch=2)
+    batch = several() if isinstance(method, Embedded) else rows()
     optimiser = torch.optim.SGD(made.parameters(), lr=0.01)
     for _ in range(4):
-        loss, terms = made(rows())
+        loss, terms = made(batch)
         assert loss.isfinite() and len(terms) > 1
         optimiser.zero_grad()
         loss.backward()

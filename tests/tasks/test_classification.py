@@ -12,7 +12,8 @@ from torch import Tensor
 
 from stillhouse.batches import Labelled, as_labelled
 from stillhouse.errors import UserError
-from stillhouse.tasks.classification import BINS, Accuracy, Classification, logits
+from stillhouse.tasks.classification import BINS, Accuracy, Classification
+from stillhouse.tasks.images import logits
 from stillhouse.types import Trace
 from tiny import CLOCK, batch
 

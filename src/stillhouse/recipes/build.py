@@ -30,7 +30,8 @@ from stillhouse.methods.each import Each
 from stillhouse.methods.setting import Setting
 from stillhouse.methods.several import Nothing
 from stillhouse.models.taps import Tapped
-from stillhouse.recipes import load
+from stillhouse.objectives.published import Published
+from stillhouse.recipes import load, schema
 from stillhouse.recipes.listener import Say, learner_of, make_listener, silent
 from stillhouse.recipes.methods import make_method
 from stillhouse.recipes.networks import Taught, example_of, make_student, reshaped
@@ -38,11 +39,14 @@ from stillhouse.recipes.schema import Recipe
 from stillhouse.recipes.sources import (
     Given,
     Sources,
+    frequency,
     make_loader,
     make_training_loader,
     open_sources,
 )
+from stillhouse.tasks.base import Task
 from stillhouse.tasks.classification import Classification
+from stillhouse.tasks.multilabel import Multilabel
 from stillhouse.teachers.base import Teacher as Listener
 
 
@@ -52,7 +56,7 @@ class Workshop:
 
     recipe: Recipe
     sources: Sources
-    task: Classification
+    task: Task[Labelled]
     hardware: Hardware
     quiet: bool = False  # show no progress
 
@@ -64,8 +68,7 @@ class Workshop:
             torch.set_num_threads(engine.threads)
         hardware = Hardware(engine.device, engine.precision)
         sources = open_sources(recipe.data, splits)
-        task = Classification(len(sources.classes), recipe.task.label_smoothing)
-        return Workshop(recipe, sources, task, hardware, quiet)
+        return Workshop(recipe, sources, make_task(recipe, sources), hardware, quiet)
 
     def split(self, name: str) -> Loader:
         """Batches of a split, each sample once over all ranks."""
@@ -85,8 +88,25 @@ class Workshop:
         return Tapped(network.eval())
 
 
+def make_task(recipe: Recipe, sources: Sources) -> Task[Labelled]:
+    """The task of a recipe, for the classes of its data."""
+    classes = len(sources.classes)
+    match recipe.task:
+        case schema.Classification():
+            if sources.several:
+                raise UserError(
+                    f"an image of {recipe.data.name} has several labels, and task "
+                    "classification takes one; say task=multilabel"
+                )
+            return Classification(classes, recipe.task.label_smoothing)
+        case schema.Multilabel():
+            share = 100 * frequency(sources.val, classes)
+            return Multilabel(classes, recipe.task.loss, recipe.task.reduction, share)
+
+
 def make_pupil(recipe: Recipe, shop: Workshop, taught: Taught | None) -> Pupil[Labelled]:
     """A new student with its method, on the CPU."""
+    refuse_several(recipe)
     student, example = make_student(recipe.student, shop.sources), example_of(shop.sources)
     method: Method = Nothing()
     if taught is not None:
@@ -108,12 +128,25 @@ def teach(recipe: Recipe, setting: Setting, taught: Taught) -> Method:
     return Each([make_method(recipe.method, one) for one in settings])
 
 
+def refuse_several(recipe: Recipe) -> None:
+    """Refuse a method that asks for the one class of an image where it may have several."""
+    if not isinstance(recipe.task, schema.Multilabel):
+        return
+    for spec in recipe.method:
+        base = getattr(spec, "base", spec)  # the loss that another one changes
+        if isinstance(base, Published) and "class" in base.card.needs:
+            raise UserError(
+                f"method {spec.name} needs one class an image, and task multilabel has any number; "
+                "take one that needs none, such as tld, or one for several, such as ps"
+            )
+
+
 def refuse_mixed(recipe: Recipe, method: Method) -> None:
-    """Refuse mixed images for a method that asks for one class an image."""
+    """Refuse mixed images for a method that asks for the labels of each."""
     if recipe.data.mix and method.needs_labels:
         raise UserError(
-            f"method {recipe.method[0].name} needs one class an image, and data.mix gives each "
-            "image two; leave data.mix out, or take a method that needs no labels"
+            f"method {recipe.method[0].name} needs the labels of each image, and data.mix gives "
+            "shares of two images; leave data.mix out, or take a method that needs no labels"
         )
 
 
@@ -133,7 +166,7 @@ def make_run(
     loader = make_training_loader(recipe, shop.sources, hardware.device, method.views)
     accumulate = recipe.train.accumulate
     per_epoch = max(1, len(loader) // accumulate)
-    steps = max(1, round(recipe.train.epochs * per_epoch))
+    steps, course = max(1, round(recipe.train.epochs * per_epoch)), recipe.train.course
     listener = make_listener(recipe, shop, taught, method, say)
     groups = make_groups(recipe, pupil, listener)
     learner = learner_of(listener)
@@ -158,6 +191,7 @@ def make_run(
                 progress=progress,
                 validation=shop.val,
                 moved=None if learner is None else learner.network,
+                course=None if course is None else round(course * per_epoch),
                 log_every=engine.log_every,
                 evaluate_every=round(engine.evaluate_every * per_epoch),
                 save_every=round(engine.save_every * per_epoch),

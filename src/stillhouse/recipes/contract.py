@@ -21,6 +21,7 @@ class Contract:
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    head: str = ""  # the kind of head that took the place of its own classifier
 
     def text(self) -> str:
         """As JSON."""
@@ -41,6 +42,7 @@ def read_contract(weights: Path) -> Contract | None:
             (int(content["size"][0]), int(content["size"][1])),
             tuple(map(float, content["mean"])),
             tuple(map(float, content["std"])),
+            str(content.get("head", "")),
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(

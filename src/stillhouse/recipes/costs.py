@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def network_of(spec: Priced, sources: Sources) -> nn.Module:
         return make_deployed(spec, sources, None)
     if isinstance(spec, Teacher):
         return blank_teacher(spec, sources).network
-    return make_network(spec, len(sources.classes), sources.channels, None)
+    return make_network(replace(spec, start=None), sources)
 
 
 def measure(spec: Priced, shop: Workshop) -> Costs:

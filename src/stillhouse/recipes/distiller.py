@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,10 +24,16 @@ from stillhouse.recipes.methods import make_method, storable
 from stillhouse.recipes.networks import reshaped
 from stillhouse.tasks.base import Task
 from stillhouse.tasks.classification import Classification
+from stillhouse.tasks.multilabel import Multilabel
 from stillhouse.teachers.frozen import Frozen
 from stillhouse.teachers.learner import Learner
 from stillhouse.teachers.views import BothViews
 from stillhouse.types import Clock
+
+TASKS: Mapping[str, Callable[[], Task[Labelled]]] = {
+    "classification": Classification,
+    "multilabel": Multilabel,
+}
 
 
 class Distiller(nn.Module):
@@ -137,6 +143,6 @@ def as_task(task: Task[Labelled] | str) -> Task[Labelled]:
     """What was given as a task."""
     if not isinstance(task, str):
         return task
-    if task != "classification":
-        raise UserError(f"there is no task {task!r}" + did_you_mean(task, ["classification"]))
-    return Classification()
+    if task not in TASKS:
+        raise UserError(f"there is no task {task!r}" + did_you_mean(task, TASKS))
+    return TASKS[task]()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,27 +16,44 @@ from stillhouse.models import weights, zoo
 from stillhouse.models.dry import undisturbed
 from stillhouse.models.ensemble import Ensemble
 from stillhouse.models.fitted import Fitted, order_of
+from stillhouse.models.labelwise import Labelwise, labelwise
+from stillhouse.models.scores import class_scores
 from stillhouse.models.stages import INPUT, resolve
 from stillhouse.recipes.contract import Contract, read_contract
 from stillhouse.recipes.schema import Guide, Network, Recipe, Teacher
 from stillhouse.recipes.sources import Sources
-from stillhouse.tasks.classification import logits
-from stillhouse.types import Trace
 
 
 def make_network(
-    spec: Network | Guide, classes: int, channels: int, path: Path | None
+    spec: Network | Guide,
+    sources: Sources,
+    path: Path | None = None,
+    *,
+    classes: int | None = None,
+    size: tuple[int, int] | None = None,
 ) -> nn.Module:
-    """A network by name, with the weights of a file where there is one."""
-    network = zoo.create(spec.name, classes, channels, **spec.options)
+    """A network by name, with the weights of a file where there is one.
+
+    `classes` and the `size` of its images are those of the data, unless it was made for others.
+    """
+    count = len(sources.classes) if classes is None else classes
+    network = zoo.create(spec.name, count, sources.channels, **spec.options)
+    if spec.head is not None:
+        blank = torch.zeros(2, sources.channels, *(size or sources.size))
+        with explained(spec.name, tuple(blank.shape[1:])):
+            network = labelwise(network, count, blank, spec.head)
     if path is not None:
         weights.load(network, path)
+    elif spec.start is not None:
+        weights.begin(
+            network.trunk.model if isinstance(network, Labelwise) else network, spec.start
+        )
     return network
 
 
 def make_student(spec: Network, sources: Sources) -> nn.Module:
     """The student for the classes, channels and size of the data."""
-    network = make_network(spec, len(sources.classes), sources.channels, spec.weights)
+    network = make_network(spec, sources, spec.weights)
     check_answer(network, spec.name, sources)
     return network
 
@@ -45,11 +63,10 @@ def make_deployed(recipe: Recipe, sources: Sources, path: Path | None) -> nn.Mod
 
     It is the network that the recipe names, unless the method gives it another shape.
     """
-    shape = len(sources.classes), sources.channels
-    network = make_network(recipe.student, *shape, None)
+    network = make_network(replace(recipe.student, start=None), sources)
     specs = [spec for spec in recipe.method if isinstance(spec, Composed) and spec.reshapes]
     if specs and recipe.teacher is not None and not recipe.teacher.members:
-        teacher = make_network(recipe.teacher, *shape, None)
+        teacher = make_network(replace(recipe.teacher, start=None), sources)
         network = reshaped(specs, Setting(network, teacher, example_of(sources)))
     if path is not None:
         weights.load(network, path)
@@ -109,7 +126,7 @@ def blank_teacher(spec: Teacher, sources: Sources) -> Taught:
     """A teacher that is still to be trained, with random weights, for its shapes."""
     taught = []
     for guide in spec.guides:
-        network = make_network(guide, len(sources.classes), sources.channels, None)
+        network = make_network(guide, sources)
         # weights may be of other classes; a network without them must fit the data as it is
         if guide.weights is None:
             check_answer(network, guide.name, sources)
@@ -127,16 +144,31 @@ def make_guide(spec: Guide, path: Path, sources: Sources) -> Taught:
         raise UserError(
             f"{path} holds weights of {contract.name}, and the recipe's teacher is {spec.name}"
         )
-    classes = len(contract.classes) if contract else len(sources.classes)
+    refuse_head(spec, path, contract)
+    classes = len(contract.classes) if contract else None
     channels = contract.channels if contract else sources.channels
     if channels != sources.channels:
         raise UserError(
             f"the teacher of {path} takes {channels} channels, and the data have {sources.channels}"
         )
-    inner = make_network(spec, classes, channels, path)
+    size = spec.size or (contract.size if contract else None)
+    inner = make_network(spec, sources, path, classes=classes, size=size)
     taught = fit(spec, inner, contract, sources)
     check_answer(taught.network, spec.name, sources)
     return taught
+
+
+def refuse_head(spec: Guide, path: Path, contract: Contract | None) -> None:
+    """Refuse weights of another head than the recipe names."""
+    head = "" if spec.head is None else spec.head.kind
+    if contract and contract.head != head:
+        there, mend = (
+            (f"a {contract.head} head", contract.head) if contract.head else ("none", "null")
+        )
+        raise UserError(
+            f"{path} holds weights of {spec.name} with {there}, and the recipe's teacher has "
+            f"{f'a {head} head' if head else 'none'}; say teacher.head={mend}"
+        )
 
 
 def fit(spec: Guide, inner: nn.Module, contract: Contract | None, sources: Sources) -> Taught:
@@ -151,26 +183,23 @@ def fit(spec: Guide, inner: nn.Module, contract: Contract | None, sources: Sourc
     if size and tuple(size) != sources.size:
         notes.append(f"images are resized to {size[0]} x {size[1]} for the teacher")
     select = order_of(contract.classes, sources.classes) if contract else None
+    if select is not None and isinstance(inner, Labelwise):
+        inner.select(select)  # so that its embeddings are in that order, too
+        notes.append("the teacher's classes are put in the data's order")
+        select = None
     if select is not None:
         notes.append("the teacher's classes are put in the data's order")
-    if not notes:
-        return Taught(inner, inner)
+    if own is None and select is None and not (size and tuple(size) != sources.size):
+        return Taught(inner, inner, tuple(notes))
     data = (sources.mean, sources.std)
     return Taught(Fitted(inner, data=data, own=own, size=size, select=select), inner, tuple(notes))
 
 
 def check_answer(network: nn.Module, name: str, sources: Sources) -> None:
     """Refuse a network whose answer to two blank images is not one score a class."""
-    with undisturbed(network):
-        try:
-            out = logits(Trace(network(example_of(sources))))
-        # what a network cannot take, it says in its own way
-        except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
-            said = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(
-                f"{name} does not take images of {sources.channels} x {sources.size[0]} x "
-                f"{sources.size[1]}: {said}"
-            ) from error
+    example = example_of(sources)
+    with undisturbed(network), explained(name, tuple(example.shape[1:])):
+        out = class_scores(network(example))
     wanted = (2, len(sources.classes))
     if tuple(out.shape) != wanted:
         raise UserError(
@@ -178,13 +207,30 @@ def check_answer(network: nn.Module, name: str, sources: Sources) -> None:
         )
 
 
+@contextmanager
+def explained(name: str, shape: tuple[int, ...]) -> Iterator[None]:
+    """What a network cannot take, in one sentence: it says it in its own way."""
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        size = " x ".join(map(str, shape))
+        raise UserError(f"{name} does not take images of {size}: {said}") from error
+
+
 def example_of(sources: Sources) -> Tensor:
     """A batch of two blank images: (2, C, H, W)."""
     return torch.zeros(2, sources.channels, *sources.size)
 
 
-def contract_of(name: str, sources: Sources) -> Contract:
+def contract_of(spec: Network, sources: Sources) -> Contract:
     """What a network trained on these data was trained for."""
     return Contract(
-        name, tuple(sources.classes), sources.channels, sources.size, sources.mean, sources.std
+        spec.name,
+        tuple(sources.classes),
+        sources.channels,
+        sources.size,
+        sources.mean,
+        sources.std,
+        "" if spec.head is None else spec.head.kind,
     )

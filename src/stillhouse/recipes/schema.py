@@ -15,8 +15,10 @@ from stillhouse.engine.optimisers import SGD, Optimiser
 from stillhouse.engine.schedules import Constant, Schedule
 from stillhouse.methods.acclimation import Acclimation
 from stillhouse.methods.catalogue import MethodSpec
+from stillhouse.models.labelwise import LabelwiseHead
 from stillhouse.objectives import presets
 from stillhouse.spec import SHORT, spec
+from stillhouse.tasks.binary import BCE, LabelLoss
 
 CONTROL: Literal["none"] = "none"  # the method that teaches nothing
 
@@ -40,6 +42,31 @@ class Classification:
 
 
 @spec
+class Multilabel:
+    """Any number of classes an image, each a yes or a no.
+
+    The loss of the labels is summed over classes and is the mean of images ("batch"), or is summed
+    over everything ("sum"), or is the mean of everything ("mean").
+    """
+
+    loss: Annotated[LabelLoss, KIND] = BCE()
+    reduction: Literal["batch", "sum", "mean"] = "batch"
+    name: Literal["multilabel"] = "multilabel"
+
+
+def classified(value: Any) -> Any:
+    """Options of a task that is not named are those of classification."""
+    if isinstance(value, dict) and "name" not in value:
+        return {"name": "classification", **value}
+    return value
+
+
+TaskSpec = Annotated[
+    Classification | Multilabel, Field(discriminator="name"), BeforeValidator(classified), SHORT
+]
+
+
+@spec
 class Split:
     """What is asked of one split of a data set."""
 
@@ -54,6 +81,7 @@ class Data:
 
     name: str
     path: Path | None = None
+    options: dict[str, Any] = field(default_factory=dict)  # of all splits; each may have its own
     train: Split = Split()
     val: Split = Split()
     test: Split = Split()
@@ -89,6 +117,8 @@ class Network:
     name: str
     weights: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    head: Annotated[LabelwiseHead | None, KIND] = None  # in place of its own classifier
+    start: Path | None = None  # weights to begin from, those of another classifier left aside
 
 
 # ------------------------------------------------------------------------------------- how it goes
@@ -103,6 +133,8 @@ class Training:
     # of method, critic, teacher, ...
     groups: dict[str, Annotated[Optimiser, KIND]] = field(default_factory=dict)
     schedule: Annotated[Schedule, KIND] = Constant()
+    # epochs that the schedule is drawn for, where training stops before its end; None: all of them
+    course: float | None = None
     accumulate: int = 1
     clip: float = 0.0
     average: float = 0.0  # decay of the moving average that is kept; 0: none
@@ -110,6 +142,10 @@ class Training:
     def __post_init__(self) -> None:
         if self.epochs <= 0:
             raise ValueError(f"epochs must be above 0, and is {self.epochs}")
+        if self.course is not None and self.course < self.epochs:
+            raise ValueError(
+                f"course must be at least the {self.epochs:g} epochs, and is {self.course:g}"
+            )
         if self.accumulate < 1:
             raise ValueError(f"accumulate must be at least 1, and is {self.accumulate}")
         if not 0 <= self.average < 1:
@@ -141,6 +177,8 @@ class Guide:
     name: str
     weights: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    head: Annotated[LabelwiseHead | None, KIND] = None  # in place of its own classifier
+    start: Path | None = None  # weights that `train` begins from, their classifier left aside
     train: Training | None = None
     seed: int = 0
     mean: tuple[float, ...] | None = None  # what it was trained with; None: as the data
@@ -168,10 +206,11 @@ class Teacher(Guide):
         return self.members or (self,)
 
     def __post_init__(self) -> None:
-        if self.members and (self.weights or self.train or self.options):
+        own = (self.weights, self.train, self.options, self.head, self.start)
+        if self.members and any(own):
             raise ValueError(
-                "a teacher with members has no weights, train or options of its own; say them of "
-                "each member"
+                "a teacher with members has no weights, train, options, head or start of its own; "
+                "say them of each member"
             )
         if self.teach == "apart" and not self.members:
             raise ValueError("teach apart needs members, the teachers that teach apart")
@@ -297,7 +336,7 @@ class Recipe:
     student: Annotated[Network, SHORT]
     method: Methods = (presets.kd(),)
     teacher: Annotated[Teacher | None, SHORT] = None
-    task: Annotated[Classification, SHORT] = Classification()
+    task: TaskSpec = Classification()
     train: Training = Training()
     engine: Engine = Engine()
     control: bool = False  # train the same student without a teacher beside it

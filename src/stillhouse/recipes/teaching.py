@@ -81,7 +81,7 @@ def guide_recipe(recipe: Recipe, guide: Guide) -> Recipe:
         )
     return replace(
         recipe,
-        student=Network(guide.name, options=guide.options),
+        student=Network(guide.name, options=guide.options, head=guide.head, start=guide.start),
         method=(Control(),),
         teacher=None,
         control=False,

@@ -126,7 +126,7 @@ def conclude(recipe: Recipe, run: Run, folder: Path, shop: Workshop, *, blind: b
     def write() -> None:
         if learner is not None:
             weights.save(learner.network.model, folder / MOVED)
-        contract = contract_of(recipe.student.name, shop.sources)
+        contract = contract_of(recipe.student, shop.sources)
         write_text(folder / f"{STUDENT}{BESIDE}", contract.text())
         write_json(folder / "manifest.json", manifest(recipe, shop, run))
         write_json(folder / RESULT, score)  # last: it says that all the rest is there

@@ -106,8 +106,9 @@ class Sweep:
         methods = arm.recipe.method
         tapped = any(hasattr(method, "pairs") for method in methods)
         taps = common_taps(arm.recipe, self.shop) if tapped else ()
-        space = default_space(methods, taps, held(arm.method))
-        space = narrowed(space, self.given, methods)
+        fixed = held(arm.method)
+        space = narrowed(default_space(methods, taps, fixed), self.given, methods)
+        space = {key: a for key, a in space.items() if key.removeprefix("method.") not in fixed}
         if not space:
             raise UserError(f"{arm.method} has no option to search; leave it out, or say --space")
         study = optuna.create_study(

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from stillhouse.batches import Labelled
 from stillhouse.functional.precision import upcast
-from stillhouse.tasks.images import ImageTask
-from stillhouse.tasks.images import logits as logits
+from stillhouse.tasks.images import ImageTask, logits
 from stillhouse.types import Term, Trace
 
 BINS = 15  # of the calibration error, as in Guo et al., 2017
