@@ -83,6 +83,14 @@ def test_a_square_may_have_a_colour_of_its_own() -> None:
     assert len({tuple(row) for row in shades.tolist()}) > 30
 
 
+def test_a_square_may_always_be_as_large() -> None:
+    given, keys = images(200, 1, 20, 20), torch.arange(200)
+    given = given.clamp(min=1)
+    covered = transform_batch(given, [Cutout(0.5, fixed=True)], 0, keys, 0 * keys)[:, 0] == 0
+    inside = [box(one) for one in covered if not on_border(one)]
+    assert inside and set(inside) <= {(10, 10), (10, 9), (9, 10), (9, 9), (10, 11), (11, 10)}
+
+
 def test_no_size_is_no_square() -> None:
     given, keys = images(50), torch.arange(50)
     assert torch.equal(transform_batch(given, [Cutout(0)], 1, keys, torch.zeros_like(keys)), given)

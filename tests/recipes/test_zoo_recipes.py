@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import math
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +11,27 @@ import pytest
 from PIL import Image
 
 from stillhouse.methods.catalogue import published
-from stillhouse.models import weights, zoo
+from stillhouse.models import zoo
 from stillhouse.objectives import presets
 from stillhouse.recipes import load
-from stillhouse.recipes.execute import execute
 from stillhouse.recipes.schema import Recipe
-from stillhouse.study.findings import read_study, write_plan
-from stillhouse.study.plan import Plan, make_plan
-from stillhouse.study.table import make_rows
+from zoo_runs import (
+    SMALL,
+    arm_of,
+    folder_of,
+    numbers_of,
+    plan_of,
+    random_weights,
+    shrunk,
+    two_steps,
+    value_at,
+)
 
-PAPERS = [name for name in load.zoo() if name.split("/")[0] in ("cifar100", "imagenet")]
+FOLDERS = ("cifar100", "imagenet", "multilabel")
+PAPERS = [name for name in load.zoo() if name.split("/")[0] in FOLDERS]
 TABLES = [name for name in PAPERS if "/tables/" in name]
 # of the published methods, those of other tasks
-MULTI_LABEL = {"mld", "tld", "tld_dist", "ps"}
+MULTI_LABEL = {"mld", "tld", "tld_dist", "ps", "cd", "id", "l2d"}
 DENSE = {"bcd", "mimic", "pkd", "cwd"}
 NETWORKS_OF_32X4 = ("resnet8x4", "shufflenetv1", "shufflenetv2", "wrn_16_2", "wrn_40_2")
 PAIRS = {
@@ -36,14 +42,14 @@ PAIRS = {
 }
 
 
-@cache
-def plan_of(name: str) -> Plan:
-    return make_plan(load.load(name))
-
-
-def folder_of(name: str) -> set[str]:
-    found = (n.rpartition("/") for n in load.zoo())
-    return {leaf for folder, _, leaf in found if folder == name}
+def networks_of(recipe: Recipe) -> Iterator[str]:
+    """Every network that a recipe names, those of its study among them."""
+    pairs = recipe.study.pairs.values() if recipe.study else ()
+    others = recipe.study.teachers.values() if recipe.study else ()
+    teachers = [*others, *(pair.teacher for pair in pairs)]
+    yield from (recipe.student.name, *(pair.student.name for pair in pairs))
+    for teacher in [recipe.teacher, *teachers] if recipe.teacher else teachers:
+        yield from (guide.name for guide in teacher.guides)
 
 
 # ------------------------------------------------------------------------------------ the recipes
@@ -55,8 +61,8 @@ def test_each_loads_and_says_of_itself_what_it_is(name: str) -> None:
     own = load.parse(load.zoo()[name])
     assert own["title"] == recipe.title
     assert (recipe.study is not None) == (name in TABLES)
-    for spec in (recipe.student, *(recipe.teacher.guides if recipe.teacher else ())):
-        assert zoo.names(spec.name), spec.name
+    for network in set(networks_of(recipe)):
+        assert network in zoo.names(network)
 
 
 def test_every_method_of_single_labels_has_a_file() -> None:
@@ -186,12 +192,6 @@ BASES: dict[str, dict[str, Any]] = {
 }
 
 
-def value_at(content: Any, dotted: str) -> Any:
-    for key in dotted.split("."):
-        content = content[int(key)] if isinstance(content, list) else content[key]
-    return content
-
-
 @pytest.mark.parametrize("name", BASES)
 def test_bases_say_what_the_papers_say(name: str) -> None:
     content = load.plain(load.load(name))
@@ -312,12 +312,6 @@ def test_a_table_plans_an_arm_a_number_and_a_control_a_pair(name: str, tmp_path:
     assert said == set(numbers.values()) - {None}  # each number stands beside an arm
 
 
-def numbers_of(plan: Plan, folder: Path) -> dict[str, float | None]:
-    """What the table of a study says of the paper, before anything is trained."""
-    write_plan(plan, folder, "top1")
-    return {row.method: row.paper for row in make_rows(read_study(folder))}
-
-
 NUMBERS = {
     "cifar100/tables/lskd_same_family": {
         "none of resnet32x4-resnet8x4": 72.50,
@@ -363,10 +357,6 @@ NUMBERS = {
 def test_the_numbers_of_the_papers_reach_the_table(name: str, tmp_path: Path) -> None:
     found = numbers_of(plan_of(name), tmp_path)
     assert {label: found[label] for label in NUMBERS[name]} == NUMBERS[name]
-
-
-def arm_of(table: str, label: str) -> Recipe:
-    return next(arm.recipe for arm in plan_of(table).arms if arm.label == label)
 
 
 @pytest.mark.parametrize(
@@ -449,20 +439,6 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-SMALL = ("data.batch=8", "engine.device=cpu", "engine.tensorboard=false", "engine.workers=0")
-
-
-def two_steps(recipe: Recipe, folder: Path) -> list[dict[str, Any]]:
-    """The record of a run of two steps."""
-    result = execute(recipe, folder, say=lambda _: None)
-    assert (result.student["steps"], result.student["of"]) == (2, 2)
-    assert 0 <= result.student["test"]["top1"] <= 100
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    numbers = [v for line in lines for v in line.values() if isinstance(v, float)]
-    assert numbers and all(map(math.isfinite, numbers))
-    return lines
-
-
 CIFAR_WORDS = (
     *SMALL,
     "data.holdout=8",
@@ -485,23 +461,6 @@ def test_two_steps_on_cifar(method: str | None, cifar: Path, tmp_path: Path) -> 
     recipe = load.load(path, [*CIFAR_WORDS, f"data.path={cifar}"])
     assert recipe.method[0].name == (method or "kd")
     two_steps(recipe, tmp_path / "run")
-
-
-def shrunk(name: str, sizes: dict[int, int]) -> list[str]:
-    """A recipe's own transforms at other sizes of images, as overrides."""
-    data = load.plain(load.load(name))["data"]
-    words = []
-    for key in ("transforms", "evaluation"):
-        for one in data[key]:
-            one |= {"size": sizes[one["size"]]} if "size" in one else {}
-        words.append(f"data.{key}={json.dumps(data[key])}")
-    return words
-
-
-def random_weights(name: str, classes: int, folder: Path) -> Path:
-    path = folder / "teacher.safetensors"
-    weights.save(zoo.create(name, classes), path)
-    return path
 
 
 def test_two_steps_of_a_transformer(cifar: Path, tmp_path: Path) -> None:

@@ -18,11 +18,12 @@ from stillhouse.spec import spec
 class Cutout:
     """A black square anywhere, cut at the border (DeVries and Taylor, 2017).
 
-    Its side is drawn from 0 to `size` of the image's shorter side. Its `colour` may be drawn, too, as
-    the code of L2D does.
+    Its side is drawn from 0 to `size` of the image's shorter side, or `fixed` to it. Its `colour` may
+    be drawn, too. The code of L2D does both.
     """
 
     size: float = 0.5
+    fixed: bool = False
     colour: Literal["black", "random"] = "black"
     kind: Literal["cutout"] = "cutout"
     random: ClassVar[bool] = True
@@ -40,7 +41,8 @@ class Cutout:
     def batch(self, images: Tensor, draw: Draw) -> Tensor:
         """All images at once: (N, C, H, W) uint8 -> the same shape."""
         height, width = images.shape[-2:]
-        reach = draw(0) * (self.size * min(height, width) / 2)
+        largest = self.size * min(height, width) / 2
+        reach = torch.full_like(draw(0), largest) if self.fixed else draw(0) * largest
         rows, columns = (
             (torch.arange(side, device=images.device) + 0.5 - draw(i)[:, None] * side).abs()
             < reach[:, None]
