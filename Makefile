@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 	&& echo $$p && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format evidence evidence-methods clean
+.PHONY: demo test lint format evidence evidence-methods evidence-labels clean
 
 demo: $(VENV)/.installed
 	$(BIN)/stillhouse demo
@@ -50,6 +50,24 @@ evidence-methods: $(VENV)/.developed
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/keep.py docs/results/methods runs/methods
 	$(BIN)/python benchmarks/keep.py docs/results/methods/strength runs/strength
+
+# What docs/results/multilabel holds: several labels an image, in about an hour and a half. Weights and
+# temperatures have three decades each, those of CD and ID where the first step weighs a tenth of the labels.
+LABELS := digits/labels engine.tensorboard=false
+SEVERAL := kd:label_weight=1,mse,ps,mld,bcd:beta=1,tld,dist,tld_dist,cd+id,l2d,cd+id+tld
+SPACE := method.weight=0.03..30 method.temperature=0.25..10 method.beta=0.03..30 method.gamma=0.03..30 \
+	method.0.weight=0.003..3 method.1.weight=0.03..30 method.mld=0.03..30 method.cd=0.003..3 method.id=0.03..30
+TEMPERED := kd:label_weight=1:weight=0.759,tld:weight=1
+TAUGHT := tld:weight=1:temperature=0.5,tld_dist:temperature=1.87:beta=0.56:gamma=2.6
+evidence-labels: $(VENV)/.developed
+	$(BIN)/stillhouse sweep $(LABELS) --methods "$(SEVERAL)" $(foreach key,$(SPACE),--space $(key)) --trials 4 --out runs/labels-sweep
+	$(BIN)/stillhouse study runs/labels-sweep/chosen.yaml --seeds 5 --out runs/labels
+	$(BIN)/stillhouse study $(LABELS) engine.evaluate_every=5 --methods "$(TEMPERED)" --grid method.temperature=0.25,0.5,0.75,2,4,10 --seeds 3 --out runs/temperatures
+	$(BIN)/stillhouse study $(LABELS) engine.evaluate_every=5 --methods "$(TAUGHT)" --teachers stillhouse/small,stillhouse/medium --seeds 3 --out runs/strength
+	$(BIN)/python benchmarks/temperatures.py runs/temperatures
+	$(BIN)/python benchmarks/keep.py docs/results/multilabel runs/labels-sweep runs/labels
+	$(BIN)/python benchmarks/keep.py docs/results/multilabel/temperatures runs/temperatures
+	$(BIN)/python benchmarks/keep.py docs/results/multilabel/strength runs/strength
 
 # The versions in constraints.txt are those that were tested; uv is used where it is installed.
 define install

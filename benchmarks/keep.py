@@ -17,6 +17,8 @@ KEPT = (
     "table.md",
     "cells.csv",
     "consistency.csv",
+    "temperatures.csv",
+    "temperatures.png",
 )
 
 

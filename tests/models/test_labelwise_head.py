@@ -177,7 +177,9 @@ def test_tokens_are_places(layout: str) -> None:
 
 def test_a_network_without_places_is_refused() -> None:
     flat = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, CLASSES))
-    with pytest.raises(UserError, match=r"Sequential shows no map and no tokens, .*; take a convolutional"):
+    with pytest.raises(
+        UserError, match=r"Sequential shows no map and no tokens, .*; take a convolutional"
+    ):
         cut(flat, torch.randn(2, 3, 2, 2))
 
 

@@ -267,7 +267,7 @@ def test_the_hash_sees_every_tensor_and_nothing_else(source: nn.Module) -> None:
     assert weights.state_hash(source.bfloat16()) != before
 
 
-# ------------------------------------------------------------------------- what training begins from
+# ------------------------------------------------------------------------ what training begins from
 
 
 def test_a_network_begins_from_weights_of_another_classifier(tmp_path: Path) -> None:

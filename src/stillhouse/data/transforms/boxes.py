@@ -18,8 +18,8 @@ from stillhouse.spec import spec
 class Cutout:
     """A black square anywhere, cut at the border (DeVries and Taylor, 2017).
 
-    Its side is drawn from 0 to `size` of the image's shorter side, or `fixed` to it. Its `colour` may
-    be drawn, too. The code of L2D does both.
+    Its side is drawn from 0 to `size` of the image's shorter side, or `fixed` to it. Its `colour`
+    may be drawn, too. The code of L2D does both.
     """
 
     size: float = 0.5
