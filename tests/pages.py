@@ -162,7 +162,7 @@ def sections(random: Random) -> tuple[Section, ...]:
         ),
         Section("embedding", "Features", said[:1], (), (cloud(random, 10), cloud(random, 100))),
         Section("logits", "Logits", said, (), (joint(random),)),
-        Section("pictures", "What it sees", said[:1], (), (pictures(random),)),
+        Section("pictures", "What it sees", said[:1], (), (pictures(random), in_rows(random))),
     )
 
 
@@ -258,6 +258,12 @@ def pictures(random: Random) -> Chart:
         for n in range(12)
     )
     return Pictures("What the student calls differently", found)
+
+
+def in_rows(random: Random) -> Chart:
+    """Rows that belong together, wider than a phone."""
+    found = tuple(Picture(png(random), f"shares class {n}", f"Image {n}") for n in range(12))
+    return Pictures("Nearest to an image", found, 6)
 
 
 def png(random: Random, side: int = 24) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -33,6 +34,30 @@ def test_explain_says_what_it_found_and_writes_the_page(call: Call, runs: Path) 
     assert ended.out.splitlines()[-1] == f"report: {runs / 'kd' / 'report.html'}"
     page = (runs / "kd" / "report.html").read_text()
     assert all(title in page for title in titles)
+
+
+def test_explain_writes_files_where_it_is_told(call: Call, runs: Path, tmp_path: Path) -> None:
+    words = ("explain", str(runs / "kd"), "--limit", "60", "--layout", "pca", "--files")
+    ended = call(*words, str(tmp_path / "files"))
+    assert ended.code == 0
+    counts = [len([*(tmp_path / "files").glob(f"*.{kind}")]) for kind in ("svg", "png", "csv")]
+    said = ended.out.splitlines()[-1]
+    found = [int(number) for number in re.findall(r"(\d+) (?:charts|pictures|tables)", said)]
+    assert said.startswith(f"files: {tmp_path / 'files'} (") and found[:2] == counts[:2]
+    assert min(counts) > 5 and 0 < found[2] <= counts[2]
+    assert (tmp_path / "files" / "calibration.csv").is_file()
+    assert (tmp_path / "files" / "calibration-reliability.svg").is_file()
+
+
+def test_explain_asks_for_the_folder_before_it_works(
+    call: Call, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stillhouse.recipes import diagnosis
+
+    monkeypatch.setattr(diagnosis, "diagnose_run", lambda *_: pytest.fail("worked for nothing"))
+    (tmp_path / "file").write_text("x")
+    said = call("explain", str(runs / "kd"), "--files", str(tmp_path / "file")).error
+    assert said == f"{tmp_path / 'file'} is a file; name a folder for the files"
 
 
 def test_explain_sets_two_runs_beside_each_other(

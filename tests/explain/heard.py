@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from stillhouse.explain.hearing import Hearing, Voice
+from stillhouse.explain.hearing import Close, Hearing, Voice
 from stillhouse.explain.section import Section, Table
 
 
@@ -45,3 +49,27 @@ def row(table: Table, name: str) -> tuple[object, ...]:
 
 def all_text(section: Section) -> str:
     return " ".join(section.said)
+
+
+def several(*names: str, n: int = 12, c: int = 5, **logits: Tensor) -> Hearing:
+    """The same with any number of classes an image, and with a class in each image but the last."""
+    heard = hearing(*names, n=n, c=c, **logits)
+    labels = (torch.rand(n, c) < 0.4).float()
+    labels[torch.arange(n), torch.arange(n) % c] = 1
+    labels[-1] = 0
+    return replace(heard, labels=labels)
+
+
+def looked_at(heard: Hearing, **of: Callable[[Voice], Any]) -> Hearing:
+    """With every image that has a class looked at closely; `of` gives voices what came of it."""
+    present = heard.present
+    samples = present.any(1).nonzero().flatten()
+    close = Close(
+        samples,
+        present[samples].double().argmax(1),
+        present[samples].nonzero(),
+        list,
+        lambda places: torch.stack([image(int(samples[p])) for p in places]),
+    )
+    voices = tuple(replace(v, **{k: made(v) for k, made in of.items()}) for v in heard.voices)
+    return replace(heard, voices=voices, close=close)

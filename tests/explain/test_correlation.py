@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from heard import all_text, everyone, hearing, row, ties
+from heard import all_text, everyone, hearing, row, several, ties
 from scipy import stats
 
 from stillhouse.explain import correlation, relations, rows
@@ -132,3 +132,23 @@ def test_two_classes_have_no_relations() -> None:
     assert relations.section(everyone(c=2)) is None
     section = relations.section(everyone(n=1))
     assert section is not None and row(section.tables[0], "student") == (None,)
+
+
+def test_several_classes_are_likely_each_by_itself() -> None:
+    """Probabilities are those of the logistic function, and two classes are related, too."""
+    heard = several("teacher", "control", "student", n=30, c=2)
+    p = {v.name: 1 / (1 + np.exp(-v.logits.double().numpy())) for v in heard.voices}
+    section = relations.section(heard)
+    assert section is not None and isinstance(section.charts[1], Heat)
+    taught = np.corrcoef(p["teacher"].T)
+    for name in ("control", "student"):
+        gap = np.corrcoef(p[name].T) - taught
+        assert row(section.tables[0], name) == (pytest.approx(abs(gap[0, 1])),)
+    values = np.array(section.charts[1].values, float)
+    np.testing.assert_allclose(values, np.corrcoef(p["student"].T) - taught, atol=6e-4)
+    found = correlation.section(heard)
+    assert found is not None
+    known = [
+        stats.pearsonr(a, b).statistic for a, b in zip(p["student"].T, p["teacher"].T, strict=True)
+    ]
+    assert row(found.tables[0], "student")[3] == pytest.approx(np.mean(known))

@@ -10,10 +10,15 @@ from torch import Tensor, nn
 
 from stillhouse.batches import Labelled
 from stillhouse.errors import UserError
+from stillhouse.explain.close import Closer
 from stillhouse.explain.hear import hear, known, listen
+from stillhouse.explain.hearing import Hearing
 from stillhouse.models import small
+from stillhouse.models.ensemble import Ensemble
+from stillhouse.models.labelwise import LabelwiseHead, labelwise
 from stillhouse.models.weights import state_hash
 from stillhouse.tasks.classification import Classification
+from stillhouse.tasks.multilabel import Multilabel
 
 TASK = Classification(5)
 IMAGES = torch.arange(10.0)[:, None, None, None] * torch.ones(1, 3, 8, 8) / 10
@@ -84,3 +89,118 @@ def test_a_hearing_keeps_order_labels_and_pictures_together() -> None:
 def test_an_empty_split_is_a_sentence() -> None:
     with pytest.raises(UserError, match="no sample for student"):
         hear("student", small.build("tiny", 5, 3), TASK, [])
+
+
+# ------------------------------------------------------------------------------- several classes
+
+SEVERAL = Multilabel(5)
+DICE = torch.Generator().manual_seed(0)
+MANY = torch.rand(30, 3, 16, 16, generator=DICE)
+HOT = (torch.rand(30, 5, generator=DICE) < 0.4).float()
+HOT[0], HOT[1] = 0, 1  # an image without a class, and one with all
+
+
+def rows(keys: Tensor, size: int = 7) -> Iterator[Labelled]:
+    """These samples in batches."""
+    for some in keys.split(size):
+        yield Labelled(MANY[some], HOT[some], some, torch.zeros_like(some))
+
+
+def backwards() -> Iterator[Labelled]:
+    """Thirty samples in an order of their own: 29, 28, .. 0."""
+    return rows(torch.arange(29, -1, -1))
+
+
+CLOSER = Closer(lambda keys: rows(keys, 4), lambda images: (255 * images).to(torch.uint8))
+
+
+def headed() -> nn.Module:
+    return labelwise(small.build("small", 5, 3), 5, MANY[:2], LabelwiseHead(16, 2, 32))
+
+
+def closely(**networks: nn.Module) -> Hearing:
+    pixels = (255 * MANY).to(torch.uint8)
+    return listen(networks, SEVERAL, backwards, "abcde", lambda key: pixels[key], 30, CLOSER)
+
+
+def test_labels_of_several_classes_keep_their_order() -> None:
+    heard = closely(student=headed())
+    assert heard.several and torch.equal(heard.labels, HOT.flip(0))
+    assert torch.equal(heard.present, HOT.flip(0) > 0)
+    assert heard.voices[0].logits.shape == (30, 5) and heard.close is not None
+    assert 29 not in heard.close.samples  # where the one without a class was heard
+
+
+def test_one_class_an_image_is_several_to_a_task_of_several() -> None:
+    heard = listen(
+        {"student": small.build("tiny", 5, 3)}, SEVERAL, batches, "abcde", lambda key: IMAGES[key]
+    )
+    assert heard.labels.shape == (10, 5) and heard.several
+    assert heard.labels.argmax(1).tolist() == [4, 3, 2, 1, 0] * 2
+    assert heard.close is None and heard.student.nearest is None and heard.student.maps is None
+
+
+@pytest.mark.parametrize("labelled", [True, False], ids=["embeddings", "features"])
+def test_neighbours_are_those_of_plain_distances(labelled: bool) -> None:
+    network = headed() if labelled else small.build("tiny", 5, 3)
+    heard = closely(student=network)
+    voice, close = heard.student, heard.close
+    assert close is not None and voice.nearest is not None and voice.labelwise == labelled
+    with torch.no_grad():
+        network.eval()
+        images = MANY.flip(0)
+        if labelled:
+            seen = network.tokens(network.trunk(images).taps["map"])
+            vectors = network.embeddings(seen)  # (N, C, D)
+        else:
+            vectors = nn.Sequential(*list(network)[:-1])(images)[:, None].expand(-1, 5, -1)
+    for (place, label), found in zip(close.queries.tolist(), voice.nearest.tolist(), strict=True):
+        sample = int(close.samples[place])
+        away = (vectors[:, label] - vectors[sample, label]).double().norm(dim=1)
+        away[sample] = torch.inf
+        assert sample not in found
+        torch.testing.assert_close(away[found], away.sort().values[:5], atol=1e-5, rtol=1e-5)
+
+
+def test_maps_are_of_the_close_samples_in_their_order() -> None:
+    network = headed()
+    heard = closely(student=network)
+    assert heard.close is not None and heard.student.maps is not None
+    assert len(heard.student.maps) == len(heard.close.samples) == len(heard.close.labels)
+    kept: list[Tensor] = []
+    place = network.trunk.model.stage3
+    hook = place.register_forward_hook(lambda m, a, out: kept.append(out), prepend=True)
+    images = MANY.flip(0)[heard.close.samples]
+    scores = network.eval()(images.clone().requires_grad_())
+    hook.remove()
+    own = scores[torch.arange(len(images)), heard.close.labels].sum()
+    (gradient,) = torch.autograd.grad(own, kept[0])
+    wanted = (gradient.relu() * kept[0]).sum(1).detach()
+    torch.testing.assert_close(heard.student.maps, wanted, atol=1e-5, rtol=1e-4)
+    seen = heard.close.seen(torch.tensor([3, 0]))
+    torch.testing.assert_close(seen, (255 * images[[3, 0]]).to(torch.uint8))
+
+
+def test_a_network_looked_at_closely_stays_as_it_was() -> None:
+    network = headed().train()
+    network.trunk.model.stem.eval()
+    modes = [part.training for part in network.modules()]
+    hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in network.modules()]
+    before = state_hash(network)
+    first = closely(student=network).student
+    assert state_hash(network) == before
+    assert [part.training for part in network.modules()] == modes
+    assert hooks == [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in network.modules()]
+    assert all(p.grad is None for p in network.parameters()) and torch.is_grad_enabled()
+    again = closely(student=network).student
+    assert torch.equal(first.logits, again.logits) and not first.logits.requires_grad
+    assert first.nearest is not None and again.nearest is not None
+    assert torch.equal(first.nearest, again.nearest)
+
+
+def test_who_has_neither_embeddings_nor_a_vector_has_no_neighbours() -> None:
+    several = Ensemble([headed(), headed()])
+    heard = closely(teacher=several, control=Pooled(), student=headed())
+    teacher, control, student = heard.voices
+    assert teacher.nearest is None and teacher.maps is None and not teacher.labelwise
+    assert control.nearest is None and student.nearest is not None

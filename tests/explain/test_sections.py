@@ -9,9 +9,9 @@ from time import perf_counter
 
 import pytest
 import torch
-from heard import everyone, hearing
+from heard import everyone, hearing, looked_at, several
 
-from stillhouse.explain.hearing import Hearing
+from stillhouse.explain.hearing import Hearing, Voice
 from stillhouse.explain.parts import sections
 from stillhouse.explain.section import (
     Bars,
@@ -29,6 +29,7 @@ from stillhouse.explain.section import (
     parse,
 )
 from stillhouse.tasks.classification import Classification
+from stillhouse.tasks.multilabel import Multilabel
 
 TASK = Classification(5)
 EVERY = Section(
@@ -43,6 +44,7 @@ EVERY = Section(
         Cloud("c", (Series("s", (1.0,), (2.0,), (0,)),), ("cat",)),
         Joint("j", "x", "y", (0.0, 1.0), (0.0, 1.0), (Density("d", ((3,),)),)),
         Pictures("p", (Picture("AAAA", "caption", "alt"),)),
+        Pictures("q", (Picture("AAAA", "caption", "alt"),) * 2, 2),
     ),
 )
 
@@ -160,3 +162,61 @@ def test_a_study_s_sections_take_seconds_and_stay_small() -> None:
     text = written(sections(TASK, heard))
     assert perf_counter() - start < 30  # about 2 on an idle core
     assert len(text) < 1_000_000
+
+
+# ------------------------------------------------------------------------------- several classes
+
+
+def neighbours(voice: Voice) -> torch.Tensor:
+    """Anybody, for more queries than there are."""
+    return torch.randint(0, len(voice.logits), (200, min(5, len(voice.logits))))
+
+
+def closely(*names: str, n: int, c: int) -> Hearing:
+    heard = looked_at(
+        several(*names, n=n, c=c), nearest=neighbours, maps=lambda v: torch.rand(n, 4, 4)
+    )
+    assert heard.close is not None
+    queries, places = len(heard.close.queries), len(heard.close.samples)
+    voices = (
+        replace(v, nearest=v.nearest[:queries], maps=v.maps[:places])
+        for v in heard.voices
+        if v.nearest is not None and v.maps is not None
+    )
+    return replace(heard, voices=tuple(voices))
+
+
+def test_a_page_of_several_classes_has_every_part() -> None:
+    found = sections(Multilabel(5), closely("teacher", "control", "student", n=30, c=5))
+    assert [section.name for section in found] == [
+        "agreement",
+        "decisions",
+        "precision",
+        "correlation",
+        "relations",
+        "retrieval",
+        "activation",
+    ]
+    assert all(section.said and section.title for section in found)
+    assert dump(parse(json.loads(written(found)))) == dump(found)
+    assert len(written(found)) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("student",), ("teacher", "student"), ("control", "student"), ("teacher", "kd", "ttm")],
+)
+@pytest.mark.parametrize(("n", "c"), [(30, 5), (2, 2), (7, 1), (3, 3)])
+def test_whoever_says_several_classes_there_is_a_page(
+    names: tuple[str, ...], n: int, c: int
+) -> None:
+    found = sections(Multilabel(c), closely(*names, n=n, c=c))
+    assert {"decisions", "precision", "retrieval"} <= {section.name for section in found}
+    assert parse(json.loads(written(found)))
+
+
+def test_no_image_with_a_class_is_no_crash() -> None:
+    heard = several("teacher", "control", "student")
+    bare = replace(heard, labels=torch.zeros_like(heard.labels))
+    assert written(sections(Multilabel(5), bare))
+    assert written(sections(Multilabel(5), replace(bare, labels=torch.ones_like(bare.labels))))

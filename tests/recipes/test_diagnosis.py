@@ -7,18 +7,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from quick import kept_teacher, quick, run, student_bytes
 from stillhouse.data.source import labels_of
 from stillhouse.engine.environment import seed_everything
 from stillhouse.errors import UserError
 from stillhouse.explain.hearing import Look
-from stillhouse.explain.section import Section, Table
-from stillhouse.recipes import diagnosis
+from stillhouse.explain.section import Pictures, Section, Table
+from stillhouse.recipes import diagnosis, load
 from stillhouse.recipes.build import Workshop, make_pupil
 from stillhouse.recipes.diagnosis import KEPT, Student, diagnose, kept, sample, sections_of
 from stillhouse.recipes.execute import Result
+from stillhouse.recipes.networks import make_deployed, make_network
+from stillhouse.recipes.schema import Recipe
 from stillhouse.recipes.training import STUDENT
+from stillhouse.types import Trace
 
 WORDS = ("train.epochs=1", "method=dkd")
 
@@ -49,6 +53,7 @@ def test_a_run_has_every_diagnosis_of_its_task(sections: dict[str, Section]) -> 
         "calibration",
         "classes",
         "embedding",
+        "activation",
         "gradient",
     }
     assert all(section.said for section in sections.values())
@@ -150,3 +155,65 @@ def test_a_sample_has_every_class_whatever_the_order() -> None:
     by_class = take(source, labels_of(source).argsort(), "sorted")
     assert labels_of(sample(by_class, 50)).unique().numel() == 10
     assert len(sample(by_class, 50)) == 50 and sample(by_class, 5000) is by_class
+
+
+# ------------------------------------------------------------------------------- several classes
+
+HEAD = "student.head={kind: labelwise, width: 16, heads: 2, hidden: 32}"
+SEVERAL = ("method=none", "teacher=null", "student=stillhouse/small", HEAD, "engine.device=cpu")
+
+
+def several(*words: str) -> Recipe:
+    counts = [f"data.{split}.count=60" for split in ("train", "val", "test")]
+    return load.load("digits/labels", [*SEVERAL, *counts, *words])
+
+
+def test_a_run_of_several_classes_has_its_own_diagnoses(tmp_path: Path) -> None:
+    """Of three networks that know nothing."""
+    recipe = several()
+    shop = Workshop.open(recipe, quiet=True)
+    students = []
+    for name in ("teacher", "control", "student"):
+        path = tmp_path / f"{name}.safetensors"
+        save_file(make_network(recipe.student, shop.sources).state_dict(), path)
+        students.append(Student(name, recipe, path))
+    found = {section.name: section for section in diagnose(recipe, students, shop)}
+    assert [*found] == [
+        "agreement",
+        "decisions",
+        "precision",
+        "correlation",
+        "relations",
+        "retrieval",
+        "activation",
+    ]
+    rows = table(found["decisions"]).rows
+    for student, row in zip(students, rows, strict=True):
+        network = make_deployed(recipe, shop.sources, student.weights).eval()
+        meter = shop.task.meter()
+        for batch in shop.test():
+            with torch.no_grad():
+                meter.update(Trace(network(batch.image)), batch)
+        score = meter.summary()
+        assert row[0] == student.name
+        assert row[1:3] == pytest.approx((score["of1"], score["macro_f1"]), abs=1e-4)
+    assert [row[1] for row in table(found["retrieval"]).rows[:3]] == ["label-wise embedding"] * 3
+    (pictures,) = found["activation"].charts
+    assert isinstance(pictures, Pictures) and pictures.columns == 4
+    assert found["activation"].said[1].startswith("Over 60 images")
+
+
+def test_close_samples_are_shown_as_networks_are_given_them() -> None:
+    """After the transforms of evaluation, with the colours that they had before normalisation."""
+    recipe = several("data.evaluation=[{kind: resize, size: 32}, {kind: center_crop, size: 24}]")
+    shop = Workshop.open(recipe, quiet=True)
+    again = diagnosis.closer(shop.sources.test, recipe, shop)
+    (batch,) = again.batches(torch.tensor([7, 3]))
+    (whole,) = shop.test()
+    assert batch.image.shape == (2, 3, 24, 24)
+    assert torch.equal(batch.image, whole.image[[7, 3]])
+    assert torch.equal(batch.label, whole.label[[7, 3]])
+    pixels = again.pixels(batch.image)
+    assert pixels.dtype == torch.uint8
+    mean, std = (torch.tensor(x)[:, None, None] for x in (shop.sources.mean, shop.sources.std))
+    torch.testing.assert_close((pixels / 255 - mean) / std, batch.image, atol=0.02, rtol=0)

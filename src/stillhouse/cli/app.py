@@ -174,11 +174,15 @@ def explain(
     layout: Annotated[
         Literal["tsne", "pca"], typer.Option(help="How features are laid out in a plane.")
     ] = "tsne",
+    files: Annotated[
+        Path | None,
+        typer.Option(help="A folder for charts as SVG, pictures as PNG, tables as CSV."),
+    ] = None,
 ) -> None:
     """What a student has learnt of its teacher: consistency, calibration, gradients, pictures."""
     from stillhouse.cli import pages
 
-    pages.explain(run, other, limit, layout)
+    pages.explain(run, other, limit, layout, files)
 
 
 @app.command()

@@ -11,16 +11,25 @@ from stillhouse.cli.view import View
 from stillhouse.errors import UserError
 
 
-def explain(run: Path, other: Path | None, limit: int, layout: Literal["tsne", "pca"]) -> None:
+def explain(
+    run: Path,
+    other: Path | None,
+    limit: int,
+    layout: Literal["tsne", "pca"],
+    files: Path | None = None,
+) -> None:
     """Diagnose anew, write the page, and print what the diagnoses say."""
     from stillhouse.explain.hearing import Look
     from stillhouse.report.folder import explained
 
-    page, sections = explained(run, other, Look(limit, layout, fresh=True))
-    for section in sections:
+    found = explained(run, other, Look(limit, layout, fresh=True), files)
+    for section in found.sections:
         print(section.title)
         print("\n".join(f"  {sentence}" for sentence in section.said))
-    print(f"report: {page}")
+    print(f"report: {found.page}")
+    if found.written is not None:
+        charts, pictures, tables = found.written
+        print(f"files: {files} ({charts} charts, {pictures} pictures, {tables} tables)")
 
 
 def report(

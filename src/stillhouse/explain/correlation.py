@@ -19,8 +19,8 @@ def section(hearing: Hearing) -> Section | None:
     teacher = hearing.teacher
     if teacher is None or teacher.logits.shape[1] < 2:
         return None
-    taught = rows.probabilities(teacher.logits)
-    found = {v.name: correlations(rows.probabilities(v.logits), taught) for v in hearing.learners}
+    taught = hearing.probabilities(teacher)
+    found = {v.name: correlations(hearing.probabilities(v), taught) for v in hearing.learners}
     measures = tuple(next(iter(found.values())))
     return Section(
         "correlation",

@@ -8,18 +8,24 @@ from functools import singledispatch
 from typing import Any
 
 from stillhouse.explain import (
+    activation,
     agreement,
     calibration,
     classes,
     consistency,
     correlation,
+    decisions,
+    disagreement,
     embedding,
     logits,
+    precision,
     relations,
+    retrieval,
 )
 from stillhouse.explain.hearing import Hearing
 from stillhouse.explain.section import Section
 from stillhouse.tasks.classification import Classification
+from stillhouse.tasks.multilabel import Multilabel
 
 Part = Callable[[Hearing], Section | None]
 
@@ -32,6 +38,16 @@ CLASSIFICATION: tuple[Part, ...] = (
     calibration.section,
     classes.section,
     embedding.section,
+    activation.section,
+)
+MULTILABEL: tuple[Part, ...] = (
+    disagreement.section,
+    decisions.section,
+    precision.section,
+    correlation.section,
+    relations.section,
+    retrieval.section,
+    activation.section,
 )
 
 
@@ -43,8 +59,14 @@ def sections(task: Any, hearing: Hearing) -> tuple[Section, ...]:
 
 @sections.register(Classification)
 def of_classification(task: Classification, hearing: Hearing) -> tuple[Section, ...]:
-    """Ranks, correlations, logits, calibration, classes and features."""
+    """Ranks, correlations, logits, calibration, classes, features and class activation."""
     return collect(CLASSIFICATION, hearing)
+
+
+@sections.register(Multilabel)
+def of_multilabel(task: Multilabel, hearing: Hearing) -> tuple[Section, ...]:
+    """What is said at a half, precision of classes, correlations, neighbours and activation."""
+    return collect(MULTILABEL, hearing)
 
 
 def collect(parts: tuple[Part, ...], hearing: Hearing) -> tuple[Section, ...]:

@@ -1,9 +1,10 @@
-"""Images of which two networks say different things."""
+"""Images of a diagnosis: those of which two networks say different things, and their bytes."""
 
 from __future__ import annotations
 
 import base64
 import io
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,8 +14,12 @@ from stillhouse.explain.hearing import Hearing, Voice
 from stillhouse.explain.section import Picture, Pictures
 from stillhouse.explain.words import percent
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 PICTURES = 12
 SMALLEST, LARGEST = 64, 96  # pixels of the longer side, as it is shown
+FEW = 96  # colours of a picture where there are many pictures
 
 
 def disagreements(hearing: Hearing, student: Voice, other: Voice) -> Pictures | None:
@@ -38,8 +43,16 @@ def disagreements(hearing: Hearing, student: Voice, other: Voice) -> Pictures | 
     return Pictures(f"What {student.name} and {other.name} call differently", tuple(pictures))
 
 
-def png(image: Tensor) -> str:
-    """A PNG in base64, its pixels repeated where it is small: (C, H, W) uint8."""
+def png(image: Tensor, largest: int = LARGEST, colours: int | None = None) -> str:
+    """A PNG in base64, its pixels repeated where it is small: (C, H, W) uint8.
+
+    With so many `colours` it takes a third of the room.
+    """
+    return coded(sized(image, largest), colours)
+
+
+def sized(image: Tensor, largest: int = LARGEST) -> Image:
+    """An image that PIL knows, grey or in colour, of a size to look at: (C, H, W) uint8."""
     from PIL import Image
 
     pixels = image.cpu()[:3] if len(image) >= 3 else image.cpu()[:1]
@@ -50,8 +63,13 @@ def png(image: Tensor) -> str:
         factor = -(-SMALLEST // longer)
         size = (picture.width * factor, picture.height * factor)
         picture = picture.resize(size, Image.Resampling.NEAREST)
-    elif longer > LARGEST:
-        picture.thumbnail((LARGEST, LARGEST))
+    elif longer > largest:
+        picture.thumbnail((largest, largest))
+    return picture
+
+
+def coded(picture: Image, colours: int | None = None) -> str:
+    """The bytes of a PNG, in base64."""
     file = io.BytesIO()
-    picture.save(file, "PNG", optimize=True)
+    (picture if colours is None else picture.quantize(colours)).save(file, "PNG", optimize=True)
     return base64.b64encode(file.getvalue()).decode("ascii")

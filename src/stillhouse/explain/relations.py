@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from torch import Tensor
 
 from stillhouse.explain import rows
 from stillhouse.explain.hearing import Hearing
@@ -15,14 +14,15 @@ CELLS = 100  # of a heat map along each side
 
 def section(hearing: Hearing) -> Section | None:
     """The difference of the classes' correlation matrices, student minus teacher."""
-    teacher, classes = hearing.teacher, len(hearing.classes)
-    if teacher is None or classes < 3:  # two probabilities that add up to 1 always correlate by -1
+    teacher = hearing.teacher
+    # Two probabilities that add up to 1 always correlate by -1.
+    if teacher is None or len(hearing.classes) < (2 if hearing.several else 3):
         return None
-    taught = class_correlation(teacher.logits)
+    taught = class_correlation(hearing.probabilities(teacher))
     means = {}
     charts = []
     for voice in hearing.learners:
-        difference = class_correlation(voice.logits) - taught
+        difference = class_correlation(hearing.probabilities(voice)) - taught
         means[voice.name] = mean_difference(difference)
         if voice in hearing.pupils:
             charts.append(_heat(voice.name, difference))
@@ -42,9 +42,9 @@ def section(hearing: Hearing) -> Section | None:
     )
 
 
-def class_correlation(logits: Tensor) -> rows.Rows:
+def class_correlation(probabilities: rows.Rows) -> rows.Rows:
     """Pearson's correlation over samples of the probabilities of classes: (N, C) -> (C, C)."""
-    columns = rows.unit(rows.probabilities(logits).T)
+    columns = rows.unit(probabilities.T)
     return columns @ columns.T
 
 

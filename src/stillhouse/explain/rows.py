@@ -27,6 +27,12 @@ def probabilities(logits: Tensor) -> Rows:
     return found
 
 
+def sigmoids(logits: Tensor) -> Rows:
+    """The logistic function in double precision: (N, C) -> (N, C)."""
+    found: Rows = logits.double().sigmoid().numpy()
+    return found
+
+
 def average(values: Rows) -> Mean:
     """The mean of what is a number."""
     good = values[np.isfinite(values)]

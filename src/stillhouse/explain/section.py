@@ -114,10 +114,11 @@ class Picture:
 
 @spec
 class Pictures:
-    """Images side by side."""
+    """Images side by side, in rows of `columns` that belong together; 0: as many as fit."""
 
     title: str
     pictures: tuple[Picture, ...]
+    columns: int = 0
     kind: Literal["pictures"] = "pictures"
 
 

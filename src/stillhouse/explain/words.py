@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from stillhouse.explain.hearing import CONTROL, TEACHER, Hearing, Voice
 
@@ -42,6 +42,12 @@ def base(hearing: Hearing) -> str:
 def start(sentence: str) -> str:
     """What begins a sentence: `The student`; a method keeps its name."""
     return f"T{sentence[1:]}" if sentence.startswith("the ") else sentence
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first few of many, and how many more there are; `none` of none."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more if names else "none"
 
 
 def compared(hearing: Hearing, texts: Mapping[str, str], of: str = "") -> str:

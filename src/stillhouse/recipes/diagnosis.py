@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from stillhouse.data.source import Source, labels_of, stratified, take
+from stillhouse.batches import Labelled
+from stillhouse.data.source import Source, labels_of, take
+from stillhouse.data.strata import stratified
 from stillhouse.engine import checkpoints, environment
 from stillhouse.engine.state import STATE
 from stillhouse.errors import UserError
 from stillhouse.explain import gradient
+from stillhouse.explain.close import Closer
 from stillhouse.explain.hear import listen
 from stillhouse.explain.hearing import AS_EVER, CONTROL, TEACHER, Look
 from stillhouse.explain.parts import sections
@@ -72,8 +76,23 @@ def diagnose(
         sources.classes,
         lambda key: heard[key].image,
         len(heard),
+        closer(heard, recipe, shop),
     )
     return sections(shop.task, replace(hearing, base=base, layout=look.layout))
+
+
+def closer(heard: Source, recipe: Recipe, shop: Workshop) -> Closer:
+    """Some samples once more, as networks are given them and as one looks at them."""
+    sources, device = shop.sources, shop.hardware.device
+    mean, std = (torch.tensor(x, device=device)[:, None, None] for x in (sources.mean, sources.std))
+
+    def batches(keys: Tensor) -> Iterable[Labelled]:
+        return make_loader(take(heard, keys, heard.name), recipe, sources, device).epoch(0)
+
+    def pixels(images: Tensor) -> Tensor:
+        return (255 * (images * std + mean)).round().clamp(0, 255).to(torch.uint8)
+
+    return Closer(batches, pixels)
 
 
 def sample(source: Source, limit: int) -> Source:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from stillhouse.errors import UserError
 from stillhouse.explain.hearing import AS_EVER, Look
 from stillhouse.explain.section import Section
 from stillhouse.report.compare import compare_page
+from stillhouse.report.files import Written, make_folder, write_files
 from stillhouse.report.model import Page
 from stillhouse.report.parts import PAGE
 from stillhouse.report.render import write_page, write_pages
@@ -67,10 +69,22 @@ def write_compared(first: Path, second: Path, out: Path | None = None) -> Path:
     return write_page(compare_page(first, second), out or Path("compare.html"))
 
 
-def explained(folder: Path, other: Path | None, look: Look) -> tuple[Path, tuple[Section, ...]]:
-    """Diagnose a run, a study or two runs anew; the page, and what it says."""
+class Explained(NamedTuple):
+    """What came of diagnosing: the page, what it says, and the files beside it."""
+
+    page: Path
+    sections: tuple[Section, ...]
+    written: Written | None = None
+
+
+def explained(folder: Path, other: Path | None, look: Look, files: Path | None = None) -> Explained:
+    """Diagnose a run, a study or two runs anew, and write the page and, where asked for, files."""
+    if files is not None:
+        make_folder(files)
     if other is None:
-        page = page_of(folder, look=look)
-        return write_page(page, folder / PAGE), page.sections
-    page = compare_page(folder, other, look)
-    return write_page(page, Path("compare.html")), page.sections
+        page, path = page_of(folder, look=look), folder / PAGE
+    else:
+        page, path = compare_page(folder, other, look), Path("compare.html")
+    write_page(page, path)
+    written = None if files is None else write_files(page, files)
+    return Explained(path, page.sections, written)

@@ -21,6 +21,7 @@ from stillhouse.files import write_text
 from stillhouse.report import bars, costs, words
 from stillhouse.report.charts import draw
 from stillhouse.report.charts.drawing import Drawing
+from stillhouse.report.charts.keys import swatch
 from stillhouse.report.model import Page
 
 T = TypeVar("T")
@@ -159,6 +160,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
     )
     found.filters |= {"cell": words.cell, "aligned": aligned, "pixels": size, "svg": Markup}
+    found.filters |= {"swatch": swatch}
     found.globals |= {"long": LONG, "fine": FINE}
     return found
 
