@@ -147,6 +147,16 @@ def test_students_of_several_recipes_are_heard_side_by_side(done: Result) -> Non
     assert "consistency" not in {section.name for section in alone}
 
 
+def test_a_teacher_that_is_gone_is_said(done: Result) -> None:
+    # of another seed, which nobody trained
+    recipe = quick(*WORDS, "teacher.seed=77")
+    shop = Workshop.open(recipe, quiet=True)
+    first, *rest = diagnose(recipe, [Student("student", recipe, done.folder / STUDENT)], shop)
+    assert first.title == "What is not shown"
+    assert "stillhouse/little was not heard" in first.said[0] and "trains it again" in first.said[0]
+    assert "consistency" not in {section.name for section in rest}
+
+
 def test_a_sample_has_every_class_whatever_the_order() -> None:
     from stillhouse.data.digits import raw
     from stillhouse.data.source import take

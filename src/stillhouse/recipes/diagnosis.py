@@ -78,7 +78,18 @@ def diagnose(
         len(heard),
         closer(heard, recipe, shop),
     )
-    return sections(shop.task, replace(hearing, base=base, layout=look.layout))
+    found = sections(shop.task, replace(hearing, base=base, layout=look.layout))
+    return found if taught or not recipe.taught else (unheard(recipe), *found)
+
+
+def unheard(recipe: Recipe) -> Section:
+    """That the teacher is missing, and how it comes back."""
+    name = recipe.teacher.name if recipe.teacher else TEACHER
+    said = (
+        f"The teacher {name} was not heard: it was trained for this recipe, and the cache does not "
+        "hold it any more. A run of the recipe trains it again; here students speak alone."
+    )
+    return Section("unheard", "What is not shown", (said,))
 
 
 def closer(heard: Source, recipe: Recipe, shop: Workshop) -> Closer:
