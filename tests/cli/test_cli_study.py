@@ -143,7 +143,7 @@ def test_a_search_ends_with_the_command_that_follows(call: Call, tmp_path: Path)
 def test_a_wrong_search_is_one_sentence(call: Call, tmp_path: Path) -> None:
     words = ("digits/raw", *FAST, "--out", tmp_path / "sweep")
     assert "should be KEY=LOW..HIGH" in call("sweep", *words, "--space", "beta").error
-    assert "has no option to search" in call("sweep", *words, "--methods", "kd+mse").error
+    assert "has no option to search" in call("sweep", *words, "--methods", "mse:weight=1").error
 
 
 def test_a_search_without_its_extra_says_how_to_get_it(

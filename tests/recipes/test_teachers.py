@@ -242,6 +242,6 @@ def test_two_views_are_learnt_from_at_once(tmp_path: Path) -> None:
 
 def test_mixed_images_have_no_single_class(tmp_path: Path) -> None:
     mixed = "data.mix={mixup: 0.8}"
-    with pytest.raises(UserError, match="method dkd needs one class an image, and data.mix gives"):
+    with pytest.raises(UserError, match="method dkd needs the labels of each image, and data.mix"):
         run(tmp_path / "run", "method=dkd", mixed, LIVE)
     run(tmp_path / "run", ACCLIMATED, mixed, LIVE)
