@@ -235,7 +235,7 @@ def test_categories_that_are_not_listed(tmp_path: Path) -> None:
 
 def test_places_that_are_none(tmp_path: Path) -> None:
     assert said(lambda: coco(tmp_path / "no", "train")) == (
-        f"coco/labels: {tmp_path}/no does not exist"
+        f"coco/labels: {tmp_path}/no does not exist; give data.path=FOLDER, that of the data set"
     )
     message = f"{file_of(tmp_path)} is not there; put the annotations of its year there"
     assert said(lambda: coco(tmp_path, "train")) == message

@@ -188,6 +188,8 @@ def test_files_that_are_missing_are_asked_for(name: str, tmp_path: Path) -> None
 
 def test_wrong_words(tmp_path: Path) -> None:
     assert said(lambda: nuswide(tmp_path, "val")).startswith("split is 'val', and can be ")
-    assert said(lambda: nuswide(tmp_path / "no", "train")).endswith("no does not exist")
+    assert said(lambda: nuswide(tmp_path / "no", "train")).endswith(
+        "no does not exist; give data.path=FOLDER, that of the data set"
+    )
     options: dict[str, Any] = {"missing": "skipp"}
     assert said(lambda: nuswide(tmp_path, "train", **options)).endswith("did you mean 'skip'?")

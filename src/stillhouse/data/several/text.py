@@ -11,7 +11,8 @@ def existing(name: str, path: Path) -> Path:
     """The folder that a data set is in, refused where it is none."""
     if not path.exists():
         siblings = [entry.name for entry in path.parent.glob("*")]
-        raise UserError(f"{name}: {path} does not exist{did_you_mean(path.name, siblings)}")
+        hint = did_you_mean(path.name, siblings) or "; give data.path=FOLDER, that of the data set"
+        raise UserError(f"{name}: {path} does not exist{hint}")
     if not path.is_dir():
         raise UserError(f"{name}: {path} is a file; give the folder that holds the data set")
     return path.absolute()
