@@ -62,7 +62,7 @@ TAUGHT := tld:weight=1:temperature=0.5,tld_dist:temperature=1.87:beta=0.56:gamma
 evidence-labels: $(VENV)/.developed
 	$(BIN)/stillhouse sweep $(LABELS) --methods "$(SEVERAL)" $(foreach key,$(SPACE),--space $(key)) --trials 4 --out runs/labels-sweep
 	$(BIN)/stillhouse study runs/labels-sweep/chosen.yaml --seeds 5 --out runs/labels
-	$(BIN)/stillhouse study $(LABELS) engine.evaluate_every=5 --methods "$(TEMPERED)" --grid method.temperature=0.25,0.5,0.75,2,4,10 --seeds 3 --out runs/temperatures
+	$(BIN)/stillhouse study $(LABELS) engine.evaluate_every=5 --methods "$(TEMPERED)" --grid method.temperature=0.25,0.5,0.75,2,4 --seeds 3 --out runs/temperatures
 	$(BIN)/stillhouse study $(LABELS) engine.evaluate_every=5 --methods "$(TAUGHT)" --teachers stillhouse/small,stillhouse/medium --seeds 3 --out runs/strength
 	$(BIN)/python benchmarks/temperatures.py runs/temperatures
 	$(BIN)/python benchmarks/keep.py docs/results/multilabel runs/labels-sweep runs/labels

@@ -58,7 +58,8 @@ def draw(rows: list[dict[str, Any]], study: Study, stem: Path) -> None:
         dict.fromkeys(r["method"] for r in rows), LOOKS, strict=False
     ):
         own = [row for row in rows if row["method"] == method]
-        x, y = [r["temperature"] for r in own], [r["gain"] for r in own]
+        shift = 1.04 ** LOOKS.index((colour, marker))  # or whiskers would hide each other
+        x, y = [shift * r["temperature"] for r in own], [r["gain"] for r in own]
         below = [r["gain"] - r["low"] for r in own]
         above = [r["high"] - r["gain"] for r in own]
         axes.errorbar(
