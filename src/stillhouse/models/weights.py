@@ -38,13 +38,9 @@ class LoadReport:
 
 def load(model: nn.Module, path: str | Path) -> LoadReport:
     """Put the weights of a file into a network: every tensor of both, or an error and no change."""
-    path = Path(path)
-    state, wrapper = _unwrapped(path, _read(path))
-    expected = model.state_dict()
-    state, prefix = _stripped(state, expected)
-    # Networks saved before BatchNorm counted its batches are whole without the count.
-    counts = {n: t for n, t in expected.items() if n.endswith("num_batches_tracked")}
-    whole = {**{name: count for name, count in counts.items() if name not in state}, **state}
+    path, expected = Path(path), model.state_dict()
+    state, wrapper, prefix = _found(path, expected)
+    whole = _counted_batches(expected) | state
     _check_names(path, whole, expected)
     _check_shapes(path, whole, expected)
     model.load_state_dict(whole, strict=True)
@@ -57,13 +53,10 @@ def begin(model: nn.Module, path: str | Path) -> LoadReport:
     Tensors of the file that the network has no place for are left aside, and a classifier for
     another number of classes stays as it was drawn; all else must be there.
     """
-    path = Path(path)
-    state, wrapper = _unwrapped(path, _read(path))
-    expected = model.state_dict()
-    state, prefix = _stripped(state, expected)
-    counts = {n: t for n, t in expected.items() if n.endswith("num_batches_tracked")}
-    found = {name: state.get(name, counts.get(name)) for name in expected}
-    whole = {name: tensor for name, tensor in found.items() if tensor is not None}
+    path, expected = Path(path), model.state_dict()
+    state, wrapper, prefix = _found(path, expected)
+    known = _counted_batches(expected) | state
+    whole = {name: known[name] for name in expected if name in known}
     _check_names(path, whole, expected)
     wrong = [name for name in expected if whole[name].shape != expected[name].shape]
     if wrong and not _is_classifier(wrong, whole, expected):
@@ -148,6 +141,18 @@ def _damaged(path: Path, kind: str, detail: str = "") -> str:
 
 
 # ------------------------------------------------------------------------------------ its contents
+
+
+def _found(path: Path, expected: State) -> tuple[State, str, str]:
+    """The tensors of a file under the network's names, and what they lay under."""
+    state, wrapper = _unwrapped(path, _read(path))
+    state, prefix = _stripped(state, expected)
+    return state, wrapper, prefix
+
+
+def _counted_batches(expected: State) -> State:
+    """Networks saved before BatchNorm counted its batches are whole without the count."""
+    return {n: t for n, t in expected.items() if n.endswith("num_batches_tracked")}
 
 
 def _unwrapped(path: Path, content: Any) -> tuple[State, str]:

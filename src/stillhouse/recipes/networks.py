@@ -151,11 +151,15 @@ def make_guide(spec: Guide, path: Path, sources: Sources) -> Taught:
         raise UserError(
             f"the teacher of {path} takes {channels} channels, and the data have {sources.channels}"
         )
-    size = spec.size or (contract.size if contract else None)
-    inner = make_network(spec, sources, path, classes=classes, size=size)
+    inner = make_network(spec, sources, path, classes=classes, size=size_of(spec, contract))
     taught = fit(spec, inner, contract, sources)
     check_answer(taught.network, spec.name, sources)
     return taught
+
+
+def size_of(spec: Guide, contract: Contract | None) -> tuple[int, int] | None:
+    """The size of image that a teacher was made for, where that is known."""
+    return spec.size or (contract.size if contract else None)
 
 
 def refuse_head(spec: Guide, path: Path, contract: Contract | None) -> None:
@@ -179,17 +183,17 @@ def fit(spec: Guide, inner: nn.Module, contract: Contract | None, sources: Sourc
     if mean and std and (tuple(mean), tuple(std)) != (sources.mean, sources.std):
         own = (mean, std)
         notes.append("images are normalised anew for the teacher")
-    size = spec.size or (contract.size if contract else None)
+    size = size_of(spec, contract)
     if size and tuple(size) != sources.size:
         notes.append(f"images are resized to {size[0]} x {size[1]} for the teacher")
+    around = bool(notes)
     select = order_of(contract.classes, sources.classes) if contract else None
-    if select is not None and isinstance(inner, Labelwise):
-        inner.select(select)  # so that its embeddings are in that order, too
-        notes.append("the teacher's classes are put in the data's order")
-        select = None
     if select is not None:
         notes.append("the teacher's classes are put in the data's order")
-    if own is None and select is None and not (size and tuple(size) != sources.size):
+    if select is not None and isinstance(inner, Labelwise):
+        inner.select(select)  # so that its embeddings are in that order, too
+        select = None
+    if not around and select is None:
         return Taught(inner, inner, tuple(notes))
     data = (sources.mean, sources.std)
     return Taught(Fitted(inner, data=data, own=own, size=size, select=select), inner, tuple(notes))

@@ -139,31 +139,36 @@ def narrowed(space: Mapping[str, Axis], given: Space, methods: Methods) -> dict[
     """
     own: dict[str, Axis] = {}
     for key, axis in given.items():
-        for place in ("",) if key.startswith("train.") else placed(methods):
-            spread = place + key.removeprefix("method.") if place else key
-            for found in (key, spread):
-                if found.startswith("train.") or option(methods, found) is not None:
-                    own[found] = axis
+        if key.startswith("train."):
+            own[key] = axis
+            continue
+        spread = (place + key.removeprefix("method.") for place in placed(methods))
+        own |= {found: axis for found in (key, *spread) if option(methods, found) is not None}
     return own if own else dict(space)
 
 
 def has(methods: Methods, key: str) -> bool:
     """Whether a method, or one of several, has the option that a key names."""
-    _, *names = key.split(".")
-    if len(methods) > 1 and names[0].isdigit():
-        return int(names[0]) < len(methods) and hasattr(methods[int(names[0])], names[1])
-    return len(methods) == 1 and hasattr(methods[0], names[0])
+    owner, names = owned(methods, key)
+    return bool(names) and hasattr(owner, names[0])
 
 
 def option(methods: Methods, key: str) -> Any:
     """What methods have under `method.NAME`, `method.base.NAME` or, of several, `method.1.NAME`."""
-    _, *names = key.split(".")
-    found: Any = methods[0] if len(methods) == 1 else None
-    if len(methods) > 1 and names[0].isdigit() and int(names[0]) < len(methods):
-        found = methods[int(names.pop(0))]
+    found, names = owned(methods, key)
     for name in names:
         found = getattr(found, name, None)
     return found
+
+
+def owned(methods: Methods, key: str) -> tuple[Any, list[str]]:
+    """The method that a key speaks of, None where it is none of these, and the names below it."""
+    _, *names = key.split(".")
+    if len(methods) == 1:
+        return methods[0], names
+    if names[0].isdigit() and int(names[0]) < len(methods):
+        return methods[int(names[0])], names[1:]
+    return None, names
 
 
 def propose(trial: Any, space: Space) -> list[Choice]:
