@@ -18,15 +18,15 @@ from statistics import mean
 import torch
 from torch import Tensor, nn
 
+from stillhouse.build.networks import make_deployed
+from stillhouse.build.workshop import Workshop
 from stillhouse.explain.consistency import consistency
 from stillhouse.explain.hearing import Voice
 from stillhouse.models import weights
 from stillhouse.recipes import load
-from stillhouse.recipes.build import Workshop
-from stillhouse.recipes.networks import make_deployed
 from stillhouse.recipes.schema import Recipe
-from stillhouse.recipes.teaching import find_teacher
-from stillhouse.recipes.training import MOVED, STUDENT
+from stillhouse.runs.teaching import find_teacher
+from stillhouse.runs.training import MOVED, STUDENT
 from stillhouse.study.findings import Found, Study, read_study
 from stillhouse.study.statistics import interval
 

@@ -19,16 +19,18 @@ from pathlib import Path
 import torch
 
 from rows import Row, write
+from stillhouse.build.data import make_training_loader
+from stillhouse.build.networks import Taught, make_network
+from stillhouse.build.run import make_pupil
+from stillhouse.build.teacher import make_listener
+from stillhouse.build.workshop import Workshop
 from stillhouse.distributed import combine
 from stillhouse.engine.environment import seed_everything
 from stillhouse.methods.catalogue import published
+from stillhouse.methods.control import Control
 from stillhouse.models import cost
 from stillhouse.recipes import load
-from stillhouse.recipes.build import Workshop, make_pupil
-from stillhouse.recipes.listener import make_listener
-from stillhouse.recipes.networks import Taught, make_network
-from stillhouse.recipes.schema import Control, Recipe
-from stillhouse.recipes.sources import make_training_loader
+from stillhouse.recipes.schema import Recipe
 from stillhouse.types import Clock
 
 RESULTS = Path(__file__).parent / "results" / "steps.csv"

@@ -16,8 +16,8 @@ from stillhouse.engine.pupil import Pupil
 from stillhouse.methods.base import Method
 from stillhouse.methods.labelwise import Embedded
 from stillhouse.methods.setting import Composed, Setting
-from stillhouse.models.closing import closing
 from stillhouse.models.labelwise import EMBEDDINGS, LabelwiseHead, labelwise
+from stillhouse.models.last_layers import closing
 from stillhouse.models.small import build
 from stillhouse.models.taps import Tapped
 from stillhouse.tasks.classification import Classification

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from stillhouse.build.workshop import Workshop
 from stillhouse.recipes import load
-from stillhouse.recipes.build import Workshop
-from stillhouse.recipes.execute import Result, execute
 from stillhouse.recipes.schema import Recipe
-from stillhouse.recipes.teaching import guide_file
-from stillhouse.recipes.training import STUDENT
+from stillhouse.runs.execute import Result, execute
+from stillhouse.runs.teaching import guide_file
+from stillhouse.runs.training import STUDENT
 
 # A teacher of two thirds and a student that knows next to nothing: enough to see every part move.
 WORDS = (
@@ -50,7 +50,7 @@ def kept_teacher() -> Path:
     shop = Workshop.open(recipe)
     found = guide_file(recipe, recipe.teacher, shop)
     if found is None:
-        from stillhouse.recipes.teaching import train_guide
+        from stillhouse.runs.teaching import train_guide
 
         found = train_guide(recipe, recipe.teacher, shop, lambda _: None)
     return found

@@ -30,9 +30,9 @@ from stillhouse.distributed import (
 from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
-from stillhouse.methods.feature import Features, Pair
+from stillhouse.methods.combined import Combined
+from stillhouse.methods.feature import Features, TapPair
 from stillhouse.methods.logit import Logits
-from stillhouse.methods.several import Several
 from stillhouse.models.taps import Tapped
 from stillhouse.objectives import presets
 from stillhouse.tasks.classification import Classification
@@ -94,9 +94,9 @@ class ScaledGram(Method):
         return {"gram": Term(loss, torch.ones_like(loss))}
 
 
-def every_method() -> Several:
+def every_method() -> Combined:
     to_teacher = nn.Conv2d(4, 8, 1), nn.Conv2d(8, 16, 1), nn.Conv2d(8, 16, 1)
-    return Several(
+    return Combined(
         {
             "dkd": Logits(presets.dkd(warmup=3)),
             "kd": Logits(presets.kd()),
@@ -105,9 +105,9 @@ def every_method() -> Several:
             "dist": Logits(presets.dist(temperature=2)),
             "tld_dist": Logits(presets.tld_dist()),
             "lskd": Logits(presets.lskd(base=presets.dist())),
-            "cwd": Features(presets.cwd(), [Pair("stem", "stem", to_teacher[0])]),
-            "pkd": Features(presets.pkd(), [Pair("body", "body", to_teacher[1])]),
-            "sr": Features(presets.spatial_relation(), [Pair("body", "body", to_teacher[2])]),
+            "cwd": Features(presets.cwd(), [TapPair("stem", "stem", to_teacher[0])]),
+            "pkd": Features(presets.pkd(), [TapPair("body", "body", to_teacher[1])]),
+            "sr": Features(presets.spatial_relation(), [TapPair("body", "body", to_teacher[2])]),
             "gram": ScaledGram(),
         }
     )

@@ -1,7 +1,7 @@
 """Every method of the catalogue on three ranks with ragged shards, against one process.
 
 The ranks are spawned once and take each method through two steps without an optimiser, so that
-what a method remembers of one step is in the next. Nothing but the method may tell ranks apart:
+what a method remembers of one step is in the next. NoTerms but the method may tell ranks apart:
 BatchNorms read no batch, and DDP does not copy buffers from the first rank. MGD draws a mask in
 each process for its own images, which makes ranks differ from one process by design; it has none
 here.

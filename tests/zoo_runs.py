@@ -10,8 +10,8 @@ from typing import Any
 
 from stillhouse.models import weights, zoo
 from stillhouse.recipes import load
-from stillhouse.recipes.execute import execute
 from stillhouse.recipes.schema import Recipe
+from stillhouse.runs.execute import execute
 from stillhouse.study.findings import read_study, write_plan
 from stillhouse.study.plan import Plan, make_plan
 from stillhouse.study.table import make_rows

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stillhouse import data, functional, methods, models
     from stillhouse.batches import Labelled
+    from stillhouse.distiller import Distiller
     from stillhouse.errors import UserError
     from stillhouse.models.labelwise import LabelwiseHead, labelwise
     from stillhouse.objectives import presets
     from stillhouse.objectives.logit import LogitObjective
-    from stillhouse.recipes.distiller import Distiller
-    from stillhouse.recipes.execute import execute
     from stillhouse.recipes.load import load
+    from stillhouse.runs.execute import execute
     from stillhouse.tasks.classification import Classification
     from stillhouse.tasks.multilabel import Multilabel
     from stillhouse.types import Clock, Lesson, Site, Term, Trace
@@ -25,7 +25,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Classification": "stillhouse.tasks.classification",
     "Clock": "stillhouse.types",
-    "Distiller": "stillhouse.recipes.distiller",
+    "Distiller": "stillhouse.distiller",
     "Labelled": "stillhouse.batches",
     "LabelwiseHead": "stillhouse.models.labelwise",
     "Lesson": "stillhouse.types",
@@ -35,7 +35,7 @@ _HOMES = {
     "Term": "stillhouse.types",
     "Trace": "stillhouse.types",
     "UserError": "stillhouse.errors",
-    "execute": "stillhouse.recipes.execute",
+    "execute": "stillhouse.runs.execute",
     "labelwise": "stillhouse.models.labelwise",
     "load": "stillhouse.recipes.load",
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from quick import Call, caller, kept_teacher, quick, run
-from stillhouse.recipes.training import RESULT
+from stillhouse.runs.training import RESULT
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_explain_writes_files_where_it_is_told(call: Call, runs: Path, tmp_path:
 def test_explain_asks_for_the_folder_before_it_works(
     call: Call, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stillhouse.recipes import diagnosis
+    from stillhouse.runs import diagnosis
 
     monkeypatch.setattr(diagnosis, "diagnose_run", lambda *_: pytest.fail("worked for nothing"))
     (tmp_path / "file").write_text("x")
@@ -148,8 +148,8 @@ def test_a_page_without_its_data_still_has_the_scores(
     call: Call, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on another machine: the answer stands, and a note says what is missing."""
+    from stillhouse.build.workshop import Workshop
     from stillhouse.errors import UserError
-    from stillhouse.recipes.build import Workshop
 
     def gone(*_: object, **__: object) -> None:
         raise UserError("data/train does not exist; give data.path")

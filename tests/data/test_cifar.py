@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from stillhouse.data.cifar import cifar10, cifar100
+from stillhouse.data.single.cifar import cifar10, cifar100
 from stillhouse.errors import UserError
 
 NAMES10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
+from stillhouse.build.data import open_sources
 from stillhouse.data.catalogue import open_source
-from stillhouse.data.several.coco import coco
+from stillhouse.data.multilabel.coco import coco
 from stillhouse.data.source import labels_of
 from stillhouse.errors import UserError
 from stillhouse.recipes.schema import Data
-from stillhouse.recipes.sources import open_sources
 
 Json = dict[str, Any]
 NAMES = {3: "zebra", 7: "apple", 90: "teddy bear"}  # ids of COCO have gaps, and are in no order

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from stillhouse.build.data import open_sources, open_test
 from stillhouse.data.catalogue import open_source
-from stillhouse.data.several.table import table
+from stillhouse.data.multilabel.table import table
 from stillhouse.errors import UserError
 from stillhouse.recipes.schema import Data
-from stillhouse.recipes.sources import open_sources, open_test
 
 NAMES = ("b/1.png", "a/2.png", "3.png", "a/4.png")
 CLASSES = ("cat", "dog", "emu")

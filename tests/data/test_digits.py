@@ -7,9 +7,9 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from stillhouse.data import digits
-from stillhouse.data.digits import NUMBERS, numbers, raw
-from stillhouse.data.glyphs import bank
+from stillhouse.data.embedded import digits
+from stillhouse.data.embedded.digits import NUMBERS, numbers, raw
+from stillhouse.data.embedded.glyphs import bank
 from stillhouse.data.source import Pixels
 from stillhouse.errors import UserError
 

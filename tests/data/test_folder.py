@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stillhouse.data.folder import Folder, decode_image, folder
+from stillhouse.data.single.folder import Folder, decode_image, folder
 from stillhouse.data.source import labels_of, split
 from stillhouse.errors import UserError
 
@@ -88,7 +88,7 @@ def test_an_empty_class_keeps_its_place(root: Path) -> None:
 
 
 def test_labels_need_no_decoding(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stillhouse.data.folder.decode_image", None)
+    monkeypatch.setattr("stillhouse.data.single.folder.decode_image", None)
     data = folder(root)
     assert labels_of(data) is data.labels
     assert data.labels.tolist() == [0, 0, 1, 1]

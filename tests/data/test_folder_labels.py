@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from stillhouse.build.data import open_test
 from stillhouse.data.catalogue import open_source
-from stillhouse.data.several.folders import folders
+from stillhouse.data.multilabel.folders import folders
 from stillhouse.errors import UserError
 from stillhouse.recipes.schema import Data
-from stillhouse.recipes.sources import open_test
 
 
 def said(make: Callable[[], object]) -> str:

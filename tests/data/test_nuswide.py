@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from stillhouse.data.catalogue import open_source
-from stillhouse.data.several.nuswide import nuswide
+from stillhouse.data.multilabel.nuswide import nuswide
 from stillhouse.errors import UserError
 
 CONCEPTS = ("airport", "animal", "beach", "sky")

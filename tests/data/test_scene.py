@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from stillhouse.data import scene as module
-from stillhouse.data.digits import Scenes, multilabel, scenes, semantic
+from stillhouse.data.embedded import scenes as module
+from stillhouse.data.embedded.digits import Scenes, multilabel, scenes, semantic
 from stillhouse.errors import UserError
 
 LOOPED = 150  # as many as loops in Python are patient with

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stillhouse.data.shards import Shards, shards
+from stillhouse.data.single.shards import Shards, shards
 from stillhouse.data.source import labels_of
 from stillhouse.errors import UserError
 

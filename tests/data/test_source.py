@@ -19,7 +19,7 @@ from stillhouse.data.source import (
     split,
     take,
 )
-from stillhouse.data.strata import stratified
+from stillhouse.data.stratify import stratified
 from stillhouse.errors import UserError
 
 CLASSES = ("a", "b", "c")

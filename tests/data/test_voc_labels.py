@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from stillhouse.data.catalogue import open_source
-from stillhouse.data.several.voc import CLASSES, voc
+from stillhouse.data.multilabel.voc import CLASSES, voc
 from stillhouse.errors import UserError
 
 # image -> the name of each object, and whether it is marked as difficult

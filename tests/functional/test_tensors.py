@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stillhouse.functional import reverse, rows, upcast
-from stillhouse.functional.precision import full_precision
+from stillhouse.functional.dtype import full_precision
 
 
 def test_rows_of_maps_hold_what_they_say() -> None:

@@ -18,7 +18,7 @@ from classroom import CALM, CLOCKS, LABELS, Classroom, batch, calm, enrol, netwo
 from stillhouse.batches import Labelled
 from stillhouse.distributed import combine
 from stillhouse.methods.catalogue import MethodSpec, catalogue
-from stillhouse.methods.several import Several
+from stillhouse.methods.combined import Combined
 from stillhouse.objectives.card import Need
 from stillhouse.objectives.published import Ramp
 from stillhouse.types import Lesson, Terms, Trace
@@ -115,7 +115,7 @@ def test_what_a_method_brings_learns_at_some_time(name: str) -> None:
 
 @every
 def test_the_teacher_gets_no_gradient_unless_the_method_moves_it(name: str) -> None:
-    """Nothing here keeps a gradient from it but the method."""
+    """NoTerms here keeps a gradient from it but the method."""
     classroom, _ = schooled(name)
     moved = [path for path, p in classroom.teacher.named_parameters() if p.grad is not None]
     assert bool(moved) == classroom.method.moves_teacher
@@ -318,7 +318,7 @@ def test_two_of_a_kind_have_terms_and_parameters_of_their_own(name: str) -> None
     setting = networks(0, spec)
     setting = replace(setting, student=spec.reshape(setting))
     both = {name: spec.build(setting) for name in ("one", "two")}
-    classroom, alone = seated(Several(both), setting), enrol(spec)
+    classroom, alone = seated(Combined(both), setting), enrol(spec)
     terms, few = classroom.teach(batch()), alone.teach(batch())
     assert list(terms) == [f"{who}/{term}" for who in ("one", "two") for term in few]
     count = sum(1 for _ in classroom.method.parameters())

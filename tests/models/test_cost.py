@@ -7,7 +7,7 @@ from torch.profiler import profile
 
 from stillhouse.models import small
 from stillhouse.models.cost import flops, latency, parameters, peak_memory
-from stillhouse.models.dry import undisturbed
+from stillhouse.models.dry_run import undisturbed
 from stillhouse.models.weights import state_hash
 
 

@@ -7,9 +7,9 @@ import yaml
 
 from stillhouse.errors import UserError
 from stillhouse.methods.catalogue import published
+from stillhouse.methods.control import Control
 from stillhouse.objectives import presets
 from stillhouse.recipes import load
-from stillhouse.recipes.schema import Control
 
 BASE = """\
 data:

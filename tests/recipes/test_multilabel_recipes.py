@@ -14,7 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillhouse.batches import Labelled
+from stillhouse.build.contract import BESIDE
+from stillhouse.build.data import frequency
+from stillhouse.build.networks import Taught, make_student, make_teacher
+from stillhouse.build.run import make_pupil, make_run
+from stillhouse.build.workshop import Workshop
 from stillhouse.data.source import Pixels, labels_of
+from stillhouse.distiller import Distiller
 from stillhouse.engine.train import set_rates
 from stillhouse.errors import UserError
 from stillhouse.methods.labelwise import CD
@@ -23,15 +29,10 @@ from stillhouse.models.labelwise import Labelwise, LabelwiseHead, labelwise
 from stillhouse.models.taps import Tapped
 from stillhouse.objectives import presets
 from stillhouse.recipes import load
-from stillhouse.recipes.build import Workshop, make_pupil, make_run
-from stillhouse.recipes.contract import BESIDE
-from stillhouse.recipes.distiller import Distiller
-from stillhouse.recipes.doctor import examine
-from stillhouse.recipes.execute import execute, measure
-from stillhouse.recipes.networks import Taught, make_student, make_teacher
 from stillhouse.recipes.schema import Recipe
-from stillhouse.recipes.sources import frequency
-from stillhouse.recipes.training import STUDENT
+from stillhouse.runs.doctor import examine
+from stillhouse.runs.execute import execute, measure
+from stillhouse.runs.training import STUDENT
 from stillhouse.types import Clock, Trace
 
 # Small scenes, narrow networks and an epoch: enough to see every part move.

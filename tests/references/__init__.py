@@ -1,5 +1,5 @@
 """Published losses written a second time, apart from the library.
 
-Plain loops over Python numbers, formula by formula, from the papers. Nothing here imports torch or
+Plain loops over Python numbers, formula by formula, from the papers. NoTerms here imports torch or
 anything of the library, and nothing here is fast.
 """

@@ -119,7 +119,7 @@ def test_every_colour_of_a_page_by_day_is_known() -> None:
 
 
 def test_a_chart_without_values_is_no_file(tmp_path: Path) -> None:
-    empty = Lines("Nothing", "x", "y", (Series("s", (1.0,), (None,)),))
+    empty = Lines("NoTerms", "x", "y", (Series("s", (1.0,), (None,)),))
     assert write_files(Page("p", ("a",), "top1", curves=(empty,)), tmp_path) == (0, 0, 0)
     assert [*tmp_path.iterdir()] == []
 

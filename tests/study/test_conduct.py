@@ -14,12 +14,13 @@ import torch
 
 from alone import Alone
 from quick import kept_teacher, metrics, quick, run, student_bytes
+from stillhouse.build.workshop import Workshop
 from stillhouse.engine import train as training
 from stillhouse.engine.interrupt import Stopped
 from stillhouse.errors import UserError
+from stillhouse.methods.plugin import Plugin
 from stillhouse.models import weights, zoo
-from stillhouse.recipes.build import Workshop
-from stillhouse.recipes.schema import Comparison, Network, Plugged
+from stillhouse.recipes.schema import Comparison, Network
 from stillhouse.study.conduct import conduct
 from stillhouse.study.findings import STUDY, Study, read_study
 from stillhouse.study.plan import Plan, make_plan
@@ -220,7 +221,7 @@ def test_an_error_of_no_user_is_a_failure_too(
 
 
 def test_a_method_of_a_package_that_is_not_there(tmp_path: Path) -> None:
-    recipe = replace(quick(*FAST), study=Comparison({"mine": (Plugged("nosuch"),)}, seeds=1))
+    recipe = replace(quick(*FAST), study=Comparison({"mine": (Plugin("nosuch"),)}, seeds=1))
     study, _, _ = go(make_plan(recipe), tmp_path / "study")
     assert "no installed package brings a method 'nosuch'" in study.arm("mine").failures[0]
 
@@ -306,8 +307,8 @@ def test_the_best_epoch_is_said_when_asked(done: tuple[Study, list[str]]) -> Non
 def test_a_blind_or_paused_cell_never_sees_test(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stillhouse.recipes.execute import run_cell
-    from stillhouse.recipes.training import finished
+    from stillhouse.runs.execute import run_cell
+    from stillhouse.runs.training import finished
 
     kept_teacher()
     monkeypatch.setattr(Workshop, "test", lambda self: pytest.fail("test was looked at"))

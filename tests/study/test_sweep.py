@@ -10,13 +10,13 @@ import pytest
 
 from alone import Alone
 from quick import kept_teacher, quick
+from stillhouse.build.workshop import Workshop
 from stillhouse.errors import UserError
 from stillhouse.methods.attention import AT
 from stillhouse.methods.flow import FSP
 from stillhouse.methods.mlkd import MLKD
 from stillhouse.objectives import presets
 from stillhouse.recipes import load
-from stillhouse.recipes.build import Workshop
 from stillhouse.study.plan import make_plan
 from stillhouse.study.space import (
     OneOf,

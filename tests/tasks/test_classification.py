@@ -12,8 +12,9 @@ from torch import Tensor
 
 from stillhouse.batches import Labelled, as_labelled
 from stillhouse.errors import UserError
-from stillhouse.tasks.classification import BINS, Accuracy, Classification
+from stillhouse.tasks.classification import Classification
 from stillhouse.tasks.images import logits
+from stillhouse.tasks.meters.accuracy import BINS, Accuracy
 from stillhouse.types import Trace
 from tiny import CLOCK, batch
 

@@ -16,13 +16,13 @@ from torch import Tensor
 from stillhouse.batches import Labelled
 from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError
+from stillhouse.functional.losses import Asymmetric, Focal
 from stillhouse.methods.logit import Logits
 from stillhouse.models.taps import Tapped
 from stillhouse.objectives import presets
-from stillhouse.tasks.binary import Asymmetric, Focal
 from stillhouse.tasks.images import multi_hot
+from stillhouse.tasks.meters.average_precision import MeanPrecision
 from stillhouse.tasks.multilabel import Multilabel
-from stillhouse.tasks.precision import MeanPrecision
 from stillhouse.types import Trace
 from tiny import CLOCK, Net, batch
 

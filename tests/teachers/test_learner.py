@@ -9,12 +9,12 @@ import torch
 
 from stillhouse.errors import UserError
 from stillhouse.models import zoo
-from stillhouse.models.closing import closing
 from stillhouse.models.ensemble import Ensemble
+from stillhouse.models.last_layers import closing
 from stillhouse.tasks.classification import Classification
+from stillhouse.teachers.ensemble import Panel
 from stillhouse.teachers.frozen import Frozen
 from stillhouse.teachers.learner import Learner
-from stillhouse.teachers.panel import Panel
 from stillhouse.teachers.views import BothViews
 from tiny import Net, batch
 

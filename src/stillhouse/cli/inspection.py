@@ -16,7 +16,7 @@ SPLITS = ("train", "val", "test")
 def doctor(recipe: str, overrides: Sequence[str]) -> None:
     """Print every check; end with 2 if one failed."""
     from stillhouse.recipes import load
-    from stillhouse.recipes.doctor import examine
+    from stillhouse.runs.doctor import examine
 
     failed = 0
     for check in examine(load.load(recipe, overrides)):
@@ -30,7 +30,7 @@ def doctor(recipe: str, overrides: Sequence[str]) -> None:
 def evaluate(folder: Path, split: str, weights: Path | None) -> None:
     """Print what the student of a run reaches on a split."""
     from stillhouse.recipes import load
-    from stillhouse.recipes.execute import measure
+    from stillhouse.runs.execute import measure
 
     if split not in SPLITS:
         raise UserError(

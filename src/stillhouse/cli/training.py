@@ -31,7 +31,7 @@ def run(
     from stillhouse.distributed import leave, rank
     from stillhouse.engine.devices import forget_ranks
     from stillhouse.recipes import load
-    from stillhouse.recipes.execute import execute
+    from stillhouse.runs.execute import execute
 
     is_run = (Path(recipe) / "recipe.yaml").is_file()
     loaded = load.load(recipe, overrides)

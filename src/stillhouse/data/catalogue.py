@@ -35,7 +35,7 @@ class Entry:
 
 def numbers(path: Path | None, split: str, **options: Any) -> Source:
     """Two-digit numbers, 100 classes."""
-    from stillhouse.data.digits import numbers as make
+    from stillhouse.data.embedded.digits import numbers as make
 
     counts = {"train": 6000, "val": 2000, "test": 5000}
     return make(split, **{"count": counts[split], "cache": True, **options})
@@ -43,7 +43,7 @@ def numbers(path: Path | None, split: str, **options: Any) -> Source:
 
 def raw(path: Path | None, split: str, **options: Any) -> Source:
     """Handwritten digits, 10 classes."""
-    from stillhouse.data.digits import raw as make
+    from stillhouse.data.embedded.digits import raw as make
 
     options.pop("seed", None)  # they are what they are
     return make(split, **({"count": 200, **options} if split == "train" else options))
@@ -51,7 +51,7 @@ def raw(path: Path | None, split: str, **options: Any) -> Source:
 
 def scene_labels(path: Path | None, split: str, **options: Any) -> Source:
     """Scenes of several digits, each with its classes."""
-    from stillhouse.data.digits import several as make
+    from stillhouse.data.embedded.digits import several as make
 
     counts = {"train": 4000, "val": 1000, "test": 1500}
     return make(split, **{"count": counts[split], "cache": True, **options})
@@ -59,63 +59,63 @@ def scene_labels(path: Path | None, split: str, **options: Any) -> Source:
 
 def cifar10(path: Path | None, split: str, **options: Any) -> Source:
     """CIFAR-10 from its archive."""
-    from stillhouse.data.cifar import cifar10 as read
+    from stillhouse.data.single.cifar import cifar10 as read
 
     return read(needed(path, "cifar10"), split, **options)
 
 
 def cifar100(path: Path | None, split: str, **options: Any) -> Source:
     """CIFAR-100 from its archive."""
-    from stillhouse.data.cifar import cifar100 as read
+    from stillhouse.data.single.cifar import cifar100 as read
 
     return read(needed(path, "cifar100"), split, **options)
 
 
 def folder(path: Path | None, split: str, **options: Any) -> Source:
     """A folder of images, one folder a class, below a folder a split."""
-    from stillhouse.data.folder import folder as read
+    from stillhouse.data.single.folder import folder as read
 
     return read(needed(path, "folder") / split, **options)
 
 
 def shards(path: Path | None, split: str, **options: Any) -> Source:
     """Tar shards, below a folder a split."""
-    from stillhouse.data.shards import shards as read
+    from stillhouse.data.single.shards import shards as read
 
     return read(needed(path, "shards") / split, **options)
 
 
 def coco_labels(path: Path | None, split: str, **options: Any) -> Source:
     """COCO, each image with the categories of its objects."""
-    from stillhouse.data.several.coco import coco as read
+    from stillhouse.data.multilabel.coco import coco as read
 
     return read(needed(path, "coco/labels"), split, **options)
 
 
 def voc_labels(path: Path | None, split: str, **options: Any) -> Source:
     """Pascal VOC, each image with the classes of its objects."""
-    from stillhouse.data.several.voc import voc as read
+    from stillhouse.data.multilabel.voc import voc as read
 
     return read(needed(path, "voc/labels"), split, **options)
 
 
 def nuswide_labels(path: Path | None, split: str, **options: Any) -> Source:
     """NUS-WIDE, each image with its concepts."""
-    from stillhouse.data.several.nuswide import nuswide as read
+    from stillhouse.data.multilabel.nuswide import nuswide as read
 
     return read(needed(path, "nuswide/labels"), split, **options)
 
 
 def csv_labels(path: Path | None, split: str, **options: Any) -> Source:
     """Images that a table lists, each with its labels."""
-    from stillhouse.data.several.table import table as read
+    from stillhouse.data.multilabel.table import table as read
 
     return read(needed(path, "csv/labels"), split, **options)
 
 
 def folder_labels(path: Path | None, split: str, **options: Any) -> Source:
     """Images in folders, the same file in that of each of its classes."""
-    from stillhouse.data.several.folders import folders as read
+    from stillhouse.data.multilabel.folders import folders as read
 
     return read(needed(path, "folder/labels"), split, **options)
 

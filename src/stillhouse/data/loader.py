@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from stillhouse.batches import Labelled
-from stillhouse.data import singly
+from stillhouse.data import fetch as singly
 from stillhouse.data.mixing import Mix, mix_batch
-from stillhouse.data.plan import Plan
 from stillhouse.data.random import mix
+from stillhouse.data.sampler import Plan
 from stillhouse.data.source import Pixels, Source
 from stillhouse.data.transforms import (
     Chain,

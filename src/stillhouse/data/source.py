@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stillhouse.data.strata import stratified
+from stillhouse.data.stratify import stratified
 from stillhouse.errors import UserError
 
 

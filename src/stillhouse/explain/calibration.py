@@ -11,7 +11,7 @@ from stillhouse.explain import rows
 from stillhouse.explain.hearing import Hearing, Voice
 from stillhouse.explain.section import Lines, Section, Series, Table
 from stillhouse.explain.words import compared, percent, start, the
-from stillhouse.tasks.classification import BINS
+from stillhouse.tasks.meters.accuracy import BINS
 
 
 class Calibration(NamedTuple):

@@ -14,7 +14,7 @@ from stillhouse.explain.camera import camera
 from stillhouse.explain.close import Closer, choose
 from stillhouse.explain.hearing import LIMIT, Close, Hearing, Voice
 from stillhouse.explain.neighbours import Search, distances, nearest
-from stillhouse.models.dry import undisturbed
+from stillhouse.models.dry_run import undisturbed
 from stillhouse.models.labelwise import EMBEDDINGS, Decoder
 from stillhouse.models.stages import stages
 from stillhouse.models.taps import Tapped

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from stillhouse.models.dry import restored
+from stillhouse.models.dry_run import restored
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from stillhouse.functional.divergence import (
     sigmoid_kl,
     softmax_kl,
 )
+from stillhouse.functional.dtype import upcast
 from stillhouse.functional.gradient import reverse
-from stillhouse.functional.precision import upcast
 
 __all__ = [
     "cosine",

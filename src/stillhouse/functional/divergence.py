@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillhouse.functional.precision import upcast
+from stillhouse.functional.dtype import upcast
 from stillhouse.kernels import binary
 from stillhouse.kernels.dispatch import Accelerated
 

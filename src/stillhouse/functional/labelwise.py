@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from stillhouse.functional.precision import upcast
+from stillhouse.functional.dtype import upcast
 from stillhouse.functional.relation import nothing
 
 NUMBERS = 2**18  # that a part of the differences may have: 1 MB in single precision

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from stillhouse.functional.attention import attention_transfer
 from stillhouse.methods.base import Method
 from stillhouse.methods.maps import met
-from stillhouse.methods.paired import Pair, Paired, Tapped
+from stillhouse.methods.paired import Paired, TapPair, Tapped
 from stillhouse.methods.setting import Pairs, Setting
 from stillhouse.models.adapters import align
 from stillhouse.objectives.card import Card
@@ -45,13 +45,13 @@ class AT(Tapped):
     def build(self, setting: Setting) -> Method:
         """The method; it trains nothing of its own."""
         pairs = met(setting, self.taps(setting))
-        return Attention(self, [Pair(p.student, p.teacher, nn.Identity()) for p in pairs])
+        return Attention(self, [TapPair(p.student, p.teacher, nn.Identity()) for p in pairs])
 
 
 class Attention(Paired):
     """Attention at each pair, the larger map pooled to the smaller first."""
 
-    def __init__(self, spec: AT, pairs: list[Pair]) -> None:
+    def __init__(self, spec: AT, pairs: list[TapPair]) -> None:
         super().__init__(spec, pairs, [spec.weight] * len(pairs))
         self.power = spec.power
 

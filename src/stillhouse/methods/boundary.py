@@ -10,7 +10,7 @@ from torch import Tensor
 from stillhouse.functional.boundary import activation_boundary
 from stillhouse.methods.base import Method
 from stillhouse.methods.maps import met
-from stillhouse.methods.paired import Pair, Paired, Tapped
+from stillhouse.methods.paired import Paired, TapPair, Tapped
 from stillhouse.methods.phases import check_length, opening
 from stillhouse.methods.setting import Pairs, Setting
 from stillhouse.models.connectors import carried
@@ -59,14 +59,14 @@ class AB(Tapped):
         pairs = setting.before_activation(self.taps(setting), "student")
         found = met(setting, setting.before_activation(pairs, "teacher"))
         return Boundaries(
-            self, [Pair(p.student, p.teacher, carried(p.before, p.after)) for p in found]
+            self, [TapPair(p.student, p.teacher, carried(p.before, p.after)) for p in found]
         )
 
 
 class Boundaries(Paired):
     """Boundaries at each pair, and a first part of the run in which nothing else counts."""
 
-    def __init__(self, spec: AB, pairs: list[Pair]) -> None:
+    def __init__(self, spec: AB, pairs: list[TapPair]) -> None:
         last = len(pairs) - 1
         super().__init__(spec, pairs, [spec.weight * 2.0 ** (i - last) for i in range(last + 1)])
         self.margin, self.init = spec.margin, spec.init

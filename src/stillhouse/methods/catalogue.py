@@ -11,6 +11,7 @@ from stillhouse.methods.attention import AT
 from stillhouse.methods.boundary import AB
 from stillhouse.methods.classmaps import CATKD
 from stillhouse.methods.contrast import CRD
+from stillhouse.methods.control import Control
 from stillhouse.methods.correlation import CC
 from stillhouse.methods.ctkd import CTKD
 from stillhouse.methods.factor import FT
@@ -21,6 +22,7 @@ from stillhouse.methods.information import VID
 from stillhouse.methods.labelwise import CD, ID, L2D
 from stillhouse.methods.mlkd import MLKD
 from stillhouse.methods.overhaul import OFD
+from stillhouse.methods.plugin import Plugin
 from stillhouse.methods.regression import SRRL
 from stillhouse.methods.relational import PKT, RKD, SP
 from stillhouse.methods.review import ReviewKD
@@ -29,9 +31,9 @@ from stillhouse.methods.setting import Composed
 from stillhouse.methods.simkd import SimKD
 from stillhouse.objectives import presets
 from stillhouse.objectives.published import Published
-from stillhouse.spec import members
+from stillhouse.spec import SHORT, members
 
-MethodSpec = Annotated[
+ComposedSpec = Annotated[
     CTKD
     | MLKD
     | Acclimation
@@ -59,6 +61,12 @@ MethodSpec = Annotated[
     Field(discriminator="name"),
 ]
 
+MethodSpec = Annotated[
+    Control | Plugin | presets.LogitPresetSpec | presets.FeaturePresetSpec | ComposedSpec,
+    Field(discriminator="name"),
+    SHORT,
+]
+
 
 def published() -> dict[str, type[Published]]:
     """Every method by name: the points of the product space, then those with parts of their own."""
@@ -67,4 +75,4 @@ def published() -> dict[str, type[Published]]:
 
 def catalogue() -> dict[str, type[Composed]]:
     """Every such method by the name that recipes and commands use."""
-    return {str(spec.name): spec for spec in members(MethodSpec)}  # type: ignore[attr-defined]
+    return {str(spec.name): spec for spec in members(ComposedSpec)}  # type: ignore[attr-defined]

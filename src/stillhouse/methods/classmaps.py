@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from stillhouse.errors import UserError
 from stillhouse.functional.attention import class_attention_transfer, class_maps
-from stillhouse.functional.precision import full_precision, upcast
+from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
 from stillhouse.methods.setting import Composed, Setting
 from stillhouse.methods.terms import row_term

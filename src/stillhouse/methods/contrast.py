@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from stillhouse.errors import UserError
 from stillhouse.functional.contrast import noise_contrast
 from stillhouse.functional.distance import unit
-from stillhouse.functional.precision import full_precision, upcast
+from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
 from stillhouse.methods.negatives import Negatives
-from stillhouse.methods.paired import Pair, Tapped, places
+from stillhouse.methods.paired import TapPair, Tapped, places
 from stillhouse.methods.relational import PENULTIMATE, widths
 from stillhouse.methods.setting import Pairs, Setting
 from stillhouse.methods.terms import row_term, rows_of_all
@@ -81,7 +81,7 @@ class Contrastive(Method):
         self.spec = spec
         self.label_share = spec.label_share
         self.student_taps, self.teacher_taps = (tuple(side) for side in zip(*pairs, strict=True))
-        self.places = places([Pair(*pair, nn.Identity()) for pair in pairs])
+        self.places = places([TapPair(*pair, nn.Identity()) for pair in pairs])
         self.parts = nn.ModuleList(parts)
         self.negatives = Negatives(labels, spec.negatives, spec.seed)
 

@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stillhouse.distributed import whole
+from stillhouse.functional.dtype import upcast
 from stillhouse.functional.gradient import reverse
-from stillhouse.functional.precision import upcast
 from stillhouse.methods.base import Method
 from stillhouse.methods.setting import Composed, Setting
 from stillhouse.objectives.card import Card

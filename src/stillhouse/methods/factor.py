@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from stillhouse.functional.attention import attended_factor_transfer, factor_transfer
 from stillhouse.functional.distance import mse
-from stillhouse.functional.precision import full_precision, upcast
+from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
 from stillhouse.methods.maps import met
-from stillhouse.methods.paired import Pair, Paired, Tapped
+from stillhouse.methods.paired import Paired, TapPair, Tapped
 from stillhouse.methods.phases import check_length, opening
 from stillhouse.methods.setting import Setting
 from stillhouse.methods.terms import row_term
@@ -63,7 +63,7 @@ class FT(Tapped):
         for pair in met(setting, self.taps(setting)):
             before, after = pair.before[1], pair.after[1]
             factors = max(1, round(self.share_of_width * after))
-            pairs.append(Pair(pair.student, pair.teacher, encoder(before, factors, norm=True)))
+            pairs.append(TapPair(pair.student, pair.teacher, encoder(before, factors, norm=True)))
             paraphrasers.append(Paraphraser(after, factors))
         return Factors(self, pairs, paraphrasers)
 
@@ -73,7 +73,7 @@ class Factors(Paired):
 
     idle = True  # one of both networks of each pair has no gradient
 
-    def __init__(self, spec: FT, pairs: list[Pair], paraphrasers: list[Paraphraser]) -> None:
+    def __init__(self, spec: FT, pairs: list[TapPair], paraphrasers: list[Paraphraser]) -> None:
         super().__init__(spec, pairs, [spec.weight] * len(pairs))
         self.paraphrasers = nn.ModuleList(paraphrasers)
         self.init = spec.init

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from stillhouse.distributed import gather
 from stillhouse.methods.base import Method
-from stillhouse.methods.paired import Pair, places
+from stillhouse.methods.paired import TapPair, places
 from stillhouse.models.adapters import align
 from stillhouse.objectives.presets.base import temperature_of
 from stillhouse.objectives.presets.feature import FeaturePreset
@@ -18,7 +18,7 @@ from stillhouse.types import Clock, Lesson, Terms
 class Features(Method):
     """A feature preset at each pair, the larger map pooled to the smaller."""
 
-    def __init__(self, preset: FeaturePreset, pairs: Sequence[Pair]) -> None:
+    def __init__(self, preset: FeaturePreset, pairs: Sequence[TapPair]) -> None:
         super().__init__()
         self.preset = preset
         self.objectives = preset.objectives()

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from stillhouse.errors import UserError
 from stillhouse.functional.channels import flow, planes
-from stillhouse.functional.precision import full_precision, upcast
+from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
-from stillhouse.methods.paired import Pair, Tapped, places
+from stillhouse.methods.paired import TapPair, Tapped, places
 from stillhouse.methods.phases import check_length, opening
 from stillhouse.methods.setting import Pairs, Setting
 from stillhouse.methods.terms import row_term
@@ -67,13 +67,13 @@ class FSP(Tapped):
             )
         ours = setting.student_shapes([student for student, _ in pairs])
         theirs = setting.teacher_shapes([teacher for _, teacher in pairs])
-        return Flow(self, [Pair(s, t, adapter(ours[s], theirs[t])) for s, t in pairs])
+        return Flow(self, [TapPair(s, t, adapter(ours[s], theirs[t])) for s, t in pairs])
 
 
 class Flow(Method):
     """One term for each two stages that follow each other."""
 
-    def __init__(self, spec: FSP, pairs: Sequence[Pair]) -> None:
+    def __init__(self, spec: FSP, pairs: Sequence[TapPair]) -> None:
         super().__init__()
         self.spec = spec
         self.label_share = spec.label_share

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from stillhouse.methods.base import Method
 from stillhouse.methods.maps import Met, met
-from stillhouse.methods.paired import Pair, Paired, Tapped
+from stillhouse.methods.paired import Paired, TapPair, Tapped
 from stillhouse.methods.setting import Setting
 from stillhouse.models.adapters import Pointwise, align
 from stillhouse.models.connectors import generator
@@ -49,7 +49,7 @@ class MGD(Tapped):
         found = met(setting, self.taps(setting))
         return Generation(
             self,
-            [Pair(p.student, p.teacher, aligner(p)) for p in found],
+            [TapPair(p.student, p.teacher, aligner(p)) for p in found],
             [generator(p.after[1]) for p in found],
         )
 
@@ -63,7 +63,7 @@ def aligner(pair: Met) -> nn.Module:
 class Generation(Paired):
     """Generated maps at each pair, the larger of both maps pooled to the smaller first."""
 
-    def __init__(self, spec: MGD, pairs: list[Pair], generators: list[nn.Sequential]) -> None:
+    def __init__(self, spec: MGD, pairs: list[TapPair], generators: list[nn.Sequential]) -> None:
         super().__init__(spec, pairs, [spec.alpha] * len(pairs))
         self.generators = nn.ModuleList(generators)
         self.masked = spec.masked

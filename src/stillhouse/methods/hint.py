@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stillhouse.functional.distance import mse
 from stillhouse.methods.base import Method
-from stillhouse.methods.paired import Pair, Paired, Tapped
+from stillhouse.methods.paired import Paired, TapPair, Tapped
 from stillhouse.methods.setting import Pairs, Setting
 from stillhouse.models.adapters import Pointwise, Regressor, align
 from stillhouse.objectives.card import Card
@@ -46,13 +46,13 @@ class FitNet(Tapped):
         pairs, adapter = self.taps(setting), ADAPTERS[self.adapter]
         ours, theirs = zip(*pairs, strict=True)
         before, after = setting.student_shapes(ours), setting.teacher_shapes(theirs)
-        return Hints(self, [Pair(s, t, adapter.build(before[s], after[t])) for s, t in pairs])
+        return Hints(self, [TapPair(s, t, adapter.build(before[s], after[t])) for s, t in pairs])
 
 
 class Hints(Paired):
     """Squared differences, the larger map pooled to the smaller."""
 
-    def __init__(self, spec: FitNet, pairs: list[Pair]) -> None:
+    def __init__(self, spec: FitNet, pairs: list[TapPair]) -> None:
         super().__init__(spec, pairs, [spec.weight] * len(pairs))
 
     def compare(self, index: int, student: Tensor, teacher: Tensor) -> Tensor:

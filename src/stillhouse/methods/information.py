@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from stillhouse.functional.likelihood import gaussian
 from stillhouse.methods.base import Method
 from stillhouse.methods.maps import met
-from stillhouse.methods.paired import Pair, Paired, Tapped
+from stillhouse.methods.paired import Paired, TapPair, Tapped
 from stillhouse.methods.setting import Pairs, Setting
 from stillhouse.models.adapters import align
 from stillhouse.models.connectors import Expectation
@@ -48,7 +48,7 @@ class VID(Tapped):
         found = met(setting, self.taps(setting))
         return Information(
             self,
-            [Pair(p.student, p.teacher, nn.Identity()) for p in found],
+            [TapPair(p.student, p.teacher, nn.Identity()) for p in found],
             [Expectation(p.before[1], p.after[1], self.variance) for p in found],
         )
 
@@ -56,7 +56,7 @@ class VID(Tapped):
 class Information(Paired):
     """Likelihood at each pair, the larger map pooled to the smaller first."""
 
-    def __init__(self, spec: VID, pairs: list[Pair], expectations: list[Expectation]) -> None:
+    def __init__(self, spec: VID, pairs: list[TapPair], expectations: list[Expectation]) -> None:
         super().__init__(spec, pairs, [spec.weight] * len(pairs))
         self.expectations = nn.ModuleList(expectations)
 

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from stillhouse.distributed import gather
 from stillhouse.errors import UserError
 from stillhouse.functional import labelwise as functional
-from stillhouse.functional.precision import full_precision, upcast
+from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
+from stillhouse.methods.combined import Combined
 from stillhouse.methods.logit import Logits
-from stillhouse.methods.paired import Pair, Tapped, places
+from stillhouse.methods.paired import TapPair, Tapped, places
 from stillhouse.methods.setting import Pairs, Setting, Shapes
-from stillhouse.methods.several import Several
 from stillhouse.methods.terms import batch_term
 from stillhouse.models.labelwise import EMBEDDINGS
 from stillhouse.objectives.card import Card
@@ -166,7 +166,7 @@ class L2D(Embedded):
         return Joined(parts)
 
 
-class Joined(Several):
+class Joined(Combined):
     """Several methods whose terms have names that differ already."""
 
     def forward(self, lesson: Lesson) -> Terms:
@@ -186,7 +186,7 @@ class Grouped(Method):
         self.least = 3 if self.relative else 2  # rows of a group that has something to teach
         self.label_share = spec.label_share
         self.student_taps, self.teacher_taps = (tuple(side) for side in zip(*pairs, strict=True))
-        self.places = places([Pair(*pair, nn.Identity()) for pair in pairs])
+        self.places = places([TapPair(*pair, nn.Identity()) for pair in pairs])
 
     def relate(self, student: Tensor, teacher: Tensor, there: Tensor, lesson: Lesson) -> Term:
         """What one pair of taps says: (N, C, D), (N, C, E), (N, C) where classes are -> Term."""

@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.functional.levels import batch_relation, class_relation
-from stillhouse.functional.precision import full_precision, upcast
 from stillhouse.methods.base import Method
 from stillhouse.methods.setting import Composed, Setting
 from stillhouse.methods.terms import batch_term, rows_of_all

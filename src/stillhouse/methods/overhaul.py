@@ -11,7 +11,7 @@ from stillhouse.functional.boundary import expected_negative, partial_squares
 from stillhouse.functional.pooling import pool
 from stillhouse.methods.base import Method
 from stillhouse.methods.maps import met
-from stillhouse.methods.paired import Pair, Paired, Tapped
+from stillhouse.methods.paired import Paired, TapPair, Tapped
 from stillhouse.methods.setting import Pairs, Setting
 from stillhouse.models.connectors import normed
 from stillhouse.models.norms import norms
@@ -49,7 +49,7 @@ class OFD(Tapped):
         before = norms(setting.teacher, [pair.teacher for pair in found], setting.example)
         return Overhaul(
             self,
-            [Pair(p.student, p.teacher, normed(p.before[1], p.after[1])) for p in found],
+            [TapPair(p.student, p.teacher, normed(p.before[1], p.after[1])) for p in found],
             [margin(before[pair.teacher]) for pair in found],
         )
 
@@ -62,7 +62,7 @@ def margin(norm: nn.BatchNorm2d) -> Tensor:
 class Overhaul(Paired):
     """Partial squares, the teacher's map pooled to the student's size."""
 
-    def __init__(self, spec: OFD, pairs: list[Pair], margins: list[Tensor]) -> None:
+    def __init__(self, spec: OFD, pairs: list[TapPair], margins: list[Tensor]) -> None:
         last = len(pairs) - 1
         super().__init__(spec, pairs, [spec.weight * 2.0 ** (i - last) for i in range(last + 1)])
         for index, margin in enumerate(margins):

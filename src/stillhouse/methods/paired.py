@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from stillhouse.functional.precision import full_precision, upcast
+from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
 from stillhouse.methods.setting import Composed, Pairs, Setting
 from stillhouse.methods.terms import row_term
@@ -16,7 +16,7 @@ from stillhouse.spec import spec
 from stillhouse.types import Lesson, Terms
 
 
-class Pair(NamedTuple):
+class TapPair(NamedTuple):
     """A student tap, the teacher tap it is to look like, and what stands between."""
 
     student: str
@@ -38,14 +38,14 @@ class Tapped(Composed):
 
     def taps(self, setting: Setting) -> Pairs:
         """The pairs, those of all stages found where the recipe leaves them open."""
-        return setting.stage_pairs() if self.pairs == "stages" else self.pairs
+        return setting.resolve_pairs(self.pairs)
 
 
 class Paired(Method):
     """One term a pair: `compare` gives the loss of each image, `weights` what each pair counts."""
 
     def __init__(
-        self, spec: Composed, pairs: Sequence[Pair], weights: Sequence[float] | None = None
+        self, spec: Composed, pairs: Sequence[TapPair], weights: Sequence[float] | None = None
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -74,7 +74,7 @@ class Paired(Method):
         return terms
 
 
-def places(pairs: Sequence[Pair]) -> list[str]:
+def places(pairs: Sequence[TapPair]) -> list[str]:
     """What the terms of the pairs are called.
 
     A student tap of two pairs needs the teacher's beside it, or one term would hide the other.

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from stillhouse.errors import UserError
 from stillhouse.functional import relation
-from stillhouse.functional.precision import full_precision, upcast
+from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
-from stillhouse.methods.paired import Pair, Tapped, places
+from stillhouse.methods.paired import TapPair, Tapped, places
 from stillhouse.methods.setting import Pairs, Setting
 from stillhouse.methods.terms import batch_term, rows_of_all
 from stillhouse.models.labelwise import TOKENS, Labelwise
@@ -152,7 +152,7 @@ class Relational(Method):
         self.relations = spec.relations()
         self.label_share = spec.label_share
         self.student_taps, self.teacher_taps = (tuple(side) for side in zip(*pairs, strict=True))
-        self.places = places([Pair(*pair, nn.Identity()) for pair in pairs])
+        self.places = places([TapPair(*pair, nn.Identity()) for pair in pairs])
 
     def vectors(self, tap: Tensor) -> Tensor:
         """One vector an image: (N, ...) -> (N, E)."""

@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from stillhouse.functional.precision import full_precision, upcast
+from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.functional.pyramid import hierarchical_context
 from stillhouse.methods.base import Method
 from stillhouse.methods.maps import met
-from stillhouse.methods.paired import Pair, Paired, Tapped
+from stillhouse.methods.paired import Paired, TapPair, Tapped
 from stillhouse.methods.setting import Pairs, Setting
 from stillhouse.methods.terms import row_term
 from stillhouse.models.connectors import Fusion
@@ -67,7 +67,9 @@ class ReviewKD(Tapped):
         return Review(
             self,
             [
-                Pair(p.student, p.teacher, Fusion(p.before[1], width, p.after[1], p != found[-1]))
+                TapPair(
+                    p.student, p.teacher, Fusion(p.before[1], width, p.after[1], p != found[-1])
+                )
                 for p in found
             ],
         )
@@ -76,7 +78,7 @@ class ReviewKD(Tapped):
 class Review(Paired):
     """Levels from the deepest to the shallowest, each passing on what it was fused to."""
 
-    def __init__(self, spec: ReviewKD, pairs: list[Pair]) -> None:
+    def __init__(self, spec: ReviewKD, pairs: list[TapPair]) -> None:
         super().__init__(spec, pairs, [spec.weight] * len(pairs))
 
     def forward(self, lesson: Lesson) -> Terms:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from stillhouse.functional.channels import planes, selectivity
 from stillhouse.methods.base import Method
-from stillhouse.methods.paired import Pair, Paired, Tapped
+from stillhouse.methods.paired import Paired, TapPair, Tapped
 from stillhouse.methods.setting import Pairs, Setting
 from stillhouse.models.adapters import align
 from stillhouse.objectives.card import Card
@@ -36,7 +36,9 @@ class NST(Tapped):
 
     def build(self, setting: Setting) -> Method:
         """The method; it trains nothing of its own."""
-        pairs = [Pair(student, teacher, nn.Identity()) for student, teacher in self.taps(setting)]
+        pairs = [
+            TapPair(student, teacher, nn.Identity()) for student, teacher in self.taps(setting)
+        ]
         return Selectivity(self, pairs, [self.weight] * len(pairs))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,10 @@ class Setting:
         networks = (self.student, self.teacher)
         return all("penultimate" in stages(network, self.example) for network in networks)
 
+    def resolve_pairs(self, pairs: Pairs | Literal["stages"]) -> Pairs:
+        """The pairs of taps; "stages" pairs all stages of the two networks by their size."""
+        return self.stage_pairs() if isinstance(pairs, str) else pairs
+
     def stage_pairs(self) -> Pairs:
         """The stages of both networks that belong together, shallowest first."""
         ours, theirs = (
@@ -95,8 +99,6 @@ class Setting:
 @spec
 class Composed(Published):
     """A method of the literature that is more than points of the product space."""
-
-    reshapes: ClassVar[bool] = False  # whether the student that is shipped has another shape
 
     def reshape(self, setting: Setting) -> nn.Module:
         """The student that is trained and shipped: the one of the recipe, unless a method says."""

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from stillhouse.models.dry import undisturbed
+from stillhouse.models.dry_run import undisturbed
 
 
 def parameters(model: nn.Module) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.errors import UserError
-from stillhouse.models.dry import undisturbed
+from stillhouse.models.dry_run import undisturbed
 from stillhouse.models.recording import Call, record
 from stillhouse.models.stages import stages
 from stillhouse.models.taps import Tapped

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from stillhouse.models.dry import undisturbed
+from stillhouse.models.dry_run import undisturbed
 from stillhouse.models.taps import Tapped
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from stillhouse.models.dry import undisturbed
+from stillhouse.models.dry_run import undisturbed
 
 
 class Seen(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from stillhouse.errors import UserError, did_you_mean
-from stillhouse.models.before import before_relu
+from stillhouse.models.pre_activation import before_relu
 from stillhouse.models.recording import Call, first_tensor, record
 from stillhouse.models.rules import INPUT, deepest, maps, penultimate, stage_paths
 

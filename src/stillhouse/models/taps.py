@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from stillhouse.errors import UserError
-from stillhouse.models.dry import undisturbed
+from stillhouse.models.dry_run import undisturbed
 from stillhouse.models.stages import INPUT, first_tensor, paths
 from stillhouse.types import Trace
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.functional import divergence
-from stillhouse.functional.precision import full_precision, upcast
+from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.objectives.activation import (
     Activation,
     PartialSoftmax,

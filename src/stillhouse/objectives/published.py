@@ -48,6 +48,8 @@ class Published:
     ramp: Ramp | None = field(default=None, kw_only=True)  # any other course of the weights
     label_weight: float | None = field(default=None, kw_only=True)  # None: what the paper gives
     card: ClassVar[Card]
+    teaches: ClassVar[bool] = True
+    reshapes: ClassVar[bool] = False  # whether the trained student gets another shape
     labels: ClassVar[float] = 1.0  # what the paper weighs the label loss with
 
     def __post_init__(self) -> None:
@@ -55,6 +57,22 @@ class Published:
             raise ValueError(f"warmup must not be negative, and is {self.warmup}")
         if self.warmup and self.ramp:
             raise ValueError("warmup is a ramp of its own; say one of the two")
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What the method needs, and what the loss needs that it wraps."""
+        base = getattr(self, "base", None)
+        return self.card.needs if base is None else (*self.card.needs, *base.needs)
+
+    @property
+    def storable(self) -> bool | None:
+        """Whether stored teacher logits are all that the method needs of the teacher."""
+        return self.card.storable
+
+    @property
+    def moves_teacher(self) -> bool:
+        """Whether the method trains layers of the teacher."""
+        return "moves" in self.needs
 
     def rise(self, clock: Clock) -> float:
         """What the weights are multiplied by at this time."""

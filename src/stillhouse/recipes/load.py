@@ -13,7 +13,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from stillhouse.errors import UserError, did_you_mean
-from stillhouse.recipes.complaint import explain
+from stillhouse.recipes.complaints import explain
 from stillhouse.recipes.schema import Recipe
 
 ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Recipe)

@@ -13,14 +13,12 @@ from stillhouse.data.transforms import Transform
 from stillhouse.engine.devices import Precision, Where
 from stillhouse.engine.optimisers import SGD, Optimiser
 from stillhouse.engine.schedules import Constant, Schedule
-from stillhouse.methods.acclimation import Acclimation
+from stillhouse.functional.losses import BCE, LabelLoss
 from stillhouse.methods.catalogue import MethodSpec
+from stillhouse.methods.control import CONTROL
 from stillhouse.models.labelwise import LabelwiseHead
 from stillhouse.objectives import presets
 from stillhouse.spec import SHORT, spec
-from stillhouse.tasks.binary import BCE, LabelLoss
-
-CONTROL: Literal["none"] = "none"  # the method that teaches nothing
 
 
 def kinded(value: Any) -> Any:
@@ -244,35 +242,12 @@ class Engine:
 # ------------------------------------------------------------------------------------- the whole
 
 
-@spec
-class Control:
-    """No teaching at all."""
-
-    name: Literal["none"] = CONTROL
-
-
-@spec
-class Plugged:
-    """A method that an installed package brings, under the entry point group stillhouse.methods."""
-
-    entry: str
-    options: dict[str, Any] = field(default_factory=dict)
-    name: Literal["plugin"] = "plugin"
-
-
-Method = Annotated[
-    Control | Plugged | presets.LogitPresetSpec | presets.FeaturePresetSpec | MethodSpec,
-    Field(discriminator="name"),
-    SHORT,
-]
-
-
 def listed(value: Any) -> Any:
     """One method for a list of one."""
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-Methods = Annotated[tuple[Method, ...], BeforeValidator(listed)]
+Methods = Annotated[tuple[MethodSpec, ...], BeforeValidator(listed)]
 
 
 @spec
@@ -354,11 +329,11 @@ class Recipe:
             )
         if len(self.method) > 1 and not self.taught:
             raise ValueError("method none stands alone, and not in a list")
-        moves = any(isinstance(method, Acclimation) for method in self.method)
+        moves = any(method.moves_teacher for method in self.method)
         if moves and self.teacher is not None and self.teacher.members:
             raise ValueError("acclimation moves one network, and this teacher has members")
 
     @property
     def taught(self) -> bool:
         """Whether there is teaching."""
-        return not any(isinstance(method, Control) for method in self.method)
+        return all(method.teaches for method in self.method)

@@ -7,13 +7,13 @@ from pathlib import Path
 from stillhouse.errors import UserError
 from stillhouse.explain.hearing import AS_EVER, TEACHER, Look
 from stillhouse.recipes import load
-from stillhouse.recipes.costs import named_networks, shipped
-from stillhouse.recipes.diagnosis import Student, diagnose
-from stillhouse.recipes.execute import Result
 from stillhouse.recipes.schema import Recipe
-from stillhouse.recipes.training import STUDENT
 from stillhouse.report import parts
 from stillhouse.report.model import Bar, Page
+from stillhouse.runs.costs import named_networks, shipped
+from stillhouse.runs.diagnosis import Student, diagnose
+from stillhouse.runs.execute import Result
+from stillhouse.runs.training import STUDENT
 from stillhouse.study.shelf import read_run, run_answer
 
 

@@ -7,17 +7,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from stillhouse.build.workshop import Workshop
 from stillhouse.engine import records
 from stillhouse.engine.environment import machine
 from stillhouse.errors import UserError
 from stillhouse.explain import course
 from stillhouse.explain.section import Cell, Chart, Section, Table
-from stillhouse.recipes.build import Workshop
-from stillhouse.recipes.costs import Priced as Spec
-from stillhouse.recipes.costs import costs_of, measure
 from stillhouse.recipes.schema import Recipe
-from stillhouse.recipes.training import Score
 from stillhouse.report.model import Cost
+from stillhouse.runs.costs import Priced as Spec
+from stillhouse.runs.costs import costs_of, measure
+from stillhouse.runs.training import Score
 
 PAGE = "report.html"
 T = TypeVar("T")

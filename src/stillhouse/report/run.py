@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stillhouse.build.workshop import Workshop
 from stillhouse.explain.hearing import AS_EVER, Look
 from stillhouse.explain.section import Section
 from stillhouse.recipes import load
-from stillhouse.recipes.build import Workshop
-from stillhouse.recipes.costs import named_networks
-from stillhouse.recipes.diagnosis import sections_of
-from stillhouse.recipes.execute import Result
 from stillhouse.recipes.schema import Recipe
-from stillhouse.recipes.training import Score
 from stillhouse.report import parts
 from stillhouse.report.model import Bar, Page
 from stillhouse.report.render import write_page
+from stillhouse.runs.costs import named_networks
+from stillhouse.runs.diagnosis import sections_of
+from stillhouse.runs.execute import Result
+from stillhouse.runs.training import Score
 from stillhouse.study.shelf import read_run, run_answer
 
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from stillhouse.build.workshop import Workshop
 from stillhouse.explain.hearing import AS_EVER, Look
 from stillhouse.explain.hearing import CONTROL as UNTAUGHT
 from stillhouse.explain.section import Bars, Cell, Chart, Section, Series, Table
+from stillhouse.methods.control import CONTROL
 from stillhouse.recipes import load
-from stillhouse.recipes.build import Workshop
-from stillhouse.recipes.costs import Priced, shipped
-from stillhouse.recipes.diagnosis import Student, diagnose, keep, kept
-from stillhouse.recipes.schema import CONTROL, Comparison, Recipe
-from stillhouse.recipes.training import STUDENT
+from stillhouse.recipes.schema import Comparison, Recipe
 from stillhouse.report import parts
 from stillhouse.report.model import Bar, Page
 from stillhouse.report.render import write_page
+from stillhouse.runs.costs import Priced, shipped
+from stillhouse.runs.diagnosis import Student, diagnose, keep, kept
+from stillhouse.runs.training import STUDENT
 from stillhouse.study import table
 from stillhouse.study.findings import Found, Study
 from stillhouse.study.table import Row, make_rows, search_lines

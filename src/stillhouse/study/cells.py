@@ -18,9 +18,9 @@ from stillhouse.engine.interrupt import Interrupt, Stopped, follow, heed
 from stillhouse.errors import UserError
 from stillhouse.files import write_json
 from stillhouse.recipes import load
-from stillhouse.recipes.execute import run_cell
 from stillhouse.recipes.schema import Recipe
-from stillhouse.recipes.training import Score
+from stillhouse.runs.execute import run_cell
+from stillhouse.runs.training import Score
 
 
 class Cell(NamedTuple):

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from stillhouse.build.networks import blank_teacher, make_student
+from stillhouse.build.workshop import Workshop
 from stillhouse.engine.devices import launched_ranks
 from stillhouse.engine.folder import MARK, claim
 from stillhouse.errors import UserError
 from stillhouse.files import write_json
+from stillhouse.methods.control import Control
 from stillhouse.recipes import load
-from stillhouse.recipes.build import Workshop
-from stillhouse.recipes.networks import blank_teacher, make_student
-from stillhouse.recipes.schema import Control, Recipe
+from stillhouse.recipes.schema import Recipe
 from stillhouse.study.cells import Cell, Failure, Outcome, Workers, failed
 from stillhouse.study.faculty import Faculty, Say
 from stillhouse.study.findings import TEACHERS, Study, read_study, write_plan

@@ -6,19 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stillhouse.build.networks import Taught
+from stillhouse.build.teacher import prefill
+from stillhouse.build.workshop import Workshop
 from stillhouse.errors import UserError
-from stillhouse.recipes.build import Workshop
-from stillhouse.recipes.listener import prefill
-from stillhouse.recipes.networks import Taught
 from stillhouse.recipes.schema import Recipe, Teacher
-from stillhouse.recipes.teaching import (
+from stillhouse.runs.teaching import (
     check_teacher,
     find_teacher,
     guide_file,
     guide_folder,
     guide_recipe,
 )
-from stillhouse.recipes.training import Score
+from stillhouse.runs.training import Score
 from stillhouse.study.cells import Cell, Failure, Outcome
 
 Say = Callable[[str], None]

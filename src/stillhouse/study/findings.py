@@ -14,7 +14,7 @@ from stillhouse.errors import UserError
 from stillhouse.files import write_json, write_text
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe, Searched
-from stillhouse.recipes.training import RESULT, Score
+from stillhouse.runs.training import RESULT, Score
 from stillhouse.study.cells import read_failure
 from stillhouse.study.plan import Plan
 from stillhouse.study.statistics import Interval, Kind, interval, mean_ranks, p_value, spread

@@ -8,20 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from stillhouse.build.data import data_is_finite
 from stillhouse.errors import UserError, did_you_mean
+from stillhouse.methods.control import CONTROL, Control
 from stillhouse.recipes import load
-from stillhouse.recipes.methods import storable
-from stillhouse.recipes.schema import (
-    CONTROL,
-    Comparison,
-    Control,
-    Network,
-    Pair,
-    Recipe,
-    Store,
-    Teacher,
-)
-from stillhouse.recipes.sources import data_is_finite
+from stillhouse.recipes.schema import Comparison, Network, Pair, Recipe, Store, Teacher
 from stillhouse.study import words
 from stillhouse.study.cells import Cell
 from stillhouse.study.space import has
@@ -267,7 +258,7 @@ def sharing(recipe: Recipe) -> Recipe:
     """
     teacher = recipe.teacher
     assert teacher is not None
-    inside = teacher.teach == "apart" or not all(storable(method) for method in recipe.method)
+    inside = teacher.teach == "apart" or not all(method.storable for method in recipe.method)
     finite = data_is_finite(recipe.data)
     store = None if inside or not finite else teacher.store or Store(precision="full")
     return replace(recipe, teacher=replace(teacher, store=store, remember=False))

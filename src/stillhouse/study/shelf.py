@@ -11,9 +11,9 @@ from pathlib import Path
 from stillhouse.engine.folder import MARK
 from stillhouse.errors import UserError
 from stillhouse.recipes import load
-from stillhouse.recipes.execute import Result
 from stillhouse.recipes.schema import Recipe
-from stillhouse.recipes.training import FORMAT, RESULT, TEACHER, Score
+from stillhouse.runs.execute import Result
+from stillhouse.runs.training import FORMAT, RESULT, TEACHER, Score
 from stillhouse.study.findings import STUDY, Study, answer, read_study
 from stillhouse.study.sweep import CHOSEN
 

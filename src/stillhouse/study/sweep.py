@@ -8,15 +8,15 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from stillhouse.build.networks import example_of, make_network, make_student
+from stillhouse.build.workshop import Workshop
 from stillhouse.engine.folder import claim
 from stillhouse.errors import UserError
 from stillhouse.files import csv_text, write_text
 from stillhouse.models.stages import staged, stages
 from stillhouse.recipes import load
-from stillhouse.recipes.build import Workshop
-from stillhouse.recipes.networks import example_of, make_network, make_student
 from stillhouse.recipes.schema import Comparison, Recipe, Searched
-from stillhouse.recipes.training import Score
+from stillhouse.runs.training import Score
 from stillhouse.study.cells import Cell, Failure, Outcome, Workers
 from stillhouse.study.conduct import clear, foundation, refuse_ranks, rehearse
 from stillhouse.study.faculty import Faculty, Say

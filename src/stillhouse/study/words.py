@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from stillhouse.errors import UserError, did_you_mean
 from stillhouse.methods.catalogue import published
+from stillhouse.methods.control import CONTROL
 from stillhouse.recipes import load
-from stillhouse.recipes.schema import CONTROL, Recipe, Teacher
+from stillhouse.recipes.schema import Recipe, Teacher
 
 # What the papers call by one name and a recipe says as several methods.
 TOGETHER = {"dist+": ("dist", "channel_relation", "spatial_relation", "acclimation")}

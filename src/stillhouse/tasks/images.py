@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stillhouse.batches import Labelled
 from stillhouse.errors import UserError
-from stillhouse.functional.precision import upcast
+from stillhouse.functional.dtype import upcast
 from stillhouse.models.scores import class_scores
 from stillhouse.types import Clock, Lesson, Site, Term, Terms, Trace
 

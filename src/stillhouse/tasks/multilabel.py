@@ -8,9 +8,9 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from stillhouse.batches import Labelled
-from stillhouse.tasks.binary import BCE, LabelLoss
+from stillhouse.functional.losses import BCE, LabelLoss
 from stillhouse.tasks.images import ImageTask, logits, multi_hot
-from stillhouse.tasks.precision import MeanPrecision
+from stillhouse.tasks.meters.average_precision import MeanPrecision
 from stillhouse.types import Term, Trace
 
 Reduction = Literal["batch", "sum", "mean"]

@@ -4,7 +4,7 @@ Every draw depends on (seed, sample, view) alone, so that the same view of an im
 every batch, process and run, and what a teacher said about it can be kept.
 """
 
-from stillhouse.data.transforms.boxes import Cutout, Erasing
+from stillhouse.data.transforms.catalogue import Transform
 from stillhouse.data.transforms.chain import (
     Chain,
     Single,
@@ -14,9 +14,9 @@ from stillhouse.data.transforms.chain import (
     transform_batch,
 )
 from stillhouse.data.transforms.colour import ColorJitter
+from stillhouse.data.transforms.erase import Cutout, Erasing
 from stillhouse.data.transforms.geometry import CenterCrop, Crop, Flip, Resize, ResizedCrop
-from stillhouse.data.transforms.kinds import Transform
-from stillhouse.data.transforms.several import RandAugment
+from stillhouse.data.transforms.rand_augment import RandAugment
 
 __all__ = [
     "CenterCrop",

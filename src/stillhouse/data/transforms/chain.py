@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.data.random import mix, number, seeded, uniform
-from stillhouse.data.transforms.kinds import Transform
+from stillhouse.data.transforms.catalogue import Transform
 from stillhouse.errors import UserError
 
 

@@ -1,0 +1,1 @@
+"""Data sets drawn from the digits that scikit-learn ships."""

@@ -1,1 +1,0 @@
-"""Readers of images in files of which each has several labels."""

@@ -1,0 +1,17 @@
+"""Every transform that a recipe can name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from stillhouse.data.transforms.colour import ColorJitter
+from stillhouse.data.transforms.erase import Cutout, Erasing
+from stillhouse.data.transforms.geometry import CenterCrop, Crop, Flip, Resize, ResizedCrop
+from stillhouse.data.transforms.rand_augment import RandAugment
+
+Transform = Annotated[
+    Crop | Flip | ResizedCrop | Resize | CenterCrop | RandAugment | ColorJitter | Cutout | Erasing,
+    Field(discriminator="kind"),
+]

@@ -1,0 +1,84 @@
+"""From specs to methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from stillhouse.errors import UserError
+from stillhouse.methods.base import Method
+from stillhouse.methods.combined import Combined
+from stillhouse.methods.feature import Features
+from stillhouse.methods.logit import Logits
+from stillhouse.methods.paired import TapPair
+from stillhouse.methods.setting import Composed, Setting
+from stillhouse.models.adapters import Direct, Pointwise
+from stillhouse.models.ensemble import Ensemble
+from stillhouse.objectives.presets import FeaturePreset, Preset
+
+ADAPTERS: dict[str, Direct | Pointwise] = {"none": Direct(), "pointwise": Pointwise()}
+
+
+def make_method(specs: Sequence[Any], setting: Setting) -> Method:
+    """One method, or several under their names."""
+    if len(specs) == 1:
+        return make_one(specs[0], setting)
+    names = [spec.name for spec in specs]
+    return Combined(
+        {unique(i, names): make_one(spec, setting) for i, spec in enumerate(specs)},
+    )
+
+
+def make_one(spec: Any, setting: Setting) -> Method:
+    """The method of one spec."""
+    refuse_ensemble(spec, setting)
+    if isinstance(spec, FeaturePreset):
+        return features(spec, setting)
+    if isinstance(spec, Preset):
+        return Logits(spec)
+    method: Method = spec.build(setting)
+    return method
+
+
+def features(preset: FeaturePreset, setting: Setting) -> Features:
+    """A feature method, its adapters built for the shapes of a dry run."""
+    pairs = setting.resolve_pairs(preset.pairs)
+    taps = list(zip(*pairs, strict=True))
+    student, teacher = setting.student_shapes(taps[0]), setting.teacher_shapes(taps[1])
+    adapter = ADAPTERS[preset.adapter]
+    return Features(
+        preset, [TapPair(s, t, adapter.build(student[s], teacher[t])) for s, t in pairs]
+    )
+
+
+def reshaped(specs: Iterable[object], setting: Setting) -> nn.Module:
+    """The student in the shape that the methods give it."""
+    for spec in specs:
+        if isinstance(spec, Composed):
+            setting = replace(setting, student=spec.reshape(setting))
+    return setting.student
+
+
+def refuse_ensemble(spec: Any, setting: Setting) -> None:
+    """Refuse to tap one place of several networks."""
+    if not isinstance(setting.teacher, Ensemble) or spec.storable is not False:
+        return
+    pairs = getattr(spec, "pairs", ())
+    if (
+        isinstance(pairs, str)
+        or not all(tap.startswith("members.") for _, tap in pairs)
+        or not pairs
+    ):
+        raise UserError(
+            f"method {spec.name} taps one teacher network, and this teacher is an ensemble; set "
+            "teacher.teach=apart, or name the taps of one member, as in members.0.layer4"
+        )
+
+
+def unique(index: int, names: Sequence[str]) -> str:
+    """The name of one of several, numbered where two are alike."""
+    name = names[index]
+    return name if names.count(name) == 1 else f"{name}{names[: index + 1].count(name)}"

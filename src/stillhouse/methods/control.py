@@ -1,0 +1,29 @@
+"""The control: a student without a teacher."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from stillhouse.methods.base import Method
+from stillhouse.methods.combined import NoTerms
+from stillhouse.methods.setting import Setting
+from stillhouse.spec import spec
+
+CONTROL: Literal["none"] = "none"
+
+
+@spec
+class Control:
+    """No distillation: the student learns from labels alone."""
+
+    name: Literal["none"] = CONTROL
+    teaches: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ()
+    storable: ClassVar[bool | None] = True
+    moves_teacher: ClassVar[bool] = False
+    reshapes: ClassVar[bool] = False
+    sites: ClassVar[tuple[str, ...]] = ()
+
+    def build(self, setting: Setting) -> Method:
+        """A method without terms."""
+        return NoTerms()

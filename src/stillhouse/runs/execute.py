@@ -1,0 +1,129 @@
+"""One run from recipe to result: teacher, gate, control, student."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from stillhouse.distributed import on_first_rank, rank
+from stillhouse.engine.evaluate import evaluate
+from stillhouse.errors import UserError
+from stillhouse.files import write_json
+from stillhouse.build.run import make_pupil
+from stillhouse.build.workshop import Workshop
+from stillhouse.build.teacher import Say, check_keeping, silent
+from stillhouse.build.networks import make_deployed
+from stillhouse.methods.control import Control
+from stillhouse.recipes.schema import Recipe
+from stillhouse.build.data import SplitSources, make_training_loader, printed
+from stillhouse.runs.teaching import find_teacher, obtain_teacher
+from stillhouse.runs.training import STUDENT, TEACHER, Score, claimed, train_one
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a run: scores of the test split, by who reached them."""
+
+    folder: Path
+    headline: str
+    student: Score
+    teacher: Score | None = None
+    control: Score | None = None
+
+    def lines(self) -> list[str]:
+        """Teacher, control and student, a line each."""
+        rows = {"teacher": self.teacher, "control": self.control, "student": self.student}
+        return [
+            f"{who:<8} {self.headline} {score['test'][self.headline]:6.2f}   "
+            f"{score['parameters']:>10,} parameters   {score['name']}"
+            for who, score in rows.items()
+            if score is not None
+        ]
+
+
+def execute(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    say: Say = print,
+    splits: SplitSources | None = None,
+) -> Result:
+    """Train what the recipe says, and measure it.
+
+    `splits` are sources by name (train, val, test) in place of the recipe's own: a torch data set
+    becomes one by `data.FromTorch`.
+    """
+    if splits is not None:
+        recipe = replace(recipe, data=printed(recipe.data, splits))
+    shop = Workshop.open(recipe, splits=splits)
+    if rank() != 0:
+        say = silent  # the first rank speaks
+    for note in shop.sources.notes:
+        say(f"data: {note}")
+    if recipe.taught:
+        check_keeping(recipe)  # before anything is trained
+    if overwrite:
+        rehearse(recipe, shop)
+    with claimed(recipe, folder, resume, overwrite):
+        taught = teacher_score = None
+        if recipe.teacher is not None and recipe.taught:
+            taught, teacher_score = obtain_teacher(recipe, recipe.teacher, shop, say)
+            on_first_rank(lambda: write_json(folder / TEACHER, teacher_score))
+        control = None
+        if recipe.control and recipe.taught:
+            say("control: the same student without a teacher")
+            alone = replace(recipe, method=(Control(),), teacher=None, control=False)
+            control = train_one(alone, folder / "control", shop, None, resume=True)
+        student = train_one(recipe, folder, shop, taught, resume=resume, say=say)
+        return Result(folder, shop.task.headline, student, teacher_score, control)
+
+
+def rehearse(recipe: Recipe, shop: Workshop) -> None:
+    """Build what can be built, lest a recipe that cannot be run throw away one that was."""
+    make_training_loader(recipe, shop.sources, shop.hardware.device)
+    taught = None
+    if recipe.teacher is not None and recipe.taught:
+        taught = find_teacher(recipe, recipe.teacher, shop)
+        if taught is None:
+            return  # it is trained first
+    make_pupil(recipe, shop, taught)
+
+
+PATIENCE = 20.0  # seconds that a cell's process has to save and end when its study was killed
+
+
+def run_cell(
+    recipe: Recipe, folder: Path, *, until: float | None = None, blind: bool = False
+) -> Score:
+    """One training of many, without a word: its teacher was measured before all of them.
+
+    `until` is an epoch to pause after; a `blind` one never looks at the test split.
+    """
+    shop = Workshop.open(recipe, quiet=True)
+    taught = None
+    if recipe.teacher is not None and recipe.taught:
+        taught = find_teacher(recipe, recipe.teacher, shop)
+        if taught is None:
+            raise UserError(f"the teacher {recipe.teacher.name} is not trained yet")
+        taught.network.to(shop.hardware.device)
+    with claimed(recipe, folder, True, False, PATIENCE):
+        return train_one(recipe, folder, shop, taught, resume=True, until=until, blind=blind)
+
+
+# --------------------------------------------------------------------------------------- afterwards
+
+
+def measure(recipe: Recipe, folder: Path, split: str, path: Path | None) -> Mapping[str, float]:
+    """What the student of a run, or other weights for it, reach on a split."""
+    shop = Workshop.open(recipe)
+    file = path or folder / STUDENT
+    if path is None and not file.is_file():
+        raise UserError(
+            f"{folder} has no {STUDENT} yet; finish it with `stillhouse run {folder} --resume`"
+        )
+    student = make_deployed(recipe, shop.sources, file)
+    network = shop.traced(student.to(shop.hardware.device))
+    return evaluate(shop.task, network, shop.split(split).epoch(0), shop.hardware)

@@ -1,0 +1,1 @@
+"""Teacher outputs on the disk, shared by runs and processes."""

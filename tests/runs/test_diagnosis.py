@@ -1,0 +1,231 @@
+"""Diagnoses of folders: that they are about the networks that lie there, and are kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from quick import kept_teacher, quick, run, student_bytes
+from stillhouse.data.source import labels_of
+from stillhouse.engine.environment import seed_everything
+from stillhouse.errors import UserError
+from stillhouse.explain.hearing import Look
+from stillhouse.explain.section import Pictures, Section, Table
+from stillhouse.recipes import load
+from stillhouse.runs import diagnosis
+from stillhouse.build.run import make_pupil
+from stillhouse.build.workshop import Workshop
+from stillhouse.runs.diagnosis import KEPT, Student, diagnose, kept, sample, sections_of
+from stillhouse.runs.execute import Result
+from stillhouse.build.networks import make_deployed, make_network
+from stillhouse.recipes.schema import Recipe
+from stillhouse.runs.training import STUDENT
+from stillhouse.types import Trace
+
+WORDS = ("train.epochs=1", "method=dkd")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    kept_teacher()
+    return run(tmp_path_factory.mktemp("done") / "run", *WORDS, "control=true")
+
+
+@pytest.fixture(scope="module")
+def sections(done: Result) -> dict[str, Section]:
+    found = sections_of(done.folder, quick(*WORDS), Workshop.open(quick(*WORDS), quiet=True))
+    return {section.name: section for section in found}
+
+
+def table(section: Section, number: int = 0) -> Table:
+    return section.tables[number]
+
+
+def test_a_run_has_every_diagnosis_of_its_task(sections: dict[str, Section]) -> None:
+    assert {*sections} == {
+        "agreement",
+        "consistency",
+        "correlation",
+        "relations",
+        "logits",
+        "calibration",
+        "classes",
+        "embedding",
+        "activation",
+        "gradient",
+    }
+    assert all(section.said for section in sections.values())
+
+
+def test_they_are_about_the_networks_that_lie_there(
+    done: Result, sections: dict[str, Section]
+) -> None:
+    """The accuracies per class have the means that the run's own evaluation found on test."""
+    assert done.control is not None and done.teacher is not None
+    rows = table(sections["classes"])
+    counts = torch.bincount(labels_of(Workshop.open(quick(), quiet=True).sources.test)).double()
+    for who, score in (
+        ("teacher", done.teacher),
+        ("control", done.control),
+        ("student", done.student),
+    ):
+        column = next(i for i, name in enumerate(rows.columns) if name.startswith(who))
+        by_class = {str(row[0]): float(row[column] or 0) for row in rows.rows}
+        mean = sum(by_class[str(c)] * n for c, n in enumerate(counts.tolist())) / counts.sum()
+        assert mean == pytest.approx(score["test"]["top1"], abs=0.05)
+
+
+def test_the_gradients_are_of_the_start_and_of_the_end(sections: dict[str, Section]) -> None:
+    rows = table(sections["gradient"]).rows
+    assert [row[:2] for row in rows] == [
+        (moment, term)
+        for moment in ("at the start", "at the end")
+        for term in ("label", "class/target", "class/rest")
+    ]
+    start, end = ([row[2] for row in rows[i : i + 3]] for i in (0, 3))
+    assert start != end and all(norm and norm > 0 for norm in start + end)
+
+
+def test_the_start_is_where_the_run_began() -> None:
+    """The first gradient is that of the very weights that training began with."""
+    recipe = quick(*WORDS)
+    shop = Workshop.open(recipe, quiet=True)
+    seed_everything(recipe.seed, False)
+    first = make_pupil(recipe, shop, diagnosis.teacher_of(recipe, shop))
+    seed_everything(recipe.seed, False)
+    again = make_pupil(recipe, shop, diagnosis.teacher_of(recipe, shop))
+    for a, b in zip(first.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_diagnosing_changes_no_file_of_the_run(done: Result, sections: dict[str, Section]) -> None:
+    before = student_bytes(done), (done.folder / "state.pt").read_bytes()
+    shop = Workshop.open(quick(*WORDS), quiet=True)
+    fresh = sections_of(done.folder, quick(*WORDS), shop, Look(fresh=True))
+    assert (student_bytes(done), (done.folder / "state.pt").read_bytes()) == before
+    assert [section.name for section in fresh] == [*sections]
+
+
+def test_what_is_kept_is_read_and_not_made_again(
+    done: Result, sections: dict[str, Section], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnosis, "diagnose_run", lambda *_: pytest.fail("made again"))
+    shop = Workshop.open(quick(*WORDS), quiet=True)
+    found = sections_of(done.folder, quick(*WORDS), shop)
+    assert [section.name for section in found] == [*sections]
+    other = Student("student", quick(*WORDS), done.folder / "control" / STUDENT)
+    assert kept(done.folder, [other]) is None  # other weights under the same name
+    assert (done.folder / KEPT).stat().st_size < 1_000_000
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"other": 1}', "null"])
+def test_a_damaged_diagnosis_is_a_sentence(done: Result, tmp_path: Path, content: str) -> None:
+    students = [Student("student", quick(*WORDS), done.folder / STUDENT)]
+    assert kept(tmp_path, students) is None
+    (tmp_path / KEPT).write_text(content)
+    with pytest.raises(UserError, match=f"{KEPT} is damaged; make it anew with `stillhouse expl"):
+        kept(tmp_path, students)
+    wrong = {"about": diagnosis.about(students), "sections": [{"name": 1}]}
+    (tmp_path / KEPT).write_text(json.dumps(wrong))
+    with pytest.raises(UserError, match="is damaged"):
+        kept(tmp_path, students)
+
+
+def test_students_of_several_recipes_are_heard_side_by_side(done: Result) -> None:
+    recipe = quick(*WORDS)
+    shop = Workshop.open(recipe, quiet=True)
+    students = [
+        Student("first", recipe, done.folder / "control" / STUDENT),
+        Student("second", recipe, done.folder / STUDENT),
+    ]
+    found = {section.name: section for section in diagnose(recipe, students, shop, Look(50))}
+    names = {row[0] for row in table(found["agreement"]).rows}
+    assert {"first", "second"} <= names
+    alone = diagnose(quick("method=none", "teacher=null"), students, shop, Look(50))
+    assert "consistency" not in {section.name for section in alone}
+
+
+def test_a_teacher_that_is_gone_is_said(done: Result) -> None:
+    # of another seed, which nobody trained
+    recipe = quick(*WORDS, "teacher.seed=77")
+    shop = Workshop.open(recipe, quiet=True)
+    first, *rest = diagnose(recipe, [Student("student", recipe, done.folder / STUDENT)], shop)
+    assert first.title == "What is not shown"
+    assert "stillhouse/little was not heard" in first.said[0] and "trains it again" in first.said[0]
+    assert "consistency" not in {section.name for section in rest}
+
+
+def test_a_sample_has_every_class_whatever_the_order() -> None:
+    from stillhouse.data.embedded.digits import raw
+    from stillhouse.data.source import take
+
+    source = raw("test")
+    by_class = take(source, labels_of(source).argsort(), "sorted")
+    assert labels_of(sample(by_class, 50)).unique().numel() == 10
+    assert len(sample(by_class, 50)) == 50 and sample(by_class, 5000) is by_class
+
+
+# ------------------------------------------------------------------------------- several classes
+
+HEAD = "student.head={kind: labelwise, width: 16, heads: 2, hidden: 32}"
+SEVERAL = ("method=none", "teacher=null", "student=stillhouse/small", HEAD, "engine.device=cpu")
+
+
+def several(*words: str) -> Recipe:
+    counts = [f"data.{split}.count=60" for split in ("train", "val", "test")]
+    return load.load("digits/labels", [*SEVERAL, *counts, *words])
+
+
+def test_a_run_of_several_classes_has_its_own_diagnoses(tmp_path: Path) -> None:
+    """Of three networks that know nothing."""
+    recipe = several()
+    shop = Workshop.open(recipe, quiet=True)
+    students = []
+    for name in ("teacher", "control", "student"):
+        path = tmp_path / f"{name}.safetensors"
+        save_file(make_network(recipe.student, shop.sources).state_dict(), path)
+        students.append(Student(name, recipe, path))
+    found = {section.name: section for section in diagnose(recipe, students, shop)}
+    assert [*found] == [
+        "agreement",
+        "decisions",
+        "precision",
+        "correlation",
+        "relations",
+        "retrieval",
+        "activation",
+    ]
+    rows = table(found["decisions"]).rows
+    for student, row in zip(students, rows, strict=True):
+        network = make_deployed(recipe, shop.sources, student.weights).eval()
+        meter = shop.task.meter()
+        for batch in shop.test():
+            with torch.no_grad():
+                meter.update(Trace(network(batch.image)), batch)
+        score = meter.summary()
+        assert row[0] == student.name
+        assert row[1:3] == pytest.approx((score["of1"], score["macro_f1"]), abs=1e-4)
+    assert [row[1] for row in table(found["retrieval"]).rows[:3]] == ["label-wise embedding"] * 3
+    (pictures,) = found["activation"].charts
+    assert isinstance(pictures, Pictures) and pictures.columns == 4
+    assert found["activation"].said[1].startswith("Over 60 images")
+
+
+def test_close_samples_are_shown_as_networks_are_given_them() -> None:
+    """After the transforms of evaluation, with the colours that they had before normalisation."""
+    recipe = several("data.evaluation=[{kind: resize, size: 32}, {kind: center_crop, size: 24}]")
+    shop = Workshop.open(recipe, quiet=True)
+    again = diagnosis.closer(shop.sources.test, recipe, shop)
+    (batch,) = again.batches(torch.tensor([7, 3]))
+    (whole,) = shop.test()
+    assert batch.image.shape == (2, 3, 24, 24)
+    assert torch.equal(batch.image, whole.image[[7, 3]])
+    assert torch.equal(batch.label, whole.label[[7, 3]])
+    pixels = again.pixels(batch.image)
+    assert pixels.dtype == torch.uint8
+    mean, std = (torch.tensor(x)[:, None, None] for x in (shop.sources.mean, shop.sources.std))
+    torch.testing.assert_close((pixels / 255 - mean) / std, batch.image, atol=0.02, rtol=0)

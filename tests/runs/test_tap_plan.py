@@ -1,0 +1,49 @@
+"""What the doctor says of a method's places."""
+
+from __future__ import annotations
+
+import torch
+
+from stillhouse import methods
+from stillhouse.methods.setting import Setting
+from stillhouse.models import zoo
+from stillhouse.objectives import presets
+from stillhouse.methods.build import make_method
+from stillhouse.runs.tap_plan import plan_of, suggestions
+
+EXAMPLE = torch.zeros(2, 3, 64, 64)
+
+
+def setting(teacher: str = "torchvision/resnet18") -> Setting:
+    return Setting(zoo.create("cifar/resnet8", 10), zoo.create(teacher, 10), EXAMPLE)
+
+
+def lines(*specs: object) -> list[str]:
+    at = setting()
+    return plan_of(make_method(specs, at), at.student, at.teacher, EXAMPLE)
+
+
+def test_a_line_has_names_paths_shapes_and_the_adapter() -> None:
+    assert lines(presets.mimic(pairs=(("stage3", "stage2"),))) == [
+        "stage3 (64x16x16) -> stage2 = layer2 (128x8x8) through Conv2d of 8,192 parameters"
+    ]
+
+
+def test_every_method_of_a_list_is_there() -> None:
+    found = lines(presets.kd(), methods.rkd(), methods.at(pairs=(("stage1", "layer1"),)))
+    assert found == [
+        "penultimate = pool (64) -> penultimate = fc@input (512)",
+        "stage1 (16x64x64) -> layer1 (64x16x16)",
+    ]
+
+
+def test_taps_before_an_activation_say_where_that_is() -> None:
+    (line,) = lines(presets.mimic(pairs=(("stage3@pre", "stage4@pre"),)))
+    assert "stage3@pre = stage3.0." in line and "stage4@pre = layer4.1.relu@input" in line
+
+
+def test_pairs_are_suggested_by_size() -> None:
+    assert suggestions(setting("cifar/resnet14")) == (
+        "pairs by size: [[stage1, stage1], [stage2, stage2], [stage3, stage3]]"
+    )
+    assert suggestions(setting()).startswith("pairs by size: [[stage3, stage1]")

@@ -1,0 +1,105 @@
+"""The Distiller with methods that have parts of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from stillhouse import methods
+from stillhouse.batches import Labelled
+from stillhouse.distiller import Distiller
+from stillhouse.errors import UserError
+from stillhouse.methods.catalogue import catalogue
+from stillhouse.methods.labelwise import Embedded
+from stillhouse.models import cost, zoo
+from stillhouse.models.labelwise import LabelwiseHead, labelwise
+from stillhouse.objectives import presets
+
+SAMPLES = torch.arange(24) % 4
+OPTIONS = {"crd": {"negatives": 8}}
+NARROW = LabelwiseHead(8, 2, 8)
+
+
+def rows(n: int = 6) -> Labelled:
+    keys = torch.arange(n)
+    images, strong = torch.randn(2, n, 1, 16, 32)
+    return Labelled(images, SAMPLES[keys], keys, torch.zeros_like(keys), strong)
+
+
+def several() -> Labelled:
+    """The same images with three classes of four each."""
+    batch = rows()
+    own = batch.label[:, None] == torch.arange(4)
+    return batch._replace(label=(own | own.roll(1, 1) | own.roll(2, 1)).float())
+
+
+def distiller(method: Any, **options: Any) -> Distiller:
+    torch.manual_seed(0)
+    networks = zoo.create("stillhouse/small", 4, 1), zoo.create("stillhouse/medium", 4, 1)
+    if isinstance(method, Embedded):
+        networks = tuple(labelwise(n, 4, rows().image, NARROW) for n in networks)
+        options["task"] = "multilabel"
+    return Distiller(*networks, method, example=rows().image, labels=SAMPLES, **options)
+
+
+@pytest.mark.parametrize("name", catalogue())
+def test_every_method_takes_steps_in_a_loop_of_one_s_own(name: str) -> None:
+    method = catalogue()[name](**OPTIONS.get(name, {}))
+    made = distiller(method, steps=4, steps_per_epoch=2)
+    batch = several() if isinstance(method, Embedded) else rows()
+    optimiser = torch.optim.SGD(made.parameters(), lr=0.01)
+    for _ in range(4):
+        loss, terms = made(batch)
+        assert loss.isfinite() and len(terms) > 1
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert not any(p.requires_grad for p in made.teacher.network.parameters()) or (
+        name == "acclimation"
+    )
+
+
+def test_a_teacher_that_moves_has_an_optimiser_of_its_own() -> None:
+    made = distiller([presets.dist(temperature=4), methods.acclimation()])
+    own = made.teacher_parameters()
+    assert {id(p) for p in own}.isdisjoint(id(p) for p in made.parameters())
+    before = [p.detach().clone() for p in own]
+    loss, terms = made(rows())
+    loss.backward()
+    torch.optim.SGD(own, lr=0.1).step()
+    assert "acclimation/class/acclimation" in terms
+    assert any(not torch.equal(a, b) for a, b in zip(before, own, strict=True))
+    still = [p for p in made.teacher.network.parameters() if not p.requires_grad]
+    assert still and all(p.grad is None for p in still)
+
+
+def test_a_student_of_another_shape_is_the_one_that_learns() -> None:
+    made = distiller(methods.simkd())
+    bare = zoo.create("stillhouse/small", 4, 1)
+    assert cost.parameters(made.student) > cost.parameters(bare)
+    assert made.student(rows().image).shape == (6, 4)
+
+
+def test_what_remembers_samples_needs_to_know_them() -> None:
+    made = distiller(methods.crd(negatives=8))
+    with pytest.raises(UserError, match="give batches as stillhouse.Labelled"):
+        made((rows().image, rows().label))
+    networks = zoo.create("stillhouse/small", 4, 1), zoo.create("stillhouse/medium", 4, 1)
+    with pytest.raises(UserError, match="or give Distiller"):
+        Distiller(*networks, methods.crd(), example=rows().image)
+
+
+def test_shapes_have_to_be_seen() -> None:
+    networks = nn.Linear(4, 3), nn.Linear(4, 3)
+    for method in (methods.ctkd(mode="instance"), methods.rkd(), presets.cwd()):
+        with pytest.raises(UserError, match="needs to see shapes"):
+            Distiller(*networks, method)
+
+
+def test_a_second_view_has_to_be_there() -> None:
+    made = distiller(methods.mlkd())
+    with pytest.raises(UserError, match="needs two views of each image"):
+        made(rows()._replace(strong=None))
