@@ -15,11 +15,11 @@ from PIL import Image
 from quick import quick
 from stillhouse.data.loader import STRONG
 from stillhouse.data.mixing import Mix
-from stillhouse.data.random import mix
+from stillhouse.data.random import derive_seed
 from stillhouse.data.transforms import Crop, Cutout, Flip, RandAugment, Single, normalise
 from stillhouse.errors import UserError
 from stillhouse.recipes import load
-from stillhouse.build.teacher import check_keeping, views_of
+from stillhouse.build.teacher import check_storable, views_of
 from stillhouse.recipes.schema import Data, Recipe
 from stillhouse.build.data import (
     data_is_finite,
@@ -160,7 +160,7 @@ def test_the_strong_view_is_the_first_made_stronger_where_nothing_is_said() -> N
     chain = (Crop(2), Flip(), RandAugment(2, uniform=True), Cutout(0.5))
     assert strong_of(recipe.data) == chain
     batch = next(make_training_loader(recipe, sources, CPU, views=2).epoch(3))
-    single = Single(chain, mix(recipe.seed, STRONG))
+    single = Single(chain, derive_seed(recipe.seed, STRONG))
     wanted = torch.stack([single(sources.train[k].image, k, 3) for k in batch.key.tolist()])
     mean, std = torch.tensor(sources.mean), torch.tensor(sources.std)
     assert torch.equal(batch.strong, normalise(wanted, mean, std))
@@ -262,7 +262,7 @@ def test_answers_to_mixed_images_are_not_kept() -> None:
     recipe = quick("data.mix={mixup: 1}", "teacher.remember=true")
     assert views_of(recipe.data) == 0 and views_of(quick(WEAK, "data.views=3").data) == 3
     with pytest.raises(UserError) as error:
-        check_keeping(recipe)
+        check_storable(recipe)
     assert str(error.value) == (
         "teacher.remember keeps answers to images that come back, and data.mix makes new ones; "
         "leave one of them out"

@@ -8,7 +8,7 @@ from torch import Tensor
 from stillhouse.batches import Labelled
 from stillhouse.data.loader import Loader, Plan
 from stillhouse.data.mixing import Mix, mix_batch
-from stillhouse.data.random import mix
+from stillhouse.data.random import derive_seed
 from stillhouse.data.source import Pixels
 from stillhouse.data.transforms import Crop, Flip
 from stillhouse.errors import UserError
@@ -156,7 +156,7 @@ def test_a_loader_mixes_what_it_would_give() -> None:
     plain, mixed = loader(mixing=None), loader()
     assert len(plain) == len(mixed) == 10
     for step, (given, found) in enumerate(zip(plain.epoch(2), mixed.epoch(2), strict=True)):
-        seed = mix(3, 2, step, 0)
+        seed = derive_seed(3, 2, step, 0)
         wanted = mix_batch(given.image, given.label, 5, Mix(0.8, 1.0), seed)
         assert torch.equal(found.image, wanted[0]) and torch.equal(found.label, wanted[1])
         assert torch.equal(found.key, given.key) and torch.equal(found.view, given.view)

@@ -11,7 +11,7 @@ from torch import Tensor
 from stillhouse.batches import Labelled
 from stillhouse.data.loader import STRONG, Loader, Plan
 from stillhouse.data.mixing import Mix
-from stillhouse.data.random import mix
+from stillhouse.data.random import derive_seed
 from stillhouse.data.source import FromTorch, Pixels, Source
 from stillhouse.data.transforms import (
     Crop,
@@ -81,7 +81,7 @@ def test_each_sample_comes_so_many_times_in_the_steps_of_all_ranks(
     assert sum(count < repeats for count in counts.values()) <= 1  # where the epoch was cut
     assert max(counts.values()) == repeats
     assert {copy for _, copy in pairs} == set(range(repeats))
-    order = torch.randperm(61, generator=torch.Generator().manual_seed(mix(2, 4))).tolist()
+    order = torch.randperm(61, generator=torch.Generator().manual_seed(derive_seed(2, 4))).tolist()
     assert set(counts) == set(order[: len(counts)])
 
 
@@ -154,7 +154,7 @@ def test_a_strong_view_stands_beside_the_first(kind: str, strong: Sequence[Trans
     for batch, first in zip(made.epoch(2), alone, strict=True):
         assert same(batch._replace(strong=None), first)  # which is what it would be without
         views = torch.full_like(batch.view, 2 if strong else 0)
-        wanted = shown(strong, mix(3, STRONG), batch, views)
+        wanted = shown(strong, derive_seed(3, STRONG), batch, views)
         assert torch.equal(batch.strong, wanted)
         assert not torch.equal(batch.strong, batch.image)  # though it may be of the same transforms
 
@@ -179,7 +179,7 @@ def test_a_strong_view_is_new_each_epoch_also_where_the_first_is_not(kind: str) 
     for epoch in (0, 5):
         for batch in made.epoch(epoch):
             assert batch.view.tolist() == [0] * 4
-            wanted = shown(WEAK, mix(3, STRONG), batch, torch.full_like(batch.view, epoch))
+            wanted = shown(WEAK, derive_seed(3, STRONG), batch, torch.full_like(batch.view, epoch))
             assert torch.equal(batch.strong, wanted)
 
 
@@ -189,7 +189,7 @@ def test_numbered_views_number_the_strong_one_too(kind: str) -> None:
     for epoch in (1, 4):
         for batch in made.epoch(epoch):
             assert batch.view.tolist() == [epoch % 2] * 4
-            wanted = shown(STRONGER, mix(0, STRONG), batch, batch.view)
+            wanted = shown(STRONGER, derive_seed(0, STRONG), batch, batch.view)
             assert torch.equal(batch.strong, wanted)
 
 
@@ -206,7 +206,7 @@ def test_copies_have_strong_views_of_their_own() -> None:
     made = loader(plan=Plan(23, 6, True, 3, repeats=3), strong=STRONGER)
     for batch in made.epoch(1):
         assert set(batch.view.tolist()) == {3, 4, 5}
-        assert torch.equal(batch.strong, shown(STRONGER, mix(3, STRONG), batch, batch.view))
+        assert torch.equal(batch.strong, shown(STRONGER, derive_seed(3, STRONG), batch, batch.view))
 
 
 @KINDS

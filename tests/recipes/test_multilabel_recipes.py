@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stillhouse.batches import Labelled
 from stillhouse.build.contract import BESIDE
 from stillhouse.build.data import frequency
-from stillhouse.build.networks import Taught, make_student, make_teacher
+from stillhouse.build.networks import TeacherNetwork, load_teacher, make_student
 from stillhouse.build.run import make_pupil, make_run
 from stillhouse.build.workshop import Workshop
 from stillhouse.data.source import Pixels, labels_of
@@ -130,8 +130,8 @@ def test_every_method_of_the_papers_teaches(method: str) -> None:
     assert moved and all(bool(grad.isfinite().all()) for grad in moved)
 
 
-def untaught(network: nn.Module) -> Taught:
-    return Taught(network, network)
+def untaught(network: nn.Module) -> TeacherNetwork:
+    return TeacherNetwork(network, network)
 
 
 def detached(trace: Trace) -> Trace:
@@ -231,7 +231,7 @@ def test_a_teacher_of_another_order_of_classes_keeps_its_embeddings(
         "teacher={name: stillhouse/tiny, head: {width: 16, heads: 2, hidden: 16}}"
     ).teacher
     assert spec is not None
-    found = make_teacher(spec, [path], shop.sources)
+    found = load_teacher(spec, [path], shop.sources)
     assert isinstance(found.network, Labelwise)
     assert found.notes == ("the teacher's classes are put in the data's order",)
     plain = make_student(recipe().student, shop.sources)
@@ -250,7 +250,7 @@ def test_weights_of_another_head_are_refused(finished: Path) -> None:
     spec = recipe("teacher={name: stillhouse/tiny}", "teacher.head=null").teacher
     assert spec is not None
     with pytest.raises(UserError, match=r"with a labelwise head, .* say teacher\.head=labelwise"):
-        make_teacher(spec, [finished / STUDENT], shop.sources)
+        load_teacher(spec, [finished / STUDENT], shop.sources)
 
 
 def test_a_student_begins_from_a_network_of_other_classes(tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ def test_an_error_of_no_user_is_a_failure_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(run: Any, clock: Any) -> None:
-        if run.taught_by:
+        if run.teacher_hash:
             raise RuntimeError("shapes do not fit\nand more")
         set_rates(run, clock)
 
