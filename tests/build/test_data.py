@@ -211,10 +211,10 @@ def test_measuring_takes_every_sample_once_and_learning_whole_batches() -> None:
     recipe = quick("data.batch=48")
     sources = open_sources(recipe.data)
     measured = list(make_loader(sources.val, recipe.data, sources, torch.device("cpu")).epoch(0))
-    keys = torch.cat([batch.key for batch in measured])
+    keys = torch.cat([batch.keys for batch in measured])
     assert keys.tolist() == list(range(360))
     learnt = list(make_training_loader(recipe, sources, torch.device("cpu")).epoch(0))
-    assert [len(batch.label) for batch in learnt] == [48] * 4
+    assert [len(batch.target) for batch in learnt] == [48] * 4
 
 
 def test_more_channels_than_numbers_are_refused(tmp_path: Path) -> None:

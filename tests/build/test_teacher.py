@@ -184,7 +184,7 @@ def test_its_answers_are_to_the_images_that_are_shown(words: tuple[str, ...]) ->
     for epoch in range(4):
         for batch in loader.epoch(epoch):
             with torch.no_grad():
-                out = network(batch.image)
+                out = network(batch.images)
             torch.testing.assert_close(stored(batch).out, out, rtol=1e-4, atol=1e-5)
 
 
@@ -253,7 +253,7 @@ def shown(seed: int, *words: str, filling: bool = False) -> dict[tuple[int, int]
     found = {}
     for batch in (batch for epoch in range(4) for batch in loader.epoch(epoch)):
         for key, view, image in zip(
-            batch.key.tolist(), batch.view.tolist(), batch.image, strict=True
+            batch.keys.tolist(), batch.views.tolist(), batch.images, strict=True
         ):
             assert torch.equal(found.setdefault((key, view), image), image)
     return found
@@ -284,10 +284,10 @@ def test_batches_can_be_entered_at_any_row(transforms: str) -> None:
     recipe, shop, _ = opened(f"data.transforms={transforms}", "data.views=3")
     loader = make_filling_loader(recipe, shop.sources, CPU)
     views = 3 if "flip" in transforms else 1
-    whole = torch.cat([200 * b.view + b.key for b in batches_from(0, loader, views)])
+    whole = torch.cat([200 * b.views + b.keys for b in batches_from(0, loader, views)])
     assert whole.tolist() == list(range(200 * views))
     for row in (0, 63, 64, 199, *((200, 201, 599) if views > 1 else ())):
-        rows = torch.cat([200 * b.view + b.key for b in batches_from(row, loader, views)])
+        rows = torch.cat([200 * b.views + b.keys for b in batches_from(row, loader, views)])
         assert rows.tolist() == list(range(row, 200 * views))
     assert list(batches_from(200 * views, loader, views)) == []
 
