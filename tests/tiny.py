@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from stillhouse.batches import Batch
 from stillhouse.data.mixing import Mix, mix_batch
-from stillhouse.types import Clock, Lesson, Site, Trace
+from stillhouse.methods.base import Method
+from stillhouse.types import Clock, Lesson, Site, Terms, Trace
 
 CLOCK = Clock(step=1, steps=10, steps_per_epoch=5)
 
@@ -25,6 +26,19 @@ class Net(nn.Sequential):
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.flat = nn.Flatten()
         self.head = nn.Linear(2 * width, classes)
+
+
+class Looking(Method):
+    """Keeps the lesson that it is given."""
+
+    def __init__(self, **needs: Any) -> None:
+        super().__init__()
+        for name, value in needs.items():
+            setattr(self, name, value)
+
+    def forward(self, lesson: Lesson) -> Terms:
+        self.lesson = lesson
+        return {}
 
 
 def batch(n: int = 8, classes: int = 5, size: int = 12) -> Batch:

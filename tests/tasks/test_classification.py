@@ -120,9 +120,8 @@ def test_a_batch_may_be_a_pair_a_mapping_or_what_we_have() -> None:
         assert got.views.tolist() == [0, 0, 0]
     ours = batch(3)
     assert read_batch(ours) is ours
-    with pytest.raises(
-        ValueError, match="a batch must be \\(images, target\\), or a mapping with `images`"
-    ):
+    want = r"a batch must be \(images, target\), or a mapping with `images`"
+    with pytest.raises(ValueError, match=want):
         read_batch({"label": label})
     assert read_batch({"image": image}).target is None
 

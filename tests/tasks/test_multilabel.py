@@ -17,15 +17,14 @@ from stillhouse.batches import Batch
 from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError
 from stillhouse.functional.losses import Asymmetric, Focal
-from stillhouse.methods.base import Method
 from stillhouse.methods.logit import Logits
 from stillhouse.models.taps import Tapped
 from stillhouse.objectives import presets
 from stillhouse.tasks.images import multi_hot
 from stillhouse.tasks.meters.average_precision import MeanAveragePrecision
 from stillhouse.tasks.multilabel import Multilabel
-from stillhouse.types import Lesson, Terms, Trace
-from tiny import CLOCK, Net, batch
+from stillhouse.types import Trace
+from tiny import CLOCK, Looking, Net, batch
 
 
 def seen(n: int = 40, classes: int = 7, soft: bool = False) -> tuple[Trace, Batch]:
@@ -42,19 +41,6 @@ def several() -> Batch:
     rows = batch()
     label = (torch.rand(8, 5) < 0.4).double()
     return replace(rows, target=label, strong=torch.randn_like(rows.images))
-
-
-class Looking(Method):
-    """Keeps the lesson that it is given."""
-
-    def __init__(self, **needs: Any) -> None:
-        super().__init__()
-        for name, value in needs.items():
-            setattr(self, name, value)
-
-    def forward(self, lesson: Lesson) -> Terms:
-        self.lesson = lesson
-        return {}
 
 
 def loop(trace: Trace, rows: Batch) -> float:
