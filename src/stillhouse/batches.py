@@ -33,7 +33,7 @@ class Objects:
         """The objects of some images, which are numbered anew: slice or (N,) -> Objects."""
         kept = torch.arange(self.images, device=self.image.device)[index]
         order = [(self.image == number).nonzero().flatten() for number in kept.tolist()]
-        counts = torch.tensor([len(part) for part in order], device=self.image.device)
+        counts = torch.tensor([len(part) for part in order], device=self.image.device).long()
         places = torch.cat(order) if order else self.image[:0]
         image = torch.arange(len(kept), device=self.image.device).repeat_interleave(counts)
         return replace(self.objects(places), image=image, images=len(kept))

@@ -10,7 +10,6 @@ import torch
 from stillhouse.data.catalogue import IMAGENET, entry, open_source
 from stillhouse.data.loader import BatchSampler, Loader
 from stillhouse.data.source import Source, notes_of, split, targets_of
-from stillhouse.data.targets import collate
 from stillhouse.data.transforms import Cutout, RandAugment, Transform, is_random
 from stillhouse.distributed import rank, world_size
 from stillhouse.errors import UserError
@@ -53,7 +52,9 @@ def open_sources(data: Data, given: SplitSources | None = None) -> Sources:
         train, val = open_training(data)
         test = open_test(data) or val
         known = entry(data.name)
-        return describe_splits(data, (train, val, test), data.mean or known.mean, data.std or known.std)
+        return describe_splits(
+            data, (train, val, test), data.mean or known.mean, data.std or known.std
+        )
     if "train" not in given or not (data.holdout or "val" in given):
         raise UserError("splits need train, and val unless data.holdout says how many to hold out")
     train = given["train"]
@@ -87,12 +88,7 @@ FIRST = 1000  # samples whose targets are read where a source does not know them
 
 def facts_of(data: Data, sources: Sources) -> Facts:
     """What a task is built from: the classes, and targets of the validation split."""
-    source = sources.val
-    if getattr(source, "targets", None) is not None:
-        targets = targets_of(source)
-    else:
-        targets = collate([source[i].target for i in range(min(len(source), FIRST))])
-    return Facts(data.name, sources.classes, targets)
+    return Facts(data.name, sources.classes, targets_of(sources.val, FIRST))
 
 
 def with_fingerprints(data: Data, given: SplitSources) -> Data:
