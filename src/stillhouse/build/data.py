@@ -177,9 +177,10 @@ def data_is_finite(data: Data) -> bool:
     return data.mix is None and (bool(data.views) or not is_random(data.transforms))
 
 
-def make_filling_loader(recipe: Recipe, sources: Sources, device: torch.device) -> Loader:
-    """The images of training in their own order, all of them on each rank: for one to store."""
-    data = recipe.data
+def make_filling_loader(
+    data: Data, sources: Sources, device: torch.device, workers: int = 0
+) -> Loader:
+    """The training images in their own order, all of them on each rank, for a store."""
     return Loader(
         sources.train,
         BatchSampler(len(sources.train), max(data.batch, 64)),
@@ -188,6 +189,6 @@ def make_filling_loader(recipe: Recipe, sources: Sources, device: torch.device) 
         transforms=data.transforms,
         views=data.views,
         draws=VIEWS,
-        workers=recipe.engine.workers,
+        workers=workers,
         device=device,
     )

@@ -55,18 +55,26 @@ def make_pupil(recipe: Recipe, shop: Workshop, loaded: TeacherNetwork | None) ->
             student, loaded.inner.cpu(), example, lambda: labels_of(shop.sources.train)
         )
         student = reshaped(recipe.method, setting)
-        method = method_of(recipe, replace(setting, student=student), loaded)
-    check_mixing(recipe, method)
+        setting = replace(setting, student=student)
+        method = method_of(recipe.method, setting, loaded.members if apart(recipe) else ())
+    if recipe.data.mix:
+        check_mixing(recipe.method, method)
     return Pupil(Tapped(student, method.student_taps, (example,)), method, shop.task)
 
 
-def method_of(recipe: Recipe, setting: Setting, loaded: TeacherNetwork) -> Method:
-    """The method of one teacher, or one for each of several that teach apart."""
-    assert recipe.teacher is not None
-    if recipe.teacher.teach == "together":
-        return make_method(recipe.method, setting)
-    settings = [replace(setting, teacher=member.inner) for member in loaded.members]
-    return PerTeacher([make_method(recipe.method, one) for one in settings])
+def apart(recipe: Recipe) -> bool:
+    """Whether each member of an ensemble has terms of its own."""
+    return recipe.teacher is not None and recipe.teacher.teach == "apart"
+
+
+def method_of(
+    specs: Sequence[Any], setting: Setting, members: Sequence[TeacherNetwork] = ()
+) -> Method:
+    """The method of one teacher, or one for each of several."""
+    if not members:
+        return make_method(specs, setting)
+    settings = [replace(setting, teacher=member.inner) for member in members]
+    return PerTeacher([make_method(specs, one) for one in settings])
 
 
 def labels_of(train: Source) -> Tensor:
@@ -92,12 +100,12 @@ def check_labels(specs: Sequence[Any], train: Source) -> None:
             )
 
 
-def check_mixing(recipe: Recipe, method: Method) -> None:
+def check_mixing(specs: Sequence[Any], method: Method) -> None:
     """Refuse mixed images for a method that needs the labels of each."""
-    if recipe.data.mix and method.needs_labels:
+    if method.needs_labels:
         raise UserError(
-            f"method {recipe.method[0].name} needs the labels of each image, but data.mix gives "
-            "shares of two images; leave data.mix out, or choose a method that needs no labels"
+            f"method {specs[0].name} needs the labels of each image, but data.mix gives shares of "
+            "two images; leave data.mix out, or choose a method that needs no labels"
         )
 
 

@@ -35,7 +35,7 @@ def make_teacher(
         return Absent()
     check_storable(recipe, method)
     if teacher.store:
-        return Cached(filled_store(recipe, shop, loaded, say))
+        return Cached(filled_store(teacher, shop, loaded, say))
     live = make_live(shop, loaded, method)
     if teacher.remember:
         views = view_count(recipe.data)

@@ -225,7 +225,7 @@ class Patient:
         teacher = self.recipe.teacher
         if self.loaded is None or teacher is None or not teacher.store:
             return ""
-        return f"; {describe_store(self.recipe, self.shop, self.loaded)}"
+        return f"; {describe_store(teacher, self.shop, self.loaded)}"
 
     def disk(self) -> str:
         """Whether a few checkpoints fit."""

@@ -98,4 +98,4 @@ class Faculty:
             stored = [r for r in pupils if r.teacher is not None and r.teacher.store]
             if stored and label not in self.wrong:
                 check_storable(stored[0])
-                prefill(stored[0], self.shop, self.taught(label), self.say)
+                prefill(stored[0].teacher, self.shop, self.taught(label), self.say)
