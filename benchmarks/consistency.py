@@ -27,7 +27,7 @@ from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.teaching import find_teacher
 from stillhouse.runs.training import MOVED, STUDENT
-from stillhouse.study.findings import Found, Study, read_study
+from stillhouse.study.results import Found, Study, read_study
 from stillhouse.study.statistics import interval
 
 Pair = tuple[float, float]  # TC in percent, NC

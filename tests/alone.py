@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from stillhouse.study.cells import Cell, Done, Outcome, train_cell
+from stillhouse.study.jobs import Cell, Done, Outcome, train_cell
 
 
 class Alone:

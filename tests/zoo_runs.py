@@ -12,7 +12,7 @@ from stillhouse.models import weights, zoo
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.execute import execute
-from stillhouse.study.findings import read_study, write_plan
+from stillhouse.study.results import read_study, write_plan
 from stillhouse.study.plan import Plan, make_plan
 from stillhouse.study.table import make_rows
 

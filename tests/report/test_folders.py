@@ -23,8 +23,8 @@ from stillhouse.report.folder import page_of, write_folders
 from stillhouse.report.model import Page
 from stillhouse.report.run import run_page
 from stillhouse.report.study import called, chosen_options, company, study_page
-from stillhouse.study.conduct import conduct
-from stillhouse.study.findings import read_study
+from stillhouse.study.runner import conduct
+from stillhouse.study.results import read_study
 from stillhouse.study.plan import make_plan
 
 

@@ -11,9 +11,9 @@ import pytest
 from alone import Alone
 from quick import kept_teacher, quick, student_bytes
 from stillhouse.errors import UserError
-from stillhouse.study.cells import Cell, Failure
+from stillhouse.study.jobs import Cell, Failure
 from stillhouse.study.cluster import Cluster, cluster, environment, train_there
-from stillhouse.study.conduct import conduct
+from stillhouse.study.runner import conduct
 from stillhouse.study.plan import make_plan
 
 pytest.importorskip("ray", reason="the extra ray is not installed")

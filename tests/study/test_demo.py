@@ -8,7 +8,7 @@ from alone import Alone
 from quick import quick
 from stillhouse.objectives import presets
 from stillhouse.study import demo
-from stillhouse.study.findings import read_study
+from stillhouse.study.results import read_study
 
 
 def test_what_it_compares() -> None:

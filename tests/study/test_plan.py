@@ -17,7 +17,7 @@ from stillhouse.objectives import presets
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Comparison, Network, Pair, Recipe, Teacher, Training
 from stillhouse.study.plan import Plan, make_plan
-from stillhouse.study.words import labels, split
+from stillhouse.study.arguments import labels, split
 
 
 def plan(

@@ -29,7 +29,7 @@ from stillhouse.study.space import (
     start,
 )
 from stillhouse.study.sweep import APART, sweep
-from stillhouse.study.words import Choice, held
+from stillhouse.study.arguments import Choice, held
 
 
 def go(folder: Path, methods: str = "kd,mse", seeds: int = 1, *words: str, **options: Any):

@@ -16,7 +16,7 @@ from quick import quick
 from stillhouse.errors import UserError
 from stillhouse.objectives import presets
 from stillhouse.recipes.schema import Comparison, Recipe, Searched
-from stillhouse.study.findings import Found, Study
+from stillhouse.study.results import Found, Study
 from stillhouse.study.statistics import Kind, holm, p_value, paired_interval
 from stillhouse.study.table import (
     FILES,

@@ -128,7 +128,7 @@ def study(
 ) -> None:
     """Methods x teachers x seeds beside a control: which one helps, and by how much."""
     from stillhouse.cli import studies
-    from stillhouse.cli.view import View
+    from stillhouse.cli.report_options import View
 
     named = studies.Named(recipe, overrides or [], methods, seeds, teachers, grid or [], pairs)
     place = studies.Place(jobs, ray, cpus, gpus)
@@ -201,7 +201,7 @@ def report(
 ) -> None:
     """Write the page of runs and studies again, or print their table."""
     from stillhouse.cli import pages
-    from stillhouse.cli.view import View
+    from stillhouse.cli.report_options import View
 
     view = View(against, by, interval)
     pages.report(folders, compare, table, view, out)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from stillhouse.cli.catalogue import rows
-from stillhouse.cli.view import View
+from stillhouse.cli.report_options import View
 from stillhouse.errors import UserError
 
 
@@ -55,7 +55,7 @@ def report(
 
 def runs(folder: Path) -> None:
     """Every run and study below a folder, a line each; what cannot be read has its sentence."""
-    from stillhouse.study.shelf import browse
+    from stillhouse.study.index import browse
 
     found = list(browse(folder))
     if not found:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stillhouse.cli.training import first, stoppable, tell
-from stillhouse.cli.view import View
+from stillhouse.cli.report_options import View
 from stillhouse.errors import UserError
 
 if TYPE_CHECKING:
-    from stillhouse.study.cells import Workers
-    from stillhouse.study.findings import Study
+    from stillhouse.study.jobs import Workers
+    from stillhouse.study.results import Study
     from stillhouse.study.plan import Plan
 
 
@@ -33,7 +33,7 @@ class Named:
     def plan(self) -> Plan:
         """The trainings that the words ask for."""
         from stillhouse.recipes import load
-        from stillhouse.study.findings import RECIPE
+        from stillhouse.study.results import RECIPE
         from stillhouse.study.plan import make_plan
 
         inside = Path(self.recipe) / RECIPE
@@ -42,7 +42,7 @@ class Named:
 
     def out(self, given: Path | None, suffix: str) -> Path:
         """The folder: as said, the study's own, or one that is called after the recipe."""
-        from stillhouse.study.findings import RECIPE
+        from stillhouse.study.results import RECIPE
 
         if given is not None:
             return given
@@ -63,7 +63,7 @@ class Place:
     @contextmanager
     def workers(self, cells: int) -> Iterator[Workers]:
         """Processes of this machine, or of a cluster."""
-        from stillhouse.study.cells import crew, processes
+        from stillhouse.study.jobs import crew, processes
         from stillhouse.study.cluster import cluster
 
         if self.ray is not None:
@@ -76,7 +76,7 @@ class Place:
 
 def study(named: Named, place: Place, out: Path | None, overwrite: bool, view: View) -> None:
     """Train all cells, and print and write what came of them."""
-    from stillhouse.study.conduct import conduct
+    from stillhouse.study.runner import conduct
     from stillhouse.study.table import check_against
 
     plan, folder = named.plan(), named.out(out, "study")

@@ -14,7 +14,7 @@ from stillhouse.runs.costs import named_networks, shipped
 from stillhouse.runs.diagnosis import Student, diagnose
 from stillhouse.runs.execute import Result
 from stillhouse.runs.training import STUDENT
-from stillhouse.study.shelf import read_run, run_answer
+from stillhouse.study.index import read_run, run_answer
 
 
 def compare_page(first: Path, second: Path, look: Look = AS_EVER) -> Page:

@@ -16,7 +16,7 @@ from stillhouse.runs.costs import named_networks
 from stillhouse.runs.diagnosis import sections_of
 from stillhouse.runs.execute import Result
 from stillhouse.runs.training import Score
-from stillhouse.study.shelf import read_run, run_answer
+from stillhouse.study.index import read_run, run_answer
 
 
 def write_run(folder: Path, *, explain: bool = True) -> Path:

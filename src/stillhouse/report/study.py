@@ -19,7 +19,7 @@ from stillhouse.runs.costs import Priced, shipped
 from stillhouse.runs.diagnosis import Student, diagnose, keep, kept
 from stillhouse.runs.training import STUDENT
 from stillhouse.study import table
-from stillhouse.study.findings import Found, Study
+from stillhouse.study.results import Found, Study
 from stillhouse.study.table import Row, make_rows, search_lines
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from stillhouse.data.cache import cache_folder
 from stillhouse.engine.interrupt import Interrupt, Stopped
 from stillhouse.errors import UserError
-from stillhouse.study.cells import Cell, Done, Outcome, failed, train_cell
+from stillhouse.study.jobs import Cell, Done, Outcome, failed, train_cell
 
 
 def train_there(cell: Cell, here: str) -> Outcome:

@@ -8,10 +8,10 @@ from pathlib import Path
 from stillhouse.objectives import presets
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Comparison, Methods
-from stillhouse.study.cells import Workers
-from stillhouse.study.conduct import conduct
-from stillhouse.study.faculty import Say
-from stillhouse.study.findings import Study
+from stillhouse.study.jobs import Workers
+from stillhouse.study.runner import conduct
+from stillhouse.study.teachers import Say
+from stillhouse.study.results import Study
 from stillhouse.study.plan import Plan, make_plan
 
 RECIPE = "digits/numbers"

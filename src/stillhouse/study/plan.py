@@ -13,10 +13,10 @@ from stillhouse.errors import UserError, did_you_mean
 from stillhouse.methods.control import CONTROL, Control
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Comparison, Network, Pair, Recipe, Store, Teacher
-from stillhouse.study import words
-from stillhouse.study.cells import Cell
+from stillhouse.study import arguments as words
+from stillhouse.study.jobs import Cell
 from stillhouse.study.space import has
-from stillhouse.study.words import Choice
+from stillhouse.study.arguments import Choice
 
 
 @dataclass(frozen=True)

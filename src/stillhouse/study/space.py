@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from stillhouse.errors import UserError
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Methods
-from stillhouse.study.words import Choice
+from stillhouse.study.arguments import Choice
 
 EDGE = 0.05  # of a range: whoever is chosen there might have been chosen farther out
 FACTOR = 4.0  # how far from its default an option is searched, both ways

@@ -17,12 +17,12 @@ from stillhouse.models.stages import staged, stages
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Comparison, Recipe, Searched
 from stillhouse.runs.training import Score
-from stillhouse.study.cells import Cell, Failure, Outcome, Workers
-from stillhouse.study.conduct import clear, foundation, refuse_ranks, rehearse
-from stillhouse.study.faculty import Faculty, Say
+from stillhouse.study.jobs import Cell, Failure, Outcome, Workers
+from stillhouse.study.runner import clear, foundation, refuse_ranks, rehearse
+from stillhouse.study.teachers import Faculty, Say
 from stillhouse.study.plan import Arm, Plan
 from stillhouse.study.space import Space, default_space, edges, narrowed, propose, start
-from stillhouse.study.words import Choice, held, labels
+from stillhouse.study.arguments import Choice, held, labels
 
 CHOSEN = "chosen.yaml"
 TRIALS = "trials.csv"

@@ -12,7 +12,7 @@ from typing import Any
 from stillhouse.errors import UserError, did_you_mean
 from stillhouse.files import csv_text, finite, write_text
 from stillhouse.methods.control import CONTROL
-from stillhouse.study.findings import Found, Study, answer
+from stillhouse.study.results import Found, Study, answer
 from stillhouse.study.statistics import holm, spread
 
 

@@ -17,8 +17,8 @@ import torch
 from stillhouse.engine.interrupt import Stopped
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Network
-from stillhouse.study import cells as cell_room
-from stillhouse.study.cells import DIED, Cell, Failure, begin, crew, processes, read_failure
+from stillhouse.study import jobs as cell_room
+from stillhouse.study.jobs import DIED, Cell, Failure, begin, crew, processes, read_failure
 
 QUICK = ("method=none", "teacher=null", "engine.tensorboard=false", "engine.device=cpu")
 
@@ -141,7 +141,7 @@ def test_each_process_has_a_gpu_of_its_own(
 
 def test_a_killed_study_leaves_no_process_and_goes_on_at_once(tmp_path: Path) -> None:
     """SIGKILL to the parent alone: its workers save, end, and let their cells go."""
-    script = "from test_cells import keep_two_busy; keep_two_busy()"
+    script = "from test_jobs import keep_two_busy; keep_two_busy()"
     parent = subprocess.Popen(
         [sys.executable, "-c", script],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PLACE": str(tmp_path)},

@@ -21,8 +21,8 @@ from stillhouse.errors import UserError
 from stillhouse.methods.plugin import Plugin
 from stillhouse.models import weights, zoo
 from stillhouse.recipes.schema import Comparison, Network
-from stillhouse.study.conduct import conduct
-from stillhouse.study.findings import STUDY, Study, read_study
+from stillhouse.study.runner import conduct
+from stillhouse.study.results import STUDY, Study, read_study
 from stillhouse.study.plan import Plan, make_plan
 from stillhouse.study.statistics import paired_interval
 

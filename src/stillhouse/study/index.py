@@ -14,7 +14,7 @@ from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.execute import Result
 from stillhouse.runs.training import FORMAT, RESULT, TEACHER, Score
-from stillhouse.study.findings import STUDY, Study, answer, read_study
+from stillhouse.study.results import STUDY, Study, answer, read_study
 from stillhouse.study.sweep import CHOSEN
 
 DEEP = 4  # folders below the one that is looked into

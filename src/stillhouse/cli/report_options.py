@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from stillhouse.study.findings import Study
+    from stillhouse.study.results import Study
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class View:
 
     def read(self, folder: Path) -> Study:
         """A study's folder, looked at so; an arm that is not there is refused."""
-        from stillhouse.study.findings import read_study
+        from stillhouse.study.results import read_study
         from stillhouse.study.table import make_rows
 
         found = read_study(folder, self.by, self.interval)

@@ -19,7 +19,7 @@ from stillhouse.runs.teaching import (
     guide_recipe,
 )
 from stillhouse.runs.training import Score
-from stillhouse.study.cells import Cell, Failure, Outcome
+from stillhouse.study.jobs import Cell, Failure, Outcome
 
 Say = Callable[[str], None]
 

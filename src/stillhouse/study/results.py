@@ -15,7 +15,7 @@ from stillhouse.files import write_json, write_text
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe, Searched
 from stillhouse.runs.training import RESULT, Score
-from stillhouse.study.cells import read_failure
+from stillhouse.study.jobs import read_failure
 from stillhouse.study.plan import Plan
 from stillhouse.study.statistics import Interval, Kind, interval, mean_ranks, p_value, spread
 

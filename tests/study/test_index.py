@@ -11,9 +11,9 @@ import pytest
 from alone import Alone
 from quick import kept_teacher, quick, run
 from stillhouse.errors import UserError
-from stillhouse.study.conduct import conduct
+from stillhouse.study.runner import conduct
 from stillhouse.study.plan import make_plan
-from stillhouse.study.shelf import browse, look, read_run
+from stillhouse.study.index import browse, look, read_run
 from stillhouse.study.sweep import sweep
 
 
