@@ -62,7 +62,7 @@ class Judge:
 
     def look(self, folder: Path, teacher: Tensor) -> Pair:
         """TC and NC of one run's student."""
-        recipe = load.load(folder / load.RECIPE)
+        recipe = load.load(folder / load.RECIPE_FILE)
         student = make_deployed(recipe, self.shop.sources, folder / STUDENT)
         ours = Voice("student", said(student, self.images))
         found = consistency(ours, Voice("teacher", teacher), self.labels)
@@ -116,7 +116,7 @@ def main() -> None:
     words = parser.parse_args()
     study = read_study(words.study)
     taught = next(arm for arm in study.arms if not arm.is_control and arm.scores)
-    judge = Judge(load.load(cell(taught, next(iter(taught.scores))) / load.RECIPE))
+    judge = Judge(load.load(cell(taught, next(iter(taught.scores))) / load.RECIPE_FILE))
     rows = table(judged(study, judge, words.arms), words.against)
     with (words.study / "consistency.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*rows[0]], lineterminator="\n")

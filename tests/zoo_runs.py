@@ -12,8 +12,8 @@ from stillhouse.models import weights, zoo
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.execute import execute
-from stillhouse.study.results import read_study, write_plan
 from stillhouse.study.plan import Plan, make_plan
+from stillhouse.study.results import read_study, write_plan
 from stillhouse.study.table import make_rows
 
 SMALL = ("data.batch=8", "engine.device=cpu", "engine.tensorboard=false", "engine.workers=0")
@@ -58,7 +58,7 @@ def two_steps(recipe: Recipe, folder: Path, headline: str = "top1") -> list[dict
 
 def shrunk(name: str, sizes: dict[int, int]) -> list[str]:
     """A recipe's own transforms at other sizes of images, as overrides."""
-    data = load.plain(load.load(name))["data"]
+    data = load.to_dict(load.load(name))["data"]
     words = []
     for key in ("transforms", "evaluation"):
         for one in data[key]:

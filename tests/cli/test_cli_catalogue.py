@@ -65,7 +65,7 @@ def test_the_control_is_a_method(call: Call) -> None:
         (["models", "resnet180"], "no network matches 'resnet180'; did you mean"),
         (["datasets", "cifar1"], "no data set 'cifar1'; did you mean 'cifar10' or 'cifar100'?"),
         (["recipes", "ls", "imagenet22k"], "no recipe matches 'imagenet22k'"),
-        (["recipes", "cp", "digits/numbrs"], "no recipe digits/numbrs"),
+        (["recipes", "cp", "digits/numbrs"], "recipe 'digits/numbrs' not found"),
     ],
 )
 def test_a_wrong_name_is_said(call: Call, words: list[str], sentence: str) -> None:
@@ -163,5 +163,5 @@ def test_validate_says_of_each(call: Call, tmp_path: Path) -> None:
     first, second, third, fourth = ended.out.splitlines()
     assert first == "ok     digits/raw" and fourth == "ok     digits/numbers"
     assert second.startswith(f"wrong  {wrong}:2: unknown key studnt; did you mean 'student'?")
-    assert third.startswith("wrong  no recipe nosuch")
+    assert third.startswith("wrong  recipe 'nosuch' not found")
     assert call("recipes", "validate", "digits/raw").code == 0

@@ -109,14 +109,18 @@ def test_a_stopped_run_says_how_to_go_on(
 @pytest.mark.parametrize(
     ("recipe", "words", "sentence"),
     [
-        ("digits/row", [], "no recipe digits/row: neither a file nor in `stillhouse recipes ls`"),
-        ("nosuch.yaml", [], "no recipe nosuch.yaml"),
+        (
+            "digits/row",
+            [],
+            "recipe 'digits/row' not found: neither a file nor listed by `stillhouse recipes ls`",
+        ),
+        ("nosuch.yaml", [], "recipe 'nosuch.yaml' not found"),
         ("digits/raw", ["trian.epochs=1"], "unknown key trian"),
         ("digits/raw", ["train.epoch=1"], "unknown key train.epoch; did you mean 'epochs'?"),
-        ("digits/raw", ["train.epochs"], "'train.epochs' is no override"),
+        ("digits/raw", ["train.epochs"], "'train.epochs' is not an override"),
         ("digits/raw", ["train.epochs=many"], "train.epochs"),
-        ("digits/raw", ["train.epochs=[1"], "is no YAML value"),
-        ("digits/raw", ["method=kdd"], "method has no name 'kdd'; did you mean 'kd'"),
+        ("digits/raw", ["train.epochs=[1"], "is not a valid YAML value"),
+        ("digits/raw", ["method=kdd"], "method: unknown name 'kdd'; did you mean 'kd'"),
         ("digits/raw", ["student=stillhouse/tinny"], "no network 'tinny'; did you mean 'tiny'?"),
         ("digits/raw", ["data=digits/rww"], "no data set 'digits/rww'; did you mean"),
         ("digits/raw", ["data=folder", "data.path=/nosuch"], "/nosuch/train does not exist"),
@@ -153,11 +157,11 @@ def test_a_mistake_is_one_sentence_and_does_not_block(
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("data: [digits/raw\nstudent: x\n", r"this is no YAML"),
+        ("data: [digits/raw\nstudent: x\n", r"not valid YAML"),
         ("student: stillhouse/tiny\n", "data is missing"),
         ("data: digits/raw\nstudent: stillhouse/tiny\nmethod: kd\n", "kd needs a teacher"),
-        ("- 1\n", "a recipe is a mapping of keys, and this is list"),
-        ("extends: nosuch\n", "no recipe nosuch"),
+        ("- 1\n", "a recipe must be a mapping of keys to values, got list"),
+        ("extends: nosuch\n", "recipe 'nosuch' not found"),
     ],
 )
 def test_a_recipe_that_is_none(call: Call, tmp_path: Path, content: str, sentence: str) -> None:
@@ -346,7 +350,7 @@ def test_evaluate_refuses_what_is_no_run(call: Call, done: Path, tmp_path: Path)
         "no split 'tets'; did you mean 'test'?"
         in call("evaluate", str(done), "--split", "tets").error
     )
-    (tmp_path / "recipe.yaml").write_text(load.text(quick()))
+    (tmp_path / "recipe.yaml").write_text(load.to_yaml(quick()))
     said = call("evaluate", str(tmp_path)).error
     assert "has no student.safetensors yet; finish it with" in said and "--resume" in said
 

@@ -9,7 +9,7 @@ from stillhouse.errors import UserError
 from stillhouse.methods.catalogue import published
 from stillhouse.methods.control import Control
 from stillhouse.objectives import presets
-from stillhouse.recipes import load
+from stillhouse.recipes import complaints, load
 
 BASE = """\
 data:
@@ -44,7 +44,7 @@ def test_every_recipe_of_the_package_loads_and_says_what_it_is(name: str) -> Non
 def test_every_preset_can_be_said_by_its_name_and_comes_back(name: str, file: Path) -> None:
     recipe = load.load(file, [f"method={name}"])
     assert recipe.method == (published()[name](),)
-    again = load.check(yaml.safe_load(load.text(recipe)), file)
+    again = load.validate_recipe(yaml.safe_load(load.to_yaml(recipe)), file)
     assert again == recipe and load.digest(again) == load.digest(recipe)
 
 
@@ -122,14 +122,20 @@ def test_later_recipes_lie_over_earlier_ones(order: list[str], seed: int, file: 
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
-        ({"a": "extends: a.yaml"}, "goes round in a circle: {0}/a.yaml -> {0}/a.yaml; take one"),
+        ({"a": "extends: a.yaml"}, "circular extends: {0}/a.yaml -> {0}/a.yaml; remove one"),
         (
             {"b": "extends: [digits/raw, c.yaml]", "c": "extends: b.yaml", "a": "extends: b.yaml"},
-            "goes round in a circle: {0}/b.yaml -> {0}/c.yaml -> {0}/b.yaml; take one",
+            "circular extends: {0}/b.yaml -> {0}/c.yaml -> {0}/b.yaml; remove one",
         ),
-        ({"a": "extends: 3"}, "{0}/a.yaml: extends names a recipe or a list of them, and is 3"),
-        ({"a": "extends: [digits/raw, [x]]"}, "names a recipe or a list of them, and is ['digits"),
-        ({"a": "extends: [digits/raw, digits/numbrs]"}, "no recipe digits/numbrs"),
+        (
+            {"a": "extends: 3"},
+            "{0}/a.yaml: extends must be the name of a recipe or a list of names, got 3",
+        ),
+        (
+            {"a": "extends: [digits/raw, [x]]"},
+            "must be the name of a recipe or a list of names, got ['digits",
+        ),
+        ({"a": "extends: [digits/raw, digits/numbrs]"}, "recipe 'digits/numbrs' not found"),
         ({"a": "extends: digits/numbrs"}, "did you mean 'digits/numbers'"),
     ],
 )
@@ -161,7 +167,7 @@ def test_none_needs_no_teacher(file: Path) -> None:
         (
             "  name: kd",
             "  name: kdd",
-            r"recipe.yaml:8: method has no name 'kdd'; did you mean 'kd' or",
+            r"recipe.yaml:8: method: unknown name 'kdd'; did you mean 'kd' or",
         ),
         (
             "  epochs: 2",
@@ -179,7 +185,7 @@ def test_none_needs_no_teacher(file: Path) -> None:
         (
             "{kind: sgd, lr: 0.1}",
             "{kind: sdg, lr: 0.1}",
-            r"recipe.yaml:13: train.optimiser has no kind 'sdg'; did you mean 'sgd'",
+            r"recipe.yaml:13: train.optimiser: unknown kind 'sdg'; did you mean 'sgd'",
         ),
         ("{kind: sgd, lr: 0.1}", "{kind: sgd, lr: -1}", r"recipe.yaml:13: train.optimiser: .*lr"),
         (
@@ -204,11 +210,11 @@ def test_a_wrong_line_is_named(file: Path, line: str, wrong: str, sentence: str)
             "method.temprature=2",
             r"'method.temprature=2': unknown key method.temprature; did you mean 'temperature'",
         ),
-        ("method.temperature", r"is no override; write key=value"),
-        ("=3", r"is no override; write key=value"),
-        ("method=lsdk", r"'method=lsdk'|has no name 'lsdk'; did you mean 'lskd'"),
+        ("method.temperature", r"is not an override; write key=value"),
+        ("=3", r"is not an override; write key=value"),
+        ("method=lsdk", r"'method=lsdk'|unknown name 'lsdk'; did you mean 'lskd'"),
         ("nosuch.key=3", r"unknown key nosuch"),
-        ("data.train=[1", r"is no YAML value"),
+        ("data.train=[1", r"is not a valid YAML value"),
         ("teacher=null", r"method kd needs a teacher"),
         ("method=[kd, none]", r"method none stands alone"),
         ("method=[]", r"names no method"),
@@ -223,10 +229,10 @@ def test_a_wrong_override_is_named(file: Path, word: str, sentence: str) -> None
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("a: [1, 2", r"recipe.yaml:\d+: this is no YAML"),
-        ("- a list", r"a recipe is a mapping of keys, and this is list"),
-        ("", r"a recipe is a mapping of keys, and this is NoneType"),
-        ("!!python/object/apply:os.system ['true']", r"this is no YAML"),
+        ("a: [1, 2", r"recipe.yaml:\d+: not valid YAML"),
+        ("- a list", r"a recipe must be a mapping of keys to values, got list"),
+        ("", r"a recipe must be a mapping of keys to values, got NoneType"),
+        ("!!python/object/apply:os.system ['true']", r"not valid YAML"),
         ("data: digits/raw\n", r"student is missing"),
     ],
 )
@@ -237,12 +243,14 @@ def test_a_file_that_is_no_recipe(file: Path, content: str, sentence: str) -> No
 
 
 def test_a_wrong_path_is_named_with_what_is_near(file: Path) -> None:
-    with pytest.raises(UserError, match=r"no recipe .*recipes.yaml.*did you mean .*recipe.yaml"):
+    with pytest.raises(
+        UserError, match=r"recipe '.*recipes.yaml' not found.*did you mean .*recipe.yaml"
+    ):
         load.load(file.with_name("recipes.yaml"))
     with pytest.raises(UserError, match=r"did you mean 'digits/numbers'"):
         load.load("digits/number")
     (file.parent / "empty").mkdir()
-    with pytest.raises(UserError, match=r"is a folder, and a recipe is a YAML file"):
+    with pytest.raises(UserError, match=r"is a folder; a recipe must be a YAML file"):
         load.load(file.parent / "empty")
 
 
@@ -254,3 +262,93 @@ def test_binary_files_are_no_recipes(file: Path) -> None:
     file.write_bytes(b"\xff\xfe\x00\x01" * 10)
     with pytest.raises(UserError, match=r"recipe.yaml"):
         load.load(file)
+
+
+# ------------------------------------------------------------------------ renamed keys and values
+
+
+@pytest.fixture
+def renamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for old, new in {
+        "train.length": "train.epochs",
+        "optimiser.rate": "optimiser.lr",
+        "augment": "data.transforms",
+        "data.name=digits/plain": "digits/raw",
+        "method.name=hinton": "kd",
+        "optimiser.kind=sgdm": "sgd",
+        "extends=digits/two": "digits/numbers",
+    }.items():
+        monkeypatch.setitem(complaints.RENAMED, old, new)
+
+
+@pytest.mark.parametrize(
+    ("line", "old", "sentence"),
+    [
+        ("  epochs: 2", "  length: 2", "recipe.yaml:12: `train.length` is now `train.epochs`"),
+        (
+            "  train: {epochs: 1}",
+            "  train: {length: 1}",
+            "recipe.yaml:7: `teacher.train.length` is now `teacher.train.epochs`",
+        ),
+        (
+            "{kind: sgd, lr: 0.1}",
+            "{kind: sgd, rate: 0.1}",
+            "recipe.yaml:13: `train.optimiser.rate` is now `train.optimiser.lr`",
+        ),
+        ("train:\n", "augment: []\ntrain:\n", "`augment` is now `data.transforms`"),
+        (
+            "  name: digits/raw",
+            "  name: digits/plain",
+            "recipe.yaml:2: data.name `digits/plain` is now `digits/raw`",
+        ),
+        (
+            "data:\n  name: digits/raw\n  batch: 16",
+            "data: digits/plain",
+            "recipe.yaml:1: data `digits/plain` is now `digits/raw`",
+        ),
+        ("  name: kd", "  name: hinton", "recipe.yaml:9: method.name `hinton` is now `kd`"),
+        (
+            "{kind: sgd, lr: 0.1}",
+            "sgdm",
+            "recipe.yaml:13: train.optimiser `sgdm` is now `sgd`",
+        ),
+        ("seed: 1", "extends: digits/two", "recipe `digits/two` is now `digits/numbers`"),
+    ],
+)
+def test_an_old_name_in_a_file_gives_the_new_name(
+    file: Path, renamed: None, line: str, old: str, sentence: str
+) -> None:
+    text = f"seed: 1\n{BASE}" if line == "seed: 1" else BASE
+    assert line in text
+    file.write_text(text.replace(line, old, 1))
+    with pytest.raises(UserError) as caught:
+        load.load(file)
+    assert str(caught.value).endswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("train.length=3", "'train.length=3': `train.length` is now `train.epochs`"),
+        ("augment.crop=3", "'augment.crop=3': `augment` is now `data.transforms`"),
+        ("data=digits/plain", "'data=digits/plain': data.name `digits/plain` is now `digits/raw`"),
+        ("method=[cwd, hinton]", "method `hinton` is now `kd`"),
+    ],
+)
+def test_an_old_name_in_an_override_gives_the_new_name(
+    file: Path, renamed: None, override: str, sentence: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        load.load(file, [override])
+    assert sentence in str(caught.value)
+
+
+def test_valid_names_are_not_taken_for_old_ones(file: Path, renamed: None) -> None:
+    file.write_text(BASE.replace("  batch: 16", "  options: {length: 2, note: sgdm}"))
+    assert load.load(file, ["title=digits/plain"]).data.options == {"length": 2, "note": "sgdm"}
+
+
+def test_every_new_name_exists() -> None:
+    keys = complaints.known_keys()
+    for old, new in complaints.RENAMED.items():
+        assert "=" in old or new.rpartition(".")[2] in keys, f"{old} -> {new}"

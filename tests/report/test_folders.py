@@ -23,9 +23,9 @@ from stillhouse.report.folder import page_of, write_folders
 from stillhouse.report.model import Page
 from stillhouse.report.run import run_page
 from stillhouse.report.study import called, chosen_options, company, study_page
-from stillhouse.study.runner import conduct
-from stillhouse.study.results import read_study
 from stillhouse.study.plan import make_plan
+from stillhouse.study.results import read_study
+from stillhouse.study.runner import conduct
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,9 @@ def test_a_run_s_page_has_everyone_and_what_the_paper_says(of_run: Page) -> None
     (table,) = of_run.tables
     assert [row[0] for row in table.rows] == ["teacher", "control", "student"]
     assert {chart.title for chart in of_run.curves} >= {"top1 on validation", "temperature"}
-    assert load.check(load.spelt(of_run.recipe, ""), Path("page")) == load.load(
+    assert load.validate_recipe(
+        load.parse_yaml_value(of_run.recipe, ""), Path("page")
+    ) == load.load(
         "digits/raw",
         [*WORDS, "train.epochs=1", "control=true", "paper={student: 72.5, teacher: 79.4}"],
     )

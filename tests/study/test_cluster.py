@@ -11,10 +11,10 @@ import pytest
 from alone import Alone
 from quick import kept_teacher, quick, student_bytes
 from stillhouse.errors import UserError
-from stillhouse.study.jobs import Cell, Failure
 from stillhouse.study.cluster import Cluster, cluster, environment, train_there
-from stillhouse.study.runner import conduct
+from stillhouse.study.jobs import Cell, Failure
 from stillhouse.study.plan import make_plan
+from stillhouse.study.runner import conduct
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 

@@ -11,9 +11,9 @@ import pytest
 from alone import Alone
 from quick import kept_teacher, quick, run
 from stillhouse.errors import UserError
-from stillhouse.study.runner import conduct
-from stillhouse.study.plan import make_plan
 from stillhouse.study.index import browse, look, read_run
+from stillhouse.study.plan import make_plan
+from stillhouse.study.runner import conduct
 from stillhouse.study.sweep import sweep
 
 
@@ -77,7 +77,7 @@ def test_what_cannot_be_read_has_its_sentence(shelf: Path) -> None:
         ("result.json", '{"format": 2, "headline": "top1", "test": {"top1": "a"}}', "is damaged"),
         ("control/result.json", "half", "control/result.json is damaged"),
         ("teacher.json", "{}", "teacher.json is damaged"),
-        ("recipe.yaml", "a: [", "recipe.yaml:1: this is no YAML"),
+        ("recipe.yaml", "a: [", "recipe.yaml:1: not valid YAML"),
         ("recipe.yaml", "data: 1\n", "recipe.yaml:1: data"),
     ],
 )

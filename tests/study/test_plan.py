@@ -16,8 +16,8 @@ from stillhouse.methods.mlkd import MLKD
 from stillhouse.objectives import presets
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Comparison, Network, Pair, Recipe, Teacher, Training
-from stillhouse.study.plan import Plan, make_plan
 from stillhouse.study.arguments import labels, split
+from stillhouse.study.plan import Plan, make_plan
 
 
 def plan(
@@ -94,7 +94,7 @@ def test_labels_of_the_recipe_come_before_names() -> None:
         ("kd,nosuch", "there is no method 'nosuch'"),
         ("kd:temperature", "'temperature' in 'kd:temperature' is no option; write key=value"),
         ("kd:temprature=2", "unknown key method.temprature; did you mean 'temperature'"),
-        ("kd:temperature=[", "is no YAML value"),
+        ("kd:temperature=[", "is not a valid YAML value"),
         ("kd:temperature=-1", "temperature"),
         ("none", "name one besides none"),
         (",", "name one besides none"),
@@ -263,7 +263,7 @@ HALF = ("teacher.remember=false", "teacher.store=true")
 
 def test_a_plan_can_be_made_again_from_its_own_recipe(tmp_path: Path) -> None:
     first = plan("kd:temperature=2,dist", 3, teachers="stillhouse/little", grid=["method.beta=1,2"])
-    (tmp_path / "study.yaml").write_text(load.text(first.recipe))
+    (tmp_path / "study.yaml").write_text(load.to_yaml(first.recipe))
     again = make_plan(load.load(tmp_path / "study.yaml"))
     assert [(a.label, load.digest(a.recipe)) for a in again.arms] == [
         (a.label, load.digest(a.recipe)) for a in first.arms
@@ -272,7 +272,7 @@ def test_a_plan_can_be_made_again_from_its_own_recipe(tmp_path: Path) -> None:
 
 
 def test_a_recipe_may_hold_its_study(tmp_path: Path) -> None:
-    content = yaml.safe_load(load.text(quick())) | {
+    content = yaml.safe_load(load.to_yaml(quick())) | {
         "study": {
             "seeds": 2,
             "methods": {"warm": {"name": "kd", "warmup": 3}, "both": ["kd", "mse"]},

@@ -21,9 +21,9 @@ from stillhouse.errors import UserError
 from stillhouse.methods.plugin import Plugin
 from stillhouse.models import weights, zoo
 from stillhouse.recipes.schema import Comparison, Network
-from stillhouse.study.runner import conduct
-from stillhouse.study.results import STUDY, Study, read_study
 from stillhouse.study.plan import Plan, make_plan
+from stillhouse.study.results import STUDY, Study, read_study
+from stillhouse.study.runner import conduct
 from stillhouse.study.statistics import paired_interval
 
 FAST = ("train.epochs=1", "engine.evaluate_every=0.5")

@@ -17,6 +17,7 @@ from stillhouse.methods.flow import FSP
 from stillhouse.methods.mlkd import MLKD
 from stillhouse.objectives import presets
 from stillhouse.recipes import load
+from stillhouse.study.arguments import Choice, held
 from stillhouse.study.plan import make_plan
 from stillhouse.study.space import (
     OneOf,
@@ -29,7 +30,6 @@ from stillhouse.study.space import (
     start,
 )
 from stillhouse.study.sweep import APART, sweep
-from stillhouse.study.arguments import Choice, held
 
 
 def go(folder: Path, methods: str = "kd,mse", seeds: int = 1, *words: str, **options: Any):

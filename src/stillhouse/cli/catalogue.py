@@ -135,7 +135,7 @@ def recipes(pattern: str) -> None:
             leaves = ", ".join(name.rpartition("/")[2] for name in found)
             parts.append(rows({f"{folder}/...": leaves}))
         else:
-            titles = {n: str(load.parse(p).get("title", "")) for n, p in found.items()}
+            titles = {n: str(load.read_yaml(p).get("title", "")) for n, p in found.items()}
             parts.append(rows(titles, most=44))
     if not pattern:
         more = "stillhouse recipes ls PART shows those whose names contain it, with titles."
@@ -147,7 +147,7 @@ def copy(name: str, to: Path | None) -> None:
     """Copy a recipe to a file that is not there yet."""
     from stillhouse.recipes import load
 
-    source = load.find(name)
+    source = load.find_recipe(name)
     target = to or Path(source.name)
     if target.is_dir():
         target = target / source.name

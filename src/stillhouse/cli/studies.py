@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stillhouse.cli.training import first, stoppable, tell
 from stillhouse.cli.report_options import View
+from stillhouse.cli.training import first, stoppable, tell
 from stillhouse.errors import UserError
 
 if TYPE_CHECKING:
     from stillhouse.study.jobs import Workers
-    from stillhouse.study.results import Study
     from stillhouse.study.plan import Plan
+    from stillhouse.study.results import Study
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Named:
     def plan(self) -> Plan:
         """The trainings that the words ask for."""
         from stillhouse.recipes import load
-        from stillhouse.study.results import RECIPE
         from stillhouse.study.plan import make_plan
+        from stillhouse.study.results import RECIPE
 
         inside = Path(self.recipe) / RECIPE
         recipe = load.load(inside if inside.is_file() else self.recipe, self.overrides)
@@ -63,8 +63,8 @@ class Place:
     @contextmanager
     def workers(self, cells: int) -> Iterator[Workers]:
         """Processes of this machine, or of a cluster."""
-        from stillhouse.study.jobs import crew, processes
         from stillhouse.study.cluster import cluster
+        from stillhouse.study.jobs import crew, processes
 
         if self.ray is not None:
             with cluster(self.ray, self.cpus, self.gpus) as many:

@@ -57,8 +57,8 @@ def run(
 def demo(out: Path, seeds: int, epochs: float) -> None:
     """Teacher, control and two methods over seeds, and what came of it."""
     from stillhouse.report.study import write_study
-    from stillhouse.study.jobs import crew, processes
     from stillhouse.study.demo import demo_plan, demonstrate
+    from stillhouse.study.jobs import crew, processes
 
     plan = demo_plan(seeds, epochs)
     again = f"stillhouse demo --out {out} --seeds {seeds} --epochs {epochs:g}"

@@ -47,7 +47,7 @@ def compare_page(first: Path, second: Path, look: Look = AS_EVER) -> Page:
         curves=curves,
         tables=(parts.score_table(scores),),
         sections=sections,
-        recipe=load.text(recipe),
+        recipe=load.to_yaml(recipe),
         environment=parts.environment_text(second),
         again=(f"stillhouse report --compare {first} {second}",),
     )
@@ -62,7 +62,7 @@ def named(first: Path, second: Path) -> tuple[str, str]:
 
 def refuse_strangers(one: Recipe, other: Recipe, first: Path, second: Path) -> None:
     """Only runs on the same data can be compared."""
-    if load.plain(one)["data"] != load.plain(other)["data"]:
+    if load.to_dict(one)["data"] != load.to_dict(other)["data"]:
         raise UserError(
             f"{first} and {second} were run on different data, and their scores compare nothing; "
             "give two runs whose recipes agree under data"
@@ -82,7 +82,7 @@ def difference(names: tuple[str, str], one: Result, other: Result) -> str:
 
 def differing(one: Recipe, other: Recipe) -> tuple[str, ...]:
     """In which sections the two recipes differ."""
-    first, second = load.plain(one), load.plain(other)
+    first, second = load.to_dict(one), load.to_dict(other)
     shown = [key for key in first if first[key] != second[key] and key not in ("title", "study")]
     if not shown:
         return ("The two recipes are the same",)

@@ -17,8 +17,8 @@ from stillhouse.report.parts import PAGE
 from stillhouse.report.render import write_page, write_pages
 from stillhouse.report.run import run_page
 from stillhouse.report.study import study_page
-from stillhouse.study.results import By, read_study
 from stillhouse.study.index import browse, is_run, is_study
+from stillhouse.study.results import By, read_study
 from stillhouse.study.statistics import Kind
 
 

@@ -46,7 +46,7 @@ def run_page(folder: Path, look: Look = AS_EVER, *, explain: bool = True) -> Pag
         curves=curves,
         tables=(parts.score_table(scores(result)),),
         sections=sections,
-        recipe=load.text(recipe),
+        recipe=load.to_yaml(recipe),
         environment=parts.environment_text(folder),
         again=again(recipe, folder),
     )

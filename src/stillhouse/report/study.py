@@ -54,7 +54,7 @@ def study_page(
         curves=curves,
         tables=tables(study, rows, against),
         sections=sections,
-        recipe=load.text(recipe),
+        recipe=load.to_yaml(recipe),
         environment=environment(study),
         again=(
             "# save the recipe above as study.yaml",
@@ -202,8 +202,8 @@ def searches(study: Study) -> Table:
 
 def chosen_options(method: object) -> str:
     """A method's options that are not its defaults."""
-    spelt = load.plain_method(method)
-    default = load.plain_method(type(method)())
+    spelt = load.method_to_dict(method)
+    default = load.method_to_dict(type(method)())
     told = {key: value for key, value in spelt.items() if value != default.get(key)}
     said = (f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in told.items())
     return ", ".join(said) or "the defaults"
@@ -259,7 +259,7 @@ def gains(study: Study, rows: list[Row]) -> Chart:
 def sections_of(study: Study, shop: Workshop, look: Look) -> tuple[Section, ...]:
     """The diagnoses of the best arm and its company at one seed: those that are kept, or new."""
     students = [
-        Student(called(study, arm), load.load(cell(arm) / load.RECIPE), cell(arm) / STUDENT)
+        Student(called(study, arm), load.load(cell(arm) / load.RECIPE_FILE), cell(arm) / STUDENT)
         for arm in company(study)
     ]
     if not students:

@@ -46,7 +46,7 @@ def method(word: str, recipe: Recipe) -> Any:
     """
     own = recipe.study.methods if recipe.study else {}
     if word in own:
-        return [load.plain_method(one) for one in own[word]]
+        return [load.method_to_dict(one) for one in own[word]]
     parts = TOGETHER.get(word) or word.split("+")
     return [one_method(part, word, recipe) for part in parts]
 
@@ -60,12 +60,12 @@ def one_method(part: str, word: str, recipe: Recipe) -> dict[str, Any]:
         hint = did_you_mean(name, everything) or f"; there are {', '.join(everything)}"
         raise UserError(f"--methods: there is no method {name!r} in {word!r}{hint}")
     same = [one for one in recipe.method if one.name == name]
-    content = dict(load.plain_method(same[0])) if same else {"name": name}
+    content = dict(load.method_to_dict(same[0])) if same else {"name": name}
     for option in options:
         key, equals, text = option.partition("=")
         if not equals:
             raise UserError(f"--methods: {option!r} in {word!r} is no option; write key=value")
-        content[key] = load.spelt(text, word)
+        content[key] = load.parse_yaml_value(text, word)
     return content
 
 
@@ -94,11 +94,11 @@ def teachers(words: str, recipe: Recipe) -> dict[str, Teacher]:
 
 def named_teacher(name: str, file: str, recipe: Recipe) -> Teacher:
     """A network's name and its weights, the rest as the recipe says of its teacher."""
-    below = load.plain(recipe)["teacher"] or {}
+    below = load.to_dict(recipe)["teacher"] or {}
     content = {**below, "name": name, "weights": file or None, "options": {}}
     if file and not Path(file).is_file():
         raise UserError(f"--teachers: there is no file {file!r} for {name}")
-    checked = load.changed(recipe, {"teacher": content}).teacher
+    checked = load.replace_sections(recipe, {"teacher": content}).teacher
     assert checked is not None
     return checked
 
@@ -127,7 +127,7 @@ def grid(words: Iterable[str]) -> dict[str, tuple[Any, ...]]:
         key, equals, text = word.partition("=")
         if not equals or not key or not split(text):
             raise UserError(f"--grid: {word!r} should be key=value,value, as in method.beta=1,2")
-        axes[key] = tuple(load.spelt(part, word) for part in split(text))
+        axes[key] = tuple(load.parse_yaml_value(part, word) for part in split(text))
     return axes
 
 

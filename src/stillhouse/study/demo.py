@@ -9,10 +9,10 @@ from stillhouse.objectives import presets
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Comparison, Methods
 from stillhouse.study.jobs import Workers
+from stillhouse.study.plan import Plan, make_plan
+from stillhouse.study.results import Study
 from stillhouse.study.runner import conduct
 from stillhouse.study.teachers import Say
-from stillhouse.study.results import Study
-from stillhouse.study.plan import Plan, make_plan
 
 RECIPE = "digits/numbers"
 SHORTER = ("teacher.train.epochs=10", "engine.evaluate_every=5", "engine.tensorboard=false")

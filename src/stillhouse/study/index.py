@@ -36,7 +36,7 @@ def is_study(folder: Path) -> bool:
 
 def is_run(folder: Path) -> bool:
     """Whether a folder is a run's."""
-    return (folder / load.RECIPE).is_file() or (folder / MARK).is_file()
+    return (folder / load.RECIPE_FILE).is_file() or (folder / MARK).is_file()
 
 
 def browse(folder: Path) -> Iterator[Item]:
@@ -54,7 +54,7 @@ def below(folder: Path, depth: int) -> Iterator[Item]:
         elif any(path.is_dir() for path in inner.iterdir()) and depth > 1:
             yield from below(inner, depth - 1)
         elif any(inner.iterdir()):
-            yield Item(inner, "", f"{inner} is no run: it has no {load.RECIPE}")
+            yield Item(inner, "", f"{inner} is no run: it has no {load.RECIPE_FILE}")
 
 
 def look(folder: Path) -> Item:
@@ -80,9 +80,9 @@ def study_answer(study: Study) -> str:
 
 def read_run(folder: Path) -> tuple[Recipe, Result]:
     """The recipe of a run and what came of it."""
-    if not (folder / load.RECIPE).is_file():
-        raise UserError(f"{folder} is no run: it has no {load.RECIPE}")
-    recipe = load.load(folder / load.RECIPE)
+    if not (folder / load.RECIPE_FILE).is_file():
+        raise UserError(f"{folder} is no run: it has no {load.RECIPE_FILE}")
+    recipe = load.load(folder / load.RECIPE_FILE)
     student = read_score(folder / RESULT)
     if student is None:
         raise UserError(f"{folder} is not finished; go on with `stillhouse run {folder} --resume`")

@@ -150,7 +150,7 @@ class Crew:
     def _break(self, left: Mapping[Future[Outcome], Cell]) -> list[Cell]:
         wait(left)
         self.close()
-        begun = [(cell.folder / load.RECIPE).exists() for cell in left.values()]
+        begun = [(cell.folder / load.RECIPE_FILE).exists() for cell in left.values()]
         pairs = sorted(zip(begun, left.values(), strict=True), key=lambda pair: not pair[0])
         return [cell for _, cell in pairs]
 

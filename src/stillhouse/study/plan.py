@@ -14,9 +14,9 @@ from stillhouse.methods.control import CONTROL, Control
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Comparison, Network, Pair, Recipe, Store, Teacher
 from stillhouse.study import arguments as words
+from stillhouse.study.arguments import Choice
 from stillhouse.study.jobs import Cell
 from stillhouse.study.space import has
-from stillhouse.study.arguments import Choice
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,10 @@ def make_plan(
             raise UserError("a study needs a teacher; add a teacher to the recipe, or --teachers")
         guides = {recipe.teacher.name: recipe.teacher}
     section = Comparison(
-        {label: load.changed(recipe, {"method": spelt}).method for label, spelt in names.items()},
+        {
+            label: load.replace_sections(recipe, {"method": spelt}).method
+            for label, spelt in names.items()
+        },
         guides,
         chosen_pairs(own, names, pairs),
         own.seeds if seeds is None else seeds,
@@ -229,7 +232,7 @@ def control_arm(recipe: Recipe, combination: Sequence[Choice], match: Match) -> 
     rest = [choice for choice in combination if not of_method(choice)]
     label = " ".join([CONTROL, *(choice.short for choice in rest), *match.tail])
     alone = replace(recipe, student=match.student, method=(Control(),), teacher=None, study=None)
-    made = load.changed(alone, {}, [*match.changes, *(choice.word for choice in rest)])
+    made = load.replace_sections(alone, {}, [*match.changes, *(choice.word for choice in rest)])
     return Arm(label, CONTROL, "", label, made, match.label if match.paired else "")
 
 
@@ -244,8 +247,10 @@ def taught_arm(
     """One method of one match at one point of the grid."""
     label = " ".join([method, *(choice.short for choice in fitting), *tail])
     taught = replace(recipe, student=match.student, teacher=match.teacher, study=None)
-    parts = {"method": [load.plain_method(one) for one in match.methods[method]]}
-    made = load.changed(taught, parts, [*match.changes, *(choice.word for choice in fitting)])
+    parts = {"method": [load.method_to_dict(one) for one in match.methods[method]]}
+    made = load.replace_sections(
+        taught, parts, [*match.changes, *(choice.word for choice in fitting)]
+    )
     pair = match.label if match.paired else ""
     return Arm(label, method, match.label, control, sharing(made), pair)
 

@@ -185,7 +185,7 @@ def write_plan(plan: Plan, folder: Path, headline: str) -> None:
     title = plan.recipe.title or plan.recipe.student.name
     content = {"format": FORMAT, "title": title, "headline": headline}
     content |= {"seeds": list(plan.seeds), "arms": arms, "notes": list(plan.notes)}
-    write_text(folder / RECIPE, load.text(plan.recipe))
+    write_text(folder / RECIPE, load.to_yaml(plan.recipe))
     write_json(folder / STUDY, content)
 
 

@@ -17,9 +17,9 @@ from stillhouse.methods.control import Control
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.study.jobs import Cell, Failure, Outcome, Workers, failed
-from stillhouse.study.teachers import Faculty, Say
-from stillhouse.study.results import TEACHERS, Study, read_study, write_plan
 from stillhouse.study.plan import Arm, Plan
+from stillhouse.study.results import TEACHERS, Study, read_study, write_plan
+from stillhouse.study.teachers import Faculty, Say
 
 
 def conduct(

@@ -214,4 +214,4 @@ def start(space: Space, methods: Methods) -> dict[str, Any] | None:
 def same_value(word: str, value: Any) -> bool:
     """Whether YAML's spelling of a choice is a value that a method has."""
     plain = [list(pair) for pair in value] if isinstance(value, tuple) else value
-    return bool(load.spelt(word, word) == plain)
+    return bool(load.parse_yaml_value(word, word) == plain)

@@ -17,12 +17,12 @@ from stillhouse.models.stages import staged, stages
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Comparison, Recipe, Searched
 from stillhouse.runs.training import Score
-from stillhouse.study.jobs import Cell, Failure, Outcome, Workers
-from stillhouse.study.runner import clear, foundation, refuse_ranks, rehearse
-from stillhouse.study.teachers import Faculty, Say
-from stillhouse.study.plan import Arm, Plan
-from stillhouse.study.space import Space, default_space, edges, narrowed, propose, start
 from stillhouse.study.arguments import Choice, held, labels
+from stillhouse.study.jobs import Cell, Failure, Outcome, Workers
+from stillhouse.study.plan import Arm, Plan
+from stillhouse.study.runner import clear, foundation, refuse_ranks, rehearse
+from stillhouse.study.space import Space, default_space, edges, narrowed, propose, start
+from stillhouse.study.teachers import Faculty, Say
 
 CHOSEN = "chosen.yaml"
 TRIALS = "trials.csv"
@@ -66,7 +66,7 @@ class Search:
     def recipe_of(self, trial: Trial) -> Recipe:
         """The recipe with the options of a trial."""
         words = [choice.word for choice in trial.choices]
-        return load.changed(self.recipe, {"study": None}, words)
+        return load.replace_sections(self.recipe, {"study": None}, words)
 
 
 @dataclass
@@ -254,7 +254,7 @@ def sweep(
         made = Sweep(plan, folder, shop, workers, say, trials, seed, prune, space or {})
         searches = made.run()
         write_text(folder / TRIALS, every_trial(searches))
-        write_text(folder / CHOSEN, load.text(chosen(plan, searches)))
+        write_text(folder / CHOSEN, load.to_yaml(chosen(plan, searches)))
     return folder / CHOSEN
 
 
