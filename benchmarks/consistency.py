@@ -27,8 +27,8 @@ from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.teaching import find_teacher
 from stillhouse.runs.training import MOVED, STUDENT
-from stillhouse.study.results import Found, Study, read_study
-from stillhouse.study.statistics import interval
+from stillhouse.study.results import ArmResult, Study, read_study
+from stillhouse.study.statistics import difference_interval
 
 Pair = tuple[float, float]  # TC in percent, NC
 
@@ -84,7 +84,7 @@ def judged(study: Study, judge: Judge, arms: list[str]) -> dict[str, dict[int, P
     return found
 
 
-def cell(arm: Found, seed: int) -> Path:
+def cell(arm: ArmResult, seed: int) -> Path:
     return arm.folder / str(seed)
 
 
@@ -102,7 +102,7 @@ def table(found: Mapping[str, Mapping[int, Pair]], against: str) -> list[dict[st
             "nc_over": "",
         }
         if label != against and len(common) > 1:
-            gain = interval(ours, theirs)
+            gain = difference_interval(ours, theirs)
             row["nc_over"] = f"{gain.mean:+.3f} ({gain.low:+.3f} … {gain.high:+.3f})"
         rows.append(row)
     return rows

@@ -12,7 +12,7 @@ from stillhouse.models import weights, zoo
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.execute import execute
-from stillhouse.study.plan import Plan, make_plan
+from stillhouse.study.plan import StudyPlan, make_plan
 from stillhouse.study.results import read_study, write_plan
 from stillhouse.study.table import make_rows
 
@@ -20,7 +20,7 @@ SMALL = ("data.batch=8", "engine.device=cpu", "engine.tensorboard=false", "engin
 
 
 @cache
-def plan_of(name: str) -> Plan:
+def plan_of(name: str) -> StudyPlan:
     return make_plan(load.load(name))
 
 
@@ -33,7 +33,7 @@ def folder_of(name: str) -> set[str]:
     return {leaf for folder, _, leaf in found if folder == name}
 
 
-def numbers_of(plan: Plan, folder: Path) -> dict[str, float | None]:
+def numbers_of(plan: StudyPlan, folder: Path) -> dict[str, float | None]:
     """What the table of a study says of the paper, before anything is trained."""
     write_plan(plan, folder, "top1")
     return {row.method: row.paper for row in make_rows(read_study(folder))}

@@ -49,7 +49,11 @@ def test_a_method_in_full(call: Call, name: str) -> None:
 
 def test_the_defaults_shown_are_the_defaults(call: Call) -> None:
     said = squeezed(call("methods", "kd").out)
-    assert "temperature=4.0" in said and "weight=1.0" in said and "count 0.1 beside it" in said
+    assert (
+        "temperature=4.0" in said
+        and "weight=1.0" in said
+        and "labels weight 0.1 unless label_weight" in said
+    )
 
 
 def test_the_control_is_a_method(call: Call) -> None:
@@ -59,11 +63,14 @@ def test_the_control_is_a_method(call: Call) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["methods", "lsdk"], "there is no method 'lsdk'; did you mean 'lskd'"),
-        (["methods", "qqqq"], "there is no method 'qqqq'"),
+        (["methods", "lsdk"], "unknown method 'lsdk'; did you mean 'lskd'"),
+        (["methods", "qqqq"], "unknown method 'qqqq'"),
         (["models", "nosuchnetwork"], "no network matches 'nosuchnetwork'"),
         (["models", "resnet180"], "no network matches 'resnet180'; did you mean"),
-        (["datasets", "cifar1"], "no data set 'cifar1'; did you mean 'cifar10' or 'cifar100'?"),
+        (
+            ["datasets", "cifar1"],
+            "unknown data set 'cifar1'; did you mean 'cifar10' or 'cifar100'?",
+        ),
         (["recipes", "ls", "imagenet22k"], "no recipe matches 'imagenet22k'"),
         (["recipes", "cp", "digits/numbrs"], "recipe 'digits/numbrs' not found"),
     ],
@@ -113,7 +120,7 @@ def test_a_folder_of_many_recipes_is_one_line(
         inside = [n.rpartition("/")[2] for n in load.zoo() if n.rpartition("/")[0] == folder]
         assert len(inside) > 6
         assert blocks[f"{folder}/..."] == f"{folder}/... {', '.join(inside)}"
-    assert "stillhouse recipes ls PART" in listed
+    assert "stillhouse recipes ls PATTERN" in listed
 
 
 def test_recipes_that_match_stand_with_their_titles(
@@ -136,7 +143,7 @@ def test_a_copy_is_the_user_s_own(
     assert copied == load.zoo()["digits/raw"].read_bytes()
     (tmp_path / "raw.yaml").write_text("mine")
     assert call("recipes", "cp", "digits/raw").error == (
-        "raw.yaml is there already; name another file"
+        "raw.yaml already exists; choose another file"
     )
     assert (tmp_path / "raw.yaml").read_text() == "mine"
     (tmp_path / "folder").mkdir()
@@ -161,7 +168,7 @@ def test_validate_says_of_each(call: Call, tmp_path: Path) -> None:
     ended = call("recipes", "validate", "digits/raw", str(wrong), "nosuch", "digits/numbers")
     assert ended.code == 2 and ended.err == ""
     first, second, third, fourth = ended.out.splitlines()
-    assert first == "ok     digits/raw" and fourth == "ok     digits/numbers"
-    assert second.startswith(f"wrong  {wrong}:2: unknown key studnt; did you mean 'student'?")
-    assert third.startswith("wrong  recipe 'nosuch' not found")
+    assert first == "ok       digits/raw" and fourth == "ok       digits/numbers"
+    assert second.startswith(f"invalid  {wrong}:2: unknown key studnt; did you mean 'student'?")
+    assert third.startswith("invalid  recipe 'nosuch' not found")
     assert call("recipes", "validate", "digits/raw").code == 0

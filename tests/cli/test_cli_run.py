@@ -97,7 +97,7 @@ def test_a_stopped_run_says_how_to_go_on(
         patch.setattr(train, "set_rates", interrupted)
         ended = go(call, tmp_path / "run")
     assert ended.code == 130 and "Traceback" not in ended.err
-    command = ended.err.splitlines()[-1].partition("go on with: stillhouse ")[2].split()
+    command = ended.err.splitlines()[-1].partition("Continue with: stillhouse ")[2].split()
     assert command == ["run", str(tmp_path / "run"), "--resume"]
     assert call(*command).code == 0
     assert student_bytes(tmp_path / "run") == student_bytes(done)
@@ -299,7 +299,7 @@ def test_a_person_is_asked(
     elif answer in ("overwrite", "o"):
         assert ended.code == 0 and "step 12/12" in ended.err
     else:
-        assert "nothing was done" in ended.error
+        assert "was left unchanged" in ended.error
         assert state_of(tmp_path / "run") == before
 
 
@@ -345,9 +345,9 @@ def test_evaluate_takes_other_weights(call: Call, done: Path, tmp_path: Path) ->
 
 
 def test_evaluate_refuses_what_is_no_run(call: Call, done: Path, tmp_path: Path) -> None:
-    assert "is no run: it has no recipe.yaml" in call("evaluate", str(tmp_path)).error
+    assert "is not a run folder: it has no recipe.yaml" in call("evaluate", str(tmp_path)).error
     assert (
-        "no split 'tets'; did you mean 'test'?"
+        "--split: unknown split 'tets'; did you mean 'test'?"
         in call("evaluate", str(done), "--split", "tets").error
     )
     (tmp_path / "recipe.yaml").write_text(load.to_yaml(quick()))

@@ -22,11 +22,11 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
     from contextlib import contextmanager
 
     kept_teacher()
-    monkeypatch.setattr(studies.Place, "workers", contextmanager(alone))
+    monkeypatch.setattr(studies.WorkerOptions, "workers", contextmanager(alone))
     return caller(capsys)
 
 
-def alone(place: studies.Place, cells: int):
+def alone(options: studies.WorkerOptions, count: int):
     yield Alone()
 
 
@@ -67,8 +67,8 @@ def test_runs_that_failed_end_it_with_a_sentence_and_the_rest_is_there(
 ) -> None:
     methods = ("--methods", "kd,cwd:pairs=[[stage9,last]]", "--seeds", "1")
     ended = call("study", "digits/raw", *FAST, *methods, "--out", tmp_path / "s", "--no-explain")
-    assert ended.error.startswith("1 runs failed, the first with: ")
-    assert "stage9" in ended.error and "tries them again" in ended.error
+    assert ended.error.startswith("1 run failed; the first error: ")
+    assert "stage9" in ended.error and "retry with `stillhouse study" in ended.error
     assert ended.out.startswith("KD: student ")
     assert "stage9" in (tmp_path / "s" / "report.html").read_text()
 
@@ -76,9 +76,9 @@ def test_runs_that_failed_end_it_with_a_sentence_and_the_rest_is_there(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--methods", "kdd"], "there is no method 'kdd' in 'kdd'; did you mean 'kd'"),
-        (["--methods", "kd", "--against", "mse"], "--against: no arm is called 'mse'; there are"),
-        (["--grid", "method.nosuch=1"], "none of the methods has an option 'nosuch'"),
+        (["--methods", "kdd"], "--methods: unknown method 'kdd' in 'kdd'; did you mean 'kd'"),
+        (["--methods", "kd", "--against", "mse"], "--against: there is no arm 'mse'; choose from"),
+        (["--grid", "method.nosuch=1"], "no method has an option 'nosuch'"),
         (["--teachers", "stillhouse/nosuch"], "has no network 'nosuch'"),
         (["trian.epochs=1"], "unknown key trian"),
     ],
@@ -119,7 +119,7 @@ def test_a_stopped_study_says_how_to_go_on(
         patch.setattr(train, "set_rates", interrupted)
         ended = call("study", "digits/raw", *FAST, *words)
     assert ended.code == 130 and "Traceback" not in ended.err
-    command = ended.err.splitlines()[-1].partition("go on with: stillhouse ")[2].split()
+    command = ended.err.splitlines()[-1].partition("Continue with: stillhouse ")[2].split()
     assert command == ["study", str(tmp_path / "study")]
     assert call(*command, "--no-explain").code == 0
 
@@ -130,8 +130,8 @@ def test_a_search_ends_with_the_command_that_follows(call: Call, tmp_path: Path)
     assert ended.code == 0
     chosen, then = ended.out.splitlines()
     assert chosen == f"chosen: {tmp_path / 'sweep' / 'chosen.yaml'}"
-    assert then == f"now: stillhouse study {tmp_path / 'sweep' / 'chosen.yaml'} --seeds 5"
-    command = then.removeprefix("now: stillhouse ").replace("--seeds 5", "--seeds 1").split()
+    assert then == f"next: stillhouse study {tmp_path / 'sweep' / 'chosen.yaml'} --seeds 5"
+    command = then.removeprefix("next: stillhouse ").replace("--seeds 5", "--seeds 1").split()
     study = call(*command, "--out", tmp_path / "study", "--no-explain")
     assert study.code == 0
     assert "search: 2 trials on validation each for " in study.out
@@ -142,7 +142,7 @@ def test_a_search_ends_with_the_command_that_follows(call: Call, tmp_path: Path)
 
 def test_a_wrong_search_is_one_sentence(call: Call, tmp_path: Path) -> None:
     words = ("digits/raw", *FAST, "--out", tmp_path / "sweep")
-    assert "should be KEY=LOW..HIGH" in call("sweep", *words, "--space", "beta").error
+    assert "must be KEY=LOW..HIGH" in call("sweep", *words, "--space", "beta").error
     assert "has no option to search" in call("sweep", *words, "--methods", "mse:weight=1").error
 
 

@@ -12,7 +12,7 @@ from stillhouse.study.results import read_study
 
 
 def test_what_it_compares() -> None:
-    plan = demo.demo_plan(3, 10)
+    plan = demo.make_demo_plan(3, 10)
     assert [arm.label for arm in plan.arms] == ["none", "kd", "dkd"]
     assert [arm.recipe.method for arm in plan.arms[1:]] == [
         (presets.kd(),),
@@ -27,10 +27,10 @@ def test_what_it_compares() -> None:
 def test_it_ends_in_a_study_s_folder(tmp_path: Path, monkeypatch) -> None:
     recipe = quick()
     monkeypatch.setattr(demo.load, "load", lambda name, words: recipe)
-    plan = demo.demo_plan(2, 1)
+    plan = demo.make_demo_plan(2, 1)
     monkeypatch.undo()
     said: list[str] = []
-    found = demo.demonstrate(plan, tmp_path / "demo", Alone(), said.append)
+    found = demo.run_demo(plan, tmp_path / "demo", Alone(), said.append)
     assert said[0].startswith("data: ")
-    assert [line.partition(":")[0] for line in found.answers()] == ["KD", "DKD"]
-    assert read_study(tmp_path / "demo").answers() == found.answers()
+    assert [line.partition(":")[0] for line in found.summaries()] == ["KD", "DKD"]
+    assert read_study(tmp_path / "demo").summaries() == found.summaries()

@@ -11,10 +11,10 @@ import pytest
 from alone import Alone
 from quick import kept_teacher, quick, run
 from stillhouse.errors import UserError
-from stillhouse.study.index import browse, look, read_run
+from stillhouse.study.index import list_runs, read_entry, read_run
 from stillhouse.study.plan import make_plan
-from stillhouse.study.runner import conduct
-from stillhouse.study.sweep import sweep
+from stillhouse.study.runner import run_study
+from stillhouse.study.sweep import run_sweep
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,8 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fast = quick("train.epochs=1")
     run(folder / "with", "train.epochs=1", "control=true")
     run(folder / "deeper" / "without", "train.epochs=1")
-    conduct(make_plan(fast, "kd,mse", 2), folder / "study", Alone(), lambda _: None)
-    sweep(make_plan(fast, "mse", 1), folder / "sweep", Alone(), lambda _: None, trials=1)
+    run_study(make_plan(fast, "kd,mse", 2), folder / "study", Alone(), lambda _: None)
+    run_sweep(make_plan(fast, "mse", 1), folder / "sweep", Alone(), lambda _: None, trials=1)
     shutil.copytree(folder / "with", folder / "half")
     (folder / "half" / "result.json").unlink()
     (folder / "foreign").mkdir()
@@ -36,7 +36,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_everything_is_there_once(shelf: Path) -> None:
-    found = {str(item.folder.relative_to(shelf)): item for item in browse(shelf)}
+    found = {str(item.folder.relative_to(shelf)): item for item in list_runs(shelf)}
     assert {name: item.kind for name, item in found.items()} == {
         "deeper/without": "run",
         "foreign": "",
@@ -48,23 +48,25 @@ def test_everything_is_there_once(shelf: Path) -> None:
 
 
 def test_a_run_says_its_answer(shelf: Path) -> None:
-    said = look(shelf / "with").said
+    said = read_entry(shelf / "with").summary
     _, result = read_run(shelf / "with")
     assert result.control is not None and result.teacher is not None
     student, control = (s["test"]["top1"] for s in (result.student, result.control))
     assert f"student top1 {student:.1f}, control {control:.1f}, teacher " in said
     assert said.endswith(f"{student - control:+.1f} (one seed: no interval can be given)")
-    assert look(shelf / "deeper" / "without").said.endswith("no control, so no answer")
+    assert read_entry(shelf / "deeper" / "without").summary.endswith("no control to compare with")
 
 
 def test_a_study_says_its_best(shelf: Path) -> None:
-    said = look(shelf / "study").said
+    said = read_entry(shelf / "study").summary
     assert said.startswith(("KD: student ", "MSE: student ")) and said.endswith("(best of 2)")
 
 
 def test_what_cannot_be_read_has_its_sentence(shelf: Path) -> None:
-    assert look(shelf / "half").said.startswith(f"{shelf / 'half'} is not finished; go on with")
-    assert "is no run: it has no recipe.yaml" in look(shelf / "foreign").said
+    assert read_entry(shelf / "half").summary.startswith(
+        f"{shelf / 'half'} is not finished; continue it with"
+    )
+    assert "is not a run folder: it has no recipe.yaml" in read_entry(shelf / "foreign").summary
 
 
 @pytest.mark.parametrize(
@@ -87,8 +89,8 @@ def test_a_damaged_run_is_a_sentence_and_the_rest_is_shown(
     shutil.copytree(shelf / "with", tmp_path / "runs" / "bad")
     shutil.copytree(shelf / "with", tmp_path / "runs" / "good")
     (tmp_path / "runs" / "bad" / file).write_text(content)
-    bad, good = browse(tmp_path / "runs")
-    assert sentence in bad.said and bad.kind == ""
+    bad, good = list_runs(tmp_path / "runs")
+    assert sentence in bad.summary and bad.kind == ""
     assert good.kind == "run"
 
 
@@ -103,7 +105,7 @@ def test_a_run_of_before_has_no_format(shelf: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_s_own_folder_is_a_shelf_of_one(shelf: Path) -> None:
-    assert [item.folder for item in browse(shelf / "with")] == [shelf / "with"]
-    assert [item.kind for item in browse(shelf / "study")] == ["study"]
+    assert [item.folder for item in list_runs(shelf / "with")] == [shelf / "with"]
+    assert [item.kind for item in list_runs(shelf / "study")] == ["study"]
     with pytest.raises(UserError, match="there is no folder"):
-        list(browse(shelf / "nosuch"))
+        list(list_runs(shelf / "nosuch"))

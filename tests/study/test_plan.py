@@ -16,13 +16,13 @@ from stillhouse.methods.mlkd import MLKD
 from stillhouse.objectives import presets
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Comparison, Network, Pair, Recipe, Teacher, Training
-from stillhouse.study.arguments import labels, split
-from stillhouse.study.plan import Plan, make_plan
+from stillhouse.study.arguments import folder_names, split_list
+from stillhouse.study.plan import StudyPlan, make_plan
 
 
 def plan(
     methods: str | None = None, seeds: int = 2, recipe: Recipe | None = None, **words: Any
-) -> Plan:
+) -> StudyPlan:
     return make_plan(recipe or quick(), methods, seeds, **words)
 
 
@@ -37,18 +37,18 @@ def test_the_control_is_always_in_and_has_no_teacher() -> None:
 
 def test_every_cell_has_the_same_budget_data_and_seeds(tmp_path: Path) -> None:
     found = plan("kd,dkd,lskd", 3)
-    cells = found.cells(tmp_path)
-    assert len(cells) == 4 * 3 == len({cell.folder for cell in cells})
-    assert all(cell.recipe.train == quick().train for cell in cells)
-    assert {str(cell.recipe.data) for cell in cells} == {str(quick().data)}
-    assert sorted(cell.recipe.seed for cell in cells) == sorted([0, 1, 2] * 4)
-    assert [cell.recipe.seed for cell in cells] == sorted(cell.recipe.seed for cell in cells)
+    jobs = found.jobs(tmp_path)
+    assert len(jobs) == 4 * 3 == len({job.folder for job in jobs})
+    assert all(job.recipe.train == quick().train for job in jobs)
+    assert {str(job.recipe.data) for job in jobs} == {str(quick().data)}
+    assert sorted(job.recipe.seed for job in jobs) == sorted([0, 1, 2] * 4)
+    assert [job.recipe.seed for job in jobs] == sorted(job.recipe.seed for job in jobs)
 
 
 def test_seeds_count_from_the_recipe_s_own(tmp_path: Path) -> None:
-    cells = plan("kd", 2, quick("seed=7")).cells(tmp_path)
-    assert {cell.recipe.seed for cell in cells} == {7, 8}
-    assert {cell.folder.name for cell in cells} == {"0", "1"}
+    jobs = plan("kd", 2, quick("seed=7")).jobs(tmp_path)
+    assert {job.recipe.seed for job in jobs} == {7, 8}
+    assert {job.folder.name for job in jobs} == {"0", "1"}
 
 
 def method_of(word: str, recipe: Recipe | None = None) -> tuple[Any, ...]:
@@ -90,9 +90,9 @@ def test_labels_of_the_recipe_come_before_names() -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("kdd", "there is no method 'kdd' in 'kdd'; did you mean 'kd'"),
-        ("kd,nosuch", "there is no method 'nosuch'"),
-        ("kd:temperature", "'temperature' in 'kd:temperature' is no option; write key=value"),
+        ("kdd", "unknown method 'kdd' in 'kdd'; did you mean 'kd'"),
+        ("kd,nosuch", "unknown method 'nosuch'"),
+        ("kd:temperature", "'temperature' in 'kd:temperature' is not an option; write key=value"),
         ("kd:temprature=2", "unknown key method.temprature; did you mean 'temperature'"),
         ("kd:temperature=[", "is not a valid YAML value"),
         ("kd:temperature=-1", "temperature"),
@@ -125,7 +125,7 @@ def test_a_grid_multiplies_what_has_the_option_and_the_control_stays_one() -> No
         "dist temperature=2.5",
     ]
     assert [a.recipe.method[0].temperature for a in found.arms if a.method == "dist"] == [1, 2.5]
-    assert found.notes == ("mse has no option temperature, and stands in the grid once",)
+    assert found.notes == ("mse has no option temperature, so it runs once",)
     assert {arm.control for arm in found.arms} == {"none"}
 
 
@@ -142,11 +142,11 @@ def test_a_grid_over_training_has_a_control_at_each_point() -> None:
 @pytest.mark.parametrize(
     ("grid", "sentence"),
     [
-        (["method.nosuch=1,2"], "none of the methods has an option 'nosuch'"),
-        (["method.temperature"], "should be key=value,value"),
-        (["method.temperature="], "should be key=value,value"),
-        (["data.batch=1,2"], "data.batch is not varied by a study, only keys of"),
-        (["teacher.name=a,b"], "say --teachers"),
+        (["method.nosuch=1,2"], "no method has an option 'nosuch'"),
+        (["method.temperature"], "must be key=value,value"),
+        (["method.temperature="], "must be key=value,value"),
+        (["data.batch=1,2"], "data.batch cannot vary within a study, only keys of"),
+        (["teacher.name=a,b"], "use --teachers"),
         (["trian.epochs=1"], "did you mean 'train'"),
         (["method.temperature=0,1"], "temperature"),
     ],
@@ -174,7 +174,7 @@ PAIRS = {
 }
 
 
-def paired(**words: Any) -> Plan:
+def paired(**words: Any) -> StudyPlan:
     methods = {"kd": (presets.kd(),), "dist": (presets.dist(),)}
     return make_plan(replace(quick(), study=Comparison(methods, pairs=PAIRS, seeds=1)), **words)
 
@@ -206,7 +206,7 @@ def test_pairs_and_methods_may_be_chosen() -> None:
     assert list(found.teachers) == ["small -> little"]
     with pytest.raises(UserError, match="no pair 'smal -> little'; did you mean 'small -> little'"):
         paired(pairs="smal -> little")
-    with pytest.raises(UserError, match="which name their teachers themselves"):
+    with pytest.raises(UserError, match="each pair has its own teacher"):
         paired(teachers="stillhouse/large")
 
 
@@ -301,12 +301,12 @@ def test_what_a_study_says_changes_no_run() -> None:
 
 
 def test_commas_inside_brackets_part_nothing() -> None:
-    assert split("a,b:c=[1,[2,3]],d:{x: 1, y: 2}") == ["a", "b:c=[1,[2,3]]", "d:{x: 1, y: 2}"]
-    assert split(" a , ,b ") == ["a", "b"] and split("") == []
+    assert split_list("a,b:c=[1,[2,3]],d:{x: 1, y: 2}") == ["a", "b:c=[1,[2,3]]", "d:{x: 1, y: 2}"]
+    assert split_list(" a , ,b ") == ["a", "b"] and split_list("") == []
 
 
 def test_folders_are_safe_and_never_shared() -> None:
-    found = labels(["kd", "KD", "a/b", "a:b", "..", "none train.epochs=1"])
+    found = folder_names(["kd", "KD", "a/b", "a:b", "..", "none train.epochs=1"])
     assert len({name.lower() for name in found.values()}) == 6
     assert not any(sign in name for name in found.values() for sign in "/: ")
     assert ".." not in found.values()

@@ -21,23 +21,23 @@ from stillhouse.errors import UserError
 from stillhouse.methods.plugin import Plugin
 from stillhouse.models import weights, zoo
 from stillhouse.recipes.schema import Comparison, Network
-from stillhouse.study.plan import Plan, make_plan
-from stillhouse.study.results import STUDY, Study, read_study
-from stillhouse.study.runner import conduct
-from stillhouse.study.statistics import paired_interval
+from stillhouse.study.plan import StudyPlan, make_plan
+from stillhouse.study.results import STUDY_FILE, Study, read_study
+from stillhouse.study.runner import run_study
+from stillhouse.study.statistics import t_interval
 
 FAST = ("train.epochs=1", "engine.evaluate_every=0.5")
 
 
-def plan(methods: str, seeds: int = 2, *words: str, **more: Any) -> Plan:
+def plan(methods: str, seeds: int = 2, *words: str, **more: Any) -> StudyPlan:
     return make_plan(quick(*FAST, *words), methods, seeds, **more)
 
 
-def go(plan: Plan, folder: Path, **options: Any) -> tuple[Study, list[str], Alone]:
+def go(plan: StudyPlan, folder: Path, **options: Any) -> tuple[Study, list[str], Alone]:
     kept_teacher()
     said: list[str] = []
     workers = Alone()
-    return conduct(plan, folder, workers, said.append, **options), said, workers
+    return run_study(plan, folder, workers, said.append, **options), said, workers
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +102,9 @@ def test_its_answers_are_the_statistics_of_its_cells(done: tuple[Study, list[str
     for seed, value in ours.items():
         result = json.loads((study.arm("kd").folder / str(seed) / "result.json").read_text())
         assert value == result["test"]["top1"] and result["seed"] == seed
-    gain = paired_interval([*ours.values()], [*theirs.values()])
+    gain = t_interval([*ours.values()], [*theirs.values()])
     assert study.gain("kd", "none") == gain
-    line = study.answers()[0]
+    line = study.summaries()[0]
     assert line.startswith(f"KD: student {mean(ours.values()):.1f} ± ")
     assert f"{gain.mean:+.1f} (95 % interval {gain.low:.1f} … {gain.high:.1f}, 2 seeds)" in line
     assert f"teacher {study.teachers['stillhouse/little']['test']['top1']:.1f}" in line
@@ -143,7 +143,9 @@ def test_other_options_under_a_label_are_refused_or_trained_anew(
     folder = tmp_path / "study"
     shutil.copytree(done[0].folder, folder)
     other = plan("kd", 1, "method={name: kd, temperature: 2}")
-    with pytest.raises(UserError, match=r"kd/0 was trained with other options; give another --out"):
+    with pytest.raises(
+        UserError, match=r"kd/0 was trained with other options; choose another folder with --out"
+    ):
         go(other, folder)
     assert read_study(folder).values("kd") == done[0].values("kd")
     anew, _, _ = go(other, folder, overwrite=True)
@@ -195,7 +197,7 @@ def test_a_teacher_that_cannot_teach_fails_its_arms_alone(tmp_path: Path) -> Non
     good, wrong = (study.arm(f"kd from stillhouse/{name}") for name in ("little", "medium"))
     assert good.scores and not wrong.scores
     assert "where a guess reaches 10.0" in wrong.failures[0]
-    assert any(line.startswith("teacher stillhouse/medium does not teach") for line in said)
+    assert any(line.startswith("teacher stillhouse/medium is not used") for line in said)
     with pytest.raises(UserError, match="where a guess reaches"):  # and alone it ends the study
         go(plan("kd", 1, teachers=f"stillhouse/medium={bad}"), tmp_path / "alone")
     assert not (tmp_path / "alone" / "none").exists()  # before the control was trained
@@ -213,7 +215,7 @@ def test_an_error_of_no_user_is_a_failure_too(
     monkeypatch.setattr(training, "set_rates", broken)
     study, _, _ = go(plan("kd", 1), tmp_path / "study")
     sentence = study.arm("kd").failures[0]
-    assert sentence.startswith("RuntimeError: shapes do not fit; see where with stillhouse run")
+    assert sentence.startswith("RuntimeError: shapes do not fit; for a traceback: stillhouse run")
     monkeypatch.undo()
     mended, _, _ = go(plan("kd", 1), tmp_path / "study")
     assert mended.arm("kd").failures == {} and mended.arm("kd").scores
@@ -223,13 +225,13 @@ def test_an_error_of_no_user_is_a_failure_too(
 def test_a_method_of_a_package_that_is_not_there(tmp_path: Path) -> None:
     recipe = replace(quick(*FAST), study=Comparison({"mine": (Plugin("nosuch"),)}, seeds=1))
     study, _, _ = go(make_plan(recipe), tmp_path / "study")
-    assert "no installed package brings a method 'nosuch'" in study.arm("mine").failures[0]
+    assert "no installed package provides a method 'nosuch'" in study.arm("mine").failures[0]
 
 
 def test_under_torchrun_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="begun without torchrun"):
-        conduct(plan("kd", 1), tmp_path / "study", Alone())
+    with pytest.raises(UserError, match="cannot run under torchrun"):
+        run_study(plan("kd", 1), tmp_path / "study", Alone())
     assert not (tmp_path / "study").exists()
 
 
@@ -262,9 +264,9 @@ def test_wrong_names_are_said_before_anything_is_trained(tmp_path: Path) -> None
     ],
 )
 def test_a_study_that_is_none(tmp_path: Path, content: str, sentence: str) -> None:
-    with pytest.raises(UserError, match="is no study: it has no study.json"):
+    with pytest.raises(UserError, match="is not a study folder: it has no study.json"):
         read_study(tmp_path)
-    (tmp_path / STUDY).write_text(content)
+    (tmp_path / STUDY_FILE).write_text(content)
     with pytest.raises(UserError) as error:
         read_study(tmp_path)
     assert sentence in str(error.value)
@@ -274,10 +276,10 @@ def test_a_study_that_is_none(tmp_path: Path, content: str, sentence: str) -> No
     ("content", "sentence"),
     [
         (None, "not finished yet"),
-        ("{", "is damaged; delete that folder and run the study again"),
+        ("{", "is damaged; delete its folder and run the study again"),
         ('{"test": {}}', "is damaged"),
         ('{"test": {"top1": null}, "best": {"top1": 1}}', "is damaged"),
-        ('{"test": {"top1": NaN}, "best": {"top1": 1}}', "holds no number for top1"),
+        ('{"test": {"top1": NaN}, "best": {"top1": 1}}', "is not a finite number"),
     ],
 )
 def test_a_cell_that_cannot_be_read_is_a_note_and_the_rest_is_shown(
@@ -290,7 +292,7 @@ def test_a_cell_that_cannot_be_read_is_a_note_and_the_rest_is_shown(
     study = read_study(folder)
     assert sentence in study.arm("kd").failures[0] and set(study.values("kd")) == {1}
     assert any(note.startswith("kd, seed 0: ") and sentence in note for note in study.notes)
-    assert study.gain("kd", "none") is None and "one seed: no interval" in study.answers()[0]
+    assert study.gain("kd", "none") is None and "one seed: no interval" in study.summaries()[0]
     (folder / "teachers.json").write_text("{")
     assert read_study(folder).teachers == {}
 
@@ -301,7 +303,7 @@ def test_the_best_epoch_is_said_when_asked(done: tuple[Study, list[str]]) -> Non
     history = {s: json.loads((arm.folder / f"{s}" / "result.json").read_text()) for s in (0, 1)}
     wanted = {s: max(line["top1"] for line in score["history"]) for s, score in history.items()}
     assert study.values("kd") == wanted
-    assert "bootstrap interval" in study.answers()[0]
+    assert "bootstrap interval" in study.summaries()[0]
 
 
 def test_a_blind_or_paused_cell_never_sees_test(

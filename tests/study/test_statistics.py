@@ -12,12 +12,12 @@ from scipy.stats import false_discovery_control, rankdata, ttest_rel
 
 from stillhouse.study.statistics import (
     bootstrap_interval,
-    holm,
-    interval,
+    difference_interval,
+    holm_correction,
     mean_ranks,
     p_value,
-    paired_interval,
-    spread,
+    standard_deviation,
+    t_interval,
 )
 
 PAIRS = [
@@ -33,7 +33,7 @@ probabilities = st.dictionaries(st.text(min_size=1), st.floats(0, 1), min_size=1
 def test_the_interval_is_that_of_the_paired_t_test(
     ours: list[float], theirs: list[float], level: float
 ) -> None:
-    found = paired_interval(ours, theirs, level)
+    found = t_interval(ours, theirs, level)
     wanted = ttest_rel(ours, theirs).confidence_interval(level)
     assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high))
     assert found.mean == pytest.approx((found.low + found.high) / 2)
@@ -41,26 +41,28 @@ def test_the_interval_is_that_of_the_paired_t_test(
 
 
 def test_pairs_that_agree_have_an_interval_of_no_width() -> None:
-    for of in (paired_interval, bootstrap_interval):
+    for of in (t_interval, bootstrap_interval):
         assert of([3.0, 4.0, 5.0], [1.0, 2.0, 3.0]) == (2.0, 2.0, 2.0)
 
 
 def test_the_interval_changes_its_sign_with_the_sides() -> None:
     ours, theirs = PAIRS[0]
-    one, other = paired_interval(ours, theirs), paired_interval(theirs, ours)
+    one, other = t_interval(ours, theirs), t_interval(theirs, ours)
     assert (one.mean, one.low, one.high) == pytest.approx((-other.mean, -other.high, -other.low))
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [([1.0], [2.0]), ([], []), ([1.0, 2.0], [1.0])])
 def test_what_has_no_interval_is_refused(ours: list[float], theirs: list[float]) -> None:
-    for of in (paired_interval, bootstrap_interval, p_value):
-        with pytest.raises(ValueError, match=f"two pairs .* {len(ours)} and {len(theirs)} values"):
+    for of in (t_interval, bootstrap_interval, p_value):
+        with pytest.raises(
+            ValueError, match=f"two pairs, got {len(ours)} and {len(theirs)} values"
+        ):
             of(ours, theirs)
 
 
 def test_the_spread_is_the_sample_s_deviation() -> None:
-    assert spread([1.0, 3.0]) == pytest.approx(2**0.5)
-    assert spread([5.0]) == 0 and spread([2.0, 2.0, 2.0]) == 0
+    assert standard_deviation([1.0, 3.0]) == pytest.approx(2**0.5)
+    assert standard_deviation([5.0]) == 0 and standard_deviation([2.0, 2.0, 2.0]) == 0
 
 
 def test_the_bootstrap_has_the_quantiles_of_every_resample() -> None:
@@ -71,14 +73,16 @@ def test_the_bootstrap_has_the_quantiles_of_every_resample() -> None:
     found = bootstrap_interval(ours, theirs)
     assert found.low == pytest.approx(np.quantile(every, 0.025), abs=0.03)
     assert found.high == pytest.approx(np.quantile(every, 0.975), abs=0.03)
-    assert found == bootstrap_interval(ours, theirs) == interval(ours, theirs, "bootstrap")
-    assert interval(ours, theirs, "t") == paired_interval(ours, theirs)
+    assert (
+        found == bootstrap_interval(ours, theirs) == difference_interval(ours, theirs, "bootstrap")
+    )
+    assert difference_interval(ours, theirs, "t") == t_interval(ours, theirs)
 
 
 def test_the_bootstrap_of_many_pairs_is_about_the_t_interval() -> None:
     rng = np.random.default_rng(1)
     ours, theirs = rng.normal(1, 1, 60).tolist(), rng.normal(0, 1, 60).tolist()
-    one, other = bootstrap_interval(ours, theirs), paired_interval(ours, theirs)
+    one, other = bootstrap_interval(ours, theirs), t_interval(ours, theirs)
     assert tuple(one) == pytest.approx(tuple(other), abs=0.05)
 
 
@@ -104,7 +108,7 @@ def plain_holm(values: dict[str, float]) -> dict[str, float]:
 
 @given(probabilities)
 def test_holm_rejects_what_the_step_down_procedure_does(values: dict[str, float]) -> None:
-    found = holm(values)
+    found = holm_correction(values)
     assert found == pytest.approx(plain_holm(values))
     assert all(found[name] >= values[name] for name in values)
     assert max(found.values()) <= 1
@@ -112,8 +116,10 @@ def test_holm_rejects_what_the_step_down_procedure_does(values: dict[str, float]
 
 def test_holm_is_stricter_than_what_controls_only_false_discoveries() -> None:
     values = {"a": 0.01, "b": 0.02, "c": 0.03, "d": 0.5}
-    assert holm(values) == pytest.approx({"a": 0.04, "b": 0.06, "c": 0.06, "d": 0.5})
-    assert all(np.array([*holm(values).values()]) >= false_discovery_control([*values.values()]))
+    assert holm_correction(values) == pytest.approx({"a": 0.04, "b": 0.06, "c": 0.06, "d": 0.5})
+    assert all(
+        np.array([*holm_correction(values).values()]) >= false_discovery_control([*values.values()])
+    )
 
 
 @given(st.lists(st.lists(st.integers(0, 5), min_size=3, max_size=3), min_size=1, max_size=6))

@@ -1,4 +1,4 @@
-"""How a study is looked at."""
+"""The options of commands that report a study."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class View:
-    """The words of a command that say what is compared with what, and how."""
+class ReportOptions:
+    """Which arm the others are compared with, by which score, and with which interval."""
 
     against: str | None = None
     by: Literal["last", "best"] = "last"
     interval: Literal["t", "bootstrap"] = "t"
     explain: bool = True
 
-    def read(self, folder: Path) -> Study:
-        """A study's folder, looked at so; an arm that is not there is refused."""
-        from stillhouse.study.results import read_study
-        from stillhouse.study.table import make_rows
+    def read_study(self, folder: Path) -> Study:
+        """The study in a folder, with these options.
 
-        found = read_study(folder, self.by, self.interval)
-        make_rows(found, self.against)
-        return found
+        Raises:
+            UserError: if there is no such study, or it has no arm `against`.
+        """
+        from stillhouse.study.results import read_study
+        from stillhouse.study.table import check_against
+
+        study = read_study(folder, self.by, self.interval)
+        check_against(self.against, (arm.label for arm in study.arms))
+        return study

@@ -14,7 +14,7 @@ from stillhouse.runs.costs import named_networks, shipped
 from stillhouse.runs.diagnosis import Student, diagnose
 from stillhouse.runs.execute import Result
 from stillhouse.runs.training import STUDENT
-from stillhouse.study.index import read_run, run_answer
+from stillhouse.study.index import read_run, summarize_run
 
 
 def compare_page(first: Path, second: Path, look: Look = AS_EVER) -> Page:
@@ -38,7 +38,10 @@ def compare_page(first: Path, second: Path, look: Look = AS_EVER) -> Page:
         scores = {"teacher": result.teacher, **scores}
     return Page(
         title=f"{names[0]} and {names[1]}",
-        answers=(difference(names, one[1], result), *(run_answer(*read) for read in (one, other))),
+        answers=(
+            difference(names, one[1], result),
+            *(summarize_run(*read) for read in (one, other)),
+        ),
         headline=headline,
         bars=tuple(Bar(who, score["test"][headline]) for who, score in scores.items()),
         costs=priced.costs,

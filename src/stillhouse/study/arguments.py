@@ -1,4 +1,4 @@
-"""What a person names on the command line: methods, teachers and grids."""
+"""Parsing of the command-line arguments that name methods, teachers and grids."""
 
 from __future__ import annotations
 
@@ -15,141 +15,150 @@ from stillhouse.methods.control import CONTROL
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe, Teacher
 
-# What the papers call by one name and a recipe says as several methods.
-TOGETHER = {"dist+": ("dist", "channel_relation", "spatial_relation", "acclimation")}
+# Names of papers for several methods at once.
+COMBINED = {"dist+": ("dist", "channel_relation", "spatial_relation", "acclimation")}
 
 
-def split(words: str) -> list[str]:
-    """`a,b(1,2),c` at the commas that stand outside of brackets."""
+def split_list(argument: str) -> list[str]:
+    """Split `a,b(1,2),c` at the commas that are not inside brackets."""
     depth, parts = 0, [""]
-    for sign in words:
-        depth += (sign in "[({") - (sign in "])}")
-        if sign == "," and depth == 0:
+    for character in argument:
+        depth += (character in "[({") - (character in "])}")
+        if character == "," and depth == 0:
             parts.append("")
         else:
-            parts[-1] += sign
+            parts[-1] += character
     return [part.strip() for part in parts if part.strip()]
 
 
-def known_methods(recipe: Recipe) -> list[str]:
-    """Every name that a word may begin with."""
-    own = recipe.study.methods if recipe.study else {}
-    return [CONTROL, *own, *published(), *TOGETHER]
+# ---------------------------------------------------------------------------------------- methods
 
 
-def method(word: str, recipe: Recipe) -> Any:
-    """The method of a word, as a recipe would spell it.
+def method_names(recipe: Recipe) -> list[str]:
+    """The names that an item of `--methods` may start with."""
+    labels = recipe.study.methods if recipe.study else {}
+    return [CONTROL, *labels, *published(), *COMBINED]
 
-    `kd`, `dist:temperature=4`, `lskd:base=dkd:weight=4`, `dist+channel_relation`, or a label of the
-    recipe's own `study.methods`. Options that are not said are those of the recipe's own method
-    where it is the one that is named, else the defaults.
+
+def parse_method(text: str, recipe: Recipe) -> list[dict[str, Any]]:
+    """An item of `--methods` as a recipe writes it.
+
+    `kd`, `dist:temperature=4`, `lskd:base=dkd:weight=4`, `dist+channel_relation`, or a label in
+    `study.methods` of the recipe. Options that are not given are those of the recipe's own method
+    if it has the same name, else the defaults.
     """
-    own = recipe.study.methods if recipe.study else {}
-    if word in own:
-        return [load.method_to_dict(one) for one in own[word]]
-    parts = TOGETHER.get(word) or word.split("+")
-    return [one_method(part, word, recipe) for part in parts]
+    labels = recipe.study.methods if recipe.study else {}
+    if text in labels:
+        return [load.method_to_dict(method) for method in labels[text]]
+    parts = COMBINED.get(text) or text.split("+")
+    return [parse_method_part(part, text, recipe) for part in parts]
 
 
-def one_method(part: str, word: str, recipe: Recipe) -> dict[str, Any]:
-    """`NAME:key=value:…` as a mapping."""
+def parse_method_part(part: str, text: str, recipe: Recipe) -> dict[str, Any]:
+    """`NAME:key=value:...` as a mapping; `text` is the whole item."""
     name, *options = part.split(":")
     known = published()
     if name not in known:
-        everything = known_methods(recipe)
-        hint = did_you_mean(name, everything) or f"; there are {', '.join(everything)}"
-        raise UserError(f"--methods: there is no method {name!r} in {word!r}{hint}")
-    same = [one for one in recipe.method if one.name == name]
+        names = method_names(recipe)
+        hint = did_you_mean(name, names) or f"; choose from {', '.join(names)}"
+        raise UserError(f"--methods: unknown method {name!r} in {text!r}{hint}")
+    same = [method for method in recipe.method if method.name == name]
     content = dict(load.method_to_dict(same[0])) if same else {"name": name}
     for option in options:
-        key, equals, text = option.partition("=")
+        key, equals, value = option.partition("=")
         if not equals:
-            raise UserError(f"--methods: {option!r} in {word!r} is no option; write key=value")
-        content[key] = load.parse_yaml_value(text, word)
+            raise UserError(f"--methods: {option!r} in {text!r} is not an option; write key=value")
+        content[key] = load.parse_yaml_value(value, text)
     return content
 
 
-def held(word: str) -> frozenset[str]:
-    """The options that a word says itself: a search leaves them as they are.
+def fixed_options(text: str) -> frozenset[str]:
+    """The options that an item of `--methods` sets, which a search therefore leaves alone.
 
-    `weight`, or of several methods at once `1.weight` with the number of the one.
+    `weight`, or `1.weight` with the index of the method if there are several.
     """
-    parts = [word] if word in TOGETHER else word.split("+")
+    parts = [text] if text in COMBINED else text.split("+")
     return frozenset(
-        f"{number}.{key}" if len(parts) > 1 else key
-        for number, part in enumerate(parts)
+        f"{index}.{key}" if len(parts) > 1 else key
+        for index, part in enumerate(parts)
         for key in (option.partition("=")[0] for option in part.split(":")[1:])
     )
 
 
-def teachers(words: str, recipe: Recipe) -> dict[str, Teacher]:
-    """`NAME`, `NAME=WEIGHTS`, or a label of the recipe's own `study.teachers`, by label."""
-    own = recipe.study.teachers if recipe.study else {}
-    found: dict[str, Teacher] = {}
-    for word in split(words):
-        name, _, file = word.partition("=")
-        found[name] = own[word] if word in own else named_teacher(name, file, recipe)
-    return found
+# --------------------------------------------------------------------------------------- teachers
 
 
-def named_teacher(name: str, file: str, recipe: Recipe) -> Teacher:
-    """A network's name and its weights, the rest as the recipe says of its teacher."""
-    below = load.to_dict(recipe)["teacher"] or {}
-    content = {**below, "name": name, "weights": file or None, "options": {}}
+def parse_teachers(argument: str, recipe: Recipe) -> dict[str, Teacher]:
+    """`NAME`, `NAME=WEIGHTS`, or a label in `study.teachers` of the recipe: teachers by label."""
+    labels = recipe.study.teachers if recipe.study else {}
+    teachers: dict[str, Teacher] = {}
+    for item in split_list(argument):
+        name, _, file = item.partition("=")
+        teachers[name] = labels[item] if item in labels else parse_teacher(name, file, recipe)
+    return teachers
+
+
+def parse_teacher(name: str, file: str, recipe: Recipe) -> Teacher:
+    """A teacher by its network and its file of weights, otherwise as in the recipe."""
+    base = load.to_dict(recipe)["teacher"] or {}
+    content = {**base, "name": name, "weights": file or None, "options": {}}
     if file and not Path(file).is_file():
-        raise UserError(f"--teachers: there is no file {file!r} for {name}")
-    checked = load.replace_sections(recipe, {"teacher": content}).teacher
-    assert checked is not None
-    return checked
+        raise UserError(f"--teachers: there is no file {file!r} with the weights of {name}")
+    teacher = load.replace_sections(recipe, {"teacher": content}).teacher
+    assert teacher is not None
+    return teacher
 
 
-class Choice(NamedTuple):
-    """One key of a grid, and one of its values as it was written."""
+# ------------------------------------------------------------------------------------------- grids
+
+
+class GridValue(NamedTuple):
+    """One key of a grid or search with one of its values, as written in an override."""
 
     key: str
     text: str
 
     @property
-    def word(self) -> str:
-        """As an override."""
+    def override(self) -> str:
+        """`method.temperature=2`."""
         return f"{self.key}={self.text}"
 
     @property
-    def short(self) -> str:
-        """As a label: `temperature=2` of `method.temperature=2`."""
+    def label(self) -> str:
+        """`temperature=2` for `method.temperature=2`."""
         return f"{self.key.removeprefix('method.')}={self.text}"
 
 
-def grid(words: Iterable[str]) -> dict[str, tuple[Any, ...]]:
-    """`key=a,b,c` words as values by key."""
-    axes = {}
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not equals or not key or not split(text):
-            raise UserError(f"--grid: {word!r} should be key=value,value, as in method.beta=1,2")
-        axes[key] = tuple(load.parse_yaml_value(part, word) for part in split(text))
-    return axes
+def parse_grid(arguments: Iterable[str]) -> dict[str, tuple[Any, ...]]:
+    """`key=a,b,c` arguments as values by key."""
+    grid = {}
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if not equals or not key or not split_list(text):
+            raise UserError(f"--grid: {argument!r} must be key=value,value, as in method.beta=1,2")
+        grid[key] = tuple(load.parse_yaml_value(part, argument) for part in split_list(text))
+    return grid
 
 
-def combinations(axes: Mapping[str, Iterable[Any]]) -> list[tuple[Choice, ...]]:
-    """Every combination of a grid; one empty combination where there is none."""
-    spelt = [[Choice(key, spell(one)) for one in values] for key, values in axes.items()]
-    return list(product(*spelt))
+def grid_points(grid: Mapping[str, Iterable[Any]]) -> list[tuple[GridValue, ...]]:
+    """Every combination of the values of a grid; one empty combination if the grid is empty."""
+    axes = [[GridValue(key, format_value(one)) for one in values] for key, values in grid.items()]
+    return list(product(*axes))
 
 
-def spell(one: Any) -> str:
-    """A value as an override says it."""
-    return one if isinstance(one, str) else json.dumps(one)
+def format_value(value: Any) -> str:
+    """A value as written in an override."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
-def labels(found: Iterable[str]) -> dict[str, str]:
-    """What the folder of each label is called; two labels never share one."""
-    folders: dict[str, str] = {}
+def folder_names(labels: Iterable[str]) -> dict[str, str]:
+    """The folder name of each label; no two are equal, also where upper case is ignored."""
+    names: dict[str, str] = {}
     taken: set[str] = set()
-    for label in found:
+    for label in labels:
         name = re.sub(r"[^A-Za-z0-9._+=-]+", "_", label).strip("_.") or "arm"
         while name.lower() in taken:
             name += "_"
-        folders[label] = name
+        names[label] = name
         taken.add(name.lower())
-    return folders
+    return names

@@ -1,4 +1,4 @@
-"""Runs and studies on the disk: finding them, reading them, and what to say of those that fail."""
+"""The index of runs and studies on disk, with a one-line result for each."""
 
 from __future__ import annotations
 
@@ -14,85 +14,105 @@ from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.execute import Result
 from stillhouse.runs.training import FORMAT, RESULT, TEACHER, Score
-from stillhouse.study.results import STUDY, Study, answer, read_study
-from stillhouse.study.sweep import CHOSEN
+from stillhouse.study.results import STUDY_FILE, Study, display_label, read_study, summarize_arm
+from stillhouse.study.sweep import CHOSEN_FILE
 
-DEEP = 4  # folders below the one that is looked into
+MAX_DEPTH = 4  # levels of folders that are searched
 
 
 @dataclass(frozen=True)
-class Item:
-    """One folder of a shelf, and what came of it."""
+class RunEntry:
+    """One folder of the index."""
 
     folder: Path
-    kind: str  # run, study, sweep, or "" for what cannot be read
-    said: str
+    kind: str  # run, study, sweep, or "" if it cannot be read
+    summary: str  # its result in one line, or why there is none
 
 
 def is_study(folder: Path) -> bool:
-    """Whether a folder is a study's."""
-    return (folder / STUDY).is_file()
+    """Whether a folder holds a study."""
+    return (folder / STUDY_FILE).is_file()
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is a run's."""
+    """Whether a folder holds a run."""
     return (folder / load.RECIPE_FILE).is_file() or (folder / MARK).is_file()
 
 
-def browse(folder: Path) -> Iterator[Item]:
-    """Every run and study below a folder, and a sentence for what cannot be read."""
+def list_runs(folder: Path) -> Iterator[RunEntry]:
+    """Every run and study in a folder, sorted by path.
+
+    Raises:
+        UserError: if there is no such folder.
+    """
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}; runs are kept in ./runs unless --out says")
-    yield from (look(folder),) if is_study(folder) or is_run(folder) else below(folder, DEEP)
+        raise UserError(
+            f"there is no folder {folder}; runs are saved in ./runs unless --out is set"
+        )
+    if is_study(folder) or is_run(folder):
+        yield read_entry(folder)
+    else:
+        yield from search_folder(folder, MAX_DEPTH)
 
 
-def below(folder: Path, depth: int) -> Iterator[Item]:
-    """What lies in the folders of a folder."""
+def search_folder(folder: Path, depth: int) -> Iterator[RunEntry]:
+    """The runs and studies in the subfolders of a folder, down to `depth` levels."""
     for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
-        if is_study(inner) or is_run(inner) or (inner / CHOSEN).is_file():
-            yield look(inner)
+        if is_study(inner) or is_run(inner) or (inner / CHOSEN_FILE).is_file():
+            yield read_entry(inner)
         elif any(path.is_dir() for path in inner.iterdir()) and depth > 1:
-            yield from below(inner, depth - 1)
+            yield from search_folder(inner, depth - 1)
         elif any(inner.iterdir()):
-            yield Item(inner, "", f"{inner} is no run: it has no {load.RECIPE_FILE}")
+            yield RunEntry(inner, "", not_a_run(inner))
 
 
-def look(folder: Path) -> Item:
-    """One folder's answer, or the sentence of why there is none."""
+def read_entry(folder: Path) -> RunEntry:
+    """The entry of one folder; an error becomes its summary."""
     try:
         if is_study(folder):
-            return Item(folder, "study", study_answer(read_study(folder)))
-        if (folder / CHOSEN).is_file():
-            return Item(folder, "sweep", f"chosen options are in {folder / CHOSEN}")
+            return RunEntry(folder, "study", summarize_study(read_study(folder)))
+        if (folder / CHOSEN_FILE).is_file():
+            return RunEntry(folder, "sweep", f"chosen options are in {folder / CHOSEN_FILE}")
         recipe, result = read_run(folder)
-        return Item(folder, "run", run_answer(recipe, result))
+        return RunEntry(folder, "run", summarize_run(recipe, result))
     except UserError as error:
-        return Item(folder, "", str(error))
+        return RunEntry(folder, "", str(error))
 
 
-def study_answer(study: Study) -> str:
-    """What the best method of a study reached, and of how many it is the best."""
+def not_a_run(folder: Path) -> str:
+    """The error message for a folder that holds no run."""
+    return f"{folder} is not a run folder: it has no {load.RECIPE_FILE}"
+
+
+def summarize_study(study: Study) -> str:
+    """The result of the best arm, and of how many arms it is the best."""
     best, count = study.best(), len(study.taught)
     if best is None:
-        return "nothing is finished yet"
-    return answer(study, best) + (f" (best of {count})" if count > 1 else "")
+        return "no finished run yet"
+    return summarize_arm(study, best) + (f" (best of {count})" if count > 1 else "")
 
 
 def read_run(folder: Path) -> tuple[Recipe, Result]:
-    """The recipe of a run and what came of it."""
+    """The recipe and the result of a finished run.
+
+    Raises:
+        UserError: if the folder holds no run, or the run is unfinished or damaged.
+    """
     if not (folder / load.RECIPE_FILE).is_file():
-        raise UserError(f"{folder} is no run: it has no {load.RECIPE_FILE}")
+        raise UserError(not_a_run(folder))
     recipe = load.load(folder / load.RECIPE_FILE)
     student = read_score(folder / RESULT)
     if student is None:
-        raise UserError(f"{folder} is not finished; go on with `stillhouse run {folder} --resume`")
+        raise UserError(
+            f"{folder} is not finished; continue it with `stillhouse run {folder} --resume`"
+        )
     teacher = read_score(folder / TEACHER)
     control = read_score(folder / "control" / RESULT)
     return recipe, Result(folder, student["headline"], student, teacher, control)
 
 
 def read_score(path: Path) -> Score | None:
-    """What one network reached; None where there is no such file."""
+    """The score in a result file; None if there is no such file."""
     if not path.is_file():
         return None
     try:
@@ -112,17 +132,17 @@ def read_score(path: Path) -> Score | None:
     return score
 
 
-def run_answer(recipe: Recipe, result: Result) -> str:
-    """Student, control and teacher of one run: one seed, and so no interval."""
+def summarize_run(recipe: Recipe, result: Result) -> str:
+    """Student, control and teacher of a run in one line; one seed has no interval."""
     student = result.student["test"][result.headline]
-    said = [f"student {result.headline} {student:.1f}"]
+    parts = [f"student {result.headline} {student:.1f}"]
     if result.control is not None:
-        said.append(f"control {result.control['test'][result.headline]:.1f}")
+        parts.append(f"control {result.control['test'][result.headline]:.1f}")
     if result.teacher is not None:
-        said.append(f"teacher {result.teacher['test'][result.headline]:.1f}")
-    name = " and ".join(method.name for method in recipe.method)
-    line = f"{name.upper() if name.isalpha() else name}: {', '.join(said)}"
+        parts.append(f"teacher {result.teacher['test'][result.headline]:.1f}")
+    label = display_label(" and ".join(method.name for method in recipe.method))
+    line = f"{label}: {', '.join(parts)}"
     if result.control is None:
-        return line + ("" if not recipe.taught else ": no control, so no answer")
+        return f"{line}: no control to compare with" if recipe.taught else line
     gain = student - result.control["test"][result.headline]
     return f"{line}: {gain:+.1f} (one seed: no interval can be given)"

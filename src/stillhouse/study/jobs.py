@@ -1,4 +1,4 @@
-"""One training of many: what it is, how it ends, and the processes that do it side by side."""
+"""One training of a study as a job, and the processes that run jobs in parallel."""
 
 from __future__ import annotations
 
@@ -23,70 +23,74 @@ from stillhouse.runs.execute import run_cell
 from stillhouse.runs.training import Score
 
 
-class Cell(NamedTuple):
-    """One training: what it is, where it is kept, and how far it goes."""
+class Job(NamedTuple):
+    """One training: its recipe, its folder, and how far it goes."""
 
     recipe: Recipe
     folder: Path
-    until: float | None = None  # epochs; None: to its end
-    blind: bool = False  # never look at the test split
+    until: float | None = None  # the epoch after which it pauses; None: train to the end
+    blind: bool = False  # never evaluate on the test split
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a training came to nothing."""
+    """A job that failed, with one sentence that says why."""
 
-    sentence: str
+    message: str
 
 
 Outcome = Score | Failure
-Done = Callable[[Cell, Outcome], None]
+OnDone = Callable[[Job, Outcome], None]
 
 
 class Workers(Protocol):
-    """Whoever trains cells: processes of this machine, or of many."""
+    """Runs jobs: in processes of this machine, or on a cluster."""
 
-    def train(self, cells: Sequence[Cell], done: Done) -> Mapping[Path, Outcome]:
-        """Train every cell and say how each ended; what is finished already is only read."""
+    def train(self, jobs: Sequence[Job], on_done: OnDone) -> Mapping[Path, Outcome]:
+        """Run all jobs and return the outcome of each by folder; finished jobs are only read."""
         ...
 
 
-BUSY = threading.Lock()  # held while a cell is trained in this process
+TRAINING = threading.Lock()  # held while this process trains a job
+PROCESS_DIED = (
+    "the system killed its process, also when it ran alone; use a machine with more memory or a "
+    "smaller data.batch"
+)
 
 
-def train_cell(cell: Cell) -> Outcome:
-    """One training in a process of its own; a mistake in one is a result and not an end of all."""
+def train_job(job: Job) -> Outcome:
+    """Run one job in this process; an error becomes a `Failure`, so that other jobs continue."""
     try:
-        with BUSY:
-            score = run_cell(cell.recipe, cell.folder, until=cell.until, blind=cell.blind)
+        with TRAINING:
+            score = run_cell(job.recipe, job.folder, until=job.until, blind=job.blind)
     except UserError as error:
-        return failed(cell, str(error))
+        return record_failure(job, str(error))
     except (RuntimeError, MemoryError, ValueError, TypeError, OSError, ArithmeticError) as error:
-        said = (str(error).splitlines() or [""])[0]
-        alone = f"stillhouse run {cell.folder} --resume --debug"
-        return failed(cell, f"{type(error).__name__}: {said}; see where with {alone}")
-    failure_file(cell.folder).unlink(missing_ok=True)
+        reason = (str(error).splitlines() or [""])[0]
+        command = f"stillhouse run {job.folder} --resume --debug"
+        return record_failure(job, f"{type(error).__name__}: {reason}; for a traceback: {command}")
+    failure_path(job.folder).unlink(missing_ok=True)
     return score
 
 
-def failure_file(folder: Path) -> Path:
-    """Where the failure of a cell is kept: beside its folder, which only runs write into."""
+def failure_path(folder: Path) -> Path:
+    """The file with the failure of a job: next to its folder, which only runs write into."""
     return folder.with_name(f"{folder.name}.failure.json")
 
 
-def failed(cell: Cell, sentence: str) -> Failure:
-    """The failure of a cell, written down."""
-    with suppress(OSError, UserError):  # a full disk must not hide why it failed
-        cell.folder.parent.mkdir(parents=True, exist_ok=True)
-        content = {"sentence": sentence, "recipe": load.digest(cell.recipe)}
-        write_json(failure_file(cell.folder), content)
-    return Failure(sentence)
+def record_failure(job: Job, message: str) -> Failure:
+    """Write down why a job failed."""
+    with suppress(OSError, UserError):  # a full disk must not hide the reason
+        job.folder.parent.mkdir(parents=True, exist_ok=True)
+        content = {"sentence": message, "recipe": load.digest(job.recipe)}
+        write_json(failure_path(job.folder), content)
+    return Failure(message)
 
 
 def read_failure(folder: Path) -> Failure | None:
-    """Why the cell of a folder failed, if it did."""
+    """The recorded failure of the job with this folder; None if there is none."""
     try:
-        content = json.loads(failure_file(folder).read_text(encoding="utf-8"))
+        content = json.loads(failure_path(folder).read_text(encoding="utf-8"))
         return Failure(str(content["sentence"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -95,8 +99,8 @@ def read_failure(folder: Path) -> Failure | None:
 # ---------------------------------------------------------------------------------- on one machine
 
 
-def processes() -> int:
-    """One for each GPU, else one for each core that this process may use."""
+def default_processes() -> int:
+    """One process for each GPU, else one for each core that this process may use."""
     import torch
 
     if torch.cuda.is_available():
@@ -104,109 +108,108 @@ def processes() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Crew:
-    """Processes that train cells, one after another, and are asked to stop as one.
+class ProcessWorkers:
+    """A pool of processes that run jobs and are stopped together.
 
-    A process that dies takes its pool with it, and not the cells: those that may have killed it are
-    trained again one by one, and one that dies alone is recorded as failed.
+    A process that dies breaks the pool, but loses no job: the jobs that were running are repeated
+    one by one, and a job whose process also dies when it runs alone is recorded as failed.
     """
 
-    def __init__(self, jobs: int) -> None:
-        self._jobs = jobs
+    def __init__(self, processes: int) -> None:
+        self._processes = processes
         self._pool: ProcessPoolExecutor | None = None
 
-    def train(self, cells: Sequence[Cell], done: Done) -> Mapping[Path, Outcome]:
-        """Train every cell and say how each ended; what is finished already is only read.
+    def train(self, jobs: Sequence[Job], on_done: OnDone) -> Mapping[Path, Outcome]:
+        """Run all jobs and return the outcome of each by folder; finished jobs are only read.
 
-        A stop that is asked for ends it as an error does: those under way save, no other begins.
+        Raises:
+            Stopped: if the user asked to stop. Running jobs save their state; no other job starts.
         """
         outcomes: dict[Path, Outcome] = {}
 
-        def keep(cell: Cell, outcome: Outcome) -> None:
-            outcomes[cell.folder] = outcome
-            done(cell, outcome)
+        def keep(job: Job, outcome: Outcome) -> None:
+            outcomes[job.folder] = outcome
+            on_done(job, outcome)
 
         with Interrupt() as interrupt:
-            lost = self._attempt(cells, keep, interrupt)
+            lost = self._attempt(jobs, keep, interrupt)
             while lost:
                 suspect, *others = lost
                 if self._attempt([suspect], keep, interrupt):
-                    keep(suspect, failed(suspect, DIED))
+                    keep(suspect, record_failure(suspect, PROCESS_DIED))
                 lost = self._attempt(others, keep, interrupt)
         return outcomes
 
-    def _attempt(self, cells: Sequence[Cell], keep: Done, interrupt: Interrupt) -> list[Cell]:
-        """Train cells; those that had no end because a process died come back, suspects first."""
-        left = {self._workers.submit(train_cell, cell): cell for cell in cells}
-        while left:
-            for future in wait(left, timeout=0.2, return_when=FIRST_COMPLETED).done:
+    def _attempt(self, jobs: Sequence[Job], keep: OnDone, interrupt: Interrupt) -> list[Job]:
+        """Run jobs; return those that a dead process left without an outcome, suspects first."""
+        pending = {self._executor.submit(train_job, job): job for job in jobs}
+        while pending:
+            for future in wait(pending, timeout=0.2, return_when=FIRST_COMPLETED).done:
                 if isinstance(future.exception(), BrokenProcessPool):
-                    return self._break(left)
-                keep(left.pop(future), future.result())
+                    return self._discard_pool(pending)
+                keep(pending.pop(future), future.result())
             if interrupt.asked:
                 raise Stopped
         return []
 
-    def _break(self, left: Mapping[Future[Outcome], Cell]) -> list[Cell]:
-        wait(left)
+    def _discard_pool(self, pending: Mapping[Future[Outcome], Job]) -> list[Job]:
+        wait(pending)
         self.close()
-        begun = [(cell.folder / load.RECIPE_FILE).exists() for cell in left.values()]
-        pairs = sorted(zip(begun, left.values(), strict=True), key=lambda pair: not pair[0])
-        return [cell for _, cell in pairs]
+        # A job that had started may have killed its process.
+        return sorted(
+            pending.values(), key=lambda job: not (job.folder / load.RECIPE_FILE).exists()
+        )
 
     @property
-    def _workers(self) -> ProcessPoolExecutor:
+    def _executor(self) -> ProcessPoolExecutor:
         if self._pool is None:
             context = get_context("spawn")  # which inherits no threads and no locks
-            turns = context.Queue()
-            for number in range(self._jobs):
-                turns.put(number)
-            self._pool = ProcessPoolExecutor(self._jobs, context, begin, (turns,))
+            numbers = context.Queue()
+            for number in range(self._processes):
+                numbers.put(number)
+            self._pool = ProcessPoolExecutor(self._processes, context, init_worker, (numbers,))
         return self._pool
 
     def close(self, *, stop: bool = False) -> None:
-        """Let the processes go; those that train are asked to save first."""
+        """End the processes; with `stop` running jobs are asked to save and end first."""
         if self._pool is None:
             return
         if stop:
             for process in active_children():
-                process.terminate()  # which a training takes as a request to save and end
+                process.terminate()  # a training takes this as a request to save and end
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._pool = None
 
 
-DIED = (
-    "its process was killed by the system, alone as well as beside others; give it more memory, or "
-    "a smaller data.batch"
-)
+def init_worker(numbers: Any) -> None:
+    """Initialise a process of the pool: handle requests to stop, and choose a GPU.
 
-
-def begin(turns: Any) -> None:
-    """What a new process of a crew does first: note requests to stop, and take a GPU of its own."""
+    `numbers` is a queue with one number for each process.
+    """
     heed()
-    follow(os.getppid(), BUSY)
+    follow(os.getppid(), TRAINING)
     import torch
 
     count = torch.cuda.device_count()
     if count:
-        given = os.environ.get("CUDA_VISIBLE_DEVICES")
-        gpus = given.split(",") if given else [str(number) for number in range(count)]
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[turns.get(timeout=60) % len(gpus)]
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        gpus = visible.split(",") if visible else [str(number) for number in range(count)]
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[numbers.get(timeout=60) % len(gpus)]
 
 
 @contextmanager
-def crew(jobs: int) -> Iterator[Crew]:
-    """Fresh processes of one thread each; they end with the context."""
+def process_workers(processes: int) -> Iterator[ProcessWorkers]:
+    """Workers in so many new processes of one thread each; they end with the context."""
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"  # read when a process starts
-    made = Crew(jobs)
+    workers = ProcessWorkers(processes)
     try:
-        yield made
+        yield workers
     except BaseException:
-        made.close(stop=True)
+        workers.close(stop=True)
         raise
     finally:
-        made.close()
+        workers.close()
         os.environ.pop("OMP_NUM_THREADS")
         if before is not None:
             os.environ["OMP_NUM_THREADS"] = before

@@ -1,4 +1,4 @@
-"""What a study's folder holds: every cell that ended, and what can be said of all."""
+"""The results of a study, read from its folder."""
 
 from __future__ import annotations
 
@@ -16,20 +16,27 @@ from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe, Searched
 from stillhouse.runs.training import RESULT, Score
 from stillhouse.study.jobs import read_failure
-from stillhouse.study.plan import Plan
-from stillhouse.study.statistics import Interval, Kind, interval, mean_ranks, p_value, spread
+from stillhouse.study.plan import StudyPlan
+from stillhouse.study.statistics import (
+    Interval,
+    IntervalKind,
+    difference_interval,
+    mean_ranks,
+    p_value,
+    standard_deviation,
+)
 
-STUDY = "study.json"
-RECIPE = "study.yaml"
-TEACHERS = "teachers.json"
-FORMAT = 1
+STUDY_FILE = "study.json"
+STUDY_RECIPE_FILE = "study.yaml"
+TEACHERS_FILE = "teachers.json"
+STUDY_FORMAT = 1
 
-By = Literal["last", "best"]
+ScoreBy = Literal["last", "best"]  # test after the last epoch, or validation at its best epoch
 
 
 @dataclass(frozen=True)
-class Found:
-    """What came of one arm: scores by seed, and sentences where there is none."""
+class ArmResult:
+    """The scores of one arm by seed, and the reason for each seed without a score."""
 
     label: str
     method: str
@@ -42,134 +49,134 @@ class Found:
 
     @property
     def is_control(self) -> bool:
-        """Whether nobody taught here."""
+        """Whether the arm has no teacher."""
         return self.label == self.control
 
-    def values(self, headline: str, by: By = "last") -> dict[int, float]:
-        """The headline of each seed: on test after the last epoch, or the best on validation."""
+    def values(self, headline: str, by: ScoreBy = "last") -> dict[int, float]:
+        """The headline metric by seed: on test after the last epoch, or the best on validation."""
         part = "test" if by == "last" else "best"
         return {seed: float(score[part][headline]) for seed, score in self.scores.items()}
 
 
-class Pairs(NamedTuple):
-    """Two arms at the seeds that both have."""
+class PairedValues(NamedTuple):
+    """The values of an arm and of the arm it is compared with, at the seeds that both have."""
 
-    ours: list[float]
-    theirs: list[float]
+    values: list[float]
+    baseline: list[float]
 
 
 @dataclass(frozen=True)
 class Study:
-    """Arms, teachers, and how they are compared."""
+    """The results of all arms and teachers, and how they are compared."""
 
     folder: Path
     title: str
     headline: str
-    arms: tuple[Found, ...]
+    arms: tuple[ArmResult, ...]
     teachers: Mapping[str, Score]
     recipe: Recipe
     notes: tuple[str, ...] = ()
-    by: By = "last"
-    kind: Kind = "t"
+    by: ScoreBy = "last"
+    kind: IntervalKind = "t"
 
     @property
     def searched(self) -> Mapping[str, Searched]:
-        """How each method's options were chosen, where they were."""
+        """How the options of each method were searched; empty without a search."""
         return self.recipe.study.searched if self.recipe.study else {}
 
-    def arm(self, label: str) -> Found:
+    def arm(self, label: str) -> ArmResult:
         """An arm by its label."""
         return next(arm for arm in self.arms if arm.label == label)
 
     def values(self, label: str) -> dict[int, float]:
-        """The headline of each seed of an arm."""
+        """The headline metric of an arm by seed."""
         return self.arm(label).values(self.headline, self.by)
 
     @property
-    def taught(self) -> list[Found]:
+    def taught(self) -> list[ArmResult]:
         """The arms with a teacher that have a score."""
         return [arm for arm in self.arms if not arm.is_control and arm.scores]
 
-    def paper(self, arm: Found) -> float | None:
-        """What the paper says of an arm."""
-        whole = self.recipe.paper
-        own = self.recipe.study.pairs if self.recipe.study else {}
-        if arm.pair in own:
-            return own[arm.pair].paper.get(arm.method)
-        return whole.get(arm.label, whole.get(arm.method))
+    def paper(self, arm: ArmResult) -> float | None:
+        """The result that the paper reports for an arm; None if the recipe has none."""
+        pairs = self.recipe.study.pairs if self.recipe.study else {}
+        if arm.pair in pairs:
+            return pairs[arm.pair].paper.get(arm.method)
+        return self.recipe.paper.get(arm.label, self.recipe.paper.get(arm.method))
 
-    def pairs(self, label: str, other: str) -> Pairs:
-        """Two arms at the seeds that both have, in their order."""
-        ours, theirs = self.values(label), self.values(other)
-        seeds = sorted(ours.keys() & theirs.keys())
-        return Pairs([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds])
+    def paired_values(self, label: str, baseline: str) -> PairedValues:
+        """The values of two arms at the seeds that both have, in the order of the seeds."""
+        first, second = self.values(label), self.values(baseline)
+        seeds = sorted(first.keys() & second.keys())
+        return PairedValues([first[seed] for seed in seeds], [second[seed] for seed in seeds])
 
-    def gain(self, label: str, other: str) -> Interval | None:
+    def gain(self, label: str, baseline: str) -> Interval | None:
         """The mean difference of two arms with its interval; None below two common seeds."""
-        pairs = self.pairs(label, other)
-        return interval(*pairs, self.kind) if len(pairs.ours) > 1 else None
+        pairs = self.paired_values(label, baseline)
+        return difference_interval(*pairs, self.kind) if len(pairs.values) > 1 else None
 
-    def probabilities(self) -> dict[str, float]:
-        """Each taught arm's p value against its control."""
-        found = {arm.label: self.pairs(arm.label, arm.control) for arm in self.taught}
-        return {label: p_value(*pairs) for label, pairs in found.items() if len(pairs.ours) > 1}
+    def p_values(self) -> dict[str, float]:
+        """The p value of each arm with a teacher against its control, by label."""
+        pairs = {arm.label: self.paired_values(arm.label, arm.control) for arm in self.taught}
+        return {label: p_value(*pair) for label, pair in pairs.items() if len(pair.values) > 1}
 
     def ranks(self) -> dict[str, float]:
-        """The mean place of each arm over the seeds that all have."""
+        """The mean rank of each arm over the seeds that all arms have, by label."""
         return mean_ranks({arm.label: self.values(arm.label) for arm in self.arms if arm.scores})
 
-    def best(self) -> Found | None:
-        """The taught arm with the highest mean."""
+    def best(self) -> ArmResult | None:
+        """The arm with a teacher that has the highest mean; None before any is finished."""
         taught = self.taught
         return max(taught, key=lambda a: mean(self.values(a.label).values())) if taught else None
 
-    def answers(self) -> list[str]:
-        """One line a taught arm: did it help?"""
-        return [answer(self, arm) for arm in self.taught]
+    def summaries(self) -> list[str]:
+        """One line for each arm with a teacher: its score, its control, its teacher, the gain."""
+        return [summarize_arm(self, arm) for arm in self.taught]
 
 
-def answer(study: Study, arm: Found) -> str:
-    """Student, control and teacher, and the gain with its interval."""
-    ours = list(study.values(arm.label).values())
-    said = [f"student {about(ours)}"]
-    theirs = list(study.values(arm.control).values())
-    if theirs:
-        said.append(f"control {about(theirs)}")
+def summarize_arm(study: Study, arm: ArmResult) -> str:
+    """Student, control and teacher in one line, and the gain with its interval."""
+    parts = [f"student {format_mean(list(study.values(arm.label).values()))}"]
+    control = list(study.values(arm.control).values())
+    if control:
+        parts.append(f"control {format_mean(control)}")
     teacher = study.teachers.get(arm.teacher)
     if teacher:
         part = "test" if study.by == "last" else "validation"
-        said.append(f"teacher {teacher[part][study.headline]:.1f}")
-    return f"{shown(arm.label)}: {', '.join(said)}: {gained(study, arm)}"
+        parts.append(f"teacher {teacher[part][study.headline]:.1f}")
+    return f"{display_label(arm.label)}: {', '.join(parts)}: {format_gain(study, arm)}"
 
 
-def gained(study: Study, arm: Found) -> str:
-    """The gain over the control as a person reads it."""
+def format_gain(study: Study, arm: ArmResult) -> str:
+    """The gain over the control with its interval, or why there is none."""
     gain = study.gain(arm.label, arm.control)
-    pairs = study.pairs(arm.label, arm.control)
+    pairs = study.paired_values(arm.label, arm.control)
     if gain is not None:
         kind = "interval" if study.kind == "t" else "bootstrap interval"
-        inside = f"95 % {kind} {gain.low:.1f} … {gain.high:.1f}, {len(pairs.ours)} seeds"
+        inside = f"95 % {kind} {gain.low:.1f} … {gain.high:.1f}, {len(pairs.values)} seeds"
         return f"{gain.mean:+.1f} ({inside})"
-    if pairs.ours:
-        return f"{pairs.ours[0] - pairs.theirs[0]:+.1f} (one seed: no interval can be given)"
-    return "no control to compare it with yet"
+    if pairs.values:
+        return f"{pairs.values[0] - pairs.baseline[0]:+.1f} (one seed: no interval can be given)"
+    return "no result of the control to compare with yet"
 
 
-def about(values: list[float]) -> str:
-    """A mean and its spread."""
-    return f"{mean(values):.1f} ± {spread(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
+def format_mean(values: list[float]) -> str:
+    """The mean with the standard deviation, or a single value."""
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
+    return f"{mean(values):.1f} ± {standard_deviation(values):.1f}"
 
 
-def shown(label: str) -> str:
-    """A label as it begins a sentence: `KD`, and `dist:temperature=4` as it is."""
+def display_label(label: str) -> str:
+    """A label at the start of a line: `KD` for `kd`; `dist:temperature=4` stays as it is."""
     return label.upper() if label.isalpha() else label
 
 
 # --------------------------------------------------------------------------------------- the folder
 
 
-def write_plan(plan: Plan, folder: Path, headline: str) -> None:
-    """What the folder is going to hold."""
+def write_plan(plan: StudyPlan, folder: Path, headline: str) -> None:
+    """Write the arms, the seeds and the recipe of a study into its folder."""
     folders = plan.folders
     arms = [
         {
@@ -183,14 +190,18 @@ def write_plan(plan: Plan, folder: Path, headline: str) -> None:
         for arm in plan.arms
     ]
     title = plan.recipe.title or plan.recipe.student.name
-    content = {"format": FORMAT, "title": title, "headline": headline}
+    content = {"format": STUDY_FORMAT, "title": title, "headline": headline}
     content |= {"seeds": list(plan.seeds), "arms": arms, "notes": list(plan.notes)}
-    write_text(folder / RECIPE, load.to_yaml(plan.recipe))
-    write_json(folder / STUDY, content)
+    write_text(folder / STUDY_RECIPE_FILE, load.to_yaml(plan.recipe))
+    write_json(folder / STUDY_FILE, content)
 
 
-def read_study(folder: Path, by: By = "last", kind: Kind = "t") -> Study:
-    """The study of a folder, with every cell that can be read and a note of every other."""
+def read_study(folder: Path, by: ScoreBy = "last", kind: IntervalKind = "t") -> Study:
+    """The study in a folder: the score of every job that can be read, and a note for the others.
+
+    Raises:
+        UserError: if the folder holds no study, or its plan is damaged.
+    """
     content = read_plan(folder)
     notes: list[str] = list(content["notes"])
     try:
@@ -200,78 +211,80 @@ def read_study(folder: Path, by: By = "last", kind: Kind = "t") -> Study:
         )
         title, headline = str(content["title"]), str(content["headline"])
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(damaged(folder / STUDY)) from error
-    recipe = load.load(folder / RECIPE)
-    teachers = read_teachers(folder, headline, notes)
+        raise UserError(damaged_message(folder / STUDY_FILE)) from error
+    recipe = load.load(folder / STUDY_RECIPE_FILE)
+    teachers = read_teacher_scores(folder, headline, notes)
     return Study(folder, title, headline, arms, teachers, recipe, tuple(notes), by, kind)
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
-    """The plan that a study's folder was begun with."""
-    path = folder / STUDY
+    """The content of `study.json`."""
+    path = folder / STUDY_FILE
     if not path.is_file():
-        raise UserError(f"{folder} is no study: it has no {STUDY}")
+        raise UserError(f"{folder} is not a study folder: it has no {STUDY_FILE}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(damaged(path)) from error
+        raise UserError(damaged_message(path)) from error
     if not isinstance(content, dict) or not {"arms", "seeds", "notes", "headline"} <= set(content):
-        raise UserError(damaged(path))
-    if content.get("format") != FORMAT:
-        raise UserError(f"{path} was written by another version of stillhouse; read it with that")
+        raise UserError(damaged_message(path))
+    if content.get("format") != STUDY_FORMAT:
+        raise UserError(
+            f"{path} was written by another version of stillhouse; read it with that version"
+        )
     return content
 
 
-def damaged(path: Path) -> str:
-    """The sentence for a file that cannot be what it should be."""
-    return f"{path} is damaged; run the study again, which keeps every cell that is finished"
+def damaged_message(path: Path) -> str:
+    """The error message for a damaged file of a study."""
+    return f"{path} is damaged; run the study again, finished runs are kept"
 
 
 def read_arm(
     folder: Path, arm: Mapping[str, Any], seeds: list[int], headline: str, notes: list[str]
-) -> Found:
-    """The cells of one arm; what is missing or wrong becomes a note."""
-    place = folder / arm["folder"]
+) -> ArmResult:
+    """The results of one arm; a note is added for each seed without a score."""
+    arm_folder = folder / arm["folder"]
     scores: dict[int, Score] = {}
     failures: dict[int, str] = {}
     for seed in seeds:
-        score, sentence = read_cell(place / str(seed), headline)
+        score, reason = read_job_score(arm_folder / str(seed), headline)
         if score is not None:
             scores[seed] = score
         else:
-            failures[seed] = sentence
-            notes.append(f"{arm['label']}, seed {seed}: {sentence}")
-    return Found(
+            failures[seed] = reason
+            notes.append(f"{arm['label']}, seed {seed}: {reason}")
+    return ArmResult(
         arm["label"],
         arm["method"],
         arm["teacher"],
         arm["control"],
-        place,
+        arm_folder,
         scores,
         failures,
         arm.get("pair", ""),
     )
 
 
-def read_cell(folder: Path, headline: str) -> tuple[Score | None, str]:
-    """The score of a cell, or why there is none."""
+def read_job_score(folder: Path, headline: str) -> tuple[Score | None, str]:
+    """The score of a job, or None and the reason why there is none."""
     path = folder / RESULT
     if not path.is_file():
         failure = read_failure(folder)
-        return None, failure.sentence if failure else "not finished yet"
+        return None, failure.message if failure else "not finished yet"
     try:
         score = json.loads(path.read_text(encoding="utf-8"))
-        found = [float(score[part][headline]) for part in ("test", "best")]
+        values = [float(score[part][headline]) for part in ("test", "best")]
     except (OSError, ValueError, KeyError, TypeError):
-        return None, f"{path} is damaged; delete that folder and run the study again"
-    if not all(map(math.isfinite, found)):
-        return None, f"{path} holds no number for {headline}"
+        return None, f"{path} is damaged; delete its folder and run the study again"
+    if not all(map(math.isfinite, values)):
+        return None, f"{headline} in {path} is not a finite number"
     return score, ""
 
 
-def read_teachers(folder: Path, headline: str, notes: list[str]) -> dict[str, Score]:
-    """The scores of the teachers by label; a file that cannot be read is a note."""
-    path = folder / TEACHERS
+def read_teacher_scores(folder: Path, headline: str, notes: list[str]) -> dict[str, Score]:
+    """The scores of the teachers by label; a note is added if their file is damaged."""
+    path = folder / TEACHERS_FILE
     if not path.is_file():
         return {}
     try:
@@ -282,5 +295,5 @@ def read_teachers(folder: Path, headline: str, notes: list[str]) -> dict[str, Sc
             if math.isfinite(score["test"][headline] + score["validation"][headline])
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        notes.append(damaged(path))
+        notes.append(damaged_message(path))
         return {}

@@ -1,13 +1,13 @@
-"""The teachers of a study: trained where they have no weights, looked at before they teach."""
+"""The teachers of a study: trained where they have no weights, and measured before they teach."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from stillhouse.build.networks import Taught
-from stillhouse.build.teacher import prefill
+from stillhouse.build.teacher import Say, prefill
 from stillhouse.build.workshop import Workshop
 from stillhouse.errors import UserError
 from stillhouse.recipes.schema import Recipe, Teacher
@@ -19,26 +19,24 @@ from stillhouse.runs.teaching import (
     guide_recipe,
 )
 from stillhouse.runs.training import Score
-from stillhouse.study.jobs import Cell, Failure, Outcome
-
-Say = Callable[[str], None]
+from stillhouse.study.jobs import Failure, Job, Outcome
 
 
 @dataclass
-class Faculty:
-    """Teachers by label, their scores, and why some of them cannot teach."""
+class StudyTeachers:
+    """The teachers of a study by label, their scores, and why some were rejected."""
 
     recipe: Recipe
     teachers: Mapping[str, Teacher]
     shop: Workshop
     say: Say
-    blind: bool = False  # never look at the test split
+    blind: bool = False  # never evaluate on the test split
     scores: dict[str, Score] = field(default_factory=dict)
-    wrong: dict[str, str] = field(default_factory=dict)
-    waiting: dict[str, list[Cell]] = field(default_factory=dict)
+    rejected: dict[str, str] = field(default_factory=dict)  # label -> reason
+    pending: dict[str, list[Job]] = field(default_factory=dict)  # label -> trainings it waits for
 
-    def gather(self) -> list[Cell]:
-        """Admit those that have weights, before anything is trained; the others' trainings."""
+    def prepare(self) -> list[Job]:
+        """Measure the teachers that have weights; return the jobs that train the others."""
         for label, teacher in self.teachers.items():
             untrained = [
                 guide_recipe(self.recipe, guide)
@@ -46,54 +44,61 @@ class Faculty:
                 if guide_file(self.recipe, guide, self.shop) is None
             ]
             if not untrained:
-                self.admit(label)
+                self.measure(label)
                 continue
-            self.waiting[label] = [Cell(alone, guide_folder(alone)) for alone in untrained]
-            kept = ", ".join(str(cell.folder) for cell in self.waiting[label])
-            self.say(f"teacher {label}: is trained first, and kept in {kept}")
-        every = [cell for cells in self.waiting.values() for cell in cells]
-        return list({cell.folder: cell for cell in every}.values())  # a member of two comes once
+            self.pending[label] = [Job(recipe, guide_folder(recipe)) for recipe in untrained]
+            folders = ", ".join(str(job.folder) for job in self.pending[label])
+            self.say(f"teacher {label}: is trained first; saved in {folders}")
+        jobs = [job for jobs in self.pending.values() for job in jobs]
+        return list({job.folder: job for job in jobs}.values())  # a shared member is trained once
 
-    def graduate(self, outcomes: Mapping[Path, Outcome]) -> None:
-        """Admit those that had to be trained."""
-        for label, cells in self.waiting.items():
-            ends = [outcomes[cell.folder] for cell in cells]
+    def measure_trained(self, outcomes: Mapping[Path, Outcome]) -> None:
+        """Measure the teachers whose jobs `prepare` returned; reject those whose job failed."""
+        for label, jobs in self.pending.items():
+            ends = [outcomes[job.folder] for job in jobs]
             failures = [end for end in ends if isinstance(end, Failure)]
             if failures:
-                self.refuse(label, f"the teacher {label} was not trained: {failures[0].sentence}")
+                self.reject(label, f"training the teacher {label} failed: {failures[0].message}")
             else:
-                self.admit(label)
+                self.measure(label)
 
-    def admit(self, label: str) -> None:
-        """Measure a teacher, and refuse one that cannot teach."""
+    def measure(self, label: str) -> None:
+        """Evaluate a teacher; reject it if its accuracy is no better than chance."""
         try:
             score = check_teacher(
-                self.teachers[label], self.taught(label), self.shop, blind=self.blind
+                self.teachers[label], self.load(label), self.shop, blind=self.blind
             )
         except UserError as error:
-            self.refuse(label, str(error))
+            self.reject(label, str(error))
             return
         self.scores[label] = score
         split, headline = "validation" if self.blind else "test", self.shop.task.headline
         self.say(f"teacher {label}: {headline} {score[split][headline]:.1f} on {split}")
 
-    def refuse(self, label: str, sentence: str) -> None:
-        """Go on without a teacher, unless it is the last."""
-        self.wrong[label] = sentence
-        if len(self.wrong) == len(self.teachers):
-            raise UserError(sentence)
-        self.say(f"teacher {label} does not teach: {sentence}")
+    def reject(self, label: str, reason: str) -> None:
+        """Continue without a teacher.
 
-    def taught(self, label: str) -> Taught:
-        """A teacher as its pupils meet it."""
+        Raises:
+            UserError: if no teacher is left.
+        """
+        self.rejected[label] = reason
+        if len(self.rejected) == len(self.teachers):
+            raise UserError(reason)
+        self.say(f"teacher {label} is not used: {reason}")
+
+    def load(self, label: str) -> Taught:
+        """A teacher with its weights, prepared for the data of the recipe."""
         teacher = self.teachers[label]
         taught = find_teacher(self.recipe, teacher, self.shop)
         assert taught is not None
         return taught
 
-    def store(self, recipes: Mapping[str, Sequence[Recipe]]) -> None:
-        """Ask each teacher once for all that its pupils, by the teacher's label, will ask it."""
-        for label, pupils in recipes.items():
-            stored = [r for r in pupils if r.teacher is not None and r.teacher.store]
-            if stored and label not in self.wrong:
-                prefill(stored[0], self.shop, self.taught(label), self.say)
+    def fill_stores(self, recipes: Mapping[str, Sequence[Recipe]]) -> None:
+        """Compute the outputs of each teacher once, for all recipes that read them from a store.
+
+        `recipes` are those of its students, by the label of the teacher.
+        """
+        for label, students in recipes.items():
+            stored = [r for r in students if r.teacher is not None and r.teacher.store]
+            if stored and label not in self.rejected:
+                prefill(stored[0], self.shop, self.load(label), self.say)
