@@ -23,25 +23,34 @@ runs_app = typer.Typer(no_args_is_help=True, help="List runs and studies.")
 app.add_typer(runs_app, name="runs")
 
 RecipeArgument = Annotated[
-    str, typer.Argument(help="Recipe file, recipe name from `recipes ls`, or run folder.")
+    str,
+    typer.Argument(
+        metavar="RECIPE", help="Recipe file, recipe name from `recipes ls`, or run folder."
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="Overrides of the recipe: key=value, as in method.temperature=2."),
+    typer.Argument(
+        metavar="KEY=VALUE", help="Overrides of the recipe, as in method.temperature=2."
+    ),
 ]
 Methods = Annotated[
     str | None,
     typer.Option(
+        metavar="LIST",
         help="Methods, comma-separated: kd, dist:temperature=4, kd+cwd, or labels of the recipe. "
-        "Default: those of the recipe."
+        "Default: those of the recipe.",
     ),
 ]
-Seeds = Annotated[int | None, typer.Option(min=1, help="Number of seeds.")]
+Seeds = Annotated[
+    int | None, typer.Option(min=1, help="Number of seeds. Default: that of the recipe, or 3.")
+]
 Teachers = Annotated[
     str | None,
     typer.Option(
+        metavar="LIST",
         help="Teachers, comma-separated: NAME, NAME=WEIGHTS, or labels of the recipe. "
-        "Default: those of the recipe."
+        "Default: those of the recipe.",
     ),
 ]
 Jobs = Annotated[
@@ -49,7 +58,8 @@ Jobs = Annotated[
     typer.Option(min=1, help="Number of parallel processes. Default: one per GPU, else per core."),
 ]
 Ray = Annotated[
-    str | None, typer.Option(help="Run on a Ray cluster: its address, `auto` or `local`.")
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Run on a Ray cluster: its address, `auto` or `local`."),
 ]
 Cpus = Annotated[float, typer.Option(min=0.1, help="Cores per training, with --ray.")]
 Gpus = Annotated[float, typer.Option(min=0, help="GPUs per training, with --ray.")]
@@ -61,7 +71,8 @@ By = Annotated[
     ),
 ]
 Against = Annotated[
-    str | None, typer.Option(help="Also compare every method with this one, by its label.")
+    str | None,
+    typer.Option(metavar="LABEL", help="Also compare every method with this one."),
 ]
 Interval = Annotated[
     Literal["t", "bootstrap"], typer.Option(help="Type of the confidence intervals.")
@@ -96,7 +107,7 @@ def demo_command(
     seeds: Annotated[int, typer.Option(min=2, help="Number of seeds.")] = 3,
     epochs: Annotated[float, typer.Option(min=0.1, help="Number of epochs per student.")] = 10,
 ) -> None:
-    """Compare two methods with a control on embedded data, offline, in minutes."""
+    """Compare two methods on embedded data, offline, in minutes."""
     from stillhouse.cli import training
 
     training.train_demo(out, seeds, epochs)
@@ -128,7 +139,8 @@ def study_command(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="Recipe file, recipe name from `recipes ls`, or study folder to continue."
+            metavar="RECIPE",
+            help="Recipe file, recipe name from `recipes ls`, or study folder to continue.",
         ),
     ],
     overrides: Overrides = None,
@@ -138,11 +150,13 @@ def study_command(
     grid: Annotated[
         list[str] | None,
         typer.Option(
-            help="Values to combine: key=value,value, as in method.temperature=1,2. Repeatable."
+            metavar="KEY=LIST",
+            help="Values to combine, as in method.temperature=1,2,4. Repeatable.",
         ),
     ] = None,
     pairs: Annotated[
-        str | None, typer.Option(help="Pairs of the recipe, comma-separated. Default: all.")
+        str | None,
+        typer.Option(metavar="LIST", help="Pairs of the recipe, comma-separated. Default: all."),
     ] = None,
     jobs: Jobs = None,
     ray: Ray = None,
@@ -159,7 +173,7 @@ def study_command(
     interval: Interval = "t",
     no_explain: NoExplain = False,
 ) -> None:
-    """Compare methods over several seeds with a control and confidence intervals."""
+    """Compare methods with a control over several seeds."""
     from stillhouse.cli import studies
     from stillhouse.cli.report_options import ReportOptions
 
@@ -181,8 +195,9 @@ def sweep_command(
     space: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="KEY=RANGE",
             help="Search space: KEY=LOW..HIGH or KEY=a|b. Repeatable. Default: each number of a "
-            "method from a quarter to four times its value."
+            "method from a quarter to four times its value.",
         ),
     ] = None,
     teachers: Teachers = None,
@@ -198,7 +213,7 @@ def sweep_command(
         Path | None, typer.Option(help="Output folder. Default: runs/ and the recipe's name.")
     ] = None,
 ) -> None:
-    """Search the options of methods on the validation split, with equal trials for each."""
+    """Search the options of methods on the validation split."""
     from stillhouse.cli import studies
 
     arguments = studies.StudyArguments(recipe, overrides or [], methods, seeds, teachers)
@@ -208,9 +223,10 @@ def sweep_command(
 
 @app.command("explain")
 def explain_command(
-    run: Annotated[Path, typer.Argument(help="Folder of a run or study.")],
+    run: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a run or study.")],
     other: Annotated[
-        Path | None, typer.Argument(help="Folder of another run to compare with.")
+        Path | None,
+        typer.Argument(metavar="OTHER", help="Folder of another run to compare with."),
     ] = None,
     limit: Annotated[int, typer.Option(min=2, help="Maximum number of test images.")] = 5000,
     layout: Annotated[
@@ -221,7 +237,7 @@ def explain_command(
         typer.Option(help="Folder for charts (SVG), pictures (PNG) and tables (CSV)."),
     ] = None,
 ) -> None:
-    """Diagnose a student: agreement with the teacher, calibration, gradients and more."""
+    """Diagnose the student of a run, or the best one of a study."""
     from stillhouse.cli import pages
 
     pages.explain_run(run, other, limit, layout, files)
@@ -229,11 +245,16 @@ def explain_command(
 
 @app.command("report")
 def report_command(
-    folders: Annotated[list[Path], typer.Argument(help="Folders of runs and studies.")],
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER", help="Folders of runs and studies.")
+    ],
     compare: Annotated[bool, typer.Option("--compare", help="Compare exactly two runs.")] = False,
     table: Annotated[
         str | None,
-        typer.Option(help="Print the table of a study instead: csv, json, markdown or latex."),
+        typer.Option(
+            metavar="FORMAT",
+            help="Print the table of a study instead: csv, json, markdown or latex.",
+        ),
     ] = None,
     against: Against = None,
     by: By = "last",
@@ -252,9 +273,11 @@ def report_command(
 
 @runs_app.command("ls")
 def runs_ls_command(
-    folder: Annotated[Path, typer.Argument(help="Folder to search.")] = Path("runs"),
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to search.")] = Path(
+        "runs"
+    ),
 ) -> None:
-    """List all runs and studies in a folder with their results."""
+    """List runs and studies with their results."""
     from stillhouse.cli import pages
 
     pages.print_runs(folder)
@@ -270,8 +293,10 @@ def doctor_command(recipe: RecipeArgument, overrides: Overrides = None) -> None:
 
 @app.command("evaluate")
 def evaluate_command(
-    folder: Annotated[Path, typer.Argument(help="Run folder.")],
-    split: Annotated[str, typer.Option(help="Split to evaluate on: train, val or test.")] = "test",
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Run folder.")],
+    split: Annotated[
+        str, typer.Option(metavar="NAME", help="Split to evaluate on: train, val or test.")
+    ] = "test",
     weights: Annotated[
         Path | None, typer.Option(help="Weights file. Default: the student of the run.")
     ] = None,
@@ -284,7 +309,9 @@ def evaluate_command(
 
 @app.command("methods")
 def methods_command(
-    name: Annotated[str | None, typer.Argument(help="Method to show in detail.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Method to show in detail.")
+    ] = None,
 ) -> None:
     """List the distillation methods, or show one in detail."""
     from stillhouse.cli import catalogue
@@ -294,7 +321,9 @@ def methods_command(
 
 @app.command("models")
 def models_command(
-    pattern: Annotated[str, typer.Argument(help="Part of a name, or a glob pattern.")] = "",
+    pattern: Annotated[
+        str, typer.Argument(metavar="PATTERN", help="Part of a name, or a glob pattern.")
+    ] = "",
 ) -> None:
     """List the available networks."""
     from stillhouse.cli import catalogue
@@ -304,9 +333,11 @@ def models_command(
 
 @app.command("datasets")
 def datasets_command(
-    name: Annotated[str | None, typer.Argument(help="Data set to show in detail.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Data set to show in detail.")
+    ] = None,
 ) -> None:
-    """List the available data sets, or show the expected layout of one."""
+    """List the available data sets, or show one in detail."""
     from stillhouse.cli import catalogue
 
     catalogue.print_datasets(name)
@@ -314,7 +345,7 @@ def datasets_command(
 
 @recipes_app.command("ls")
 def recipes_ls_command(
-    pattern: Annotated[str, typer.Argument(help="Part of a name.")] = "",
+    pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Part of a name.")] = "",
 ) -> None:
     """List the recipes that come with the package."""
     from stillhouse.cli import catalogue
@@ -324,20 +355,21 @@ def recipes_ls_command(
 
 @recipes_app.command("cp")
 def recipes_cp_command(
-    name: Annotated[str, typer.Argument(help="Recipe name from `recipes ls`.")],
-    to: Annotated[
-        Path | None, typer.Argument(help="Target file. Default: in the current folder.")
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Recipe name from `recipes ls`.")],
+    target: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE", help="File to write. Default: in the current folder."),
     ] = None,
 ) -> None:
     """Copy a recipe to a file of your own."""
     from stillhouse.cli import catalogue
 
-    catalogue.copy_recipe(name, to)
+    catalogue.copy_recipe(name, target)
 
 
 @recipes_app.command("validate")
 def recipes_validate_command(
-    recipes: Annotated[list[str], typer.Argument(help="Recipe files or names.")],
+    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE", help="Recipe files or names.")],
 ) -> None:
     """Check whether recipes are valid."""
     from stillhouse.cli import catalogue
