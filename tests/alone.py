@@ -12,12 +12,12 @@ class Alone:
     """Runs jobs and records their folders."""
 
     def __init__(self) -> None:
-        self.asked: list[Path] = []
+        self.folders: list[Path] = []
 
     def train(self, jobs: Sequence[Job], done: OnDone) -> Mapping[Path, Outcome]:
         outcomes: dict[Path, Outcome] = {}
         for job in jobs:
-            self.asked.append(job.folder)
+            self.folders.append(job.folder)
             outcomes[job.folder] = train_job(job)
             done(job, outcomes[job.folder])
         return outcomes

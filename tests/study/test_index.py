@@ -1,4 +1,4 @@
-"""What lies in a folder of runs: answers where there are some, sentences elsewhere."""
+"""The index of runs: a summary of each, or why it cannot be read."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from stillhouse.study.sweep import run_sweep
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with its control, one without, one that failed half-way, a study and a sweep."""
-    folder = tmp_path_factory.mktemp("shelf") / "runs"
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs with and without a control, an unfinished run, a study and a sweep."""
+    folder = tmp_path_factory.mktemp("runs") / "runs"
     kept_teacher()
     fast = quick("train.epochs=1")
     run(folder / "with", "train.epochs=1", "control=true")
@@ -35,9 +35,9 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_everything_is_there_once(shelf: Path) -> None:
-    found = {str(item.folder.relative_to(shelf)): item for item in list_runs(shelf)}
-    assert {name: item.kind for name, item in found.items()} == {
+def test_each_run_is_listed_once(runs: Path) -> None:
+    result = {str(item.folder.relative_to(runs)): item for item in list_runs(runs)}
+    assert {name: item.kind for name, item in result.items()} == {
         "deeper/without": "run",
         "foreign": "",
         "half": "",
@@ -47,30 +47,30 @@ def test_everything_is_there_once(shelf: Path) -> None:
     }
 
 
-def test_a_run_says_its_answer(shelf: Path) -> None:
-    said = read_entry(shelf / "with").summary
-    _, result = read_run(shelf / "with")
+def test_the_summary_of_a_run(runs: Path) -> None:
+    summary = read_entry(runs / "with").summary
+    _, result = read_run(runs / "with")
     assert result.control is not None and result.teacher is not None
     student, control = (s["test"]["top1"] for s in (result.student, result.control))
-    assert f"student top1 {student:.1f}, control {control:.1f}, teacher " in said
-    assert said.endswith(f"{student - control:+.1f} (one seed: no interval can be given)")
-    assert read_entry(shelf / "deeper" / "without").summary.endswith("no control to compare with")
+    assert f"student top1 {student:.1f}, control {control:.1f}, teacher " in summary
+    assert summary.endswith(f"{student - control:+.1f} (one seed: no interval can be given)")
+    assert read_entry(runs / "deeper" / "without").summary.endswith("no control to compare with")
 
 
-def test_a_study_says_its_best(shelf: Path) -> None:
-    said = read_entry(shelf / "study").summary
-    assert said.startswith(("KD: student ", "MSE: student ")) and said.endswith("(best of 2)")
+def test_the_summary_of_a_study_is_its_best_arm(runs: Path) -> None:
+    summary = read_entry(runs / "study").summary
+    assert summary.startswith(("KD: student ", "MSE: student ")) and summary.endswith("(best of 2)")
 
 
-def test_what_cannot_be_read_has_its_sentence(shelf: Path) -> None:
-    assert read_entry(shelf / "half").summary.startswith(
-        f"{shelf / 'half'} is not finished; continue it with"
+def test_unreadable_folders_are_listed_with_the_reason(runs: Path) -> None:
+    assert read_entry(runs / "half").summary.startswith(
+        f"{runs / 'half'} is not finished; continue it with"
     )
-    assert "is not a run folder: it has no recipe.yaml" in read_entry(shelf / "foreign").summary
+    assert "is not a run folder: it has no recipe.yaml" in read_entry(runs / "foreign").summary
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "sentence"),
+    ("file", "content", "message"),
     [
         ("result.json", "{", "result.json is damaged; run its recipe again with --overwrite"),
         ("result.json", "[]", "is damaged"),
@@ -83,19 +83,19 @@ def test_what_cannot_be_read_has_its_sentence(shelf: Path) -> None:
         ("recipe.yaml", "data: 1\n", "recipe.yaml:1: data"),
     ],
 )
-def test_a_damaged_run_is_a_sentence_and_the_rest_is_shown(
-    shelf: Path, tmp_path: Path, file: str, content: str, sentence: str
+def test_a_damaged_run_does_not_hide_the_others(
+    runs: Path, tmp_path: Path, file: str, content: str, message: str
 ) -> None:
-    shutil.copytree(shelf / "with", tmp_path / "runs" / "bad")
-    shutil.copytree(shelf / "with", tmp_path / "runs" / "good")
+    shutil.copytree(runs / "with", tmp_path / "runs" / "bad")
+    shutil.copytree(runs / "with", tmp_path / "runs" / "good")
     (tmp_path / "runs" / "bad" / file).write_text(content)
     bad, good = list_runs(tmp_path / "runs")
-    assert sentence in bad.summary and bad.kind == ""
+    assert message in bad.summary and bad.kind == ""
     assert good.kind == "run"
 
 
-def test_a_run_of_before_has_no_format(shelf: Path, tmp_path: Path) -> None:
-    shutil.copytree(shelf / "with", tmp_path / "old")
+def test_a_result_of_another_version_is_refused(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "with", tmp_path / "old")
     path = tmp_path / "old" / "result.json"
     score = json.loads(path.read_text())
     del score["format"]
@@ -104,8 +104,8 @@ def test_a_run_of_before_has_no_format(shelf: Path, tmp_path: Path) -> None:
         read_run(tmp_path / "old")
 
 
-def test_a_run_s_own_folder_is_a_shelf_of_one(shelf: Path) -> None:
-    assert [item.folder for item in list_runs(shelf / "with")] == [shelf / "with"]
-    assert [item.kind for item in list_runs(shelf / "study")] == ["study"]
+def test_the_folder_of_a_run_lists_only_itself(runs: Path) -> None:
+    assert [item.folder for item in list_runs(runs / "with")] == [runs / "with"]
+    assert [item.kind for item in list_runs(runs / "study")] == ["study"]
     with pytest.raises(UserError, match="there is no folder"):
-        list(list_runs(shelf / "nosuch"))
+        list(list_runs(runs / "nosuch"))

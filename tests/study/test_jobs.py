@@ -1,4 +1,4 @@
-"""Cells side by side: results as they come, a stop that reaches all, nothing trained twice."""
+"""Jobs in parallel: results, failures, interruption, and continuation."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ def silent(job: Job, outcome: Any) -> None:
     pass
 
 
-def test_a_stop_reaches_all_and_what_is_left_goes_on_to_the_same_end(tmp_path: Path) -> None:
+def test_jobs_stop_together_and_finished_jobs_are_only_read(tmp_path: Path) -> None:
     done: list[str] = []
     long = jobs(tmp_path, 400)
     with pytest.raises(Stopped), process_workers(2) as workers:
@@ -74,7 +74,7 @@ def kill_those_who_train(folder: Path) -> None:
         os.kill(int(lock.read_text()), signal.SIGKILL)
 
 
-def test_a_cell_that_fails_says_why_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_failed_job_has_a_message_and_the_others_continue(tmp_path: Path) -> None:
     first, second = jobs(tmp_path, 1)
     wrong = first._replace(recipe=replace(first.recipe, student=Network("stillhouse/tinny")))
     with process_workers(1) as workers:
@@ -85,8 +85,8 @@ def test_a_cell_that_fails_says_why_and_the_others_go_on(tmp_path: Path) -> None
     assert isinstance(outcomes[second.folder], dict) and read_failure(second.folder) is None
 
 
-def test_a_killed_process_takes_no_other_cell_with_it(tmp_path: Path) -> None:
-    """SIGKILL, as the system sends where memory ends: both jobs are trained to their end."""
+def test_a_killed_process_loses_no_job(tmp_path: Path) -> None:
+    """After SIGKILL, which the system sends if memory runs out, both jobs are trained."""
     both = jobs(tmp_path, 60)
     killer = threading.Thread(target=once_saved, args=(tmp_path, kill_those_who_train), daemon=True)
     with process_workers(2) as workers:
@@ -96,10 +96,10 @@ def test_a_killed_process_takes_no_other_cell_with_it(tmp_path: Path) -> None:
     assert all(isinstance(outcomes[job.folder], dict) for job in both), outcomes
 
 
-def test_a_cell_that_is_killed_alone_too_is_a_failure(
+def test_a_job_that_kills_its_process_twice_is_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In place of its training this job kills its own process, whoever else is there."""
+    """The job kills its own process instead of training."""
     good, _ = jobs(tmp_path, 1)
     deadly = good._replace(folder=tmp_path / "deadly")
     monkeypatch.setattr(job_module, "train_job", die_if_deadly)
@@ -117,7 +117,7 @@ def die_if_deadly(job: Job) -> Any:
     return job_module.train_job(job)
 
 
-def test_there_is_a_process_for_each_core_or_gpu_that_may_be_used(
+def test_one_process_per_gpu_or_core(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert 1 <= default_processes() <= max(os.cpu_count() or 1, torch.cuda.device_count())
@@ -127,7 +127,7 @@ def test_there_is_a_process_for_each_core_or_gpu_that_may_be_used(
 
 
 @pytest.mark.parametrize(("given", "wanted"), [(None, ["0", "1", "0"]), ("5,7", ["5", "7", "5"])])
-def test_each_process_has_a_gpu_of_its_own(
+def test_each_process_has_its_own_gpu(
     monkeypatch: pytest.MonkeyPatch, given: str | None, wanted: list[str]
 ) -> None:
     import queue
@@ -136,19 +136,19 @@ def test_each_process_has_a_gpu_of_its_own(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(job_module, "heed", lambda: None)
     monkeypatch.setattr(job_module, "follow", lambda parent, busy: None)
-    found = []
+    result = []
     for number in range(3):
         turns.put(number)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if given:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
         init_worker(turns)
-        found.append(os.environ["CUDA_VISIBLE_DEVICES"])
-    assert found == wanted
+        result.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert result == wanted
 
 
-def test_a_killed_study_leaves_no_process_and_goes_on_at_once(tmp_path: Path) -> None:
-    """SIGKILL to the parent alone: its workers save, end, and let their jobs go."""
+def test_a_killed_study_leaves_no_process_and_can_continue(tmp_path: Path) -> None:
+    """After SIGKILL to the parent its workers save, end and release their jobs."""
     script = "from test_jobs import keep_two_busy; keep_two_busy()"
     parent = subprocess.Popen(
         [sys.executable, "-c", script],

@@ -1,4 +1,4 @@
-"""The table of a study, in every format, read back by what reads such files."""
+"""The table of a study in every format."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def study_of(folder: Path = Path("nowhere"), kind: IntervalKind = "t", **recipe:
     )
     searched = {"kd": Searched(8, space={"method.temperature": "1 … 16 (log)"}, score=80.0)}
     section = Comparison({"kd": (presets.kd(),)}, searched=searched)
-    said: Recipe = replace(quick(), study=section, **recipe)
+    loaded: Recipe = replace(quick(), study=section, **recipe)
     teachers = {"t": {"test": {"top1": 74.04}, "validation": {"top1": 75.0}}}
-    return Study(folder, "A study", "top1", arms, teachers, said, kind=kind)
+    return Study(folder, "A study", "top1", arms, teachers, loaded, kind=kind)
 
 
 def test_rows_are_the_statistics_of_the_scores() -> None:
@@ -92,7 +92,7 @@ def test_csv_and_json_hold_every_number() -> None:
             assert line[name] == ("" if value is None else str(value))
 
 
-def test_markdown_is_a_table_whatever_a_method_is_called() -> None:
+def test_markdown_escapes_labels() -> None:
     head, rule, *lines = format_table(study_of(), "markdown").splitlines()
     count = head.count("|")
     assert "method" in head and "p (Holm)" in head and "paper" not in head
@@ -101,7 +101,7 @@ def test_markdown_is_a_table_whatever_a_method_is_called() -> None:
     assert "| kd | 3 | 71.80 ± 0.30 | +1.73 (" in lines[2]
 
 
-def test_latex_means_nothing_by_what_a_user_wrote() -> None:
+def test_latex_escapes_labels() -> None:
     text = format_table(study_of(), "latex", "kd")
     body = text.split("\\midrule\n")[1].split("\n\\bottomrule")[0].splitlines()
     columns = text.splitlines()[0].partition("{l")[2].rstrip("}").count("r") + 1
@@ -114,7 +114,7 @@ def test_latex_means_nothing_by_what_a_user_wrote() -> None:
     assert as_latex(make_rows(study_of()), "top_1", None).count("top\\_1") == 1
 
 
-def test_files_hold_what_is_printed_and_every_cell(tmp_path: Path) -> None:
+def test_table_files_and_all_jobs(tmp_path: Path) -> None:
     study = study_of(tmp_path)
     paths = write_tables(study, "kd")
     assert {path.name for path in paths} == {*TABLE_FILES.values(), "cells.csv"}
@@ -125,14 +125,14 @@ def test_files_hold_what_is_printed_and_every_cell(tmp_path: Path) -> None:
     assert [float(x["test/top1"]) for x in cells if x["method"] == "kd"] == VALUES["kd"]
 
 
-def test_what_is_not_there_is_refused() -> None:
+def test_unknown_arms_and_formats_are_refused() -> None:
     with pytest.raises(UserError, match="there is no arm 'kdd'; did you mean 'kd'"):
         make_rows(study_of(), "kdd")
     with pytest.raises(UserError, match="unknown format 'html'; choose from csv, json"):
         format_table(study_of(), "html")
 
 
-def test_the_bootstrap_is_said() -> None:
+def test_summaries_name_the_type_of_interval() -> None:
     assert "95 % bootstrap interval" in study_of(kind="bootstrap").summaries()[0]
     assert study_of().summaries()[0] == (
         "KD: student 71.8 ± 0.3, control 70.1 ± 0.4, teacher 74.0: "
@@ -140,22 +140,22 @@ def test_the_bootstrap_is_said() -> None:
     )
 
 
-def test_what_the_search_cost_is_said() -> None:
+def test_search_lines() -> None:
     study = study_of()
     assert search_lines(study, make_rows(study)) == [
         "search: 8 trials on validation each for kd",
         "search: none for the control, dist, a|b_&",
     ]
     assert study.recipe.study is not None
-    found = {"kd": Searched(8, edges=("temperature",))}
-    edged = replace(study.recipe, study=replace(study.recipe.study, searched=found))
-    said = search_lines(replace(study, recipe=edged), make_rows(study))
-    assert said[-1] == "search: chosen near the end of the searched range: kd (temperature)"
+    result = {"kd": Searched(8, edges=("temperature",))}
+    edged = replace(study.recipe, study=replace(study.recipe.study, searched=result))
+    messages = search_lines(replace(study, recipe=edged), make_rows(study))
+    assert messages[-1] == "search: chosen near the end of the searched range: kd (temperature)"
     bare = replace(study, recipe=replace(study.recipe, study=None))
     assert search_lines(bare, make_rows(bare))[0].startswith("search: none; options are those")
 
 
-def test_a_study_with_nothing_in_it_has_an_empty_table() -> None:
+def test_a_study_without_results_has_an_empty_table() -> None:
     arms = tuple(replace(arm, scores={}, failures={0: "no"}) for arm in study_of().arms)
     study = replace(study_of(), arms=arms)
     assert "0 (1 missing)" in format_table(study, "markdown")
