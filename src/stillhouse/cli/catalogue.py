@@ -99,10 +99,10 @@ def print_models(pattern: str) -> None:
     """Print the networks whose names match."""
     from stillhouse.models.zoo import names
 
-    found = names(pattern)
-    if not found:
+    matches = names(pattern)
+    if not matches:
         raise UserError(f"no network matches {pattern!r}" + did_you_mean(pattern, names()))
-    print("\n".join(found))
+    print("\n".join(matches))
 
 
 def print_datasets(name: str | None) -> None:

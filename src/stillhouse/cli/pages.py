@@ -22,13 +22,13 @@ def explain_run(
     from stillhouse.explain.hearing import Look
     from stillhouse.report.folder import explained
 
-    found = explained(run, other, Look(limit, layout, fresh=True), files)
-    for section in found.sections:
+    result = explained(run, other, Look(limit, layout, fresh=True), files)
+    for section in result.sections:
         print(section.title)
         print("\n".join(f"  {sentence}" for sentence in section.said))
-    print(f"report: {found.page}")
-    if found.written is not None:
-        charts, pictures, tables = found.written
+    print(f"report: {result.page}")
+    if result.written is not None:
+        charts, pictures, tables = result.written
         print(f"files: {files} ({charts} charts, {pictures} pictures, {tables} tables)")
 
 

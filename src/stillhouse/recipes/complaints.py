@@ -51,7 +51,7 @@ def describe_place(path: Path, line: int | None, overrides: Sequence[str]) -> st
 
 
 def describe_problem(problem: Mapping[str, Any], dotted: str) -> str:
-    """One error of pydantic in our words."""
+    """An error of pydantic as a short message."""
     context = problem.get("ctx", {})
     match problem["type"]:
         case kind if kind in UNKNOWN_KEY:
@@ -94,7 +94,7 @@ def renamed_key(dotted: str) -> str | None:
 
 
 def describe_renamed_value(content: Any, path: Path, overrides: Sequence[str]) -> str | None:
-    """The sentence for a value of an earlier version, with its place; None if there is none.
+    """The message for a value of an earlier version, with its place; None if there is none.
 
     The schema cannot refuse all of these: names of data sets and networks are free text to it.
     """

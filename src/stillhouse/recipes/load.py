@@ -65,8 +65,8 @@ def load(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def validate_recipe(content: Any, path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The typed recipe of a mapping; `path` and `overrides` tell where an error is."""
-    if sentence := describe_renamed_value(content, path, overrides):
-        raise UserError(sentence)
+    if message := describe_renamed_value(content, path, overrides):
+        raise UserError(message)
     try:
         return ADAPTER.validate_python(content)
     except ValidationError as error:

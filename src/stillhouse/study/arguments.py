@@ -44,8 +44,8 @@ def parse_method(text: str, recipe: Recipe) -> list[dict[str, Any]]:
     """An item of `--methods` as a recipe writes it.
 
     `kd`, `dist:temperature=4`, `lskd:base=dkd:weight=4`, `dist+channel_relation`, or a label in
-    `study.methods` of the recipe. Options that are not given are those of the recipe's own method
-    if it has the same name, else the defaults.
+    `study.methods` of the recipe. Options that are not given are those of the method of the
+    recipe if it has the same name, else the defaults.
     """
     labels = recipe.study.methods if recipe.study else {}
     if text in labels:

@@ -77,7 +77,7 @@ class MethodSearch:
         return load.replace_sections(self.recipe, {"study": None}, overrides)
 
 
-Asked = Sequence[tuple[MethodSearch, Trial]]
+RoundTrials = Sequence[tuple[MethodSearch, Trial]]
 
 
 @dataclass
@@ -138,16 +138,16 @@ class Sweep:
 
     def run_round(self, number: int, searches: Sequence[MethodSearch]) -> None:
         """Run one trial of every method."""
-        asked = [(search, search.ask()) for search in searches]
+        started = [(search, search.ask()) for search in searches]
         epoch = self.pruning_epoch()
         if epoch is not None:
-            outcomes = self.train(asked, epoch)
-            for search, trial in asked:
+            outcomes = self.train(started, epoch)
+            for search, trial in started:
                 self.maybe_prune(search, trial, outcomes, epoch)
-        outcomes = self.train([(s, t) for s, t in asked if t.state == "running"], None)
-        for search, trial in asked:
+        outcomes = self.train([(s, t) for s, t in started if t.state == "running"], None)
+        for search, trial in started:
             self.tell(search, trial, outcomes)
-        results = [f"{search.label} {format_trial(trial)}" for search, trial in asked]
+        results = [f"{search.label} {format_trial(trial)}" for search, trial in started]
         self.say(f"[{number + 1}/{self.trials}] {', '.join(results)}")
 
     def pruning_epoch(self) -> float | None:
@@ -155,9 +155,9 @@ class Sweep:
         epochs = self.plan.recipe.train.epochs
         return float(round(epochs * PRUNE_AFTER)) if self.prune and epochs >= 3 else None
 
-    def train(self, asked: Asked, until: float | None) -> Mapping[Path, Outcome]:
+    def train(self, started: RoundTrials, until: float | None) -> Mapping[Path, Outcome]:
         """Run the jobs of some trials, to the end or up to an epoch."""
-        jobs = [job for search, trial in asked for job in self.jobs(search, trial, until)]
+        jobs = [job for search, trial in started for job in self.jobs(search, trial, until)]
         check_options(jobs, overwrite=False)
         return self.workers.train(jobs, lambda job, outcome: None)
 
