@@ -10,6 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from stillhouse.batches import Batch
+from stillhouse.build.contract import Contract, read_contract
+from stillhouse.build.data import Sources
+from stillhouse.build.workshop import Workshop
 from stillhouse.errors import UserError
 from stillhouse.methods.build import reshaped
 from stillhouse.methods.setting import Setting
@@ -18,11 +22,7 @@ from stillhouse.models.dry_run import undisturbed
 from stillhouse.models.ensemble import Ensemble
 from stillhouse.models.fitted import Fitted, order_of
 from stillhouse.models.stages import INPUT, resolve
-from stillhouse.build.contract import Contract, read_contract
-from stillhouse.recipes.schema import TeacherMember, Network, Recipe, TeacherSpec
-from stillhouse.batches import Batch
-from stillhouse.build.data import Sources
-from stillhouse.build.workshop import Workshop
+from stillhouse.recipes.schema import Network, Recipe, TeacherMember, TeacherSpec
 
 
 def make_network(
@@ -167,7 +167,9 @@ def refuse_head(spec: TeacherMember, path: Path, contract: Contract | None) -> N
         )
 
 
-def fit(spec: TeacherMember, inner: nn.Module, contract: Contract | None, sources: Sources) -> TeacherNetwork:
+def fit(
+    spec: TeacherMember, inner: nn.Module, contract: Contract | None, sources: Sources
+) -> TeacherNetwork:
     """Put around a teacher what makes up for other normalisation, size and order of classes."""
     notes = []
     own = None
@@ -189,7 +191,9 @@ def fit(spec: TeacherMember, inner: nn.Module, contract: Contract | None, source
     if not around and select is None:
         return TeacherNetwork(inner, inner, tuple(notes))
     data = (sources.mean, sources.std)
-    return TeacherNetwork(Fitted(inner, data=data, own=own, size=size, select=select), inner, tuple(notes))
+    return TeacherNetwork(
+        Fitted(inner, data=data, own=own, size=size, select=select), inner, tuple(notes)
+    )
 
 
 def check_output(network: nn.Module, name: str, shop: Workshop) -> None:

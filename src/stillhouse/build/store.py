@@ -84,9 +84,7 @@ def filling_of(
     loader = make_filling_loader(shop.data, shop.sources, device, shop.workers)
     views = view_count(shop.data)
     loaded.network.cpu()
-    network: Frozen[Any] = Frozen(
-        loaded.network, shop.task.inputs, (), (example_of(shop.sources),)
-    )
+    network: Frozen[Any] = Frozen(loaded.network, shop.task.inputs, (), (example_of(shop.sources),))
     network.network.to(device)
     return Filling(
         network,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-
 from typing import Any
 
 import torch
 from torch import nn
 
 from stillhouse.batches import Batch
-from stillhouse.build.data import SplitSources, Sources, facts_of, make_loader, open_sources
+from stillhouse.build.data import Sources, SplitSources, facts_of, make_loader, open_sources
 from stillhouse.data.loader import Loader
 from stillhouse.data.source import Source
 from stillhouse.engine.devices import Hardware
