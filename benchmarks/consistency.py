@@ -45,8 +45,8 @@ class Judge:
         assert recipe.teacher is not None
         self.shop = Workshop.open(recipe, quiet=True)
         batches = list(self.shop.test())
-        self.images = torch.cat([batch.image for batch in batches])
-        self.labels = torch.cat([batch.label for batch in batches])
+        self.images = torch.cat([batch.images for batch in batches])
+        self.labels = torch.cat([batch.target for batch in batches])
         taught = find_teacher(recipe, recipe.teacher, self.shop)
         assert taught is not None
         self.teacher = taught.network
