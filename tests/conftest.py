@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import gloo
+from nursery import Nursery, opened
 
 torch.set_num_threads(1)  # two threads on two busy cores wait for each other
 
@@ -37,6 +39,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     os.environ["STILLHOUSE_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    with opened() as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
