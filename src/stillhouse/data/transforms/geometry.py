@@ -16,9 +16,9 @@ from stillhouse.spec import spec
 Interpolation = Literal["bilinear", "bicubic"]
 
 
-def _outside(part: Any) -> int:
+def _outside(part: Tensor) -> int:
     """What a mask holds beyond the border: nothing of an object, or pixels that do not count."""
-    return IGNORE if isinstance(part, Tensor) and part.dtype != torch.bool else 0
+    return 0 if part.dtype == torch.bool or part.is_floating_point() else IGNORE
 
 
 @spec
@@ -173,7 +173,20 @@ class CenterCrop:
 
     def single(self) -> Move:
         """One image: (C, H, W) uint8 -> (C, size, size)."""
-        from torchvision.transforms import v2
+        return self.crop
 
-        made: Move = v2.CenterCrop(self.size)
-        return made
+    def crop(self, image: Tensor, *others: Any) -> Any:
+        """An image, and what lies in it; a smaller image is padded.
+
+        Padded beforehand, as torchvision rounds the place of boxes in larger crops otherwise.
+        """
+        from torchvision.transforms.v2 import functional as F
+
+        down, right = (max(0, self.size - side) for side in image.shape[-2:])
+        padding = [right // 2, down // 2, (right + 1) // 2, (down + 1) // 2]
+        fills = [0] + [_outside(other) for other in others]
+        moved = [
+            F.center_crop(F.pad(part, padding, fill=fill), [self.size])
+            for part, fill in zip((image, *others), fills, strict=True)
+        ]
+        return moved if others else moved[0]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from stillhouse.data.transforms.checks import check_channels
+from stillhouse.errors import UserError
 from stillhouse.spec import spec
 
 MOST = 10.0  # where magnitudes end, as in the paper
@@ -27,7 +28,7 @@ class RandAugment:
     deviation: float = 0.5
     uniform: bool = False
     kind: Literal["rand_augment"] = "rand_augment"
-    moves: ClassVar[Literal[False]] = False
+    moves: ClassVar[Literal[True]] = True  # it rotates, shears and translates
     random: ClassVar[bool] = True
     batched: ClassVar[Literal[False]] = False
 
@@ -59,8 +60,13 @@ class _Several:
         # one of each magnitude, of which an instance of torchvision's has but one
         self.made = [v2.RandAugment(1, magnitude, BINS) for magnitude in range(BINS)]
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Tensor, *others: Any) -> Tensor:
         check_channels("rand_augment", image)
+        if others:
+            raise UserError(
+                "rand_augment rotates and shears images, but boxes and masks cannot follow it; use "
+                "color_jitter for such data"
+            )
         for _ in range(self.wanted.ops):
             image = self.made[self.wanted.bin()](image)
         return image
