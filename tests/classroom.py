@@ -17,7 +17,7 @@ from stillhouse.methods.base import Method
 from stillhouse.methods.labelwise import Embedded
 from stillhouse.methods.setting import Composed, Setting
 from stillhouse.models.labelwise import EMBEDDINGS, LabelwiseHead, labelwise
-from stillhouse.models.last_layers import closing
+from stillhouse.models.last_layers import last_layers
 from stillhouse.models.small import build
 from stillhouse.models.taps import Tapped
 from stillhouse.tasks.classification import Classification
@@ -161,7 +161,7 @@ def seated(method: Method, setting: Setting) -> Classroom:
     teacher = Tapped(setting.teacher.eval(), method.teacher_taps, example)
     if not method.moves_teacher:
         return Classroom(pupil, teacher, None)
-    layers = closing(setting.teacher, setting.example)
+    layers = last_layers(setting.teacher, setting.example)
     return Classroom(
         pupil, teacher, Learner(setting.teacher, task.inputs, layers, method.teacher_taps, example)
     )

@@ -16,8 +16,8 @@ from stillhouse.errors import UserError, did_you_mean
 from stillhouse.methods.acclimation import Acclimation
 from stillhouse.methods.base import Method
 from stillhouse.methods.build import make_method, reshaped
-from stillhouse.methods.setting import Setting, unknown
-from stillhouse.models.last_layers import closing
+from stillhouse.methods.setting import Setting, no_labels
+from stillhouse.models.last_layers import last_layers
 from stillhouse.models.taps import Tapped
 from stillhouse.objectives.presets import Preset
 from stillhouse.objectives.published import Published
@@ -124,7 +124,7 @@ def made(
     if example is None and not all(isinstance(spec, Preset) and spec.storable for spec in specs):
         raise UserError("this method needs to see shapes: give Distiller(..., example=images)")
     blank = torch.zeros(0) if example is None else example
-    known = unknown if labels is None else lambda: labels
+    known = no_labels if labels is None else lambda: labels
     setting = Setting(student, teacher, blank, known)
     shaped = reshaped(specs, setting)
     return shaped, make_method(specs, replace(setting, student=shaped))
@@ -135,7 +135,7 @@ def moving(specs: Sequence[Published], teacher: nn.Module, example: Tensor | Non
     named = [layer for s in specs if isinstance(s, Acclimation) for layer in s.layers]
     if named or example is None:
         return named
-    return closing(teacher, example)
+    return last_layers(teacher, example)
 
 
 def as_task(task: Task[Labelled] | str) -> Task[Labelled]:

@@ -152,4 +152,4 @@ def test_named_stages_may_be_any_maps() -> None:
     net = Setting(Net(), Net(8), torch.zeros(2, 3, 12, 12))
     method = FSP(pairs=(("stem", "stem"), ("body", "body"))).build(net)
     assert method.student_taps == ("stem", "body")
-    assert method.places == ["stem-body"]
+    assert method.names == ["stem-body"]

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from stillhouse.errors import UserError
 from stillhouse.models import zoo
+from stillhouse.models.aliases import find_aliases
 from stillhouse.models.labelwise import Labelwise, LabelwiseHead, labelwise
-from stillhouse.models.stages import stages
 from stillhouse.models.taps import Tapped
-from stillhouse.models.trunk import Tokens, cut
+from stillhouse.models.trunk import ToTokens, cut_classifier
 
 NARROW = LabelwiseHead(16, 4, 24)
 CLASSES = 5
@@ -162,7 +162,7 @@ def test_every_trunk_learns_whole(name: str, size: int, layout: str) -> None:
 
 
 def test_aliases_reach_into_the_trunk() -> None:
-    found = stages(made(), images())
+    found = find_aliases(made(), images())
     assert found["last"] == "trunk.model.stage3" and "penultimate" not in found
     assert found["stage1"] == "trunk.model.stage1"
 
@@ -171,7 +171,7 @@ def test_aliases_reach_into_the_trunk() -> None:
 def test_tokens_are_places(layout: str) -> None:
     places = torch.randn(2, 6, 5)  # N, T, F
     shapes = {"map": places.mT.reshape(2, 5, 2, 3), "channels_last": places.reshape(2, 2, 3, 5)}
-    found = Tokens(layout)(shapes.get(layout, places))  # type: ignore[arg-type]
+    found = ToTokens(layout)(shapes.get(layout, places))  # type: ignore[arg-type]
     assert torch.equal(found, places)
 
 
@@ -180,7 +180,7 @@ def test_a_network_without_places_is_refused() -> None:
     with pytest.raises(
         UserError, match=r"Sequential shows no map and no tokens, .*; take a convolutional"
     ):
-        cut(flat, torch.randn(2, 3, 2, 2))
+        cut_classifier(flat, torch.randn(2, 3, 2, 2))
 
 
 @pytest.mark.parametrize(

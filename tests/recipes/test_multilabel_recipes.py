@@ -11,6 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 import torch.nn.functional as F
+from stillhouse.build.workshop import Workshop
 from torch import Tensor, nn
 
 from stillhouse.batches import Labelled
@@ -18,7 +19,6 @@ from stillhouse.build.contract import BESIDE
 from stillhouse.build.data import frequency
 from stillhouse.build.networks import Taught, make_student, make_teacher
 from stillhouse.build.run import make_pupil, make_run
-from stillhouse.build.workshop import Workshop
 from stillhouse.data.source import Pixels, labels_of
 from stillhouse.distiller import Distiller
 from stillhouse.engine.train import set_rates

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from stillhouse.build.workshop import Workshop
 
 from alone import Alone
 from quick import kept_teacher, metrics, quick, run, student_bytes
-from stillhouse.build.workshop import Workshop
 from stillhouse.engine import train as training
 from stillhouse.engine.interrupt import Stopped
 from stillhouse.errors import UserError

@@ -19,7 +19,8 @@ from stillhouse.models.ensemble import Ensemble
 from stillhouse.models.fitted import Fitted, order_of
 from stillhouse.models.labelwise import Labelwise, labelwise
 from stillhouse.models.scores import class_scores
-from stillhouse.models.stages import INPUT, resolve
+from stillhouse.models.aliases import resolve_path
+from stillhouse.models.tap_path import TapPath
 from stillhouse.build.contract import Contract, read_contract
 from stillhouse.recipes.schema import Guide, Network, Recipe, Teacher
 from stillhouse.build.data import Sources
@@ -90,7 +91,7 @@ class Taught:
         if self.network is self.inner:
             return {name: name for name in names}
         known = {path for path, _ in self.inner.named_modules()}
-        return {n: f"model.{n}" if n.removesuffix(INPUT) in known - {""} else n for n in names}
+        return {n: f"model.{n}" if TapPath.parse(n).module in known - {""} else n for n in names}
 
     def of_member(self, name: str, example: Tensor) -> str:
         """`members.0.last` as a path: a member's aliases are its own."""
@@ -98,7 +99,7 @@ class Taught:
         if not rest:
             return name
         member = self.members[int(number)]
-        found = resolve(member.inner, ".".join(rest), example)
+        found = resolve_path(member.inner, ".".join(rest), example)
         inside = "" if member.network is member.inner else "model."
         return f"{head}.{number}.{inside}{found}".rstrip(".")
 

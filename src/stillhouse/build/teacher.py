@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing as closed
+from contextlib import last_layers as closed
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,9 @@ from stillhouse.errors import UserError
 from stillhouse.methods.acclimation import Acclimation
 from stillhouse.methods.base import Method
 from stillhouse.models import weights
-from stillhouse.models.last_layers import closing
+from stillhouse.models.last_layers import last_layers
 from stillhouse.models.fitted import Fitted
-from stillhouse.models.stages import paths
+from stillhouse.models.aliases import resolve_paths
 from stillhouse.build.networks import Taught, example_of
 from stillhouse.methods.plugin import Plugin
 from stillhouse.recipes.schema import Data, Recipe, Teacher
@@ -90,7 +90,7 @@ def make_learner(
     taught.network.cpu()
     example = example_of(shop.sources)
     layers = next((m.layers for m in recipe.method if isinstance(m, Acclimation)), ())
-    places = list(paths(taught.inner, layers, example).values()) or closing(taught.inner, example)
+    places = list(resolve_paths(taught.inner, layers, example).values()) or last_layers(taught.inner, example)
     # moved before it is looked into: parameters on another device would be other parameters
     taught.network.to(shop.hardware.device)
     return Learner(

@@ -13,7 +13,7 @@ from stillhouse.methods.base import Method
 from stillhouse.methods.combined import Combined
 from stillhouse.methods.feature import Features
 from stillhouse.methods.logit import Logits
-from stillhouse.methods.paired import TapPair
+from stillhouse.methods.paired import AdaptedPair
 from stillhouse.methods.setting import Composed, Setting
 from stillhouse.models.adapters import Direct, Pointwise
 from stillhouse.models.ensemble import Ensemble
@@ -50,7 +50,7 @@ def features(preset: FeaturePreset, setting: Setting) -> Features:
     student, teacher = setting.student_shapes(taps[0]), setting.teacher_shapes(taps[1])
     adapter = ADAPTERS[preset.adapter]
     return Features(
-        preset, [TapPair(s, t, adapter.build(student[s], teacher[t])) for s, t in pairs]
+        preset, [AdaptedPair(s, t, adapter.build(student[s], teacher[t])) for s, t in pairs]
     )
 
 

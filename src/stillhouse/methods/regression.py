@@ -13,7 +13,7 @@ from stillhouse.methods.base import Method
 from stillhouse.methods.setting import Composed, Setting
 from stillhouse.methods.terms import row_term
 from stillhouse.models.connectors import projected
-from stillhouse.models.head import Head
+from stillhouse.models.pooled_head import PooledHead
 from stillhouse.objectives.card import Card
 from stillhouse.spec import spec
 from stillhouse.types import Lesson, Terms
@@ -55,7 +55,9 @@ class Regression(Method):
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(self, spec: SRRL, student: Head, teacher: Head, connector: nn.Module) -> None:
+    def __init__(
+        self, spec: SRRL, student: PooledHead, teacher: PooledHead, connector: nn.Module
+    ) -> None:
         super().__init__()
         self.spec, self.connector = spec, connector
         self.label_share = spec.label_share

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from stillhouse.methods.base import Method
-from stillhouse.methods.paired import Paired, TapPair
+from stillhouse.methods.paired import AdaptedPair, Paired
 from stillhouse.methods.setting import Composed, Setting
 from stillhouse.models.adapters import align
 from stillhouse.models.reuse import reuse
@@ -54,7 +54,7 @@ class SimKD(Composed):
 
     def build(self, setting: Setting) -> Method:
         """The method for a student that was reshaped."""
-        pair = TapPair(PROJECTOR, setting.teacher_head().map, nn.Identity())
+        pair = AdaptedPair(PROJECTOR, setting.teacher_head().map, nn.Identity())
         return Projected(self, [pair], [self.weight])
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.models.taps import Tapped
-from stillhouse.models.trunk import Tokens, Trunk, cut
+from stillhouse.models.trunk import ToTokens, Trunk, cut_classifier
 from stillhouse.spec import spec
 
 MAP = "map"
@@ -95,7 +95,7 @@ class Labelwise(nn.Module):
 
     def __init__(self, trunk: Tapped, place: Trunk, classes: int, head: LabelwiseHead) -> None:
         super().__init__()
-        self.trunk, self.tokens = trunk, Tokens(place.layout)
+        self.trunk, self.tokens = trunk, ToTokens(place.layout)
         self.embeddings = Decoder(place.width, classes, head)
         self.classifier = Classwise(classes, head.width)
 
@@ -122,6 +122,6 @@ def labelwise(
 
     `example` is a batch of images (N, C, H, W), two for instance, to find the last map by.
     """
-    place = cut(network, example)
+    place = cut_classifier(network, example)
     trunk = Tapped(network, {MAP: place.path}, (example,))
     return Labelwise(trunk, place, classes, head or LabelwiseHead())

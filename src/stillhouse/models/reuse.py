@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stillhouse.models.head import Head
+from stillhouse.models.pooled_head import PooledHead
 from stillhouse.models.taps import Tapped
 
 NAME = "map"
@@ -50,9 +50,9 @@ class Reused(nn.Module):
 
 def reuse(
     student: nn.Module,
-    own: Head,
+    own: PooledHead,
     before: torch.Size,
-    teacher: Head,
+    teacher: PooledHead,
     after: torch.Size,
     reduction: int = 2,
 ) -> Reused:

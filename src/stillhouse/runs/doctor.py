@@ -24,7 +24,7 @@ from stillhouse.build.teacher import check_keeping, forecast, make_live
 from stillhouse.build.networks import Taught, blank_teacher, example_of, make_student
 from stillhouse.recipes.schema import Recipe
 from stillhouse.build.data import make_training_loader
-from stillhouse.runs.tap_plan import places, plan_of, suggestions
+from stillhouse.runs.tap_plan import describe_places, plan_of, suggestions
 from stillhouse.runs.teaching import check_teacher, find_teacher
 from stillhouse.teachers.base import Teacher as Listener
 from stillhouse.teachers.frozen import Absent
@@ -169,14 +169,14 @@ class Patient:
         self._pupil = pupil = make_pupil(self.recipe, self.shop, taught)
         student = pupil.student.model
         if taught is None:
-            return f"none needed; the student's places: {places(student, example)}"
+            return f"none needed; the student's places: {describe_places(student, example)}"
         setting = Setting(bare, taught.inner, example)
         if not pupil.method.student_taps:
             return "; ".join(
                 part
                 for part in (
-                    f"none needed; the student's places: {places(student, example)}",
-                    f"the teacher's: {places(taught.inner, example)}",
+                    f"none needed; the student's places: {describe_places(student, example)}",
+                    f"the teacher's: {describe_places(taught.inner, example)}",
                     suggestions(setting),
                 )
                 if part

@@ -13,7 +13,8 @@ from stillhouse.build.workshop import Workshop
 from stillhouse.engine.folder import claim
 from stillhouse.errors import UserError
 from stillhouse.files import csv_text, write_text
-from stillhouse.models.stages import staged, stages
+from stillhouse.models.aliases import find_aliases
+from stillhouse.models.places import is_stage
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Comparison, Recipe, Searched
 from stillhouse.runs.training import Score
@@ -228,9 +229,9 @@ def common_taps(recipe: Recipe, shop: Workshop) -> list[str]:
         return []  # the places of several networks have no common names
     student = make_student(recipe.student, sources)
     teacher = make_network(recipe.teacher, sources)
-    ours, theirs = stages(student, example), stages(teacher, example)
+    ours, theirs = find_aliases(student, example), find_aliases(teacher, example)
     common = [name for name in ours if name in theirs and ours[name]]
-    return [name for name in common if staged(name)]
+    return [name for name in common if is_stage(name)]
 
 
 def sweep(

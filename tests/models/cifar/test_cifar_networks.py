@@ -6,10 +6,10 @@ from torch import nn
 
 from stillhouse.errors import UserError
 from stillhouse.models import zoo
+from stillhouse.models.aliases import find_aliases
 from stillhouse.models.cifar.catalogue import build, names
 from stillhouse.models.cost import flops, parameters
-from stillhouse.models.probe import shapes
-from stillhouse.models.stages import stages
+from stillhouse.models.taps import tap_shapes
 
 THIN = ("16@32", "16@32", "32@16", "64@8")
 WIDE = ("32@32", "64@32", "128@16", "256@8")
@@ -111,13 +111,13 @@ def test_images_of_other_sizes_are_taken(name: str) -> None:
 def test_stages_are_called_what_they_are(name: str) -> None:
     model = build(name, 3)
     image = torch.zeros(1, 3, 32, 32)
-    found = stages(model, image)
+    found = find_aliases(model, image)
     expected = {f"stage{n}" for n in range(1, len(TABLE[name][2]))}
     assert {alias for alias in found if alias.startswith("stage") and "@" not in alias} == expected
     assert all(found[alias] == alias for alias in expected)
     final = "final" if hasattr(model, "final") else max(expected)
     assert (found["last"], found["penultimate"], found["logits"]) == (final, "pool", "")
-    assert shapes(model, ["penultimate"], image)["penultimate"] == (1, TABLE[name][3])
+    assert tap_shapes(model, ["penultimate"], image)["penultimate"] == (1, TABLE[name][3])
 
 
 @pytest.mark.parametrize("name", ["resnet8x4", "wrn_16_2", "vgg8", "mobilenetv2", "resnet50"])
