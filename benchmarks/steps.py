@@ -20,9 +20,9 @@ import torch
 
 from rows import Row, write
 from stillhouse.build.data import make_training_loader
-from stillhouse.build.networks import Taught, make_network
+from stillhouse.build.networks import TeacherNetwork, make_network
 from stillhouse.build.run import make_pupil
-from stillhouse.build.teacher import make_listener
+from stillhouse.build.teacher import make_teacher
 from stillhouse.build.workshop import Workshop
 from stillhouse.distributed import combine
 from stillhouse.engine.environment import seed_everything
@@ -62,9 +62,9 @@ class Steps:
         if recipe.teacher is not None:
             sources = shop.sources
             network = make_network(recipe.teacher, len(sources.classes), sources.channels, None)
-            taught = Taught(network, network)
+            taught = TeacherNetwork(network, network)
         self.pupil = make_pupil(recipe, shop, taught).train()
-        self.teacher = make_listener(recipe, shop, taught, self.pupil.method)
+        self.teacher = make_teacher(recipe, shop, taught, self.pupil.method)
         device, views = shop.hardware.device, self.pupil.method.views
         self.loader = make_training_loader(recipe, shop.sources, device, views)
 

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from rows import Row, write
 from stillhouse.build.data import make_training_loader
-from stillhouse.build.networks import Taught, make_network
+from stillhouse.build.networks import TeacherNetwork, make_network
 from stillhouse.build.run import make_pupil
-from stillhouse.build.teacher import make_listener
+from stillhouse.build.teacher import make_teacher
 from stillhouse.build.workshop import Workshop
 from stillhouse.distributed import combine
 from stillhouse.engine.environment import seed_everything
@@ -67,10 +67,10 @@ def recipes() -> dict[str, Recipe]:
 class Steps:
     """Forward and backward of a student under one kind of teacher, again and again."""
 
-    def __init__(self, recipe: Recipe, shop: Workshop, taught: Taught) -> None:
+    def __init__(self, recipe: Recipe, shop: Workshop, taught: TeacherNetwork) -> None:
         mine = taught if recipe.teacher else None
         self.pupil = make_pupil(recipe, shop, mine).train()
-        self.teacher = make_listener(recipe, shop, mine, self.pupil.method)
+        self.teacher = make_teacher(recipe, shop, mine, self.pupil.method)
         self.loader = make_training_loader(recipe, shop.sources, shop.hardware.device)
 
     def seconds(self, number: int) -> float:
@@ -89,7 +89,9 @@ def speed() -> list[Row]:
     shop = Workshop.open(made["live"], quiet=True)
     assert made["live"].teacher is not None
     network = make_network(made["live"].teacher, 100, shop.sources.channels, None)
-    steps = {name: Steps(recipe, shop, Taught(network, network)) for name, recipe in made.items()}
+    steps = {
+        name: Steps(recipe, shop, TeacherNetwork(network, network)) for name, recipe in made.items()
+    }
     for batch in steps["remembered"].loader.epoch(0):
         steps["remembered"].teacher(batch)
     ratios: dict[str, list[float]] = {name: [] for name in steps}

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from stillhouse.batches import Labelled
+from stillhouse.batches import Batch
 from stillhouse.distiller import Distiller
 from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
@@ -66,7 +66,7 @@ def test_every_form_of_a_batch_is_the_same() -> None:
         [images, labels],
         {"image": images, "label": labels},
         {"pixel_values": images, "labels": labels, "extra": 3},
-        Labelled(images, labels, keys, torch.zeros_like(keys)),
+        Batch(images, labels, keys, torch.zeros_like(keys)),
     ]
     losses = torch.stack([made(form)[0] for form in forms])
     assert (losses == losses[0]).all() and losses[0] > 0
@@ -304,7 +304,7 @@ def test_inside_the_trainer_of_hugging_face(tmp_path: Path, monkeypatch: Any) ->
 # ---------------------------------------------------------------------------------------- two ranks
 
 
-def ddp_parts() -> tuple[Distiller, Labelled]:
+def ddp_parts() -> tuple[Distiller, Batch]:
     torch.manual_seed(0)
     student, teacher, rows = Net(4).double(), Net(8).double(), batch(8)
     methods = [

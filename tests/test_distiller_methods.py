@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from stillhouse import methods
-from stillhouse.batches import Labelled
+from stillhouse.batches import Batch
 from stillhouse.distiller import Distiller
 from stillhouse.errors import UserError
 from stillhouse.methods.catalogue import catalogue
@@ -23,16 +23,16 @@ OPTIONS = {"crd": {"negatives": 8}}
 NARROW = LabelwiseHead(8, 2, 8)
 
 
-def rows(n: int = 6) -> Labelled:
+def rows(n: int = 6) -> Batch:
     keys = torch.arange(n)
     images, strong = torch.randn(2, n, 1, 16, 32)
-    return Labelled(images, SAMPLES[keys], keys, torch.zeros_like(keys), strong)
+    return Batch(images, SAMPLES[keys], keys, torch.zeros_like(keys), strong)
 
 
-def several() -> Labelled:
+def several() -> Batch:
     """The same images with three classes of four each."""
     batch = rows()
-    own = batch.label[:, None] == torch.arange(4)
+    own = batch.target[:, None] == torch.arange(4)
     return batch._replace(label=(own | own.roll(1, 1) | own.roll(2, 1)).float())
 
 
@@ -85,7 +85,7 @@ def test_a_student_of_another_shape_is_the_one_that_learns() -> None:
 
 def test_what_remembers_samples_needs_to_know_them() -> None:
     made = distiller(methods.crd(negatives=8))
-    with pytest.raises(UserError, match="give batches as stillhouse.Labelled"):
+    with pytest.raises(UserError, match="give batches as stillhouse.Batch"):
         made((rows().image, rows().label))
     networks = zoo.create("stillhouse/small", 4, 1), zoo.create("stillhouse/medium", 4, 1)
     with pytest.raises(UserError, match="or give Distiller"):

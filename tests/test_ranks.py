@@ -16,7 +16,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from stillhouse.batches import Labelled
+from stillhouse.batches import Batch
 from stillhouse.distributed import (
     combine,
     gather,
@@ -50,7 +50,7 @@ class Shards:
     cuts: tuple[int, ...]
     weight: list[float] | None = None
 
-    def of(self, number: int, rows: Labelled) -> Labelled:
+    def of(self, number: int, rows: Batch) -> Batch:
         return rows.rows(slice(self.cuts[number], self.cuts[number + 1]))
 
 
@@ -68,11 +68,11 @@ class Weighed(Classification):
 
     rows: Tensor | None = field(default=None, kw_only=True)
 
-    def lesson(self, student: Trace, teacher: Trace, batch: Labelled, clock: Clock) -> Lesson:
+    def lesson(self, student: Trace, teacher: Trace, batch: Batch, clock: Clock) -> Lesson:
         lesson = super().lesson(student, teacher, batch, clock)
         if self.rows is None:
             return lesson
-        weight = self.rows[batch.key]
+        weight = self.rows[batch.keys]
         sites = {name: replace(site, weight=weight) for name, site in lesson.sites.items()}
         return replace(lesson, sites=sites, weight=weight)
 
@@ -115,7 +115,7 @@ def every_method() -> Combined:
     )
 
 
-def build(shards: Shards) -> tuple[Pupil[Labelled], Frozen[Labelled], Labelled]:
+def build(shards: Shards) -> tuple[Pupil[Any], Frozen[Any], Batch]:
     """The same at each call and on each rank."""
     torch.manual_seed(0)
     weight = None if shards.weight is None else torch.tensor(shards.weight).double()
@@ -124,7 +124,7 @@ def build(shards: Shards) -> tuple[Pupil[Labelled], Frozen[Labelled], Labelled]:
     return pupil, Frozen(Net(8).double(), task.inputs, method.teacher_taps), batch(11)
 
 
-def learn(module: nn.Module, teacher: Frozen[Labelled], rows: Labelled) -> dict[str, Any]:
+def learn(module: nn.Module, teacher: Frozen[Any], rows: Batch) -> dict[str, Any]:
     """One step without an optimiser: the loss, each term's mean, and every gradient."""
     terms = module(rows, teacher(rows), CLOCK)
     loss = combine(terms)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from stillhouse.batches import Labelled
+from stillhouse.batches import Batch
 from stillhouse.distributed import combine, means, rank
 from stillhouse.engine.evaluate import merge
 from stillhouse.engine.pupil import Pupil
@@ -45,7 +45,7 @@ SHARDS = {
 every_shard = pytest.mark.parametrize("shards", SHARDS)
 
 
-def images() -> Labelled:
+def images() -> Batch:
     """The same on each rank; one class is nowhere."""
     torch.manual_seed(1)
     rows = batch(IMAGES, CLASSES)
@@ -72,12 +72,12 @@ class Census:
             "numbers": torch.zeros(0, dtype=torch.int64),
         }
 
-    def update(self, trace: Trace, batch: Labelled) -> None:
+    def update(self, trace: Trace, batch: Batch) -> None:
         pairs = torch.stack((trace.out, -trace.out), 2).float()
         self.parts = {
-            "images": self.parts["images"] + len(batch.key),
+            "images": self.parts["images"] + len(batch.keys),
             "vectors": pairs,
-            "numbers": batch.key,
+            "numbers": batch.keys,
         }
 
     def state(self) -> Mapping[str, Tensor]:
@@ -90,7 +90,7 @@ class Census:
         return {"images": float(self.parts["images"])}
 
 
-METERS: dict[str, Callable[[], Meter[Labelled]]] = {
+METERS: dict[str, Callable[[], Meter[Batch]]] = {
     "multilabel": lambda: Multilabel().meter(),
     "multilabel of known classes": lambda: Multilabel(CLASSES).meter(),
     "classification": lambda: Classification(CLASSES).meter(),
@@ -123,7 +123,7 @@ class Summed(Method):
         return {"kl": OBJECTIVE(lesson.sites["class"])}
 
 
-def build(reduction: Any) -> tuple[Pupil[Labelled], Net]:
+def build(reduction: Any) -> tuple[Pupil[Any], Net]:
     """The same at each call and on each rank."""
     torch.manual_seed(3)
     student, teacher = Net(4, CLASSES).double(), Net(8, CLASSES).double()

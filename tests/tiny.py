@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stillhouse.batches import Labelled
+from stillhouse.batches import Batch
 from stillhouse.types import Clock, Lesson, Site, Trace
 
 CLOCK = Clock(step=1, steps=10, steps_per_epoch=5)
@@ -26,10 +26,10 @@ class Net(nn.Sequential):
         self.head = nn.Linear(2 * width, classes)
 
 
-def batch(n: int = 8, classes: int = 5, size: int = 12) -> Labelled:
+def batch(n: int = 8, classes: int = 5, size: int = 12) -> Batch:
     keys = torch.arange(n)
     images = torch.randn(n, 3, size, size, dtype=torch.double)
-    return Labelled(images, keys % classes, keys, torch.zeros_like(keys))
+    return Batch(images, keys % classes, keys, torch.zeros_like(keys))
 
 
 def site(n: int = 6, c: int = 5, **fields: Any) -> Site:

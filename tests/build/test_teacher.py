@@ -23,9 +23,9 @@ from stillhouse.recipes import load
 from stillhouse.build.workshop import Workshop
 from stillhouse.runs.doctor import examine
 from stillhouse.runs.execute import Result, run_cell
-from stillhouse.build.teacher import batches_from, forecast, make_listener, prefill, store_of
-from stillhouse.build.networks import Taught, make_teacher
-from stillhouse.recipes.schema import Recipe, Store
+from stillhouse.build.teacher import batches_from, forecast, make_teacher, prefill, store_of
+from stillhouse.build.networks import TeacherNetwork, load_teacher
+from stillhouse.recipes.schema import Recipe, StoreSpec
 from stillhouse.build.data import make_filling_loader, make_training_loader
 from stillhouse.teachers.store.cached import Cached
 
@@ -46,11 +46,11 @@ def words(tmp_path: Path) -> tuple[str, ...]:
     return (*given, "teacher.remember=false", f"teacher.store.path={tmp_path}/store")
 
 
-def opened(*words: str) -> tuple[Recipe, Workshop, Taught]:
+def opened(*words: str) -> tuple[Recipe, Workshop, TeacherNetwork]:
     recipe = quick(*words)
     assert recipe.teacher is not None
     shop = Workshop.open(recipe, quiet=True)
-    return recipe, shop, make_teacher(recipe.teacher, [kept_teacher()], shop.sources)
+    return recipe, shop, load_teacher(recipe.teacher, [kept_teacher()], shop.sources)
 
 
 def weights_of(result: Result) -> Tensor:
@@ -64,15 +64,15 @@ def weights_of(result: Result) -> Tensor:
 @pytest.mark.parametrize(
     "word, wanted",
     [
-        ("true", Store()),
+        ("true", StoreSpec()),
         ("false", None),
         ("null", None),
-        ("{}", Store()),
-        ("{top: 3}", Store(top=3)),
-        ("{precision: full, path: here}", Store("full", path=Path("here"))),
+        ("{}", StoreSpec()),
+        ("{top: 3}", StoreSpec(top=3)),
+        ("{precision: full, path: here}", StoreSpec("full", path=Path("here"))),
     ],
 )
-def test_a_recipe_says_it_in_a_word_or_in_full(word: str, wanted: Store | None) -> None:
+def test_a_recipe_says_it_in_a_word_or_in_full(word: str, wanted: StoreSpec | None) -> None:
     recipe = quick("teacher.remember=false", f"teacher.store={word}")
     assert recipe.teacher is not None and recipe.teacher.store == wanted
     again = load.check(yaml.safe_load(load.text(recipe)), Path("again"))
@@ -135,7 +135,7 @@ def test_a_method_from_elsewhere_that_needs_features_is_refused() -> None:
 
     recipe, shop, taught = opened(*STORE)
     with pytest.raises(UserError, match="keeps logits alone, and .* asks for the teacher's stage1"):
-        make_listener(recipe, shop, taught, Curious())
+        make_teacher(recipe, shop, taught, Curious())
 
 
 # --------------------------------------------------------------------------------- what it changes
@@ -178,13 +178,13 @@ def test_a_store_is_filled_once_for_all_seeds_methods_and_processes(
 def test_its_answers_are_to_the_images_that_are_shown(words: tuple[str, ...]) -> None:
     more = (*words, "teacher.store.precision=full", AUGMENTED, "data.views=3")
     recipe, shop, taught = opened(*more, "seed=5")
-    stored = make_listener(recipe, shop, taught, Method())
+    stored = make_teacher(recipe, shop, taught, Method())
     assert isinstance(stored, Cached) and stored.store.rows == 600
     loader, network = make_training_loader(recipe, shop.sources, CPU), taught.network
     for epoch in range(4):
         for batch in loader.epoch(epoch):
             with torch.no_grad():
-                out = network(batch.image)
+                out = network(batch.images)
             torch.testing.assert_close(stored(batch).out, out, rtol=1e-4, atol=1e-5)
 
 
@@ -253,7 +253,7 @@ def shown(seed: int, *words: str, filling: bool = False) -> dict[tuple[int, int]
     found = {}
     for batch in (batch for epoch in range(4) for batch in loader.epoch(epoch)):
         for key, view, image in zip(
-            batch.key.tolist(), batch.view.tolist(), batch.image, strict=True
+            batch.keys.tolist(), batch.views.tolist(), batch.images, strict=True
         ):
             assert torch.equal(found.setdefault((key, view), image), image)
     return found
@@ -284,10 +284,10 @@ def test_batches_can_be_entered_at_any_row(transforms: str) -> None:
     recipe, shop, _ = opened(f"data.transforms={transforms}", "data.views=3")
     loader = make_filling_loader(recipe, shop.sources, CPU)
     views = 3 if "flip" in transforms else 1
-    whole = torch.cat([200 * b.view + b.key for b in batches_from(0, loader, views)])
+    whole = torch.cat([200 * b.views + b.keys for b in batches_from(0, loader, views)])
     assert whole.tolist() == list(range(200 * views))
     for row in (0, 63, 64, 199, *((200, 201, 599) if views > 1 else ())):
-        rows = torch.cat([200 * b.view + b.key for b in batches_from(row, loader, views)])
+        rows = torch.cat([200 * b.views + b.keys for b in batches_from(row, loader, views)])
         assert rows.tolist() == list(range(row, 200 * views))
     assert list(batches_from(200 * views, loader, views)) == []
 

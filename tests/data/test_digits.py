@@ -50,7 +50,7 @@ def test_raw_digits_are_those_of_scikit_learn(split: str) -> None:
     wanted = np.floor(images[places].reshape(-1, 1, 8, 8) * 255 / 16 + 0.5)
     assert found.images.dtype == torch.uint8
     assert found.images.numpy().astype(float).tolist() == wanted.tolist()
-    assert found.labels.tolist() == labels[places].tolist()
+    assert found.targets.tolist() == labels[places].tolist()
     assert found.images.max() == 255
     assert found.classes == tuple("0123456789")
     assert found.name == f"digits/raw/{split}"
@@ -59,10 +59,10 @@ def test_raw_digits_are_those_of_scikit_learn(split: str) -> None:
 def test_two_hundred_raw_digits_are_stratified() -> None:
     some, whole = raw("train", 200), raw("train")
     assert len(some) == 200
-    shares = 200 * whole.labels.bincount() / len(whole)
+    shares = 200 * whole.targets.bincount() / len(whole)
     assert (some.labels.bincount(minlength=10) - shares).abs().max() < 1
     # Each is one of the whole, and none is there twice.
-    known = {x.numpy().tobytes(): int(y) for x, y in zip(whole.images, whole.labels, strict=True)}
+    known = {x.numpy().tobytes(): int(y) for x, y in zip(whole.images, whole.targets, strict=True)}
     found = {x.numpy().tobytes(): int(y) for x, y in zip(some.images, some.labels, strict=True)}
     assert len(found) == 200
     assert found.items() <= known.items()
@@ -99,11 +99,11 @@ def test_numbers_are_what_they_should_be() -> None:
     data = many()
     assert data.images.shape == (6000, 1, 16, 32)
     assert data.images.dtype == torch.uint8
-    assert data.labels.shape == (6000,)
-    assert data.labels.dtype == torch.int64
+    assert data.targets.shape == (6000,)
+    assert data.targets.dtype == torch.int64
     assert data.classes == NUMBERS == tuple(f"{i:02d}" for i in range(100))
     assert data.name == "digits/numbers/train"
-    counts = data.labels.bincount(minlength=100)
+    counts = data.targets.bincount(minlength=100)
     assert counts.shape == (100,)
     # 60 of each are expected, with a standard deviation of 7.7.
     assert counts.min() > 25
@@ -143,7 +143,7 @@ def nearest(train: Tensor, labels: Tensor, test: Tensor) -> Tensor:
 def test_the_digits_of_the_label_can_be_read(half: object, place: int) -> None:
     """Tens on the left, units on the right: chance is 10 %, and the other half tells nothing."""
     test = numbers("test", 1000)
-    labels = [torch.stack([y // 10, y % 10]) for y in (many().labels, test.labels)]
+    labels = [torch.stack([y // 10, y % 10]) for y in (many().labels, test.targets)]
     found = nearest(half(many().images), labels[0][place], half(test.images))
     right_ones = (found == labels[1][place]).double().mean()
     assert right_ones > 0.4
@@ -157,7 +157,7 @@ def test_the_mean_image_of_a_digit_looks_like_it(slot: int) -> None:
     data, source = many(), bank("train")
     drawn, glyphs = [], []
     for digit in range(10):
-        tens = data.labels // 10 if slot == 0 else data.labels % 10
+        tens = data.targets // 10 if slot == 0 else data.targets % 10
         half = data.images[tens == digit][:, :, :, 16 * slot : 16 * slot + 16].double().mean(0)
         # A glyph is 13 x 12 pixels large on average, around 8.6 pixels of the left half.
         drawn.append(half[0].flatten())
@@ -179,7 +179,7 @@ def test_the_mean_image_of_a_digit_looks_like_it(slot: int) -> None:
 def test_numbers_are_the_same_each_time() -> None:
     first, again = numbers("train", 700), numbers("train", 700)
     assert torch.equal(first.images, again.images)
-    assert torch.equal(first.labels, again.labels)
+    assert torch.equal(first.labels, again.targets)
     assert first.fingerprint == again.fingerprint
 
 
@@ -245,7 +245,7 @@ def test_numbers_out_of_the_cache_are_the_same() -> None:
     for _ in range(2):  # made and kept, then read
         kept = numbers("test", 321, seed=9, cache=True)
         assert torch.equal(kept.images, fresh.images)
-        assert torch.equal(kept.labels, fresh.labels)
+        assert torch.equal(kept.targets, fresh.labels)
         assert (kept.fingerprint, kept.name, kept.classes) == (
             fresh.fingerprint,
             fresh.name,

@@ -5,10 +5,10 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from stillhouse.batches import Labelled
-from stillhouse.data.loader import Loader, Plan
+from stillhouse.batches import Batch
+from stillhouse.data.loader import BatchSampler, Loader
 from stillhouse.data.mixing import Mix, mix_batch
-from stillhouse.data.random import mix
+from stillhouse.data.random import derive_seed
 from stillhouse.data.source import Pixels
 from stillhouse.data.transforms import Crop, Flip
 from stillhouse.errors import UserError
@@ -143,12 +143,12 @@ def pixels(n: int = 40) -> Pixels:
 
 
 def loader(rank: int = 0, world: int = 1, seed: int = 3, **options: Any) -> Loader:
-    plan = Plan(40, 4, True, seed, rank, world)
+    plan = BatchSampler(40, 4, True, seed, rank, world)
     options = {"mixing": Mix(0.8, 1.0), "transforms": (Crop(1), Flip()), **options}
     return Loader(pixels(), plan, (0.5,) * 3, (0.2,) * 3, **options)
 
 
-def same(a: Labelled, b: Labelled) -> bool:
+def same(a: Batch, b: Batch) -> bool:
     return all(x is y is None or torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
@@ -156,11 +156,11 @@ def test_a_loader_mixes_what_it_would_give() -> None:
     plain, mixed = loader(mixing=None), loader()
     assert len(plain) == len(mixed) == 10
     for step, (given, found) in enumerate(zip(plain.epoch(2), mixed.epoch(2), strict=True)):
-        seed = mix(3, 2, step, 0)
+        seed = derive_seed(3, 2, step, 0)
         wanted = mix_batch(given.image, given.label, 5, Mix(0.8, 1.0), seed)
-        assert torch.equal(found.image, wanted[0]) and torch.equal(found.label, wanted[1])
-        assert torch.equal(found.key, given.key) and torch.equal(found.view, given.view)
-        assert found.label.shape == (4, 5)
+        assert torch.equal(found.images, wanted[0]) and torch.equal(found.target, wanted[1])
+        assert torch.equal(found.keys, given.key) and torch.equal(found.views, given.view)
+        assert found.target.shape == (4, 5)
 
 
 @pytest.mark.parametrize("start", [0, 1, 7, 10])
@@ -179,7 +179,7 @@ def test_draws_differ_by(change: str) -> None:
     def label(seed: int = 3, epoch: int = 0, step: int = 0, rank: int = 0) -> Tensor:
         made = loader(rank, 2, seed, transforms=(), mixing=Mix(mixup=1.0))
         (found,) = [b for s, b in enumerate(made.epoch(epoch)) if s == step]
-        return found.label.amax(1).sort().values
+        return found.target.amax(1).sort().values
 
     assert not torch.allclose(label(), label(**{change: 1}))
 

@@ -69,7 +69,7 @@ def test_images_have_the_concepts_of_their_line(images: str, end: str, tmp_path:
         data = nuswide(tmp_path, split)
         assert data.classes == CONCEPTS
         assert data.paths == tuple(path.replace("\\", "/") for path in LISTS[part])
-        assert data.labels.tolist() == MARKS[part]
+        assert data.targets.tolist() == MARKS[part]
         assert (data.name, data.notes) == (f"nuswide/labels/{split}", ())
         for index in range(len(data)):
             assert torch.equal(data[index].image, tensor_of(seed + index))
@@ -93,7 +93,7 @@ def test_concepts_keep_the_order_of_their_list(tmp_path: Path) -> None:
     file.write_text("sky\nbeach\n")
     data = nuswide(tmp_path, "train")
     assert data.classes == ("sky", "beach")
-    assert data.labels.tolist() == [[1, 0], [0, 0], [1, 1]]
+    assert data.targets.tolist() == [[1, 0], [0, 0], [1, 1]]
     file.write_text("sky\nbeach\nsky\n")
     assert said(lambda: nuswide(tmp_path, "train")).startswith(f"{file}, line 3: 'sky' stands in")
 
@@ -115,7 +115,7 @@ def test_images_without_a_label_stay_as_in_the_papers(tmp_path: Path) -> None:
     write(tmp_path)
     assert len(nuswide(tmp_path, "train")) == 3
     data = nuswide(tmp_path, "train", unlabelled="skip")
-    assert data.labels.tolist() == [MARKS["Train"][0], MARKS["Train"][2]]
+    assert data.targets.tolist() == [MARKS["Train"][0], MARKS["Train"][2]]
     assert "1 of 3 images have no label" in data.notes[0]
 
 
@@ -129,7 +129,7 @@ def test_missing_images(tmp_path: Path) -> None:
     )
     data = nuswide(tmp_path, "train", missing="skip")
     assert data.paths == ("zebra/0002_14.jpg", "actor/0003_9.jpg")
-    assert data.labels.tolist() == MARKS["Train"][1:]
+    assert data.targets.tolist() == MARKS["Train"][1:]
     assert "1 of 3 images are not there" in data.notes[0]
 
 

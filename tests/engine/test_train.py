@@ -32,11 +32,11 @@ def test_the_loop_equals_a_plain_loop_with_the_formula_written_out() -> None:
         for batch in Fixed().epoch(epoch):
             if done == 8:
                 break
-            z = student(batch.image)
+            z = student(batch.images)
             with torch.no_grad():
-                t = teacher(batch.image)
+                t = teacher(batch.images)
             kd = F.kl_div((z / 2).log_softmax(1), (t / 2).softmax(1), reduction="batchmean") * 4
-            loss = 0.1 * F.cross_entropy(z, batch.label) + kd
+            loss = 0.1 * F.cross_entropy(z, batch.target) + kd
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from classroom import CALM, CLOCKS, LABELS, Classroom, batch, calm, enrol, networks, rows, seated
-from stillhouse.batches import Labelled
+from stillhouse.batches import Batch
 from stillhouse.distributed import combine
 from stillhouse.methods.catalogue import MethodSpec, catalogue
 from stillhouse.methods.combined import Combined
@@ -29,7 +29,7 @@ every = pytest.mark.parametrize("name", CATALOGUE)
 every_clock = pytest.mark.parametrize("clock", ["first", "last"])
 
 
-def one_class() -> Labelled:
+def one_class() -> Batch:
     """Six images of the first class, all different."""
     return batch()._replace(key=4 * torch.arange(6), label=torch.zeros(6, dtype=torch.long))
 
@@ -148,7 +148,7 @@ def test_the_student_learns_from_the_teacher(name: str) -> None:
 def test_images_without_weight_are_as_if_absent(name: str) -> None:
     whole, kept = batch(), [0, 2, 4, 5]
     weight = torch.ones(len(LABELS))
-    weight[whole.key] = torch.tensor([1.0, 0.0, 0.5, 0.0, 2.0, 1.0])
+    weight[whole.keys] = torch.tensor([1.0, 0.0, 0.5, 0.0, 2.0, 1.0])
     classroom, other = (enrol(calm(CATALOGUE[name]), weight).still() for _ in range(2))
     for clock in CLOCKS.values():
         close(classroom.teach(whole, clock), other.teach(rows(whole, kept), clock))

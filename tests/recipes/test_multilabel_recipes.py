@@ -11,15 +11,15 @@ import pytest
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-from stillhouse.build.workshop import Workshop
 from torch import Tensor, nn
 
-from stillhouse.batches import Labelled
+from stillhouse.batches import Batch
 from stillhouse.build.contract import BESIDE
 from stillhouse.build.data import frequency
-from stillhouse.build.networks import Taught, make_student, make_teacher
+from stillhouse.build.networks import TeacherNetwork, load_teacher, make_student
 from stillhouse.build.run import make_pupil, make_run
-from stillhouse.data.source import Pixels, labels_of
+from stillhouse.build.workshop import Workshop
+from stillhouse.data.source import Pixels, targets_of
 from stillhouse.distiller import Distiller
 from stillhouse.engine.train import set_rates
 from stillhouse.errors import UserError
@@ -122,7 +122,7 @@ def test_every_method_of_the_papers_teaches(method: str) -> None:
     teacher = make_student(made.student, shop.sources)  # as good as any
     pupil = make_pupil(made, shop, untaught(teacher))
     batch = next(shop.split("train").epoch(0))
-    trace = Tapped(teacher.eval(), pupil.method.teacher_taps, (batch.image[:2],))(batch.image)
+    trace = Tapped(teacher.eval(), pupil.method.teacher_taps, (batch.images[:2],))(batch.images)
     terms = pupil(batch, detached(trace), Clock(20, 40, 10))
     assert len(terms) > 1 and all(bool(t.total.isfinite()) for t in terms.values())
     sum(t.weight * t.mean() for t in terms.values()).backward()
@@ -130,8 +130,8 @@ def test_every_method_of_the_papers_teaches(method: str) -> None:
     assert moved and all(bool(grad.isfinite().all()) for grad in moved)
 
 
-def untaught(network: nn.Module) -> Taught:
-    return Taught(network, network)
+def untaught(network: nn.Module) -> TeacherNetwork:
+    return TeacherNetwork(network, network)
 
 
 def detached(trace: Trace) -> Trace:
@@ -184,15 +184,15 @@ def test_one_class_an_image_is_a_case_of_several() -> None:
     assert shop.task.chance == pytest.approx(10)
     batch = next(shop.split("val").epoch(0))
     network = make_student(made.student, shop.sources)
-    terms = shop.task.supervise(Tapped(network.eval())(batch.image), batch)
-    hot = F.one_hot(batch.label, 10).float()
-    expected = F.binary_cross_entropy_with_logits(network(batch.image), hot, reduction="sum")
+    terms = shop.task.supervise(Tapped(network.eval())(batch.images), batch)
+    hot = F.one_hot(batch.target, 10).float()
+    expected = F.binary_cross_entropy_with_logits(network(batch.images), hot, reduction="sum")
     torch.testing.assert_close(terms["label"].mean(), expected / len(hot))
 
 
 def test_chance_is_how_frequent_a_class_is() -> None:
     shop = Workshop.open(recipe())
-    labels = labels_of(shop.sources.val)
+    labels = targets_of(shop.sources.val)
     assert shop.task.chance == pytest.approx(100 * float(labels.mean()))
 
     class Unknowing:
@@ -231,7 +231,7 @@ def test_a_teacher_of_another_order_of_classes_keeps_its_embeddings(
         "teacher={name: stillhouse/tiny, head: {width: 16, heads: 2, hidden: 16}}"
     ).teacher
     assert spec is not None
-    found = make_teacher(spec, [path], shop.sources)
+    found = load_teacher(spec, [path], shop.sources)
     assert isinstance(found.network, Labelwise)
     assert found.notes == ("the teacher's classes are put in the data's order",)
     plain = make_student(recipe().student, shop.sources)
@@ -250,7 +250,7 @@ def test_weights_of_another_head_are_refused(finished: Path) -> None:
     spec = recipe("teacher={name: stillhouse/tiny}", "teacher.head=null").teacher
     assert spec is not None
     with pytest.raises(UserError, match=r"with a labelwise head, .* say teacher\.head=labelwise"):
-        make_teacher(spec, [finished / STUDENT], shop.sources)
+        load_teacher(spec, [finished / STUDENT], shop.sources)
 
 
 def test_a_student_begins_from_a_network_of_other_classes(tmp_path: Path) -> None:
@@ -338,8 +338,8 @@ def test_the_doctor_looks_at_a_labelwise_pair() -> None:
 def test_rows_of_a_batch_keep_their_labels() -> None:
     images, hot = rows()
     keys = torch.arange(9)
-    batch = Labelled(images, hot, keys, keys)
-    assert torch.equal(batch.rows(slice(2, 4)).label, hot[2:4])
+    batch = Batch(images, hot, keys, keys)
+    assert torch.equal(batch.rows(slice(2, 4)).target, hot[2:4])
 
 
 def test_a_run_says_what_its_data_left_out(tmp_path: Path) -> None:

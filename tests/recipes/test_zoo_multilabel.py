@@ -11,7 +11,7 @@ import pytest
 from albums import write_coco, write_nuswide, write_voc
 from stillhouse.objectives import presets
 from stillhouse.recipes import load
-from stillhouse.recipes.schema import Guide, Network, Recipe
+from stillhouse.recipes.schema import Network, Recipe, TeacherMember
 from stillhouse.study.plan import Arm
 from zoo_runs import (
     SMALL,
@@ -143,7 +143,7 @@ PAIRS = {
 EVERY = [f"{data}_{pair}" for data, pairs in PAIRS.items() for pair in pairs.split()]
 
 
-def check_network(spec: Network | Guide, short: str) -> None:
+def check_network(spec: Network | TeacherMember, short: str) -> None:
     """A network is the one that it is called, from a file of weights of the same name."""
     leaf = spec.name.rpartition("/")[2]
     assert leaf == SHORT.get(short, short)

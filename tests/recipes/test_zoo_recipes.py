@@ -49,7 +49,7 @@ def networks_of(recipe: Recipe) -> Iterator[str]:
     teachers = [*others, *(pair.teacher for pair in pairs)]
     yield from (recipe.student.name, *(pair.student.name for pair in pairs))
     for teacher in [recipe.teacher, *teachers] if recipe.teacher else teachers:
-        yield from (guide.name for guide in teacher.guides)
+        yield from (member.name for member in teacher.networks)
 
 
 # ------------------------------------------------------------------------------------ the recipes

@@ -149,9 +149,9 @@ def test_the_student_loads_into_the_bare_network_and_is_as_good_as_recorded(done
     with torch.no_grad():
         logits = student((test.images / 255 - 0.25) / 0.25)
     recorded = read(done.folder / "result.json")["test"]
-    hits = (logits.argmax(1) == test.labels).double().mean()
+    hits = (logits.argmax(1) == test.targets).double().mean()
     assert recorded["top1"] == pytest.approx(100 * float(hits))
-    assert recorded["loss"] == pytest.approx(float(F.cross_entropy(logits, test.labels)), rel=1e-4)
+    assert recorded["loss"] == pytest.approx(float(F.cross_entropy(logits, test.targets)), rel=1e-4)
     assert recorded == done.student["test"]
     assert recorded == measure(quick(), done.folder, "test", None)
 

@@ -21,7 +21,7 @@ from stillhouse.build.workshop import Workshop
 from stillhouse.runs.costs import name_of, shipped
 from stillhouse.runs.execute import measure
 from stillhouse.build.teacher import make_live
-from stillhouse.build.networks import make_deployed, make_teacher
+from stillhouse.build.networks import make_deployed, load_teacher
 from stillhouse.build.data import make_training_loader
 from stillhouse.runs.training import MOVED, RESULT
 from stillhouse.types import Clock
@@ -77,7 +77,7 @@ def test_acclimation_leaves_the_student_s_gradient_alone() -> None:
     for words in (ACCLIMATED, "method={name: dist, temperature: 4}"):
         recipe = quick(words, LIVE)
         shop = Workshop.open(recipe, quiet=True)
-        taught = make_teacher(recipe.teacher, [kept_teacher()], shop.sources)
+        taught = load_teacher(recipe.teacher, [kept_teacher()], shop.sources)
         torch.manual_seed(0)
         pupil = make_pupil(recipe, shop, taught)
         teacher = make_live(recipe, shop, taught, pupil.method)
@@ -141,8 +141,8 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_an_ensemble_teaches_by_the_mean_of_its_logits(members: str) -> None:
     recipe = quick(members, "teacher.gate=false")
     shop = Workshop.open(recipe, quiet=True)
-    paths = [guide.weights for guide in recipe.teacher.guides]
-    taught = make_teacher(recipe.teacher, paths, shop.sources)
+    paths = [member.weights for member in recipe.teacher.networks]
+    taught = load_teacher(recipe.teacher, paths, shop.sources)
     images = torch.randn(3, 1, 8, 8)
     network = taught.network.eval()
     said = [member.network(images) for member in taught.members]

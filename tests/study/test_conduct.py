@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from stillhouse.build.workshop import Workshop
 
 from alone import Alone
 from quick import kept_teacher, metrics, quick, run, student_bytes
+from stillhouse.build.workshop import Workshop
 from stillhouse.engine import train as training
 from stillhouse.engine.interrupt import Stopped
 from stillhouse.errors import UserError
@@ -205,7 +205,7 @@ def test_an_error_of_no_user_is_a_failure_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(run: Any, clock: Any) -> None:
-        if run.taught_by:
+        if run.teacher_hash:
             raise RuntimeError("shapes do not fit\nand more")
         set_rates(run, clock)
 

@@ -15,7 +15,7 @@ from stillhouse.methods.acclimation import Acclimation
 from stillhouse.methods.mlkd import MLKD
 from stillhouse.objectives import presets
 from stillhouse.recipes import load
-from stillhouse.recipes.schema import Comparison, Network, Pair, Recipe, Teacher, Training
+from stillhouse.recipes.schema import Comparison, Network, Recipe, StudyPair, TeacherSpec, Training
 from stillhouse.study.plan import Plan, make_plan
 from stillhouse.study.words import labels, split
 
@@ -31,7 +31,7 @@ def test_the_control_is_always_in_and_has_no_teacher() -> None:
         found = plan(words)
         assert [arm.label for arm in found.arms] == ["none", "kd"]
         control = found.arms[0]
-        assert control.is_control and control.recipe.teacher is None and not control.recipe.taught
+        assert control.is_control and control.recipe.teacher is None and not control.recipe.distils
     assert [a.label for a in plan(None).arms] == ["none", "kd"]  # the recipe's own method
 
 
@@ -161,12 +161,12 @@ def test_a_wrong_grid_is_a_sentence(grid: list[str], sentence: str) -> None:
 
 
 PAIRS = {
-    "little -> tiny": Pair(
-        Network("stillhouse/tiny"), Teacher("stillhouse/little", train=Training())
+    "little -> tiny": StudyPair(
+        Network("stillhouse/tiny"), TeacherSpec("stillhouse/little", train=Training())
     ),
-    "small -> little": Pair(
+    "small -> little": StudyPair(
         Network("stillhouse/little"),
-        Teacher("stillhouse/small", train=Training()),
+        TeacherSpec("stillhouse/small", train=Training()),
         {"kd": (presets.kd(temperature=2),)},
         ("train.optimiser.lr=0.01",),
         {"none": 70.0, "kd": 72.5},
@@ -211,7 +211,7 @@ def test_pairs_and_methods_may_be_chosen() -> None:
 
 
 def test_a_pair_speaks_of_methods_that_are_there() -> None:
-    wrong = {"a": Pair(Network("x"), Teacher("y"), paper={"kdd": 1.0})}
+    wrong = {"a": StudyPair(Network("x"), TeacherSpec("y"), paper={"kdd": 1.0})}
     with pytest.raises(ValueError, match="pair a speaks of kdd"):
         Comparison({"kd": (presets.kd(),)}, pairs=wrong)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stillhouse.build.workshop import Workshop
 
 from alone import Alone
 from quick import kept_teacher, quick
+from stillhouse.build.workshop import Workshop
 from stillhouse.errors import UserError
 from stillhouse.methods.attention import AT
 from stillhouse.methods.flow import FSP

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillhouse.batches import Labelled, as_labelled
+from stillhouse.batches import Batch, read_batch
 from stillhouse.errors import UserError
 from stillhouse.tasks.classification import Classification
 from stillhouse.tasks.images import logits
@@ -19,9 +19,7 @@ from stillhouse.types import Trace
 from tiny import CLOCK, batch
 
 
-def seen(
-    n: int = 40, classes: int = 7, dtype: torch.dtype = torch.double
-) -> tuple[Trace, Labelled]:
+def seen(n: int = 40, classes: int = 7, dtype: torch.dtype = torch.double) -> tuple[Trace, Batch]:
     rows = batch(n, classes, size=2)
     return Trace((3 * torch.randn(n, classes)).to(dtype)), rows
 
@@ -114,21 +112,21 @@ def test_a_batch_may_be_a_pair_a_mapping_or_what_we_have() -> None:
         {"image": image, "label": label},
         {"pixel_values": image, "labels": label},
     ):
-        got = as_labelled(given)
-        assert got.image is image
-        assert got.label is label
-        assert got.key.tolist() == [0, 1, 2]
-        assert got.view.tolist() == [0, 0, 0]
+        got = read_batch(given)
+        assert got.images is image
+        assert got.target is label
+        assert got.keys.tolist() == [0, 1, 2]
+        assert got.views.tolist() == [0, 0, 0]
     ours = batch(3)
-    assert as_labelled(ours) is ours
+    assert read_batch(ours) is ours
     with pytest.raises(ValueError, match="a batch needs images and labels"):
-        as_labelled({"image": image})
+        read_batch({"image": image})
 
 
 # ---------------------------------------------------------------------------------------- the meter
 
 
-def measured(trace: Trace, rows: Labelled) -> dict[str, float]:
+def measured(trace: Trace, rows: Batch) -> dict[str, float]:
     """Each number of the meter in a plain loop."""
     top1 = top5 = loss = 0.0
     bins: list[list[tuple[float, float]]] = [[] for _ in range(BINS)]
@@ -154,14 +152,14 @@ def measured(trace: Trace, rows: Labelled) -> dict[str, float]:
     }
 
 
-def meter_of(*parts: tuple[Trace, Labelled]) -> Accuracy:
+def meter_of(*parts: tuple[Trace, Batch]) -> Accuracy:
     meter = Accuracy()
     for trace, rows in parts:
         meter.update(trace, rows)
     return meter
 
 
-def split(trace: Trace, rows: Labelled, *cuts: int) -> list[tuple[Trace, Labelled]]:
+def split(trace: Trace, rows: Batch, *cuts: int) -> list[tuple[Trace, Batch]]:
     return [
         (Trace(trace.out[a:b]), rows.rows(slice(a, b)))
         for a, b in zip((0, *cuts), (*cuts, len(rows.label)), strict=True)

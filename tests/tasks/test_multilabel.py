@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
 from torch import Tensor
 
-from stillhouse.batches import Labelled
+from stillhouse.batches import Batch
 from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError
 from stillhouse.functional.losses import Asymmetric, Focal
@@ -27,7 +27,7 @@ from stillhouse.types import Trace
 from tiny import CLOCK, Net, batch
 
 
-def seen(n: int = 40, classes: int = 7, soft: bool = False) -> tuple[Trace, Labelled]:
+def seen(n: int = 40, classes: int = 7, soft: bool = False) -> tuple[Trace, Batch]:
     """Scores and labels; an image may have no label, and the last class is nowhere."""
     share = torch.rand(n, classes, dtype=torch.double)
     label = share if soft else (share < 0.3).double()
@@ -36,7 +36,7 @@ def seen(n: int = 40, classes: int = 7, soft: bool = False) -> tuple[Trace, Labe
     return Trace(3 * torch.randn(n, classes, dtype=torch.double)), rows
 
 
-def loop(trace: Trace, rows: Labelled) -> float:
+def loop(trace: Trace, rows: Batch) -> float:
     """The cross-entropies of all labels, summed."""
     total = 0.0
     for scores, labels in zip(trace.out.tolist(), rows.label.tolist(), strict=True):
@@ -231,7 +231,7 @@ def test_networks_get_the_images_and_the_second_view_is_asked_for() -> None:
     (given,) = Multilabel().inputs(rows)
     assert given is rows.image
     second = Multilabel().second(rows._replace(strong=rows.image + 1))
-    assert torch.equal(second.image, rows.image + 1)
+    assert torch.equal(second.images, rows.image + 1)
     assert second.strong is None
     with pytest.raises(UserError, match="the method needs two views of each image"):
         Multilabel().second(rows)
@@ -250,7 +250,7 @@ def test_a_guess_ranks_a_class_as_well_as_it_is_frequent() -> None:
 @pytest.mark.parametrize("preset", [presets.tld(), presets.mld(), presets.ps()])
 def test_a_method_of_several_labels_learns_from_the_lesson(preset: Any) -> None:
     net, rows = Net(4).double(), batch()._replace(label=(torch.rand(8, 5) < 0.4).double())
-    pupil: Pupil[Labelled] = Pupil(Tapped(net), Logits(preset), Multilabel(5))
+    pupil: Pupil[Any] = Pupil(Tapped(net), Logits(preset), Multilabel(5))
     teacher = Trace(Net(8).double()(rows.image).detach())
     terms = pupil(rows, teacher, CLOCK)
     assert len(terms) == 2
@@ -272,7 +272,7 @@ def f1s(name: str, labels: Any, predicted: Any) -> dict[str, float]:
     }
 
 
-def measured(trace: Trace, rows: Labelled) -> dict[str, float]:
+def measured(trace: Trace, rows: Batch) -> dict[str, float]:
     """Each number of the meter by scikit-learn; the scores have no ties."""
     scores, labels = trace.out.float().double().numpy(), (rows.label > 0).numpy()
     there = labels.any(0)
@@ -291,14 +291,14 @@ def measured(trace: Trace, rows: Labelled) -> dict[str, float]:
     }
 
 
-def meter_of(*parts: tuple[Trace, Labelled], classes: int | None = None) -> MeanPrecision:
+def meter_of(*parts: tuple[Trace, Batch], classes: int | None = None) -> MeanPrecision:
     meter = Multilabel(classes).meter()
     for trace, rows in parts:
         meter.update(trace, rows)
     return meter
 
 
-def split(trace: Trace, rows: Labelled, *cuts: int) -> list[tuple[Trace, Labelled]]:
+def split(trace: Trace, rows: Batch, *cuts: int) -> list[tuple[Trace, Batch]]:
     return [
         (Trace(trace.out[a:b]), rows.rows(slice(a, b)))
         for a, b in zip((0, *cuts), (*cuts, len(rows.label)), strict=True)

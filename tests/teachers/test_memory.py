@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from stillhouse.batches import Labelled
+from stillhouse.batches import Batch
 from stillhouse.errors import UserError
 from stillhouse.teachers.frozen import Frozen
 from stillhouse.teachers.memory import Remembering
@@ -20,10 +20,10 @@ class Counting:
     """A frozen teacher that counts what it was asked."""
 
     def __init__(self) -> None:
-        self.frozen: Frozen[Labelled] = Frozen(Net().double(), lambda rows: (rows.image,))
+        self.frozen: Frozen[Any] = Frozen(Net().double(), lambda rows: (rows.image,))
         self.asked: list[tuple[int, int]] = []
 
-    def __call__(self, rows: Labelled) -> Trace:
+    def __call__(self, rows: Batch) -> Trace:
         self.asked += zip(rows.key.tolist(), rows.view.tolist(), strict=True)
         return self.frozen(rows)
 
@@ -34,10 +34,10 @@ class Counting:
         return self.frozen.fingerprint()
 
 
-def some(rows: Labelled, which: list[int], view: int = 0) -> Labelled:
+def some(rows: Batch, which: list[int], view: int = 0) -> Batch:
     """Some samples of a batch, in one view; each view of a sample is another image."""
     image, label, key, _ = (x[which] for x in rows[:4])
-    return Labelled(image + view, label, key, torch.full_like(key, view))
+    return Batch(image + view, label, key, torch.full_like(key, view))
 
 
 def test_what_is_remembered_is_what_was_said() -> None:

@@ -17,6 +17,7 @@ from stillhouse.models.places import PENULTIMATE, declared_places, is_stage
 from stillhouse.models.pooled_head import PooledHead, find_pooled_head
 from stillhouse.models.tap_path import PRE
 from stillhouse.models.taps import tap_shapes
+from stillhouse.objectives.presets.base import check_sites
 from stillhouse.objectives.presets.feature import PairsOption, TapPairs
 from stillhouse.objectives.published import Published
 from stillhouse.spec import spec
@@ -141,3 +142,14 @@ class Composed(Published):
     def build(self, setting: Setting) -> Method:
         """The method, with whatever it trains, for these two networks."""
         raise NotImplementedError
+
+
+@spec
+class AtSites(Composed):
+    """A method that compares logits at one or more sites of a task."""
+
+    sites: tuple[str, ...] = field(default=("class",), kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sites(self.sites)

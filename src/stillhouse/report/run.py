@@ -76,6 +76,6 @@ def again(recipe: Recipe, folder: Path) -> tuple[str, ...]:
     """How to do it again, and how to be surer."""
     methods = "+".join(method.name for method in recipe.method)
     lines = ["# save the recipe above as recipe.yaml", "stillhouse run recipe.yaml"]
-    if recipe.taught:
+    if recipe.distils:
         lines.append(f"stillhouse study recipe.yaml --methods {methods} --seeds 5")
     return (*lines, f"stillhouse evaluate {folder}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stillhouse.build.networks import blank_teacher, make_student
+from stillhouse.build.networks import make_student, untrained_teacher
 from stillhouse.build.workshop import Workshop
 from stillhouse.engine.devices import launched_ranks
 from stillhouse.engine.folder import MARK, claim
@@ -38,10 +38,9 @@ def conduct(
 
 def rehearse(plan: Plan, shop: Workshop) -> None:
     """Make every network once, lest hours pass before a wrong name is said."""
-    sources = shop.sources
-    make_student(plan.recipe.student, sources)
+    make_student(plan.recipe.student, shop)
     for teacher in plan.teachers.values():
-        blank_teacher(teacher, sources)
+        untrained_teacher(teacher, shop)
 
 
 def refuse_ranks() -> None:

@@ -6,17 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stillhouse.build.networks import Taught
-from stillhouse.build.teacher import prefill
+from stillhouse.build.networks import TeacherNetwork
+from stillhouse.build.store import prefill
+from stillhouse.build.teacher import check_storable
 from stillhouse.build.workshop import Workshop
 from stillhouse.errors import UserError
-from stillhouse.recipes.schema import Recipe, Teacher
+from stillhouse.recipes.schema import Recipe, TeacherSpec
 from stillhouse.runs.teaching import (
     check_teacher,
     find_teacher,
-    guide_file,
-    guide_folder,
-    guide_recipe,
+    member_folder,
+    member_recipe,
+    member_weights,
 )
 from stillhouse.runs.training import Score
 from stillhouse.study.cells import Cell, Failure, Outcome
@@ -29,7 +30,7 @@ class Faculty:
     """Teachers by label, their scores, and why some of them cannot teach."""
 
     recipe: Recipe
-    teachers: Mapping[str, Teacher]
+    teachers: Mapping[str, TeacherSpec]
     shop: Workshop
     say: Say
     blind: bool = False  # never look at the test split
@@ -41,14 +42,14 @@ class Faculty:
         """Admit those that have weights, before anything is trained; the others' trainings."""
         for label, teacher in self.teachers.items():
             untrained = [
-                guide_recipe(self.recipe, guide)
-                for guide in teacher.guides
-                if guide_file(self.recipe, guide, self.shop) is None
+                member_recipe(self.recipe, member)
+                for member in teacher.networks
+                if member_weights(self.recipe, member, self.shop) is None
             ]
             if not untrained:
                 self.admit(label)
                 continue
-            self.waiting[label] = [Cell(alone, guide_folder(alone)) for alone in untrained]
+            self.waiting[label] = [Cell(alone, member_folder(alone)) for alone in untrained]
             kept = ", ".join(str(cell.folder) for cell in self.waiting[label])
             self.say(f"teacher {label}: is trained first, and kept in {kept}")
         every = [cell for cells in self.waiting.values() for cell in cells]
@@ -84,7 +85,7 @@ class Faculty:
             raise UserError(sentence)
         self.say(f"teacher {label} does not teach: {sentence}")
 
-    def taught(self, label: str) -> Taught:
+    def taught(self, label: str) -> TeacherNetwork:
         """A teacher as its pupils meet it."""
         teacher = self.teachers[label]
         taught = find_teacher(self.recipe, teacher, self.shop)
@@ -96,4 +97,5 @@ class Faculty:
         for label, pupils in recipes.items():
             stored = [r for r in pupils if r.teacher is not None and r.teacher.store]
             if stored and label not in self.wrong:
-                prefill(stored[0], self.shop, self.taught(label), self.say)
+                check_storable(stored[0])
+                prefill(stored[0].teacher, self.shop, self.taught(label), self.say)

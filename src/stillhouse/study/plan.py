@@ -12,7 +12,7 @@ from stillhouse.build.data import data_is_finite
 from stillhouse.errors import UserError, did_you_mean
 from stillhouse.methods.control import CONTROL, Control
 from stillhouse.recipes import load
-from stillhouse.recipes.schema import Comparison, Network, Pair, Recipe, Store, Teacher
+from stillhouse.recipes.schema import Comparison, Network, Recipe, StoreSpec, StudyPair, TeacherSpec
 from stillhouse.study import words
 from stillhouse.study.cells import Cell
 from stillhouse.study.space import has
@@ -43,7 +43,7 @@ class Plan:
     recipe: Recipe  # with the study's section, from which the plan can be made again
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
-    teachers: Mapping[str, Teacher]
+    teachers: Mapping[str, TeacherSpec]
     notes: tuple[str, ...] = ()
 
     @property
@@ -89,14 +89,14 @@ def make_plan(
     names = named(recipe, own, methods)
     if own.pairs and teachers:
         raise UserError("--teachers: this study has pairs, which name their teachers themselves")
-    guides = words.teachers(teachers, recipe) if teachers else dict(own.teachers)
-    if not guides and not own.pairs:
+    networks = words.teachers(teachers, recipe) if teachers else dict(own.teachers)
+    if not networks and not own.pairs:
         if recipe.teacher is None:
             raise UserError("a study needs a teacher; add a teacher to the recipe, or --teachers")
-        guides = {recipe.teacher.name: recipe.teacher}
+        networks = {recipe.teacher.name: recipe.teacher}
     section = Comparison(
         {label: load.changed(recipe, {"method": spelt}).method for label, spelt in names.items()},
-        guides,
+        networks,
         chosen_pairs(own, names, pairs),
         own.seeds if seeds is None else seeds,
         words.grid(grid) or own.grid,
@@ -104,11 +104,13 @@ def make_plan(
     )
     whole = replace(recipe, study=section, control=False)
     arms, notes = make_arms(whole, section)
-    guides = guides | {label: pair.teacher for label, pair in section.pairs.items()}
-    return Plan(whole, tuple(arms), tuple(range(section.seeds)), guides, tuple(notes))
+    networks = networks | {label: pair.teacher for label, pair in section.pairs.items()}
+    return Plan(whole, tuple(arms), tuple(range(section.seeds)), networks, tuple(notes))
 
 
-def chosen_pairs(own: Comparison, names: Mapping[str, Any], words_: str | None) -> dict[str, Pair]:
+def chosen_pairs(
+    own: Comparison, names: Mapping[str, Any], words_: str | None
+) -> dict[str, StudyPair]:
     """The pairs of a study, or those of them that are named, for the methods that are compared."""
     asked = words.split(words_) if words_ else list(own.pairs)
     for label in asked:
@@ -141,7 +143,7 @@ class Match:
 
     label: str
     student: Network
-    teacher: Teacher
+    teacher: TeacherSpec
     methods: Mapping[str, Any]
     changes: tuple[str, ...] = ()
     paired: bool = False
@@ -260,5 +262,5 @@ def sharing(recipe: Recipe) -> Recipe:
     assert teacher is not None
     inside = teacher.teach == "apart" or not all(method.storable for method in recipe.method)
     finite = data_is_finite(recipe.data)
-    store = None if inside or not finite else teacher.store or Store(precision="full")
+    store = None if inside or not finite else teacher.store or StoreSpec(precision="full")
     return replace(recipe, teacher=replace(teacher, store=store, remember=False))

@@ -123,6 +123,6 @@ def run_answer(recipe: Recipe, result: Result) -> str:
     name = " and ".join(method.name for method in recipe.method)
     line = f"{name.upper() if name.isalpha() else name}: {', '.join(said)}"
     if result.control is None:
-        return line + ("" if not recipe.taught else ": no control, so no answer")
+        return line + ("" if not recipe.distils else ": no control, so no answer")
     gain = student - result.control["test"][result.headline]
     return f"{line}: {gain:+.1f} (one seed: no interval can be given)"

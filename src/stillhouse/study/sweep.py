@@ -227,7 +227,7 @@ def common_taps(recipe: Recipe, shop: Workshop) -> list[str]:
     sources, example = shop.sources, example_of(shop.sources)
     if recipe.teacher.members:
         return []  # the places of several networks have no common names
-    student = make_student(recipe.student, sources)
+    student = make_student(recipe.student, shop)
     teacher = make_network(recipe.teacher, sources)
     ours, theirs = find_aliases(student, example), find_aliases(teacher, example)
     common = [name for name in ours if name in theirs and ours[name]]

@@ -13,7 +13,7 @@ from stillhouse.errors import UserError, did_you_mean
 from stillhouse.methods.catalogue import published
 from stillhouse.methods.control import CONTROL
 from stillhouse.recipes import load
-from stillhouse.recipes.schema import Recipe, Teacher
+from stillhouse.recipes.schema import Recipe, TeacherSpec
 
 # What the papers call by one name and a recipe says as several methods.
 TOGETHER = {"dist+": ("dist", "channel_relation", "spatial_relation", "acclimation")}
@@ -82,17 +82,17 @@ def held(word: str) -> frozenset[str]:
     )
 
 
-def teachers(words: str, recipe: Recipe) -> dict[str, Teacher]:
+def teachers(words: str, recipe: Recipe) -> dict[str, TeacherSpec]:
     """`NAME`, `NAME=WEIGHTS`, or a label of the recipe's own `study.teachers`, by label."""
     own = recipe.study.teachers if recipe.study else {}
-    found: dict[str, Teacher] = {}
+    found: dict[str, TeacherSpec] = {}
     for word in split(words):
         name, _, file = word.partition("=")
         found[name] = own[word] if word in own else named_teacher(name, file, recipe)
     return found
 
 
-def named_teacher(name: str, file: str, recipe: Recipe) -> Teacher:
+def named_teacher(name: str, file: str, recipe: Recipe) -> TeacherSpec:
     """A network's name and its weights, the rest as the recipe says of its teacher."""
     below = load.plain(recipe)["teacher"] or {}
     content = {**below, "name": name, "weights": file or None, "options": {}}

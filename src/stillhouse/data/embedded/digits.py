@@ -23,7 +23,7 @@ from stillhouse.data.embedded.glyphs import (
 )
 from stillhouse.data.embedded.scenes import Scenes, multilabel, scenes, semantic
 from stillhouse.data.source import Pixels, fingerprint_of_recipe
-from stillhouse.data.stratify import stratified
+from stillhouse.data.stratify import stratify
 from stillhouse.errors import UserError
 
 __all__ = ["NUMBERS", "Scenes", "multilabel", "numbers", "raw", "scenes", "semantic", "several"]
@@ -39,7 +39,7 @@ def raw(split: str, count: int | None = None) -> Pixels:
     if count is not None:
         if not 0 < count <= len(labels):
             raise UserError(f"digits/raw has {len(labels)} {split} images, not {count}")
-        chosen = stratified(labels, count, seed=0)
+        chosen = stratify(labels, len(DIGITS), count, seed=0)
         images, labels = images[chosen], labels[chosen]
     recipe = {"data": "digits/raw", "version": _VERSION, "split": split, "count": len(labels)}
     # 16 is the brightest value of scikit-learn's scans; 255 is ours.
@@ -81,7 +81,13 @@ def numbers(
         return {"images": images, "labels": labels}
 
     made = cached(f"digits/numbers-{split}", fingerprint, make) if cache else make()
-    return Pixels(**made, classes=NUMBERS, fingerprint=fingerprint, name=f"digits/numbers/{split}")
+    return Pixels(
+        made["images"],
+        made["labels"],
+        classes=NUMBERS,
+        fingerprint=fingerprint,
+        name=f"digits/numbers/{split}",
+    )
 
 
 def several(split: str, count: int, seed: int = 0, size: int = 48, cache: bool = False) -> Pixels:

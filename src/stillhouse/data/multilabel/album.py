@@ -26,7 +26,7 @@ class Album:
 
     root: Path
     paths: tuple[str, ...]  # relative to the root, with slashes
-    labels: Tensor  # (N, classes) float of 0 and 1
+    targets: Tensor  # (N, classes) float of 0 and 1
     classes: tuple[str, ...]
     name: str
     notes: tuple[str, ...] = ()  # what was left out, a sentence each
@@ -34,7 +34,7 @@ class Album:
     @cached_property
     def fingerprint(self) -> str:
         """A digest of the order, paths, sizes and labels of the files, not of what they hold."""
-        rows, columns = self.labels.nonzero(as_tuple=True)
+        rows, columns = self.targets.nonzero(as_tuple=True)
         ends = torch.bincount(rows, minlength=len(self.paths)).cumsum(0).tolist()
         starts, flat = [0, *ends[:-1]], columns.tolist()
         # Keys are places in the list, so the same files in another order are other data.
@@ -48,7 +48,7 @@ class Album:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Sample:
-        return Sample(read_image(self.root / self.paths[index]), self.labels[index], index)
+        return Sample(read_image(self.root / self.paths[index]), self.targets[index], index)
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from stillhouse.objectives.activation import PartialSoftmax, Responses, Sigmoid
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.distance import KL, CrossEntropy
 from stillhouse.objectives.logit import LogitObjective
-from stillhouse.objectives.presets.base import Objectives, Preset, Variant
+from stillhouse.objectives.presets.base import LogitPreset, Objectives, Variant
 from stillhouse.objectives.presets.relation import inter_and_intra
 from stillhouse.objectives.weighting import Disagreement
 from stillhouse.spec import spec
 
 
 @spec
-class MLD(Preset):
+class MLD(LogitPreset):
     """One Bernoulli KL a class (Yang P. et al., 2023)."""
 
     weight: float = 1.0
@@ -35,7 +35,7 @@ class MLD(Preset):
 
 
 @spec
-class TLD(Preset):
+class TLD(LogitPreset):
     """Tempered sigmoids, one a class; a temperature below 1 picks out the hard classes.
 
     The paper's cross-entropy keeps the teacher's entropy; `subtract_entropy` gives a loss that
@@ -64,7 +64,7 @@ class TLD(Preset):
 
 
 @spec
-class TLDDist(Preset):
+class TLDDist(LogitPreset):
     """TLD with the distance of DIST: correlations of tempered sigmoids.
 
     The source leaves the squared temperature open: "paper" has none, "reference" has it.
@@ -93,7 +93,7 @@ class TLDDist(Preset):
 
 
 @spec
-class BCD(Preset):
+class BCD(LogitPreset):
     """Binary classification distillation, classes weighed by disagreement (Yang L. et al., 2023).
 
     The authors' code lets the gradient flow through the weight; `detach` stops it.
@@ -127,7 +127,7 @@ class BCD(Preset):
 
 
 @spec
-class PS(Preset):
+class PS(LogitPreset):
     """For each positive class, a softmax over it and all negatives (Song et al., 2021)."""
 
     weight: float = 1.0

@@ -10,13 +10,13 @@ from stillhouse.objectives.distance import MSE as MeanSquare
 from stillhouse.objectives.distance import CrossEntropy
 from stillhouse.objectives.logit import LogitObjective
 from stillhouse.objectives.preprocess import LabelTemperature, Scale
-from stillhouse.objectives.presets.base import Objectives, Preset
+from stillhouse.objectives.presets.base import LogitPreset, Objectives
 from stillhouse.objectives.weighting import PowerSum
 from stillhouse.spec import spec
 
 
 @spec
-class KD(Preset):
+class KD(LogitPreset):
     """Softened class probabilities (Hinton et al., 2015)."""
 
     temperature: float = 4.0
@@ -39,7 +39,7 @@ class KD(Preset):
 
 
 @spec
-class TTM(Preset):
+class TTM(LogitPreset):
     """The teacher's softmax to a power; the student keeps temperature 1 (Zheng & Yang, 2024)."""
 
     gamma: float = 0.25
@@ -64,7 +64,7 @@ class TTM(Preset):
 
 
 @spec
-class WTTM(Preset):
+class WTTM(LogitPreset):
     """TTM where samples with a flat teacher count more (Zheng & Yang, 2024)."""
 
     gamma: float = 0.25
@@ -92,7 +92,7 @@ class WTTM(Preset):
 
 
 @spec
-class ATS(Preset):
+class ATS(LogitPreset):
     """The teacher's labelled class softened otherwise than the rest (Li et al., 2022)."""
 
     labelled: float = 4.0  # tau_1
@@ -128,7 +128,7 @@ class ATS(Preset):
 
 
 @spec
-class DKD(Preset):
+class DKD(LogitPreset):
     """KD split into "the target or not" and "which of the others" (Zhao et al., 2022)."""
 
     temperature: float = 4.0
@@ -156,7 +156,7 @@ class DKD(Preset):
 
 
 @spec
-class MSE(Preset):
+class MSE(LogitPreset):
     """Mean squared difference of logits (Ba & Caruana, 2014)."""
 
     weight: float = 1.0
