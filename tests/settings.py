@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from stillhouse.methods.base import Method
 from stillhouse.methods.setting import Setting
 from stillhouse.models.aliases import resolve_paths
-from stillhouse.models.small import build
+from stillhouse.models.small import small_resnet
 from stillhouse.models.taps import Tapped
 from stillhouse.types import Clock, Lesson, Term, Trace
 from tiny import CLOCK
@@ -26,7 +26,8 @@ def images(n: int = 4) -> Tensor:
 def setting(student: str | nn.Module = "small", teacher: str | nn.Module = "medium") -> Setting:
     """Two networks, of the package's own sizes by name."""
     ours, theirs = (
-        build(network, 5) if isinstance(network, str) else network for network in (student, teacher)
+        small_resnet(network, 5) if isinstance(network, str) else network
+        for network in (student, teacher)
     )
     return Setting(ours, theirs.eval(), images())
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from quick import kept_teacher, metrics, quick, run
+from stillhouse.build.contract import BESIDE, read_contract
+from stillhouse.build.data import open_sources
+from stillhouse.build.networks import TeacherNetwork, load_teacher, make_student
+from stillhouse.build.workshop import Workshop
 from stillhouse.errors import UserError
 from stillhouse.models import weights, zoo
-from stillhouse.build.workshop import Workshop
-from stillhouse.build.contract import BESIDE, read_contract
-from stillhouse.build.networks import TeacherNetwork, make_student, load_teacher
 from stillhouse.recipes.schema import Network, TeacherSpec
-from stillhouse.build.data import open_sources
 from stillhouse.runs.teaching import check_teacher
 
 DIGITS = [str(digit) for digit in range(10)]
@@ -60,7 +60,7 @@ def taught(path: Path, shop: Workshop, **options: Any) -> TeacherNetwork:
 
 def original() -> nn.Module:
     network = zoo.create("stillhouse/little", 10, 1).eval()
-    weights.load(network, kept_teacher())
+    weights.load_weights(network, kept_teacher())
     return network
 
 

@@ -192,10 +192,10 @@ def test_a_teacher_file_with_code_in_it_is_not_run(call: Call, tmp_path: Path) -
 def test_weights_of_another_network_are_refused(call: Call, tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     word = f"teacher.weights={path}"
-    weights.save(zoo.create("stillhouse/medium", 10, 1), path)
+    weights.save_weights(zoo.create("stillhouse/medium", 10, 1), path)
     said = go(call, tmp_path / "run", word).error
     assert str(path) in said and "the weights belong to a" in said
-    weights.save(zoo.create("stillhouse/little", 7, 1), path)
+    weights.save_weights(zoo.create("stillhouse/little", 7, 1), path)
     assert "the file has 7 classes, the recipe 10" in go(call, tmp_path / "run", word).error
     path.write_bytes(path.read_bytes()[:500])
     assert "not a readable safetensors file" in go(call, tmp_path / "run", word).error
@@ -204,7 +204,7 @@ def test_weights_of_another_network_are_refused(call: Call, tmp_path: Path) -> N
 
 
 def test_a_random_teacher_is_refused(call: Call, tmp_path: Path) -> None:
-    weights.save(zoo.create("stillhouse/little", 10, 1), tmp_path / "w.safetensors")
+    weights.save_weights(zoo.create("stillhouse/little", 10, 1), tmp_path / "w.safetensors")
     said = go(call, tmp_path / "run", f"teacher.weights={tmp_path}/w.safetensors").error
     assert "where a guess reaches 10.0" in said and "teacher.gate=false" in said
 
@@ -335,7 +335,7 @@ def test_evaluate_takes_other_weights(call: Call, done: Path, tmp_path: Path) ->
     assert found["top1"] == pytest.approx(
         100 * float((raw("test").labels == 3).double().mean()), abs=1e-3
     )
-    weights.save(zoo.create("stillhouse/little", 10, 1), tmp_path / "other.safetensors")
+    weights.save_weights(zoo.create("stillhouse/little", 10, 1), tmp_path / "other.safetensors")
     said = call("evaluate", str(done), "--weights", f"{tmp_path}/other.safetensors").error
     assert "other.safetensors" in said
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from stillhouse.errors import UserError
 from stillhouse.models import zoo
 from stillhouse.models.aliases import find_aliases, resolve_path, resolve_paths
-from stillhouse.models.cifar.catalogue import build
+from stillhouse.models.cifar.catalogue import cifar_network
 from stillhouse.models.taps import Tapped
 
 ENDS = {  # the map before the last ReLU of the second stage, as an engineer would name it
@@ -57,7 +57,7 @@ def test_a_relu_of_the_tap_is_what_the_stage_gives(name: str) -> None:
 
 
 def test_linear_bottlenecks_have_no_such_map() -> None:
-    model, image = build("mobilenetv2", 5), torch.zeros(2, 3, 32, 32)
+    model, image = cifar_network("mobilenetv2", 5), torch.zeros(2, 3, 32, 32)
     found = find_aliases(model, image)
     assert [alias for alias in found if alias.endswith("@pre")] == ["last@pre"]
     assert found["last@pre"] == "final.2@input"
@@ -68,7 +68,7 @@ def test_linear_bottlenecks_have_no_such_map() -> None:
 
 
 def test_any_path_may_be_asked_for_it() -> None:
-    model, image = build("resnet14", 5), torch.zeros(2, 3, 32, 32)
+    model, image = cifar_network("resnet14", 5), torch.zeros(2, 3, 32, 32)
     asked = ["stem@pre", "stage1.0@pre", "last@pre", "stage2"]
     assert resolve_paths(model, asked, image) == {
         "stem@pre": "stem.2@input",
@@ -157,7 +157,7 @@ def test_a_relu_that_something_is_added_to_does_not_end_a_stage() -> None:
 
 
 def test_students_learn_through_it() -> None:
-    model, image = build("resnet8", 5), torch.randn(2, 3, 32, 32)
+    model, image = cifar_network("resnet8", 5), torch.randn(2, 3, 32, 32)
     trace = Tapped(model, ["stage2@pre"], example=(image,))(image)
     trace.taps["stage2@pre"].square().mean().backward()
     assert model.get_submodule("stage2.0.norm2").weight.grad is not None

@@ -17,7 +17,7 @@ from stillhouse.models.cost import parameters
     ],
 )
 def test_sizes_have_the_published_parameter_counts(size: str, classes: int, count: int) -> None:
-    assert parameters(small.build(size, classes, channels=1)) == count
+    assert parameters(small.small_resnet(size, classes, channels=1)) == count
 
 
 def test_every_stage_after_the_first_halves_the_map() -> None:
@@ -58,5 +58,5 @@ def test_convolutions_start_with_the_deviation_of_kaiming() -> None:
 
 
 def test_a_stem_stride_can_be_chosen() -> None:
-    assert small.build("small", 10, stem_stride=1)[0][0].stride == (1, 1)
-    assert small.build("small", 10)[0][0].stride == (2, 2)
+    assert small.small_resnet("small", 10, stem_stride=1)[0][0].stride == (1, 1)
+    assert small.small_resnet("small", 10)[0][0].stride == (2, 2)

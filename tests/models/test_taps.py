@@ -35,7 +35,7 @@ class Pair(nn.Module):
 @pytest.fixture
 def model() -> nn.Module:
     torch.manual_seed(0)
-    return small.build("small", classes=5, channels=1).eval()
+    return small.small_resnet("small", classes=5, channels=1).eval()
 
 
 @pytest.fixture

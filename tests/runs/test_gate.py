@@ -10,9 +10,9 @@ import safetensors.torch
 import torch
 
 from quick import kept_teacher, quick, run
+from stillhouse.build.workshop import Workshop
 from stillhouse.errors import UserError
 from stillhouse.models import weights, zoo
-from stillhouse.build.workshop import Workshop
 from stillhouse.runs.gate import gate
 from stillhouse.runs.teaching import obtain_teacher
 
@@ -57,7 +57,7 @@ def refused(tmp_path: Path, *words: str) -> str:
 
 
 def test_a_random_teacher_is_refused_with_its_score_and_the_mend(tmp_path: Path) -> None:
-    weights.save(zoo.create("stillhouse/little", 10, 1), tmp_path / "random.safetensors")
+    weights.save_weights(zoo.create("stillhouse/little", 10, 1), tmp_path / "random.safetensors")
     word = f"teacher.weights={tmp_path}/random.safetensors"
     said = refused(tmp_path, word)
     recipe = quick(word, "teacher.gate=false")

@@ -189,7 +189,7 @@ def test_a_stopped_study_goes_on_where_it_stopped(
 
 def test_a_teacher_that_cannot_teach_fails_its_arms_alone(tmp_path: Path) -> None:
     bad = tmp_path / "random.safetensors"
-    weights.save(zoo.create("stillhouse/medium", 10, 1), bad)
+    weights.save_weights(zoo.create("stillhouse/medium", 10, 1), bad)
     asked = plan("kd", 1, teachers=f"stillhouse/little,stillhouse/medium={bad}")
     study, said, _ = go(asked, tmp_path / "study")
     good, wrong = (study.arm(f"kd from stillhouse/{name}") for name in ("little", "medium"))

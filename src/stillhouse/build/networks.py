@@ -10,20 +10,20 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from stillhouse.batches import Batch
+from stillhouse.build.contract import Contract, read_contract
+from stillhouse.build.data import Sources
+from stillhouse.build.workshop import Workshop
 from stillhouse.errors import UserError
 from stillhouse.methods.build import reshaped
 from stillhouse.methods.setting import Setting
 from stillhouse.models import weights, zoo
+from stillhouse.models.aliases import resolve_path
 from stillhouse.models.dry_run import undisturbed
 from stillhouse.models.ensemble import Ensemble
-from stillhouse.models.fitted import Fitted, order_of
-from stillhouse.models.aliases import resolve_path
 from stillhouse.models.tap_path import TapPath
-from stillhouse.build.contract import Contract, read_contract
-from stillhouse.recipes.schema import TeacherMember, Network, Recipe, TeacherSpec
-from stillhouse.batches import Batch
-from stillhouse.build.data import Sources
-from stillhouse.build.workshop import Workshop
+from stillhouse.models.teacher_wrapper import TeacherWrapper, class_order
+from stillhouse.recipes.schema import Network, Recipe, TeacherMember, TeacherSpec
 
 
 def make_network(
@@ -41,13 +41,13 @@ def make_network(
     count = len(sources.classes) if classes is None else classes
     network = zoo.create(spec.name, count, sources.channels, **spec.options)
     if path is None and spec.start is not None:
-        weights.begin(network, spec.start)
+        weights.load_pretrained(network, spec.start)
     if spec.head is not None:
         blank = torch.zeros(2, sources.channels, *(size or sources.size))
         with readable_errors(spec.name, tuple(blank.shape[1:])):
             network = spec.head.build(network, count, blank)
     if path is not None:
-        weights.load(network, path)
+        weights.load_weights(network, path)
     return network
 
 
@@ -69,7 +69,7 @@ def make_deployed(recipe: Recipe, sources: Sources, path: Path | None) -> nn.Mod
         teacher = make_network(replace(recipe.teacher, start=None), sources)
         network = reshaped(specs, Setting(network, teacher, example_of(sources)))
     if path is not None:
-        weights.load(network, path)
+        weights.load_weights(network, path)
     return network
 
 
@@ -168,7 +168,9 @@ def refuse_head(spec: TeacherMember, path: Path, contract: Contract | None) -> N
         )
 
 
-def fit(spec: TeacherMember, inner: nn.Module, contract: Contract | None, sources: Sources) -> TeacherNetwork:
+def fit(
+    spec: TeacherMember, inner: nn.Module, contract: Contract | None, sources: Sources
+) -> TeacherNetwork:
     """Put around a teacher what makes up for other normalisation, size and order of classes."""
     notes = []
     own = None
@@ -180,7 +182,7 @@ def fit(spec: TeacherMember, inner: nn.Module, contract: Contract | None, source
     if size and tuple(size) != sources.size:
         notes.append(f"images are resized to {size[0]} x {size[1]} for the teacher")
     around = bool(notes)
-    select = order_of(contract.classes, sources.classes) if contract else None
+    select = class_order(contract.classes, sources.classes) if contract else None
     if select is not None:
         notes.append("the teacher's classes are put in the data's order")
     reorder = getattr(inner, "select_classes", None)
@@ -190,7 +192,9 @@ def fit(spec: TeacherMember, inner: nn.Module, contract: Contract | None, source
     if not around and select is None:
         return TeacherNetwork(inner, inner, tuple(notes))
     data = (sources.mean, sources.std)
-    return TeacherNetwork(Fitted(inner, data=data, own=own, size=size, select=select), inner, tuple(notes))
+    return TeacherNetwork(
+        TeacherWrapper(inner, data=data, own=own, size=size, select=select), inner, tuple(notes)
+    )
 
 
 def check_output(network: nn.Module, name: str, shop: Workshop) -> None:

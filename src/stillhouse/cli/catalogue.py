@@ -91,11 +91,11 @@ def options(preset: Any) -> str:
 
 def models(pattern: str) -> None:
     """The networks that match."""
-    from stillhouse.models.zoo import names
+    from stillhouse.models.zoo import list_models
 
-    found = names(pattern)
+    found = list_models(pattern)
     if not found:
-        raise UserError(f"no network matches {pattern!r}" + did_you_mean(pattern, names()))
+        raise UserError(f"no network matches {pattern!r}" + did_you_mean(pattern, list_models()))
     print("\n".join(found))
 
 

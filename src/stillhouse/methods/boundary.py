@@ -13,7 +13,7 @@ from stillhouse.methods.maps import met
 from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
 from stillhouse.methods.phases import check_length, opening
 from stillhouse.methods.setting import Setting
-from stillhouse.models.connectors import carried
+from stillhouse.models.connectors import shape_connector
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.feature import PairsOption
 from stillhouse.spec import spec
@@ -60,7 +60,8 @@ class AB(PairedSpec):
         pairs = setting.before_activation(self.taps(setting), "student")
         found = met(setting, setting.before_activation(pairs, "teacher"))
         return Boundaries(
-            self, [AdaptedPair(p.student, p.teacher, carried(p.before, p.after)) for p in found]
+            self,
+            [AdaptedPair(p.student, p.teacher, shape_connector(p.before, p.after)) for p in found],
         )
 
 

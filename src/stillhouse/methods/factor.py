@@ -17,7 +17,7 @@ from stillhouse.methods.phases import check_length, opening
 from stillhouse.methods.setting import Setting
 from stillhouse.methods.terms import row_term
 from stillhouse.models.adapters import align
-from stillhouse.models.connectors import Paraphraser, encoder
+from stillhouse.models.connectors import Paraphraser, factor_encoder
 from stillhouse.objectives.card import Card
 from stillhouse.spec import spec
 from stillhouse.types import Lesson, Terms
@@ -64,7 +64,7 @@ class FT(PairedSpec):
             before, after = pair.before[1], pair.after[1]
             factors = max(1, round(self.share_of_width * after))
             pairs.append(
-                AdaptedPair(pair.student, pair.teacher, encoder(before, factors, norm=True))
+                AdaptedPair(pair.student, pair.teacher, factor_encoder(before, factors, norm=True))
             )
             paraphrasers.append(Paraphraser(after, factors))
         return Factors(self, pairs, paraphrasers)

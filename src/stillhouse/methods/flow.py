@@ -18,7 +18,7 @@ from stillhouse.methods.paired import AdaptedPair, PairedSpec, term_names
 from stillhouse.methods.phases import check_length, opening
 from stillhouse.methods.setting import Setting
 from stillhouse.methods.terms import row_term
-from stillhouse.models.adapters import Direct, Pointwise, align
+from stillhouse.models.adapters import NoAdapter, Pointwise, align
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.feature import PairsOption
 from stillhouse.spec import spec
@@ -112,4 +112,4 @@ def adapter(student: torch.Size, teacher: torch.Size) -> nn.Module:
     """A 1x1 convolution where channels differ, nothing where they agree."""
     axis = 1 if len(student) == 4 else -1
     same = len(student) == len(teacher) and student[axis] == teacher[axis]
-    return (Direct() if same else Pointwise()).build(student, teacher)
+    return (NoAdapter() if same else Pointwise()).build(student, teacher)

@@ -13,7 +13,7 @@ from stillhouse.methods.maps import met
 from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
 from stillhouse.methods.setting import Setting
 from stillhouse.models.adapters import align
-from stillhouse.models.connectors import Expectation
+from stillhouse.models.connectors import VariationalRegressor
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.feature import PairsOption
 from stillhouse.spec import spec
@@ -50,7 +50,7 @@ class VID(PairedSpec):
         return Information(
             self,
             [AdaptedPair(p.student, p.teacher, nn.Identity()) for p in found],
-            [Expectation(p.before[1], p.after[1], self.variance) for p in found],
+            [VariationalRegressor(p.before[1], p.after[1], self.variance) for p in found],
         )
 
 
@@ -58,7 +58,7 @@ class Information(Paired):
     """Likelihood at each pair, the larger map pooled to the smaller first."""
 
     def __init__(
-        self, spec: VID, pairs: list[AdaptedPair], expectations: list[Expectation]
+        self, spec: VID, pairs: list[AdaptedPair], expectations: list[VariationalRegressor]
     ) -> None:
         super().__init__(spec, pairs, [spec.weight] * len(pairs))
         self.expectations = nn.ModuleList(expectations)

@@ -13,7 +13,7 @@ from stillhouse.methods.base import Method
 from stillhouse.methods.maps import met
 from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
 from stillhouse.methods.setting import Setting
-from stillhouse.models.connectors import normed
+from stillhouse.models.connectors import pointwise_norm
 from stillhouse.models.norms import find_norms
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.feature import PairsOption
@@ -50,7 +50,10 @@ class OFD(PairedSpec):
         before = find_norms(setting.teacher, [pair.teacher for pair in found], setting.example)
         return Overhaul(
             self,
-            [AdaptedPair(p.student, p.teacher, normed(p.before[1], p.after[1])) for p in found],
+            [
+                AdaptedPair(p.student, p.teacher, pointwise_norm(p.before[1], p.after[1]))
+                for p in found
+            ],
             [margin(before[pair.teacher]) for pair in found],
         )
 

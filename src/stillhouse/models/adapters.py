@@ -15,7 +15,7 @@ from stillhouse.spec import spec
 
 
 @spec
-class Direct:
+class NoAdapter:
     """No adapter: the features are compared as they are, and must have as many channels."""
 
     kind: Literal["none"] = "none"
@@ -66,15 +66,15 @@ class Regressor:
                 f"adapter 'regressor' is for maps, but the taps have shape {_shape(student)}; "
                 "use adapter 'pointwise'"
             )
-        conv = towards(before, after, student[2:], teacher[2:])
+        conv = resize_conv(before, after, student[2:], teacher[2:])
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-        return nn.Sequential(conv, Norm(after), nn.ReLU())
+        return nn.Sequential(conv, SafeBatchNorm2d(after), nn.ReLU())
 
 
-Adapter = Annotated[Direct | Pointwise | Regressor, Field(discriminator="kind")]
+Adapter = Annotated[NoAdapter | Pointwise | Regressor, Field(discriminator="kind")]
 
 
-class Norm(nn.BatchNorm2d):
+class SafeBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm that takes its running statistics for a channel that has one value, or none.
 
     A last batch of one image, seen as a vector, has no deviation to be divided by.
@@ -100,7 +100,7 @@ def align(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return pool(student, height, width), pool(teacher, height, width)
 
 
-def towards(
+def resize_conv(
     before: int, after: int, student: tuple[int, ...], teacher: tuple[int, ...]
 ) -> nn.Conv2d | nn.ConvTranspose2d:
     """The convolution that carries a map of the student's resolution to the teacher's."""

@@ -8,31 +8,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stillhouse.models.adapters import Norm, towards
+from stillhouse.models.adapters import SafeBatchNorm2d, resize_conv
 
-SLOPE = 0.1  # below zero, of the networks of factor transfer
-LEAST = 1e-5  # what a variance never falls below
+LEAKY_SLOPE = 0.1  # below zero, of the networks of factor transfer
+MIN_VARIANCE = 1e-5  # what a variance never falls below
 
 
-def normed(before: int, after: int) -> nn.Sequential:
+def pointwise_norm(before: int, after: int) -> nn.Sequential:
     """A 1x1 convolution and BatchNorm (OFD): (N, before, H, W) -> (N, after, H, W)."""
-    return nn.Sequential(drawn(nn.Conv2d(before, after, 1, bias=False)), Norm(after))
+    return nn.Sequential(
+        init_kaiming(nn.Conv2d(before, after, 1, bias=False)), SafeBatchNorm2d(after)
+    )
 
 
-def projected(before: int, after: int) -> nn.Sequential:
+def pointwise_norm_relu(before: int, after: int) -> nn.Sequential:
     """The same and a ReLU (SRRL): (N, before, H, W) -> (N, after, H, W)."""
-    return nn.Sequential(*normed(before, after), nn.ReLU())
+    return nn.Sequential(*pointwise_norm(before, after), nn.ReLU())
 
 
-def carried(student: torch.Size, teacher: torch.Size) -> nn.Module:
+def shape_connector(student: torch.Size, teacher: torch.Size) -> nn.Module:
     """Nothing between two maps of one shape, else a convolution and BatchNorm (AB).
 
     (N, C, H, W) of the student -> (N, C, H, W) of the teacher.
     """
     if student[1:] == teacher[1:]:
         return nn.Identity()
-    conv = towards(student[1], teacher[1], student[2:], teacher[2:])
-    return nn.Sequential(drawn(conv), Norm(teacher[1]))
+    conv = resize_conv(student[1], teacher[1], student[2:], teacher[2:])
+    return nn.Sequential(init_kaiming(conv), SafeBatchNorm2d(teacher[1]))
 
 
 def generator(width: int) -> nn.Sequential:
@@ -41,7 +43,7 @@ def generator(width: int) -> nn.Sequential:
     return nn.Sequential(first, nn.ReLU(), second)
 
 
-class Expectation(nn.Module):
+class VariationalRegressor(nn.Module):
     """What a teacher's map is likely to be, and one variance a channel of it (VID)."""
 
     def __init__(self, before: int, after: int, variance: float = 5.0) -> None:
@@ -49,12 +51,12 @@ class Expectation(nn.Module):
         widths = (before, after, after)
         layers = [nn.Conv2d(width, after, 1, bias=False) for width in widths]
         self.layers = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
-        raw = math.log(math.expm1(variance - LEAST))  # whose softplus is the variance
+        raw = math.log(math.expm1(variance - MIN_VARIANCE))  # whose softplus is the variance
         self.raw = nn.Parameter(torch.full((after,), raw))
 
     def forward(self, student: Tensor) -> tuple[Tensor, Tensor]:
         """The mean and the variance: (N, before, H, W) -> (N, after, H, W), (after,)."""
-        return self.layers(student), F.softplus(self.raw) + LEAST
+        return self.layers(student), F.softplus(self.raw) + MIN_VARIANCE
 
 
 class Fusion(nn.Module):
@@ -65,8 +67,8 @@ class Fusion(nn.Module):
 
     def __init__(self, before: int, width: int, after: int, fuses: bool) -> None:
         super().__init__()
-        self.reduce = nn.Sequential(evenly(before, width, 1), Norm(width))
-        self.expand = nn.Sequential(evenly(width, after, 3), Norm(after))
+        self.reduce = nn.Sequential(uniform_conv(before, width, 1), SafeBatchNorm2d(width))
+        self.expand = nn.Sequential(uniform_conv(width, after, 3), SafeBatchNorm2d(after))
         self.attend = nn.Conv2d(2 * width, 2, 1) if fuses else None
 
     def forward(
@@ -91,10 +93,10 @@ class Paraphraser(nn.Module):
 
     def __init__(self, width: int, factors: int) -> None:
         super().__init__()
-        self.encoder = encoder(width, factors, norm=False)
+        self.encoder = factor_encoder(width, factors, norm=False)
         steps = ((factors, factors), (factors, width), (width, width))
         layers = [
-            (nn.ConvTranspose2d(before, after, 3, padding=1), nn.LeakyReLU(SLOPE))
+            (nn.ConvTranspose2d(before, after, 3, padding=1), nn.LeakyReLU(LEAKY_SLOPE))
             for before, after in steps
         ]
         self.decoder = nn.Sequential(*(part for layer in layers for part in layer))
@@ -105,24 +107,24 @@ class Paraphraser(nn.Module):
         return made
 
 
-def encoder(width: int, factors: int, norm: bool) -> nn.Sequential:
+def factor_encoder(width: int, factors: int, norm: bool) -> nn.Sequential:
     """Three 3x3 convolutions to the factors: (N, width, H, W) -> (N, factors, H, W)."""
     layers: list[nn.Module] = []
     for before, after in ((width, width), (width, factors), (factors, factors)):
         layers.append(nn.Conv2d(before, after, 3, padding=1))
         if norm:
-            layers.append(Norm(after))
-        layers.append(nn.LeakyReLU(SLOPE))
+            layers.append(SafeBatchNorm2d(after))
+        layers.append(nn.LeakyReLU(LEAKY_SLOPE))
     return nn.Sequential(*layers)
 
 
-def drawn(conv: nn.Conv2d | nn.ConvTranspose2d) -> nn.Conv2d | nn.ConvTranspose2d:
+def init_kaiming(conv: nn.Conv2d | nn.ConvTranspose2d) -> nn.Conv2d | nn.ConvTranspose2d:
     """The same layer with normal weights that keep the size of gradients."""
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return conv
 
 
-def evenly(before: int, after: int, side: int) -> nn.Conv2d:
+def uniform_conv(before: int, after: int, side: int) -> nn.Conv2d:
     """A convolution without bias whose uniform weights keep the scale (ReviewKD)."""
     conv = nn.Conv2d(before, after, side, padding=side // 2, bias=False)
     nn.init.kaiming_uniform_(conv.weight, a=1)

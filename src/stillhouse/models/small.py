@@ -8,8 +8,8 @@ from itertools import pairwise
 
 from torch import nn
 
-from stillhouse.models.blocks import Block, activated, repeated
-from stillhouse.models.staged import Staged, initialise
+from stillhouse.models.blocks import BasicBlock, conv_norm_relu, stack_blocks
+from stillhouse.models.stage_network import StageNetwork, init_convolutions
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ SIZES: Mapping[str, Size] = {
 }
 
 
-class SmallResNet(Staged):
+class SmallResNet(StageNetwork):
     """A stem, stages of residual blocks that halve the map from the second on, a mean, a head.
 
     (N, channels, H, W) -> (N, classes). Taps: `stem`, `stage1` .. `stageK`, `pool` (N, C), `head`.
@@ -44,15 +44,15 @@ class SmallResNet(Staged):
         channels: int = 3,
         stem_stride: int = 1,
     ) -> None:
-        stem = nn.Sequential(*activated(channels, widths[0], 3, stem_stride))
-        stages = [repeated(Block, widths[0], widths[0], blocks, stride=1)]
+        stem = nn.Sequential(*conv_norm_relu(channels, widths[0], 3, stem_stride))
+        stages = [stack_blocks(BasicBlock, widths[0], widths[0], blocks, stride=1)]
         for before, width in pairwise(widths):
-            stages.append(repeated(Block, before, width, blocks, stride=2))
+            stages.append(stack_blocks(BasicBlock, before, width, blocks, stride=2))
         super().__init__(stem, stages, nn.Linear(widths[-1], classes))
-        initialise(self)
+        init_convolutions(self)
 
 
-def build(
+def small_resnet(
     size: str, classes: int, channels: int = 3, blocks: int = 1, stem_stride: int | None = None
 ) -> SmallResNet:
     """One of `SIZES` by name; a stem stride of None is the one of that size."""

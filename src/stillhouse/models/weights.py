@@ -36,7 +36,7 @@ class LoadReport:
     prefix: str = ""  # what stood before every name
 
 
-def load(model: nn.Module, path: str | Path) -> LoadReport:
+def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
     """Put the weights of a file into a network: every tensor of both, or an error and no change."""
     path, expected = Path(path), model.state_dict()
     state, wrapper, prefix = _found(path, expected)
@@ -47,7 +47,7 @@ def load(model: nn.Module, path: str | Path) -> LoadReport:
     return LoadReport(path, len(state), wrapper, prefix)
 
 
-def begin(model: nn.Module, path: str | Path) -> LoadReport:
+def load_pretrained(model: nn.Module, path: str | Path) -> LoadReport:
     """Put the weights of a file into a network that has another classifier, or none.
 
     Tensors of the file that the network has no place for are left aside, and a classifier for
@@ -66,7 +66,7 @@ def begin(model: nn.Module, path: str | Path) -> LoadReport:
     return LoadReport(path, len(kept), wrapper, prefix)
 
 
-def save(model: nn.Module, path: str | Path) -> None:
+def save_weights(model: nn.Module, path: str | Path) -> None:
     """Write weights as safetensors; what lay there before stays until all is written."""
     path = Path(path)
     # Tied weights are written once for each name, so that plain `load_state_dict` takes the file.

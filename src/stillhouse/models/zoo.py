@@ -16,7 +16,7 @@ from torch import nn
 from stillhouse.errors import UserError, did_you_mean
 from stillhouse.models import small
 from stillhouse.models.cifar import catalogue as cifar
-from stillhouse.models.mobile import MobileNetV1
+from stillhouse.models.mobilenet_v1 import MobileNetV1
 
 PLUGINS = "stillhouse.models"  # the entry point group: NAMESPACE/NAME -> factory
 
@@ -67,7 +67,7 @@ def create(name: str, classes: int, channels: int = 3, **options: Any) -> nn.Mod
     return network
 
 
-def names(pattern: str = "") -> list[str]:
+def list_models(pattern: str = "") -> list[str]:
     """Everything that can be named, sorted: those that contain a word, or match a glob with `*`."""
     known = [*_plugins(), *(name for source in _SOURCES for name in _listed(source))]
     if any(sign in pattern for sign in "*?["):
@@ -95,13 +95,13 @@ def preprocessing(name: str) -> Preprocessing | None:
 
 
 def _cifar(name: str, classes: int, channels: int, **options: Any) -> nn.Module:
-    return cifar.build(name, classes, channels, **options)
+    return cifar.cifar_network(name, classes, channels, **options)
 
 
 def _own(name: str, classes: int, channels: int, **options: Any) -> nn.Module:
     if name == _MOBILE:
         return MobileNetV1(classes, channels, **options)
-    return small.build(name, classes, channels, **options)
+    return small.small_resnet(name, classes, channels, **options)
 
 
 def _timm(name: str, classes: int, channels: int, **options: Any) -> nn.Module:
@@ -151,7 +151,7 @@ def _listed(source: str) -> list[str]:
     if source == "stillhouse":
         found: Iterable[str] = (*small.SIZES, _MOBILE)
     elif source == "cifar":
-        found = cifar.names()
+        found = cifar.cifar_names()
     elif source == "timm":
         found = _library("timm").list_models()
     else:
@@ -180,7 +180,7 @@ def _unknown(name: str, plugins: Iterable[str]) -> str:
     spaces = sorted({*_SOURCES, *(plugin.partition("/")[0] for plugin in plugins)})
     ways = f"known are {', '.join(f'{space}/…' for space in spaces)} and package.module:factory"
     if not slash:
-        hint = did_you_mean(name, _likeliest_first(name, names()))
+        hint = did_you_mean(name, _likeliest_first(name, list_models()))
         return f"{name!r} does not say where the network comes from: {ways}{hint}"
     if source in spaces:
         return f"{source} has no network {name!r}{did_you_mean(name, plugins)}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from stillhouse.models.blocks import activated, normed
-from stillhouse.models.staged import Staged, initialise, narrow
+from stillhouse.models.blocks import conv_norm, conv_norm_relu
+from stillhouse.models.stage_network import StageNetwork, init_convolutions, linear_head
 
 LAST = 1280  # channels that are pooled, whatever the width
 # Stage by stage, rows of blocks: how much wider inside, channels, blocks, stride of the first.
@@ -17,7 +17,7 @@ ROWS = (
 )
 
 
-class MobileNetV2(Staged):
+class MobileNetV2(StageNetwork):
     """Inverted residuals, which give maps that no ReLU has seen, of which negative values are part.
 
     (N, channels, H, W) -> (N, classes). `final` is a convolution to 1280 channels with its ReLU.
@@ -25,22 +25,24 @@ class MobileNetV2(Staged):
 
     def __init__(self, classes: int, channels: int = 3, width: float = 0.5) -> None:
         before = int(32 * width)
-        stem = nn.Sequential(*activated(channels, before, 3, stride=2))
+        stem = nn.Sequential(*conv_norm_relu(channels, before, 3, stride=2))
         stages = []
         for rows in ROWS:
             blocks = []
             for expansion, out, depth, stride in rows:
                 for number in range(depth):
                     after = int(out * width)
-                    blocks.append(Inverted(before, after, expansion, 1 if number else stride))
+                    blocks.append(
+                        InvertedResidual(before, after, expansion, 1 if number else stride)
+                    )
                     before = after
             stages.append(nn.Sequential(*blocks))
-        final = nn.Sequential(*activated(before, LAST, 1))
-        super().__init__(stem, stages, narrow(LAST, classes), final)
-        initialise(self)
+        final = nn.Sequential(*conv_norm_relu(before, LAST, 1))
+        super().__init__(stem, stages, linear_head(LAST, classes), final)
+        init_convolutions(self)
 
 
-class Inverted(nn.Module):
+class InvertedResidual(nn.Module):
     """A widening, a depthwise convolution, a narrowing without ReLU; the input added where it fits.
 
     (N, before, H, W) -> (N, width, H / stride, W / stride).
@@ -50,9 +52,9 @@ class Inverted(nn.Module):
         super().__init__()
         inside = before * expansion
         self.body = nn.Sequential(
-            *activated(before, inside, 1),
-            *activated(inside, inside, 3, stride, groups=inside),
-            *normed(inside, width, 1),
+            *conv_norm_relu(before, inside, 1),
+            *conv_norm_relu(inside, inside, 3, stride, groups=inside),
+            *conv_norm(inside, width, 1),
         )
         self.adds = stride == 1 and before == width
 

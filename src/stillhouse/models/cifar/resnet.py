@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from stillhouse.models.blocks import Block, Bottleneck, activated, repeated
-from stillhouse.models.staged import Staged, initialise
+from stillhouse.models.blocks import BasicBlock, Bottleneck, conv_norm_relu, stack_blocks
+from stillhouse.models.stage_network import StageNetwork, init_convolutions
 
 
-class ResNet(Staged):
+class ResNet(StageNetwork):
     """A stem that keeps the size of the image, and stages that halve it from the second on.
 
     `widths` are the channels that the stem and each stage give, `depths` the blocks of each stage.
@@ -25,27 +25,29 @@ class ResNet(Staged):
         classes: int,
         channels: int = 3,
     ) -> None:
-        stem = nn.Sequential(*activated(channels, widths[0], 3))
+        stem = nn.Sequential(*conv_norm_relu(channels, widths[0], 3))
         stages = [
-            repeated(block, widths[number], widths[number + 1], depth, stride=2 if number else 1)
+            stack_blocks(
+                block, widths[number], widths[number + 1], depth, stride=2 if number else 1
+            )
             for number, depth in enumerate(depths)
         ]
         super().__init__(stem, stages, nn.Linear(widths[-1], classes))
-        initialise(self)
+        init_convolutions(self)
 
 
-def thin(depth: int, classes: int, channels: int = 3, factor: int = 1) -> ResNet:
+def cifar_resnet(depth: int, classes: int, channels: int = 3, factor: int = 1) -> ResNet:
     """A network of 6n + 2 layers in three stages, with two widths: as published, and `x4`.
 
     The stem of the wide ones is twice as wide as that of the thin ones, their stages four times.
     """
     widths = (16, 16, 32, 64) if factor == 1 else (32, 16 * factor, 32 * factor, 64 * factor)
-    return ResNet(Block, [(depth - 2) // 6] * 3, widths, classes, channels)
+    return ResNet(BasicBlock, [(depth - 2) // 6] * 3, widths, classes, channels)
 
 
 def resnet18(classes: int, channels: int = 3) -> ResNet:
     """The layers of the network for large images behind a stem for small ones."""
-    return ResNet(Block, (2, 2, 2, 2), (64, 64, 128, 256, 512), classes, channels)
+    return ResNet(BasicBlock, (2, 2, 2, 2), (64, 64, 128, 256, 512), classes, channels)
 
 
 def resnet50(classes: int, channels: int = 3) -> ResNet:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stillhouse.models.blocks import activated
-from stillhouse.models.staged import Staged, initialise, narrow
+from stillhouse.models.blocks import conv_norm_relu
+from stillhouse.models.stage_network import StageNetwork, init_convolutions, linear_head
 
 LAYERS: Mapping[str, tuple[tuple[int, ...], ...]] = {  # widths, block by block
     "vgg8": ((64,), (128,), (256,), (512,), (512,)),
@@ -17,7 +17,7 @@ LAYERS: Mapping[str, tuple[tuple[int, ...], ...]] = {  # widths, block by block
 }
 
 
-class Vgg(Staged):
+class VGG(StageNetwork):
     """Blocks of convolutions, the first of which is the stem, each halving the map it is given.
 
     A block gives its map before it is pooled. (N, channels, H, W) -> (N, classes).
@@ -26,13 +26,13 @@ class Vgg(Staged):
     def __init__(self, layers: Sequence[Sequence[int]], classes: int, channels: int = 3) -> None:
         before = ((channels,), *layers)
         stem, *blocks = (_layers(b[-1], widths) for b, widths in zip(before, layers, strict=False))
-        pools = [*(nn.MaxPool2d(2) for _ in blocks[1:]), Shrink()]
+        pools = [*(nn.MaxPool2d(2) for _ in blocks[1:]), PoolLargeMaps()]
         stages = [nn.Sequential(pool, *block) for pool, block in zip(pools, blocks, strict=True)]
-        super().__init__(nn.Sequential(*stem), stages, narrow(layers[-1][-1], classes))
-        initialise(self)
+        super().__init__(nn.Sequential(*stem), stages, linear_head(layers[-1][-1], classes))
+        init_convolutions(self)
 
 
-class Shrink(nn.Module):
+class PoolLargeMaps(nn.Module):
     """Halves a map of 8x8 or more: (N, C, H, W) -> (N, C, H / 2, W / 2).
 
     The last block of the network works on 4x4, of images of 32x32 and of 64x64.
@@ -46,6 +46,6 @@ class Shrink(nn.Module):
 def _layers(before: int, widths: Sequence[int]) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for width in widths:
-        layers += activated(before, width, 3, bias=True)
+        layers += conv_norm_relu(before, width, 3, bias=True)
         before = width
     return layers

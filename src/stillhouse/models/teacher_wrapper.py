@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from stillhouse.errors import UserError
 
 
-class Fitted(nn.Module):
+class TeacherWrapper(nn.Module):
     """A network given images normalised and sized for another, answering in another's class order.
 
     It is put around a teacher: the images of a batch are made for the student.
@@ -51,7 +51,7 @@ class Fitted(nn.Module):
         return logits if self.select is None else logits[:, self.select]
 
 
-def order_of(own: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+def class_order(own: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
     """Where each wanted class stands in a network's own list; None where the lists are the same."""
     if list(own) == list(wanted):
         return None

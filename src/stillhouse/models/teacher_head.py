@@ -24,7 +24,7 @@ class Projector(nn.Sequential):
         )
 
 
-class Reused(nn.Module):
+class StudentWithTeacherHead(nn.Module):
     """Trunk, projector and the teacher's classifier: (N, C, H, W) -> (N, classes).
 
     The student's own classifier is gone, for nothing asks it any more. `size` is that of the
@@ -48,14 +48,14 @@ class Reused(nn.Module):
         return answer
 
 
-def reuse(
+def use_teacher_head(
     student: nn.Module,
     own: PooledHead,
     before: torch.Size,
     teacher: PooledHead,
     after: torch.Size,
     reduction: int = 2,
-) -> Reused:
+) -> StudentWithTeacherHead:
     """The student with its classifier taken off and its teacher's put on.
 
     `before` and `after` are the shapes of both networks' last maps, (N, C, H, W).
@@ -64,7 +64,9 @@ def reuse(
     parent, _, child = own.path.rpartition(".")
     setattr(trunk.get_submodule(parent), child, nn.Identity())
     projector = Projector(before[1], after[1], reduction)
-    return Reused(trunk, own.map, projector, copy.deepcopy(teacher.linear), after[2:])
+    return StudentWithTeacherHead(
+        trunk, own.map, projector, copy.deepcopy(teacher.linear), after[2:]
+    )
 
 
 def _layer(before: int, after: int, side: int) -> tuple[nn.Module, ...]:

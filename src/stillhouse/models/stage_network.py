@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from torch import nn
 
 
-class Staged(nn.Sequential):
+class StageNetwork(nn.Sequential):
     """A stem, stages, perhaps something final, the mean of the map, a linear layer.
 
     (N, channels, H, W) -> (N, classes). Taps: `stem`, `stage1` .. `stageK`, `final` where there is
@@ -32,7 +32,7 @@ class Staged(nn.Sequential):
         super().__init__(parts)
 
 
-def initialise(model: nn.Module) -> None:
+def init_convolutions(model: nn.Module) -> None:
     """Convolutions start with N(0, sqrt(2 / (kernel area * channels out))) and no bias."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -41,7 +41,7 @@ def initialise(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def narrow(width: int, classes: int) -> nn.Linear:
+def linear_head(width: int, classes: int) -> nn.Linear:
     """A linear layer that starts with N(0, 0.01) and no bias: (N, width) -> (N, classes)."""
     head = nn.Linear(width, classes)
     nn.init.normal_(head.weight, std=0.01)
