@@ -48,9 +48,9 @@ def recipes() -> dict[str, Recipe]:
     for name in published():
         if name not in ELSEWHERE:
             words = {"name": name, **OPTIONS.get(name, {})}
-            made[name] = load.changed(live, {"method": words})
+            made[name] = load.replace_sections(live, {"method": words})
     dist_plus = ["dist", "channel_relation", "spatial_relation", "acclimation"]
-    made["dist+"] = load.changed(live, {"method": [{"name": name} for name in dist_plus]})
+    made["dist+"] = load.replace_sections(live, {"method": [{"name": name} for name in dist_plus]})
     return made
 
 

@@ -15,7 +15,7 @@ from stillhouse.batches import Batch
 from stillhouse.engine.pupil import Pupil
 from stillhouse.methods.base import Method
 from stillhouse.methods.labelwise import Embedded
-from stillhouse.methods.setting import MethodSpec, Setting
+from stillhouse.methods.setting import ComposedMethod, Setting
 from stillhouse.models.labelwise import EMBEDDINGS, LabelwiseHead, labelwise
 from stillhouse.models.last_layers import last_layers
 from stillhouse.models.small import small_resnet
@@ -122,12 +122,12 @@ class Classroom:
         return self
 
 
-def calm(spec: type[MethodSpec], **options: Any) -> MethodSpec:
+def calm(spec: type[ComposedMethod], **options: Any) -> ComposedMethod:
     """The method with its defaults, but for what its draws would hide."""
     return spec(**{**CALM.get(str(spec.name), {}), **options})  # type: ignore[attr-defined]
 
 
-def enrol(spec: MethodSpec, weight: Tensor | None = None, seed: int = 0) -> Classroom:
+def enrol(spec: ComposedMethod, weight: Tensor | None = None, seed: int = 0) -> Classroom:
     """The same classroom for the same seed; the teacher is the same for every seed."""
     classroom = copy.deepcopy(furnished(spec, seed))
     classroom.pupil.task = Weighed(CLASSES, rows=weight)
@@ -135,13 +135,13 @@ def enrol(spec: MethodSpec, weight: Tensor | None = None, seed: int = 0) -> Clas
 
 
 @cache
-def furnished(spec: MethodSpec, seed: int) -> Classroom:
+def furnished(spec: ComposedMethod, seed: int) -> Classroom:
     setting = networks(seed, spec)
     setting = replace(setting, student=spec.reshape(setting))
     return seated(spec.build(setting), setting)
 
 
-def networks(seed: int, spec: MethodSpec) -> Setting:
+def networks(seed: int, spec: ComposedMethod) -> Setting:
     """Two networks, with label-wise heads where the method wants them."""
     torch.manual_seed(99)
     teacher: nn.Module = small_resnet("medium", CLASSES, channels=1)

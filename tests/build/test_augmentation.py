@@ -231,7 +231,7 @@ def test_all_of_it_comes_back_from_a_file(tmp_path: Path) -> None:
     words = [f"data.transforms={STACK}", "data.strong=[{kind: cutout}]", "data.mix={mixup: 0.8}"]
     recipe = quick(*words, "data.repeats=3")
     path = tmp_path / "recipe.yaml"
-    path.write_text(load.text(recipe))
+    path.write_text(load.to_yaml(recipe))
     assert load.load(path) == recipe
 
 

@@ -75,7 +75,7 @@ def weights_of(result: Result) -> Tensor:
 def test_a_recipe_says_it_in_a_word_or_in_full(word: str, wanted: StoreSpec | None) -> None:
     recipe = quick("teacher.remember=false", f"teacher.store={word}")
     assert recipe.teacher is not None and recipe.teacher.store == wanted
-    again = load.check(yaml.safe_load(load.text(recipe)), Path("again"))
+    again = load.validate_recipe(yaml.safe_load(load.to_yaml(recipe)), Path("again"))
     assert again == recipe
 
 

@@ -54,7 +54,9 @@ def open_sources(data: Data, given: SplitSources | None = None) -> Sources:
         train, val = open_training(data)
         test = open_test(data) or val
         known = entry(data.name)
-        return describe_splits(data, (train, val, test), data.mean or known.mean, data.std or known.std)
+        return describe_splits(
+            data, (train, val, test), data.mean or known.mean, data.std or known.std
+        )
     if "train" not in given or not (data.holdout or "val" in given):
         raise UserError("splits need train, and val unless data.holdout says how many to hold out")
     train = given["train"]

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from stillhouse.batches import Batch
-from stillhouse.data.loader import Loader
+from stillhouse.build.data import make_training_loader
+from stillhouse.build.networks import TeacherNetwork, example_of, make_student
+from stillhouse.build.store import Say, silent
+from stillhouse.build.teacher import make_teacher
+from stillhouse.build.workshop import Workshop
 from stillhouse.data.source import Source, targets_of
 from stillhouse.distributed import rank, world_size
 from stillhouse.engine.average import Average
-from stillhouse.engine.devices import Hardware
 from stillhouse.engine.optimisers import Optimiser
 from stillhouse.engine.progress import show
 from stillhouse.engine.pupil import Pupil
@@ -25,24 +27,15 @@ from stillhouse.engine.run import Group, Run
 from stillhouse.engine.schedules import rates
 from stillhouse.errors import UserError, did_you_mean
 from stillhouse.methods.base import Method
+from stillhouse.methods.build import make_method, reshaped
+from stillhouse.methods.combined import NoTerms
 from stillhouse.methods.per_teacher import PerTeacher
 from stillhouse.methods.setting import Setting
-from stillhouse.methods.combined import NoTerms
 from stillhouse.models.taps import Tapped
-from stillhouse.objectives.published import Published
-from stillhouse.recipes import load, schema
-from stillhouse.build.store import Say, silent
-from stillhouse.build.teacher import make_teacher
-from stillhouse.teachers.learner import Learner
-from stillhouse.methods.build import make_method, reshaped
-from stillhouse.build.networks import TeacherNetwork, example_of, make_student
+from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe, Training
-from stillhouse.build.data import make_training_loader
-from stillhouse.build.workshop import Workshop
-from stillhouse.tasks.base import Task
-from stillhouse.tasks.classification import Classification
-from stillhouse.tasks.multilabel import Multilabel
 from stillhouse.teachers.base import Teacher
+from stillhouse.teachers.learner import Learner
 
 
 def make_pupil(recipe: Recipe, shop: Workshop, loaded: TeacherNetwork | None) -> Pupil[Any]:
@@ -94,8 +87,8 @@ def check_labels(specs: Sequence[Any], train: Source) -> None:
     for spec in specs:
         if "class" in spec.needs:
             raise UserError(
-                f"method {spec.name} needs one class per image, but the images of {train.name} have "
-                "other targets; choose a method that does not, such as tld, or one for several "
+                f"method {spec.name} needs one class per image, but {train.name} has other targets; "
+                "choose a method that does not, such as tld, or one for several "
                 "classes, such as ps"
             )
 

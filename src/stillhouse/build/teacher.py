@@ -43,9 +43,7 @@ def make_teacher(
     return live
 
 
-def make_live(
-    shop: Workshop, loaded: TeacherNetwork, method: Method
-) -> Frozen[Any] | Learner[Any]:
+def make_live(shop: Workshop, loaded: TeacherNetwork, method: Method) -> Frozen[Any] | Learner[Any]:
     """The network itself: frozen, or with layers that the method trains."""
     if method.moves_teacher:
         return make_learner(shop, loaded, method)

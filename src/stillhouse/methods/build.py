@@ -14,7 +14,7 @@ from stillhouse.methods.combined import Combined
 from stillhouse.methods.feature import Features
 from stillhouse.methods.logit import Logits
 from stillhouse.methods.paired import AdaptedPair
-from stillhouse.methods.setting import MethodSpec, Setting
+from stillhouse.methods.setting import ComposedMethod, Setting
 from stillhouse.models.adapters import NoAdapter, Pointwise
 from stillhouse.models.ensemble import Ensemble
 from stillhouse.objectives.presets import FeaturePreset, LogitPreset
@@ -57,7 +57,7 @@ def features(preset: FeaturePreset, setting: Setting) -> Features:
 def reshaped(specs: Iterable[object], setting: Setting) -> nn.Module:
     """The student in the shape that the methods give it."""
     for spec in specs:
-        if isinstance(spec, MethodSpec):
+        if isinstance(spec, ComposedMethod):
             setting = replace(setting, student=spec.reshape(setting))
     return setting.student
 

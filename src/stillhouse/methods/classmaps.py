@@ -10,7 +10,7 @@ from stillhouse.errors import UserError
 from stillhouse.functional.attention import class_attention_transfer, class_maps
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
-from stillhouse.methods.setting import MethodSpec, Setting
+from stillhouse.methods.setting import ComposedMethod, Setting
 from stillhouse.methods.terms import row_term
 from stillhouse.models.pooled_head import PooledHead
 from stillhouse.objectives.card import Card
@@ -19,7 +19,7 @@ from stillhouse.types import Lesson, Terms
 
 
 @spec
-class CATKD(MethodSpec):
+class CATKD(ComposedMethod):
     """Squared difference of class activation maps, averaged to `size` x `size` cells.
 
     `normalise` makes each map a direction over space. `label_weight: 0` is the paper's "CAT", which

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
-from stillhouse.methods.setting import MethodSpec, Setting
+from stillhouse.methods.setting import ComposedMethod, Setting
 from stillhouse.methods.terms import row_term
 from stillhouse.objectives.presets.feature import PairsOption, TapPairs
 from stillhouse.spec import spec
@@ -26,7 +26,7 @@ class AdaptedPair(NamedTuple):
 
 
 @spec
-class PairedSpec(MethodSpec):
+class PairedSpec(ComposedMethod):
     """The options of a method at pairs of taps.
 
     `pairs` are (student tap, teacher tap), or "stages" for all stages of two networks by size, or
@@ -50,7 +50,10 @@ class Paired(Method):
     """One term a pair: `compare` is the loss of each image, `weights` has one for each pair."""
 
     def __init__(
-        self, spec: MethodSpec, pairs: Sequence[AdaptedPair], weights: Sequence[float] | None = None
+        self,
+        spec: ComposedMethod,
+        pairs: Sequence[AdaptedPair],
+        weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec

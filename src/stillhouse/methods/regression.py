@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from stillhouse.functional.distance import mse
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
-from stillhouse.methods.setting import MethodSpec, Setting
+from stillhouse.methods.setting import ComposedMethod, Setting
 from stillhouse.methods.terms import row_term
 from stillhouse.models.connectors import pointwise_norm_relu
 from stillhouse.models.pooled_head import PooledHead
@@ -20,7 +20,7 @@ from stillhouse.types import Lesson, Terms
 
 
 @spec
-class SRRL(MethodSpec):
+class SRRL(ComposedMethod):
     """The mean of the teacher's last map, and what the teacher's classifier says of the student's.
 
     `weight` is that of the classifier's answers, `feature_weight` that of the means.

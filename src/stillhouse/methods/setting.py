@@ -132,7 +132,7 @@ class Setting:
 
 
 @spec
-class MethodSpec(Published):
+class ComposedMethod(Published):
     """A method of the literature that is more than points of the product space."""
 
     def reshape(self, setting: Setting) -> nn.Module:
@@ -145,7 +145,7 @@ class MethodSpec(Published):
 
 
 @spec
-class AtSites(MethodSpec):
+class AtSites(ComposedMethod):
     """A method that compares logits at one or more sites of a task."""
 
     sites: tuple[str, ...] = field(default=("class",), kw_only=True)

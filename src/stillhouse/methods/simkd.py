@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from stillhouse.methods.base import Method
 from stillhouse.methods.paired import AdaptedPair, Paired
-from stillhouse.methods.setting import MethodSpec, Setting
+from stillhouse.methods.setting import ComposedMethod, Setting
 from stillhouse.models.adapters import align
 from stillhouse.models.teacher_head import use_teacher_head
 from stillhouse.objectives.card import Card
@@ -18,7 +18,7 @@ PROJECTOR = "projector"
 
 
 @spec
-class SimKD(MethodSpec):
+class SimKD(ComposedMethod):
     """Reuses the teacher's classifier: the student learns the map that it reads, and nothing else.
 
     The student that comes out is its trunk, a projector and that classifier; its parameters are

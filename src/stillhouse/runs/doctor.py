@@ -11,20 +11,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from stillhouse.batches import Batch
+from stillhouse.build.data import make_training_loader
+from stillhouse.build.networks import TeacherNetwork, example_of, make_student, untrained_teacher
+from stillhouse.build.run import make_groups, make_pupil
+from stillhouse.build.store import describe_store
+from stillhouse.build.teacher import check_storable, make_live
+from stillhouse.build.workshop import Workshop
 from stillhouse.distributed import combine
 from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
 from stillhouse.methods.setting import Setting
 from stillhouse.models import cost, zoo
-from stillhouse.build.run import make_groups, make_pupil
-from stillhouse.build.workshop import Workshop
-from stillhouse.build.store import describe_store
-from stillhouse.build.teacher import check_storable, make_live
-from stillhouse.build.networks import TeacherNetwork, untrained_teacher, example_of, make_student
 from stillhouse.recipes.schema import Recipe
-from stillhouse.build.data import make_training_loader
 from stillhouse.runs.tap_plan import describe_places, plan_of, suggestions
 from stillhouse.runs.teaching import check_teacher, find_teacher
 from stillhouse.teachers.base import Teacher, observe

@@ -7,21 +7,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from stillhouse.build.data import SplitSources, make_training_loader, with_fingerprints
+from stillhouse.build.networks import make_deployed
+from stillhouse.build.run import make_pupil
+from stillhouse.build.store import Say, silent
+from stillhouse.build.teacher import check_storable
+from stillhouse.build.workshop import Workshop
 from stillhouse.distributed import on_first_rank, rank
 from stillhouse.engine.evaluate import evaluate
 from stillhouse.errors import UserError
 from stillhouse.files import write_json
-from stillhouse.build.run import make_pupil
-from stillhouse.build.workshop import Workshop
-from stillhouse.build.store import Say, silent
-from stillhouse.build.teacher import check_storable
-from stillhouse.build.networks import make_deployed
 from stillhouse.methods.control import Control
 from stillhouse.recipes.schema import Recipe
-from stillhouse.build.data import SplitSources, make_training_loader, with_fingerprints
-from stillhouse.tasks.base import Task
 from stillhouse.runs.teaching import find_teacher, obtain_teacher
 from stillhouse.runs.training import STUDENT, TEACHER, Score, claimed, train_one
+from stillhouse.tasks.base import Task
 
 
 @dataclass(frozen=True)

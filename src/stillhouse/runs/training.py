@@ -49,7 +49,7 @@ def claimed(
 
     def enter() -> Any:
         held = claim(folder, resume=resume, overwrite=overwrite, recipe=digest, patience=patience)
-        write_text(folder / "recipe.yaml", load.text(recipe))
+        write_text(folder / "recipe.yaml", load.to_yaml(recipe))
         if not (folder / RESULT).is_file():  # else it says where that was trained
             write_json(folder / "environment.json", environment.describe())
         return held
