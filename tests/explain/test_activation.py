@@ -44,7 +44,7 @@ def headed() -> nn.Module:
 
 def fitted() -> nn.Module:
     around = ((0.5,) * 3, (0.2,) * 3)
-    return TeacherWrapper(headed(), data=around, own=((0.4,) * 3, (0.3,) * 3), size=(32, 32))
+    return TeacherWrapper(headed(), data=around, teacher=((0.4,) * 3, (0.3,) * 3), size=(32, 32))
 
 
 class Overwriting(nn.Module):

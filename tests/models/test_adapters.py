@@ -23,7 +23,7 @@ def test_the_union_is_the_registry() -> None:
 def test_direct_is_an_identity_or_says_what_to_use() -> None:
     features = torch.randn(MAP)
     assert NoAdapter().build(MAP, Size((2, 4, 2, 2)))(features) is features
-    with pytest.raises(UserError, match=r"student's have 4 channels and .* 6; use .*'pointwise'"):
+    with pytest.raises(UserError, match=r"student has 4 and the teacher 6; use .*'pointwise'"):
         NoAdapter().build(MAP, Size((2, 6, 8, 8)))
 
 
@@ -73,7 +73,7 @@ def test_regressor_has_the_geometry_of_fitnet(
 @pytest.mark.parametrize(
     ("adapter", "student", "teacher", "said"),
     [
-        (Regressor(), (2, 4), (2, 6), "is for maps, but the taps have shape 2 x 4"),
+        (Regressor(), (2, 4), (2, 6), "needs maps, but the student's tap has shape 2 x 4"),
         (Regressor(), (2, 4, 8, 8), (2, 6, 11, 11), "8 x 8 and the teacher's 11 x 11"),
         (Pointwise(), (2, 4, 8, 8), (2, 6), "has shape 2 x 4 x 8 x 8 and the teacher's 2 x 6"),
         (NoAdapter(), (2,), (2,), "tap two vectors"),

@@ -113,7 +113,7 @@ def test_a_paraphraser_says_a_map_in_fewer_channels_and_again() -> None:
 
 def test_a_translator_has_norms_where_a_paraphraser_has_none() -> None:
     kinds = [type(part).__name__ for part in connectors.factor_encoder(4, 2, norm=True)]
-    assert kinds == ["Conv2d", "Norm", "LeakyReLU"] * 3
+    assert kinds == ["Conv2d", "SafeBatchNorm2d", "LeakyReLU"] * 3
 
 
 # ------------------------------------------------------------------------------------------- a norm

@@ -127,7 +127,7 @@ def test_classes_are_put_in_another_order_with_their_embeddings() -> None:
     network, order = made().eval(), [3, 0, 4]
     tapped = Tapped(network, ["embeddings"], (images(),))
     before = tapped(images())
-    network.select(order)
+    network.select_classes(order)
     after = tapped(images())
     torch.testing.assert_close(after.out, before.out[:, order])
     torch.testing.assert_close(after.taps["embeddings"], before.taps["embeddings"][:, order])
@@ -178,7 +178,7 @@ def test_tokens_are_places(layout: str) -> None:
 def test_a_network_without_places_is_refused() -> None:
     flat = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, CLASSES))
     with pytest.raises(
-        UserError, match=r"Sequential shows no map and no tokens, .*; take a convolutional"
+        UserError, match=r"Sequential has no map and no tokens, .*; take a convolutional"
     ):
         cut_classifier(flat, torch.randn(2, 3, 2, 2))
 
@@ -186,10 +186,10 @@ def test_a_network_without_places_is_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"width": 10, "heads": 4}, "width must be a multiple of heads, and they are 10 and 4"),
+        ({"width": 10, "heads": 4}, "width must be a multiple of heads, got 10 and 4"),
         ({"heads": 0}, "multiple of heads"),
         ({"hidden": 0}, "hidden must be at least 1"),
-        ({"dropout": 1.0}, "dropout must be from 0 to below 1, and is 1"),
+        ({"dropout": 1.0}, "dropout must be in \\[0, 1\\), got 1"),
     ],
 )
 def test_wrong_options(options: dict[str, float], sentence: str) -> None:

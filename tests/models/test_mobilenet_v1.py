@@ -49,5 +49,7 @@ def test_the_zoo_knows_it_and_its_option() -> None:
     assert "stillhouse/mobilenetv1" in zoo.list_models("mobilenetv1")
     with pytest.raises(UserError, match="stillhouse has no network 'mobilenetv3'; did you mean"):
         zoo.create("stillhouse/mobilenetv3", 4)
-    with pytest.raises(UserError, match=r"with width=0\.01: width 0\.01 leaves no channel"):
+    with pytest.raises(
+        UserError, match=r"with width=0\.01: width must be at least 1 / 32, got 0\.01"
+    ):
         zoo.create("stillhouse/mobilenetv1", 4, width=0.01)

@@ -177,7 +177,7 @@ def test_a_file_without_a_table_of_tensors(
     goal: nn.Module, tmp_path: Path, content: Any, said: str
 ) -> None:
     torch.save(content, tmp_path / "net.pt")
-    assert f"holds no table of tensors ({said})" in refused(goal, tmp_path / "net.pt")
+    assert f"holds no state dict ({said})" in refused(goal, tmp_path / "net.pt")
 
 
 def test_another_number_of_classes_is_said_as_such(goal: nn.Module, tmp_path: Path) -> None:

@@ -6,16 +6,16 @@ import copy
 
 import pytest
 import torch
+from stillhouse.teachers.ensemble import Panel
+from stillhouse.teachers.views import BothViews
 
 from stillhouse.errors import UserError
 from stillhouse.models import zoo
 from stillhouse.models.ensemble import Ensemble
 from stillhouse.models.last_layers import last_layers
 from stillhouse.tasks.classification import Classification
-from stillhouse.teachers.ensemble import Panel
 from stillhouse.teachers.frozen import Frozen
 from stillhouse.teachers.learner import Learner
-from stillhouse.teachers.views import BothViews
 from tiny import Net, batch
 
 INPUTS = Classification().inputs

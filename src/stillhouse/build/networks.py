@@ -18,9 +18,9 @@ from stillhouse.errors import UserError
 from stillhouse.methods.build import reshaped
 from stillhouse.methods.setting import Setting
 from stillhouse.models import weights, zoo
+from stillhouse.models.aliases import resolve_path
 from stillhouse.models.dry_run import undisturbed
 from stillhouse.models.ensemble import Ensemble
-from stillhouse.models.aliases import resolve_path
 from stillhouse.models.tap_path import TapPath
 from stillhouse.models.teacher_wrapper import TeacherWrapper, class_order
 from stillhouse.recipes.schema import Network, Recipe, TeacherMember, TeacherSpec
@@ -193,7 +193,7 @@ def fit(
         return TeacherNetwork(inner, inner, tuple(notes))
     data = (sources.mean, sources.std)
     return TeacherNetwork(
-        TeacherWrapper(inner, data=data, own=own, size=size, select=select), inner, tuple(notes)
+        TeacherWrapper(inner, data=data, teacher=own, size=size, select=select), inner, tuple(notes)
     )
 
 

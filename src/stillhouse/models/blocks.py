@@ -1,4 +1,4 @@
-"""What residual networks are built of."""
+"""Building blocks of convolutional networks."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Bottleneck(nn.Module):
 def conv_norm(
     before: int, width: int, kernel: int, stride: int = 1, groups: int = 1, bias: bool = False
 ) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
-    """A convolution that keeps the size of the map but for its stride, and its BatchNorm."""
+    """A convolution with padding kernel // 2, and its BatchNorm: H, W -> H / stride, W / stride."""
     conv = nn.Conv2d(before, width, kernel, stride, kernel // 2, groups=groups, bias=bias)
     return conv, nn.BatchNorm2d(width)
 
@@ -60,12 +60,12 @@ def conv_norm(
 def conv_norm_relu(
     before: int, width: int, kernel: int, stride: int = 1, groups: int = 1, bias: bool = False
 ) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.ReLU]:
-    """A convolution, its BatchNorm and a ReLU."""
+    """A convolution with padding kernel // 2, its BatchNorm and a ReLU."""
     return *conv_norm(before, width, kernel, stride, groups, bias), nn.ReLU()
 
 
 def shortcut(before: int, width: int, stride: int) -> nn.Module:
-    """Nothing where a block keeps the shape of its map, else a 1x1 convolution with BatchNorm."""
+    """An identity where a block keeps the shape of its map, else a 1x1 convolution, BatchNorm."""
     if before == width and stride == 1:
         return nn.Identity()
     return nn.Sequential(*conv_norm(before, width, 1, stride))
@@ -74,6 +74,6 @@ def shortcut(before: int, width: int, stride: int) -> nn.Module:
 def stack_blocks(
     block: Callable[[int, int, int], nn.Module], before: int, width: int, depth: int, stride: int
 ) -> nn.Sequential:
-    """Blocks in a row, made by `block(before, width, stride)`; the first has the stride."""
+    """A sequence of `depth` blocks `block(before, width, stride)`; the first has the stride."""
     rest = (block(width, width, 1) for _ in range(depth - 1))
     return nn.Sequential(block(before, width, stride), *rest)

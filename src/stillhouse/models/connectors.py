@@ -1,4 +1,4 @@
-"""What particular methods put between a student's map and a teacher's; all of it is thrown away."""
+"""Modules of single methods between a student's map and a teacher's, discarded after training."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from stillhouse.models.adapters import SafeBatchNorm2d, resize_conv
 
-LEAKY_SLOPE = 0.1  # below zero, of the networks of factor transfer
-MIN_VARIANCE = 1e-5  # what a variance never falls below
+LEAKY_SLOPE = 0.1  # negative slope of the networks of factor transfer
+MIN_VARIANCE = 1e-5
 
 
 def pointwise_norm(before: int, after: int) -> nn.Sequential:
@@ -22,12 +22,12 @@ def pointwise_norm(before: int, after: int) -> nn.Sequential:
 
 
 def pointwise_norm_relu(before: int, after: int) -> nn.Sequential:
-    """The same and a ReLU (SRRL): (N, before, H, W) -> (N, after, H, W)."""
+    """A 1x1 convolution, BatchNorm and ReLU (SRRL): (N, before, H, W) -> (N, after, H, W)."""
     return nn.Sequential(*pointwise_norm(before, after), nn.ReLU())
 
 
 def shape_connector(student: torch.Size, teacher: torch.Size) -> nn.Module:
-    """Nothing between two maps of one shape, else a convolution and BatchNorm (AB).
+    """An identity between two maps of one shape, else a convolution and BatchNorm (AB).
 
     (N, C, H, W) of the student -> (N, C, H, W) of the teacher.
     """
@@ -38,13 +38,13 @@ def shape_connector(student: torch.Size, teacher: torch.Size) -> nn.Module:
 
 
 def generator(width: int) -> nn.Sequential:
-    """Two 3x3 convolutions and a ReLU between them (MGD): (N, C, H, W) -> (N, C, H, W)."""
+    """Two 3x3 convolutions with a ReLU between (MGD): (N, C, H, W) -> (N, C, H, W)."""
     first, second = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
     return nn.Sequential(first, nn.ReLU(), second)
 
 
 class VariationalRegressor(nn.Module):
-    """What a teacher's map is likely to be, and one variance a channel of it (VID)."""
+    """The mean of a teacher's map given the student's, and a variance for each channel (VID)."""
 
     def __init__(self, before: int, after: int, variance: float = 5.0) -> None:
         super().__init__()
@@ -55,14 +55,14 @@ class VariationalRegressor(nn.Module):
         self.raw = nn.Parameter(torch.full((after,), raw))
 
     def forward(self, student: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean and the variance: (N, before, H, W) -> (N, after, H, W), (after,)."""
+        """Mean and variance: (N, before, H, W) -> (N, after, H, W), (after,)."""
         return self.layers(student), F.softplus(self.raw) + MIN_VARIANCE
 
 
 class Fusion(nn.Module):
-    """A level of a student together with all that lies deeper, at `width` channels (ReviewKD).
+    """A map of a student fused with the deeper ones by attention, at `width` channels (ReviewKD).
 
-    `fuses` says whether anything lies deeper.
+    `fuses` is False for the deepest map.
     """
 
     def __init__(self, before: int, width: int, after: int, fuses: bool) -> None:
@@ -74,7 +74,7 @@ class Fusion(nn.Module):
     def forward(
         self, level: Tensor, deeper: Tensor | None, size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """What is compared with the teacher, and what goes on to the shallower level.
+        """The map that is compared with the teacher's, and the one for the next shallower fusion.
 
         (N, before, H, W), (N, width, h, w), (I, J) -> (N, after, I, J), (N, width, I, J).
         """
@@ -89,7 +89,7 @@ class Fusion(nn.Module):
 
 
 class Paraphraser(nn.Module):
-    """A teacher's map said in fewer channels, and back (FT)."""
+    """An autoencoder of a teacher's map with fewer channels in the middle (FT)."""
 
     def __init__(self, width: int, factors: int) -> None:
         super().__init__()
@@ -102,9 +102,9 @@ class Paraphraser(nn.Module):
         self.decoder = nn.Sequential(*(part for layer in layers for part in layer))
 
     def forward(self, teacher: Tensor) -> Tensor:
-        """The map made again from its factors: (N, C, H, W) -> (N, C, H, W)."""
-        made: Tensor = self.decoder(self.encoder(teacher))
-        return made
+        """The map reconstructed from its factors: (N, C, H, W) -> (N, C, H, W)."""
+        reconstruction: Tensor = self.decoder(self.encoder(teacher))
+        return reconstruction
 
 
 def factor_encoder(width: int, factors: int, norm: bool) -> nn.Sequential:
@@ -119,13 +119,13 @@ def factor_encoder(width: int, factors: int, norm: bool) -> nn.Sequential:
 
 
 def init_kaiming(conv: nn.Conv2d | nn.ConvTranspose2d) -> nn.Conv2d | nn.ConvTranspose2d:
-    """The same layer with normal weights that keep the size of gradients."""
+    """The same layer with weights of the Kaiming normal distribution, in fan-out mode."""
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return conv
 
 
 def uniform_conv(before: int, after: int, side: int) -> nn.Conv2d:
-    """A convolution without bias whose uniform weights keep the scale (ReviewKD)."""
+    """A convolution without bias, with Kaiming uniform weights (ReviewKD)."""
     conv = nn.Conv2d(before, after, side, padding=side // 2, bias=False)
     nn.init.kaiming_uniform_(conv.weight, a=1)
     return conv

@@ -24,8 +24,8 @@ def last_layers(model: nn.Module, example: Tensor) -> list[str]:
     if not stages or classifier is None:
         raise UserError(
             refusal(model, "stage1", example)
-            or f"{type(model).__name__} shows no last stage and classifier; name the layers that "
-            "acclimation moves, as in method.layers=[layer4.1, fc]"
+            or f"no last stage and classifier were found in {type(model).__name__}; name the "
+            "layers that acclimation moves, as in method.layers=[layer4.1, fc]"
         )
     stage = TapPath.parse(stages[-1]).module
     blocks = [

@@ -1,4 +1,4 @@
-"""MobileNetV1 for images of the usual size (Howard et al., 2017)."""
+"""MobileNetV1 for large images (Howard et al., 2017)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ WIDTHS = ((64,), (128, 128), (256, 256), (512,) * 6, (1024, 1024))
 
 
 class MobileNetV1(StageNetwork):
-    """Depthwise and 1x1 convolutions in turn, in five stages of one resolution each.
+    """Depthwise separable convolutions in five stages of one resolution each.
 
-    `width` makes every layer narrower or wider. (N, channels, H, W) -> (N, classes).
+    `width` multiplies the channels of every layer. (N, channels, H, W) -> (N, classes).
     """
 
     def __init__(self, classes: int, channels: int = 3, width: float = 1.0) -> None:
         before = int(32 * width)
         if before < 1:
-            raise ValueError(f"width {width} leaves no channel; 0.25 is as narrow as is usual")
+            raise ValueError(f"width must be at least 1 / 32, got {width}")
         stem = nn.Sequential(*conv_norm_relu(channels, before, 3, stride=2))
         stages = []
         for number, widths in enumerate(WIDTHS):

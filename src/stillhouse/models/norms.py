@@ -16,9 +16,10 @@ from stillhouse.models.tap_path import PRE, TapPath
 def find_norms(model: nn.Module, taps: Iterable[str], *example: Any) -> dict[str, nn.BatchNorm2d]:
     """For each tap before a ReLU, as `stage1@pre`, the BatchNorm whose gain and bias describe it.
 
-    It is the tap itself or what gave it. Of a sum of branches it is the last to run of those that
-    lie shallowest in the block, because that of a shortcut lies deeper. With its gain g and bias b
-    channel c of the tap is taken for N(b_c, g_c^2) (Heo et al., 2019).
+    It is the module of the tap, or the one whose output the tap is. Of a sum of branches it is the
+    last to run of those with the shortest paths in the block, because the path of a shortcut's is
+    longer. With its gain g and bias b channel c of the tap is taken as N(b_c, g_c^2) (Heo et al.,
+    2019). Raises UserError for a tap without such a BatchNorm.
     """
     taps = list(taps)
     bases = [tap.removesuffix(PRE) for tap in taps]
@@ -49,7 +50,7 @@ def _norm(
 
 
 def _around(model: nn.Module, place: str) -> nn.BatchNorm2d | None:
-    """The place itself, or one that runs its ReLU inside."""
+    """The module itself, or a BatchNorm that contains it, because it applies its ReLU itself."""
     return _first(model.get_submodule(path) for path in (place, *_parents(place)))
 
 
@@ -70,7 +71,7 @@ def _source(before: Sequence[Call]) -> nn.BatchNorm2d | None:
 def _in_block(
     calls: Sequence[Call], before: Sequence[Call], place: str, stage: str
 ) -> nn.BatchNorm2d | None:
-    """The last of the shallowest ones in what is around the ReLU, as far as the stage reaches."""
+    """The last of those with the shortest paths in the modules around the ReLU, up to the stage."""
     around = [path for path in _parents(place) if f"{path}.".startswith(f"{stage}.")]
     for scope in dict.fromkeys((*around, stage)):
         inside = [c for c in before if c.path.startswith(f"{scope}.") and _first([c.module])]

@@ -1,4 +1,4 @@
-"""Residual networks small enough to be trained on a laptop while one waits."""
+"""Residual networks that a laptop trains in minutes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stillhouse.models.stage_network import StageNetwork, init_convolutions
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large a small network is: channels of each stage, and how much its stem shrinks."""
+    """The channels of each stage of a small network, and the stride of its stem."""
 
     widths: tuple[int, ...]
     stem_stride: int
@@ -31,7 +31,7 @@ SIZES: Mapping[str, Size] = {
 
 
 class SmallResNet(StageNetwork):
-    """A stem, stages of residual blocks that halve the map from the second on, a mean, a head.
+    """A stem, stages of residual blocks that halve the map from the second on, a pool, a head.
 
     (N, channels, H, W) -> (N, classes). Taps: `stem`, `stage1` .. `stageK`, `pool` (N, C), `head`.
     """
@@ -55,7 +55,7 @@ class SmallResNet(StageNetwork):
 def small_resnet(
     size: str, classes: int, channels: int = 3, blocks: int = 1, stem_stride: int | None = None
 ) -> SmallResNet:
-    """One of `SIZES` by name; a stem stride of None is the one of that size."""
+    """One of `SIZES` by name with random weights; `stem_stride` None is that of the size."""
     known = SIZES[size]
     stride = known.stem_stride if stem_stride is None else stem_stride
     return SmallResNet(known.widths, blocks, classes, channels, stride)

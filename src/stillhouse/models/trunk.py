@@ -36,7 +36,7 @@ def cut_classifier(model: nn.Module, *example: Any) -> Trunk:
     if trunk is None:
         raise UserError(
             refusal(model, LAST, *example)
-            or f"{type(model).__name__} shows no map and no tokens, which a label-wise head reads; "
+            or f"{type(model).__name__} has no map and no tokens, which a label-wise head needs; "
             "take a convolutional network or a transformer"
         )
     path, calls = TapPath.parse(trunk.path).module, recording.calls

@@ -27,10 +27,10 @@ _NETWORKS: Mapping[str, Callable[[int, int], StageNetwork]] = {
 
 
 def cifar_names() -> list[str]:
-    """All of them, family by family."""
+    """The names of all networks, family by family."""
     return list(_NETWORKS)
 
 
 def cifar_network(name: str, classes: int, channels: int = 3) -> StageNetwork:
-    """One of `names()` with random weights: (N, channels, H, W) -> (N, classes)."""
+    """One of `cifar_names()` with random weights: (N, channels, H, W) -> (N, classes)."""
     return _NETWORKS[name](classes, channels)

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from stillhouse.models.blocks import conv_norm, conv_norm_relu
 from stillhouse.models.stage_network import StageNetwork, init_convolutions, linear_head
 
-LAST = 1280  # channels that are pooled, whatever the width
-# Stage by stage, rows of blocks: how much wider inside, channels, blocks, stride of the first.
+LAST = 1280  # channels of the last map, for any width
+# For each stage, rows of (expansion, channels, number of blocks, stride of the first).
 ROWS = (
     ((1, 16, 1, 1), (6, 24, 2, 1)),
     ((6, 32, 3, 2),),
@@ -18,7 +18,7 @@ ROWS = (
 
 
 class MobileNetV2(StageNetwork):
-    """Inverted residuals, which give maps that no ReLU has seen, of which negative values are part.
+    """Inverted residuals: the output of a stage comes before any ReLU and has negative values.
 
     (N, channels, H, W) -> (N, classes). `final` is a convolution to 1280 channels with its ReLU.
     """
@@ -43,7 +43,7 @@ class MobileNetV2(StageNetwork):
 
 
 class InvertedResidual(nn.Module):
-    """A widening, a depthwise convolution, a narrowing without ReLU; the input added where it fits.
+    """1x1 expansion, depthwise 3x3, 1x1 projection without ReLU; a shortcut where shapes allow.
 
     (N, before, H, W) -> (N, width, H / stride, W / stride).
     """

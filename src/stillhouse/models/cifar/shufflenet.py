@@ -15,7 +15,7 @@ STEM = 24  # channels
 
 
 class ShuffleNetV1(StageNetwork):
-    """Grouped 1x1 convolutions with a shuffle of their channels between.
+    """Bottlenecks of grouped 1x1 convolutions with a channel shuffle.
 
     (N, channels, H, W) -> (N, classes).
     """
@@ -32,7 +32,7 @@ class ShuffleNetV1(StageNetwork):
 
 
 class ShuffleNetV2(StageNetwork):
-    """Half of the channels pass by each block, and a shuffle makes it another half each time.
+    """Blocks that convolve half of the channels, followed by a channel shuffle.
 
     (N, channels, H, W) -> (N, classes). `final` is a convolution to 1024 channels with its ReLU.
     """
@@ -40,7 +40,7 @@ class ShuffleNetV2(StageNetwork):
     def __init__(self, classes: int, channels: int = 3) -> None:
         widths, depths, last = (STEM, 116, 232, 464), (4, 8, 4), 1024
         stages = [
-            stack_blocks(_halved, widths[number], widths[number + 1], depth, stride=2)
+            stack_blocks(_unit, widths[number], widths[number + 1], depth, stride=2)
             for number, depth in enumerate(depths)
         ]
         stem = nn.Sequential(*conv_norm_relu(channels, STEM, 1))
@@ -49,7 +49,7 @@ class ShuffleNetV2(StageNetwork):
 
 
 class ShuffleUnitV1(nn.Module):
-    """A narrow grouped block, added to its input or, with a stride, put beside its pooled input.
+    """A grouped bottleneck, added to its input or, with a stride, concatenated to the pooled input.
 
     (N, before, H, W) -> (N, width, H / stride, W / stride).
     """
@@ -58,7 +58,7 @@ class ShuffleUnitV1(nn.Module):
         super().__init__()
         self.stride, out = stride, width - before if stride > 1 else width
         inside = out // 4
-        # The stem's channels are too few to be split.
+        # The first 1x1 convolution after the stem is not grouped, for it has few channels.
         self.groups = 1 if before == STEM else groups
         self.narrow = nn.Sequential(*conv_norm_relu(before, inside, 1, groups=self.groups))
         self.spread = nn.Sequential(*conv_norm_relu(inside, inside, 3, stride, groups=inside))
@@ -72,16 +72,16 @@ class ShuffleUnitV1(nn.Module):
             out: Tensor = self.relu(inner + image)
             return out
         pooled = F.avg_pool2d(image, 3, self.stride, padding=1)
-        beside: Tensor = self.relu(torch.cat([inner, pooled], 1))
-        return beside
+        joined: Tensor = self.relu(torch.cat([inner, pooled], 1))
+        return joined
 
 
 class ShuffleUnitV2(nn.Module):
-    """The first half of the channels as they came, the second convolved: (N, C, H, W) -> same."""
+    """The first half of the channels unchanged, the second convolved: (N, C, H, W) -> same."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.right = _right(width // 2, width // 2, stride=1)
+        self.right = _branch(width // 2, width // 2, stride=1)
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
@@ -90,7 +90,7 @@ class ShuffleUnitV2(nn.Module):
 
 
 class DownsampleUnitV2(nn.Module):
-    """Two branches of the whole input side by side: (N, before, H, W) -> (N, width, H/2, W/2)."""
+    """Two convolved branches, concatenated: (N, before, H, W) -> (N, width, H/2, W/2)."""
 
     def __init__(self, before: int, width: int) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class DownsampleUnitV2(nn.Module):
         self.left = nn.Sequential(
             *conv_norm(before, before, 3, stride=2, groups=before), *conv_norm_relu(before, half, 1)
         )
-        self.right = _right(before, half, stride=2)
+        self.right = _branch(before, half, stride=2)
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, before, H, W) -> (N, width, H / 2, W / 2)."""
@@ -106,16 +106,16 @@ class DownsampleUnitV2(nn.Module):
 
 
 def channel_shuffle(image: Tensor, groups: int) -> Tensor:
-    """Channels of all groups in turn: (N, C, H, W) -> (N, C, H, W)."""
+    """The channels interleaved across groups: (N, C, H, W) -> (N, C, H, W)."""
     count, width, *size = image.shape
     return image.view(count, groups, width // groups, *size).transpose(1, 2).flatten(1, 2)
 
 
-def _halved(before: int, width: int, stride: int) -> nn.Module:
+def _unit(before: int, width: int, stride: int) -> nn.Module:
     return ShuffleUnitV2(width) if stride == 1 else DownsampleUnitV2(before, width)
 
 
-def _right(before: int, width: int, stride: int) -> nn.Sequential:
+def _branch(before: int, width: int, stride: int) -> nn.Sequential:
     return nn.Sequential(
         *conv_norm_relu(before, width, 1),
         *conv_norm(width, width, 3, stride, groups=width),

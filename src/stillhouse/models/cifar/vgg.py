@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from stillhouse.models.blocks import conv_norm_relu
 from stillhouse.models.stage_network import StageNetwork, init_convolutions, linear_head
 
-LAYERS: Mapping[str, tuple[tuple[int, ...], ...]] = {  # widths, block by block
+LAYERS: Mapping[str, tuple[tuple[int, ...], ...]] = {  # channels of the layers of each block
     "vgg8": ((64,), (128,), (256,), (512,), (512,)),
     "vgg11": ((64,), (128,), (256, 256), (512, 512), (512, 512)),
     "vgg13": ((64, 64), (128, 128), (256, 256), (512, 512), (512, 512)),
@@ -18,9 +18,9 @@ LAYERS: Mapping[str, tuple[tuple[int, ...], ...]] = {  # widths, block by block
 
 
 class VGG(StageNetwork):
-    """Blocks of convolutions, the first of which is the stem, each halving the map it is given.
+    """Blocks of convolutions: the first is the stem, the others halve the map at their beginning.
 
-    A block gives its map before it is pooled. (N, channels, H, W) -> (N, classes).
+    The output of a block is the map before the next pooling. (N, channels, H, W) -> (N, classes).
     """
 
     def __init__(self, layers: Sequence[Sequence[int]], classes: int, channels: int = 3) -> None:
@@ -33,13 +33,13 @@ class VGG(StageNetwork):
 
 
 class PoolLargeMaps(nn.Module):
-    """Halves a map of 8x8 or more: (N, C, H, W) -> (N, C, H / 2, W / 2).
+    """Halves a map of 8x8 or more, and keeps a smaller one: (N, C, H, W) -> (N, C, H / 2, W / 2).
 
-    The last block of the network works on 4x4, of images of 32x32 and of 64x64.
+    The last block then works on maps of 4x4, for images of 32x32 and of 64x64.
     """
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H / 2, W / 2) or as it came."""
+        """(N, C, H, W) -> (N, C, H / 2, W / 2), or unchanged."""
         return F.max_pool2d(image, 2) if min(image.shape[-2:]) >= 8 else image
 
 

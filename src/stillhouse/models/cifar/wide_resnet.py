@@ -9,7 +9,7 @@ from stillhouse.models.stage_network import StageNetwork, init_convolutions
 
 
 class WideResNet(StageNetwork):
-    """Blocks that normalise before they convolve: a stage gives a sum that no ReLU has seen.
+    """Pre-activation blocks: the output of a stage comes before its BatchNorm and ReLU.
 
     (N, channels, H, W) -> (N, classes). `final` is the last BatchNorm with its ReLU.
     """
@@ -29,10 +29,10 @@ class WideResNet(StageNetwork):
 
 
 class PreActBlock(nn.Module):
-    """Two convolutions, each behind BatchNorm and ReLU, and a shortcut.
+    """Two convolutions, each after BatchNorm and ReLU, and a shortcut.
 
-    The shortcut takes the map as it came where the block keeps its shape; a convolution of the
-    normalised map otherwise. (N, before, H, W) -> (N, width, H / stride, W / stride).
+    The shortcut is the identity where the block keeps the shape, otherwise a convolution of the map
+    after the first ReLU. (N, before, H, W) -> (N, width, H / stride, W / stride).
     """
 
     def __init__(self, before: int, width: int, stride: int) -> None:
