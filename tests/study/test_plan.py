@@ -15,7 +15,7 @@ from stillhouse.methods.acclimation import Acclimation
 from stillhouse.methods.mlkd import MLKD
 from stillhouse.objectives import presets
 from stillhouse.recipes import load
-from stillhouse.recipes.schema import Comparison, Network, StudyPair, Recipe, TeacherSpec, Training
+from stillhouse.recipes.schema import Comparison, Network, Recipe, StudyPair, TeacherSpec, Training
 from stillhouse.study.arguments import folder_names, split_list
 from stillhouse.study.plan import StudyPlan, make_plan
 

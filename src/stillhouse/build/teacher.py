@@ -10,8 +10,8 @@ from stillhouse.build.store import Say, filled_store, silent, view_count
 from stillhouse.build.workshop import Workshop
 from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
-from stillhouse.models.last_layers import last_layers
 from stillhouse.models.aliases import resolve_paths
+from stillhouse.models.last_layers import last_layers
 from stillhouse.recipes.schema import Recipe
 from stillhouse.teachers.base import Teacher
 from stillhouse.teachers.frozen import Absent, Frozen
