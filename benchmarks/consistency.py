@@ -56,7 +56,7 @@ class Judge:
 
     def moved(self, file: Path) -> Tensor:
         """What the teacher of one run says after it moved."""
-        weights.load(self.teacher, file)
+        weights.load_weights(self.teacher, file)
         logits = said(self.teacher, self.images)
         self.teacher.load_state_dict(self.state)
         return logits

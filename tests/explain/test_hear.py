@@ -31,7 +31,7 @@ def batches() -> Iterator[Labelled]:
 
 
 def test_a_voice_is_what_the_network_says_in_eval_mode() -> None:
-    network = small.build("tiny", 5, 3).train()
+    network = small.small_resnet("tiny", 5, 3).train()
     before = state_hash(network)
     voice = hear("student", network, TASK, batches())
     assert state_hash(network) == before and network.training
@@ -54,7 +54,7 @@ def test_no_more_is_asked_than_the_limit() -> None:
             asked.append(len(given.label))
             yield given
 
-    voice = hear("student", small.build("tiny", 5, 3), TASK, counted(), limit=6)
+    voice = hear("student", small.small_resnet("tiny", 5, 3), TASK, counted(), limit=6)
     assert voice.logits.shape == (6, 5) and asked == [4, 4]
     labels, keys = known(batches(), 6)
     assert keys.tolist() == [9, 8, 7, 6, 5, 4] and labels.tolist() == [4, 3, 2, 1, 0, 4]
@@ -77,7 +77,7 @@ def test_a_network_without_a_vector_has_no_features() -> None:
 
 
 def test_a_hearing_keeps_order_labels_and_pictures_together() -> None:
-    networks = {name: small.build("tiny", 5, 3) for name in ("teacher", "control", "kd")}
+    networks = {name: small.small_resnet("tiny", 5, 3) for name in ("teacher", "control", "kd")}
     pixels = (IMAGES * 100).to(torch.uint8)
     heard = listen(networks, TASK, batches, "abcde", lambda key: pixels[key], limit=7)
     assert [v.name for v in heard.voices] == ["teacher", "control", "kd"]
@@ -88,7 +88,7 @@ def test_a_hearing_keeps_order_labels_and_pictures_together() -> None:
 
 def test_an_empty_split_is_a_sentence() -> None:
     with pytest.raises(UserError, match="no sample for student"):
-        hear("student", small.build("tiny", 5, 3), TASK, [])
+        hear("student", small.small_resnet("tiny", 5, 3), TASK, [])
 
 
 # ------------------------------------------------------------------------------- several classes
@@ -115,7 +115,7 @@ CLOSER = Closer(lambda keys: rows(keys, 4), lambda images: (255 * images).to(tor
 
 
 def headed() -> nn.Module:
-    return labelwise(small.build("small", 5, 3), 5, MANY[:2], LabelwiseHead(16, 2, 32))
+    return labelwise(small.small_resnet("small", 5, 3), 5, MANY[:2], LabelwiseHead(16, 2, 32))
 
 
 def closely(**networks: nn.Module) -> Hearing:
@@ -133,7 +133,11 @@ def test_labels_of_several_classes_keep_their_order() -> None:
 
 def test_one_class_an_image_is_several_to_a_task_of_several() -> None:
     heard = listen(
-        {"student": small.build("tiny", 5, 3)}, SEVERAL, batches, "abcde", lambda key: IMAGES[key]
+        {"student": small.small_resnet("tiny", 5, 3)},
+        SEVERAL,
+        batches,
+        "abcde",
+        lambda key: IMAGES[key],
     )
     assert heard.labels.shape == (10, 5) and heard.several
     assert heard.labels.argmax(1).tolist() == [4, 3, 2, 1, 0] * 2
@@ -142,7 +146,7 @@ def test_one_class_an_image_is_several_to_a_task_of_several() -> None:
 
 @pytest.mark.parametrize("labelled", [True, False], ids=["embeddings", "features"])
 def test_neighbours_are_those_of_plain_distances(labelled: bool) -> None:
-    network = headed() if labelled else small.build("tiny", 5, 3)
+    network = headed() if labelled else small.small_resnet("tiny", 5, 3)
     heard = closely(student=network)
     voice, close = heard.student, heard.close
     assert close is not None and voice.nearest is not None and voice.labelwise == labelled

@@ -103,7 +103,7 @@ class Noisy(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net, self.drop = small.build("tiny", 5, 3), nn.Dropout(0.5)
+        self.net, self.drop = small.small_resnet("tiny", 5, 3), nn.Dropout(0.5)
         self.calls: Tensor
         self.register_buffer("calls", torch.zeros(()))
 
@@ -121,7 +121,7 @@ def images(n: int) -> Labelled:
 def test_a_pupil_s_terms_pull_as_in_training_and_nothing_is_left_behind() -> None:
     student = Noisy()
     student.net.stem.eval()
-    teacher: Frozen[Labelled] = Frozen(small.build("tiny", 5, 3), Classification(5).inputs)
+    teacher: Frozen[Labelled] = Frozen(small.small_resnet("tiny", 5, 3), Classification(5).inputs)
     pupil: Pupil[Labelled] = Pupil(Tapped(student), Logits(KD()), Classification(5))
     pupil.student.model.drop.eval()
     parameters = list(student.parameters())
@@ -140,7 +140,7 @@ def test_a_pupil_s_terms_pull_as_in_training_and_nothing_is_left_behind() -> Non
 
 def test_each_call_says_the_same() -> None:
     pupil: Pupil[Labelled] = Pupil(Tapped(Noisy()), Logits(KD()), Classification(5))
-    teacher: Frozen[Labelled] = Frozen(small.build("tiny", 5, 3), Classification(5).inputs)
+    teacher: Frozen[Labelled] = Frozen(small.small_resnet("tiny", 5, 3), Classification(5).inputs)
     given, parameters = [images(8)], list(pupil.student.parameters())
     one = gradients(pupil, parameters, teacher, given, CLOCK)
     assert gradients(pupil, parameters, teacher, given, CLOCK) == one
@@ -148,9 +148,9 @@ def test_each_call_says_the_same() -> None:
 
 def test_a_pupil_s_pull_is_that_of_backward() -> None:
     pupil: Pupil[Labelled] = Pupil(
-        Tapped(small.build("tiny", 5, 3)), Logits(KD()), Classification(5)
+        Tapped(small.small_resnet("tiny", 5, 3)), Logits(KD()), Classification(5)
     )
-    teacher: Frozen[Labelled] = Frozen(small.build("tiny", 5, 3), Classification(5).inputs)
+    teacher: Frozen[Labelled] = Frozen(small.small_resnet("tiny", 5, 3), Classification(5).inputs)
     given = images(8)
     found = {p.term: p for p in gradients(pupil, pupil.parameters(), teacher, [given], CLOCK)}
     grads = {}

@@ -15,7 +15,7 @@ from stillhouse.errors import UserError
 from stillhouse.methods.contrast import CRD, Contrastive, looked_up
 from stillhouse.methods.negatives import Negatives
 from stillhouse.methods.setting import Setting
-from stillhouse.models.small import build
+from stillhouse.models.small import small_resnet
 from stillhouse.types import Clock, Lesson
 from tiny import CLOCK, lesson
 
@@ -24,7 +24,7 @@ LABELS = torch.tensor([7, 2, 7, 2, 9, 2, 2, 9, 7, 2])  # of ten samples, in no o
 
 def setting(labels: Tensor = LABELS) -> Setting:
     example = torch.zeros(2, 1, 8, 8)
-    networks = build("tiny", 4, channels=1), build("small", 4, channels=1)
+    networks = small_resnet("tiny", 4, channels=1), small_resnet("small", 4, channels=1)
     return Setting(*networks, example, lambda: labels)
 
 
@@ -260,7 +260,9 @@ def test_images_of_several_classes_have_no_other_class() -> None:
 
 def test_the_classes_of_all_samples_have_to_be_known() -> None:
     with pytest.raises(UserError, match="needs their classes"):
-        CRD().build(Setting(build("tiny", 4), build("tiny", 4), torch.zeros(2, 3, 8, 8)))
+        CRD().build(
+            Setting(small_resnet("tiny", 4), small_resnet("tiny", 4), torch.zeros(2, 3, 8, 8))
+        )
 
 
 def test_which_sample_an_image_is_has_to_be_known() -> None:

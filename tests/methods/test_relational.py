@@ -17,7 +17,7 @@ from stillhouse.methods.review import ReviewKD
 from stillhouse.methods.setting import Setting
 from stillhouse.models import zoo
 from stillhouse.models.labelwise import LabelwiseHead, labelwise
-from stillhouse.models.small import build
+from stillhouse.models.small import small_resnet
 from stillhouse.models.taps import Tapped
 from stillhouse.types import Clock, Lesson, Term
 from tiny import CLOCK, lesson
@@ -28,7 +28,9 @@ every = pytest.mark.parametrize("spec", SPECS, ids=["rkd", "pkt", "sp", "cc", "c
 
 def setting() -> Setting:
     example = torch.zeros(2, 1, 8, 8)
-    return Setting(build("tiny", 4, channels=1), build("small", 4, channels=1), example)
+    return Setting(
+        small_resnet("tiny", 4, channels=1), small_resnet("small", 4, channels=1), example
+    )
 
 
 def taught(n: int = 5, weight: Tensor | None = None, **fields: Any) -> Lesson:

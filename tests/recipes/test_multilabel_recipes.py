@@ -240,7 +240,7 @@ def test_a_teacher_of_another_order_of_classes_keeps_its_embeddings(
     assert isinstance(found.network, Labelwise)
     assert found.notes == ("the teacher's classes are put in the data's order",)
     plain = make_student(recipe().student, shop)
-    weights.load(plain, finished / STUDENT)
+    weights.load_weights(plain, finished / STUDENT)
     images = torch.randn(2, 3, 24, 24)
     ours, theirs = (
         Tapped(network.eval(), ["embeddings"])(images) for network in (found.network, plain)
@@ -260,7 +260,7 @@ def test_weights_of_another_head_are_refused(finished: Path) -> None:
 
 def test_a_student_begins_from_a_network_of_other_classes(tmp_path: Path) -> None:
     published = zoo.create("stillhouse/tiny", 1000, 3)
-    weights.save(published, tmp_path / "published.safetensors")
+    weights.save_weights(published, tmp_path / "published.safetensors")
     made = recipe(f"student.start={tmp_path / 'published.safetensors'}")
     shop = Workshop.open(made)
     student = make_student(made.student, shop)

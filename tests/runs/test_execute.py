@@ -518,10 +518,10 @@ def test_another_teacher_under_the_same_name_is_another_run(tmp_path: Path) -> N
     first, second = (zoo.create("stillhouse/little", 10, 1) for _ in range(2))
     words = [f"teacher.weights={path}", "teacher.gate=false", "train.epochs=1"]
     recipe = load.load("digits/raw", words)
-    weights.save(first, path)
+    weights.save_weights(first, path)
     before = execute(recipe, tmp_path / "run", say=str).student
     assert execute(recipe, tmp_path / "run", resume=True, say=str).student == before
-    weights.save(second, path)
+    weights.save_weights(second, path)
     with pytest.raises(UserError, match="begun with other weights of the teacher"):
         execute(recipe, tmp_path / "run", resume=True, say=str)
     assert before["teacher"] == weights.state_hash(first)

@@ -18,10 +18,11 @@ from stillhouse.errors import UserError
 from stillhouse.methods.build import reshaped
 from stillhouse.methods.setting import Setting
 from stillhouse.models import weights, zoo
+from stillhouse.models.aliases import resolve_path
 from stillhouse.models.dry_run import undisturbed
 from stillhouse.models.ensemble import Ensemble
-from stillhouse.models.fitted import Fitted, order_of
-from stillhouse.models.stages import INPUT, resolve
+from stillhouse.models.tap_path import TapPath
+from stillhouse.models.teacher_wrapper import TeacherWrapper, class_order
 from stillhouse.recipes.schema import Network, Recipe, TeacherMember, TeacherSpec
 
 
@@ -40,13 +41,13 @@ def make_network(
     count = len(sources.classes) if classes is None else classes
     network = zoo.create(spec.name, count, sources.channels, **spec.options)
     if path is None and spec.start is not None:
-        weights.begin(network, spec.start)
+        weights.load_pretrained(network, spec.start)
     if spec.head is not None:
         blank = torch.zeros(2, sources.channels, *(size or sources.size))
         with readable_errors(spec.name, tuple(blank.shape[1:])):
             network = spec.head.build(network, count, blank)
     if path is not None:
-        weights.load(network, path)
+        weights.load_weights(network, path)
     return network
 
 
@@ -68,7 +69,7 @@ def make_deployed(recipe: Recipe, sources: Sources, path: Path | None) -> nn.Mod
         teacher = make_network(replace(recipe.teacher, start=None), sources)
         network = reshaped(specs, Setting(network, teacher, example_of(sources)))
     if path is not None:
-        weights.load(network, path)
+        weights.load_weights(network, path)
     return network
 
 
@@ -88,7 +89,7 @@ class TeacherNetwork:
         if self.network is self.inner:
             return {name: name for name in names}
         known = {path for path, _ in self.inner.named_modules()}
-        return {n: f"model.{n}" if n.removesuffix(INPUT) in known - {""} else n for n in names}
+        return {n: f"model.{n}" if TapPath.parse(n).module in known - {""} else n for n in names}
 
     def of_member(self, name: str, example: Tensor) -> str:
         """`members.0.last` as a path: a member's aliases are its own."""
@@ -96,7 +97,7 @@ class TeacherNetwork:
         if not rest:
             return name
         member = self.members[int(number)]
-        found = resolve(member.inner, ".".join(rest), example)
+        found = resolve_path(member.inner, ".".join(rest), example)
         inside = "" if member.network is member.inner else "model."
         return f"{head}.{number}.{inside}{found}".rstrip(".")
 
@@ -181,7 +182,7 @@ def fit(
     if size and tuple(size) != sources.size:
         notes.append(f"images are resized to {size[0]} x {size[1]} for the teacher")
     around = bool(notes)
-    select = order_of(contract.classes, sources.classes) if contract else None
+    select = class_order(contract.classes, sources.classes) if contract else None
     if select is not None:
         notes.append("the teacher's classes are put in the data's order")
     reorder = getattr(inner, "select_classes", None)
@@ -192,7 +193,7 @@ def fit(
         return TeacherNetwork(inner, inner, tuple(notes))
     data = (sources.mean, sources.std)
     return TeacherNetwork(
-        Fitted(inner, data=data, own=own, size=size, select=select), inner, tuple(notes)
+        TeacherWrapper(inner, data=data, teacher=own, size=size, select=select), inner, tuple(notes)
     )
 
 

@@ -16,7 +16,7 @@ from stillhouse.data.loader import Loader
 from stillhouse.data.transforms import is_random
 from stillhouse.engine.interrupt import Interrupt, Stopped
 from stillhouse.models import weights
-from stillhouse.models.fitted import Fitted
+from stillhouse.models.teacher_wrapper import TeacherWrapper
 from stillhouse.recipes.schema import Data, TeacherSpec
 from stillhouse.teachers.frozen import Frozen
 from stillhouse.teachers.store.fill import Filling, answer, begin, fill, words
@@ -131,5 +131,5 @@ def describe_teacher(teacher: TeacherSpec, loaded: TeacherNetwork) -> dict[str, 
         "name": teacher.name,
         "options": teacher.options,
         "state": weights.state_hash(network),
-        "size": network.size if isinstance(network, Fitted) else None,
+        "size": network.size if isinstance(network, TeacherWrapper) else None,
     }

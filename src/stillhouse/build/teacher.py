@@ -10,8 +10,8 @@ from stillhouse.build.store import Say, filled_store, silent, view_count
 from stillhouse.build.workshop import Workshop
 from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
-from stillhouse.models.last_layers import closing
-from stillhouse.models.stages import paths
+from stillhouse.models.aliases import resolve_paths
+from stillhouse.models.last_layers import last_layers
 from stillhouse.recipes.schema import Recipe
 from stillhouse.teachers.base import Teacher
 from stillhouse.teachers.frozen import Absent, Frozen
@@ -65,8 +65,8 @@ def make_learner(shop: Workshop, loaded: TeacherNetwork, method: Method) -> Lear
     """The network with the layers that the method trains, on its device."""
     loaded.network.cpu()
     example = example_of(shop.sources)
-    named = paths(loaded.inner, method.teacher_layers, example)
-    places = list(named.values()) or closing(loaded.inner, example)
+    named = resolve_paths(loaded.inner, method.teacher_layers, example)
+    places = list(named.values()) or last_layers(loaded.inner, example)
     # moved before its parameters are collected: on another device they would be other parameters
     loaded.network.to(shop.hardware.device)
     return Learner(

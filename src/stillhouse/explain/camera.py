@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from stillhouse.models.aliases import find_aliases
 from stillhouse.models.ensemble import Ensemble
 from stillhouse.models.labelwise import MAP, Labelwise
-from stillhouse.models.stages import stages
+from stillhouse.models.tap_path import TapPath
 
 if TYPE_CHECKING:
     from torchcam.methods import LayerCAM
@@ -63,13 +64,13 @@ def find(network: nn.Module, *example: Tensor) -> Place | None:
         return None
     heads = [(path, part) for path, part in network.named_modules() if isinstance(part, Labelwise)]
     if not heads:
-        path = stages(network, *example).get(LAST)
-        return None if path is None else Place(path)
+        path = find_aliases(network, *example).get(LAST)
+        return None if path is None else Place(TapPath.parse(path).module)
     ((prefix, head), *_) = heads
     if head.tokens.layout == "tokens":
         return None
-    inside = f"{prefix}.trunk.model.{head.trunk.paths[MAP]}".removeprefix(".")
-    return Place(inside, head.tokens.layout == "channels_last")
+    inside = TapPath.parse(head.trunk.paths[MAP]).inside(f"{prefix}.trunk.model".removeprefix("."))
+    return Place(inside.module, head.tokens.layout == "channels_last")
 
 
 def _method() -> type[LayerCAM] | None:

@@ -14,9 +14,9 @@ from stillhouse.explain.camera import camera
 from stillhouse.explain.close import Closer, choose
 from stillhouse.explain.hearing import LIMIT, Close, Hearing, Voice
 from stillhouse.explain.neighbours import Search, distances, nearest
+from stillhouse.models.aliases import find_aliases
 from stillhouse.models.dry_run import undisturbed
 from stillhouse.models.labelwise import EMBEDDINGS, Decoder
-from stillhouse.models.stages import stages
 from stillhouse.models.taps import Tapped
 from stillhouse.tasks.base import Task
 from stillhouse.tasks.images import logits, multi_hot
@@ -96,7 +96,7 @@ def ear(network: nn.Module, *inputs: Tensor) -> Tapped:
     Either is left out where there is no such place, and both where there are several.
     """
     example = tuple(x[:2] for x in inputs)
-    vector = stages(network, *example).get(FEATURES)
+    vector = find_aliases(network, *example).get(FEATURES)
     heads = [path for path, part in network.named_modules() if isinstance(part, Decoder)]
     taps = {} if vector is None else {FEATURES: vector}
     return Tapped(network, taps | ({EMBEDDINGS: heads[0]} if len(heads) == 1 else {}), example)

@@ -10,20 +10,21 @@ from torch import Tensor, nn
 from stillhouse.functional.attention import attention_transfer
 from stillhouse.methods.base import Method
 from stillhouse.methods.maps import met
-from stillhouse.methods.paired import Paired, TapPair, Tapped
-from stillhouse.methods.setting import Pairs, Setting
+from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
+from stillhouse.methods.setting import Setting
 from stillhouse.models.adapters import align
 from stillhouse.objectives.card import Card
+from stillhouse.objectives.presets.feature import PairsOption
 from stillhouse.spec import spec
 
 
 @spec
-class AT(Tapped):
+class AT(PairedSpec):
     """Squared difference of normalised attention maps at all stages."""
 
     weight: float = 1000.0
     power: float = 2.0
-    pairs: Pairs | Literal["stages"] = field(default="stages", kw_only=True)
+    pairs: PairsOption = field(default="stages", kw_only=True)
     name: Literal["at"] = "at"
     card: ClassVar[Card] = Card(
         "Attention transfer",
@@ -45,13 +46,13 @@ class AT(Tapped):
     def build(self, setting: Setting) -> Method:
         """The method; it trains nothing of its own."""
         pairs = met(setting, self.taps(setting))
-        return Attention(self, [TapPair(p.student, p.teacher, nn.Identity()) for p in pairs])
+        return Attention(self, [AdaptedPair(p.student, p.teacher, nn.Identity()) for p in pairs])
 
 
 class Attention(Paired):
     """Attention at each pair, the larger map pooled to the smaller first."""
 
-    def __init__(self, spec: AT, pairs: list[TapPair]) -> None:
+    def __init__(self, spec: AT, pairs: list[AdaptedPair]) -> None:
         super().__init__(spec, pairs, [spec.weight] * len(pairs))
         self.power = spec.power
 

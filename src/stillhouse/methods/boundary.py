@@ -10,17 +10,18 @@ from torch import Tensor
 from stillhouse.functional.boundary import activation_boundary
 from stillhouse.methods.base import Method
 from stillhouse.methods.maps import met
-from stillhouse.methods.paired import Paired, TapPair, Tapped
+from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
 from stillhouse.methods.phases import check_length, opening
-from stillhouse.methods.setting import Pairs, Setting
-from stillhouse.models.connectors import carried
+from stillhouse.methods.setting import Setting
+from stillhouse.models.connectors import shape_connector
 from stillhouse.objectives.card import Card
+from stillhouse.objectives.presets.feature import PairsOption
 from stillhouse.spec import spec
 from stillhouse.types import Clock, Lesson, Terms
 
 
 @spec
-class AB(Tapped):
+class AB(PairedSpec):
     """Activation boundaries alone for the first part of the run, labels alone afterwards.
 
     `init` is how long the first part lasts: epochs, or below 1 a share of the run; the default is
@@ -31,7 +32,7 @@ class AB(Tapped):
     weight: float = 3e-3
     margin: float = 1.0
     init: float = 0.125
-    pairs: Pairs | Literal["stages"] = field(default="stages", kw_only=True)
+    pairs: PairsOption = field(default="stages", kw_only=True)
     name: Literal["ab"] = "ab"
     card: ClassVar[Card] = Card(
         "Activation boundaries",
@@ -59,14 +60,15 @@ class AB(Tapped):
         pairs = setting.before_activation(self.taps(setting), "student")
         found = met(setting, setting.before_activation(pairs, "teacher"))
         return Boundaries(
-            self, [TapPair(p.student, p.teacher, carried(p.before, p.after)) for p in found]
+            self,
+            [AdaptedPair(p.student, p.teacher, shape_connector(p.before, p.after)) for p in found],
         )
 
 
 class Boundaries(Paired):
     """Boundaries at each pair, and a first part of the run in which nothing else counts."""
 
-    def __init__(self, spec: AB, pairs: list[TapPair]) -> None:
+    def __init__(self, spec: AB, pairs: list[AdaptedPair]) -> None:
         last = len(pairs) - 1
         super().__init__(spec, pairs, [spec.weight * 2.0 ** (i - last) for i in range(last + 1)])
         self.margin, self.init = spec.margin, spec.init

@@ -16,17 +16,18 @@ from stillhouse.functional.distance import unit
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
 from stillhouse.methods.negatives import Negatives
-from stillhouse.methods.paired import TapPair, Tapped, places
+from stillhouse.methods.paired import AdaptedPair, PairedSpec, term_names
 from stillhouse.methods.relational import PENULTIMATE, widths
-from stillhouse.methods.setting import Pairs, Setting
+from stillhouse.methods.setting import Setting
 from stillhouse.methods.terms import row_term, rows_of_all
 from stillhouse.objectives.card import Card
+from stillhouse.objectives.presets.feature import PairsOption, TapPairs
 from stillhouse.spec import spec
 from stillhouse.types import Lesson, Terms
 
 
 @spec
-class CRD(Tapped):
+class CRD(PairedSpec):
     """Each network finds an image among many of other classes, as the other network knew them.
 
     Both networks' features go through a trained linear layer to `dim` numbers; the raw features of
@@ -40,7 +41,7 @@ class CRD(Tapped):
     momentum: float = 0.5
     eps: float = 1e-7
     seed: int = 0
-    pairs: Pairs | Literal["stages"] = field(default=PENULTIMATE, kw_only=True)
+    pairs: PairsOption = field(default=PENULTIMATE, kw_only=True)
     name: Literal["crd"] = "crd"
     movable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
@@ -76,12 +77,14 @@ class CRD(Tapped):
 class Contrastive(Method):
     """One term a pair of taps, each with its own memories, against the same negatives."""
 
-    def __init__(self, spec: CRD, pairs: Pairs, parts: Sequence[Contrast], labels: Tensor) -> None:
+    def __init__(
+        self, spec: CRD, pairs: TapPairs, parts: Sequence[Contrast], labels: Tensor
+    ) -> None:
         super().__init__()
         self.spec = spec
         self.label_share = spec.label_share
         self.student_taps, self.teacher_taps = (tuple(side) for side in zip(*pairs, strict=True))
-        self.places = places([TapPair(*pair, nn.Identity()) for pair in pairs])
+        self.names = term_names([AdaptedPair(*pair, nn.Identity()) for pair in pairs])
         self.parts = nn.ModuleList(parts)
         self.negatives = Negatives(labels, spec.negatives, spec.seed)
 
@@ -92,7 +95,7 @@ class Contrastive(Method):
         keys, factor = lesson.keys, self.spec.weight * self.spec.rise(lesson.clock)
         samples = torch.cat((keys[:, None], self.negatives(keys, lesson.weight, lesson.clock)), 1)
         terms = {}
-        for index, (place, part) in enumerate(zip(self.places, self.parts, strict=True)):
+        for index, (place, part) in enumerate(zip(self.names, self.parts, strict=True)):
             student = upcast(lesson.student.taps[self.student_taps[index]])
             teacher = upcast(lesson.teacher.taps[self.teacher_taps[index]].detach())
             with full_precision(student):

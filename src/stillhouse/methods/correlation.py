@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from stillhouse.functional import relation
 from stillhouse.methods.base import Method
 from stillhouse.methods.relational import PENULTIMATE, Related, Relation, Relational, widths
-from stillhouse.methods.setting import Pairs, Setting
+from stillhouse.methods.setting import Setting
 from stillhouse.objectives.card import Card
+from stillhouse.objectives.presets.feature import PairsOption, TapPairs
 from stillhouse.spec import spec
 
 WEIGHTS = {"paper": 100.0, "reference": 0.02}
@@ -35,7 +36,7 @@ class CC(Related):
     gamma: float = 0.4
     order: int = 2
     dim: int = 128  # of the layers of the reference variant
-    pairs: Pairs | Literal["stages"] = field(default=PENULTIMATE, kw_only=True)
+    pairs: PairsOption = field(default=PENULTIMATE, kw_only=True)
     name: Literal["cc"] = "cc"
     movable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
@@ -76,7 +77,7 @@ class CC(Related):
 class Correlation(Relational):
     """Relations between features that went through a linear layer in each network."""
 
-    def __init__(self, spec: CC, pairs: Pairs, sizes: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, spec: CC, pairs: TapPairs, sizes: Sequence[tuple[int, int]]) -> None:
         super().__init__(spec, pairs)
         self.student = nn.ModuleList(nn.Linear(ours, spec.dim) for ours, _ in sizes)
         self.teacher = nn.ModuleList(nn.Linear(theirs, spec.dim) for _, theirs in sizes)

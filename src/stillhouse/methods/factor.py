@@ -12,19 +12,19 @@ from stillhouse.functional.distance import mse
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
 from stillhouse.methods.maps import met
-from stillhouse.methods.paired import Paired, TapPair, Tapped
+from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
 from stillhouse.methods.phases import check_length, opening
 from stillhouse.methods.setting import Setting
 from stillhouse.methods.terms import row_term
 from stillhouse.models.adapters import align
-from stillhouse.models.connectors import Paraphraser, encoder
+from stillhouse.models.connectors import Paraphraser, factor_encoder
 from stillhouse.objectives.card import Card
 from stillhouse.spec import spec
 from stillhouse.types import Lesson, Terms
 
 
 @spec
-class FT(Tapped):
+class FT(PairedSpec):
     """Factors of the teacher's map, learnt in the first part of the run and translated afterwards.
 
     `init` is how long the paraphraser learns, while the student learns from labels alone: epochs,
@@ -63,7 +63,9 @@ class FT(Tapped):
         for pair in met(setting, self.taps(setting)):
             before, after = pair.before[1], pair.after[1]
             factors = max(1, round(self.share_of_width * after))
-            pairs.append(TapPair(pair.student, pair.teacher, encoder(before, factors, norm=True)))
+            pairs.append(
+                AdaptedPair(pair.student, pair.teacher, factor_encoder(before, factors, norm=True))
+            )
             paraphrasers.append(Paraphraser(after, factors))
         return Factors(self, pairs, paraphrasers)
 
@@ -73,7 +75,7 @@ class Factors(Paired):
 
     idle = True  # one of both networks of each pair has no gradient
 
-    def __init__(self, spec: FT, pairs: list[TapPair], paraphrasers: list[Paraphraser]) -> None:
+    def __init__(self, spec: FT, pairs: list[AdaptedPair], paraphrasers: list[Paraphraser]) -> None:
         super().__init__(spec, pairs, [spec.weight] * len(pairs))
         self.paraphrasers = nn.ModuleList(paraphrasers)
         self.init = spec.init
@@ -83,7 +85,7 @@ class Factors(Paired):
         """Two terms a pair, one of which is 0 at any time."""
         learning, rise = opening(self.init, lesson.clock), self.spec.rise(lesson.clock)
         terms = {}
-        for index, (place, weight) in enumerate(zip(self.places, self.weights, strict=True)):
+        for index, (place, weight) in enumerate(zip(self.names, self.weights, strict=True)):
             student = upcast(lesson.student.taps[self.student_taps[index]])
             teacher = upcast(lesson.teacher.taps[self.teacher_taps[index]].detach())
             none = student.new_zeros(len(student))

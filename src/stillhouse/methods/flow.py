@@ -14,18 +14,19 @@ from stillhouse.errors import UserError
 from stillhouse.functional.channels import flow, planes
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
-from stillhouse.methods.paired import TapPair, Tapped, places
+from stillhouse.methods.paired import AdaptedPair, PairedSpec, term_names
 from stillhouse.methods.phases import check_length, opening
-from stillhouse.methods.setting import Pairs, Setting
+from stillhouse.methods.setting import Setting
 from stillhouse.methods.terms import row_term
-from stillhouse.models.adapters import Direct, Pointwise, align
+from stillhouse.models.adapters import NoAdapter, Pointwise, align
 from stillhouse.objectives.card import Card
+from stillhouse.objectives.presets.feature import PairsOption
 from stillhouse.spec import spec
 from stillhouse.types import Clock, Lesson, Terms
 
 
 @spec
-class FSP(Tapped):
+class FSP(PairedSpec):
     """What happens to an image between two stages that follow each other.
 
     `init` is how long this is the only loss, after which it is none, as the paper trains: epochs,
@@ -35,7 +36,7 @@ class FSP(Tapped):
 
     weight: float = 50.0
     init: float = 0.0
-    pairs: Pairs | Literal["stages"] = field(default="stages", kw_only=True)
+    pairs: PairsOption = field(default="stages", kw_only=True)
     name: Literal["fsp"] = "fsp"
     movable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
@@ -54,7 +55,7 @@ class FSP(Tapped):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_length(self.init)
-        if self.pairs != "stages" and len(self.pairs) < 2:
+        if not isinstance(self.pairs, str) and len(self.pairs) < 2:
             raise ValueError("pairs must name two stages or more, as each is held to the next")
 
     def build(self, setting: Setting) -> Method:
@@ -67,20 +68,20 @@ class FSP(Tapped):
             )
         ours = setting.student_shapes([student for student, _ in pairs])
         theirs = setting.teacher_shapes([teacher for _, teacher in pairs])
-        return Flow(self, [TapPair(s, t, adapter(ours[s], theirs[t])) for s, t in pairs])
+        return Flow(self, [AdaptedPair(s, t, adapter(ours[s], theirs[t])) for s, t in pairs])
 
 
 class Flow(Method):
     """One term for each two stages that follow each other."""
 
-    def __init__(self, spec: FSP, pairs: Sequence[TapPair]) -> None:
+    def __init__(self, spec: FSP, pairs: Sequence[AdaptedPair]) -> None:
         super().__init__()
         self.spec = spec
         self.label_share = spec.label_share
         self.student_taps = tuple(pair.student for pair in pairs)
         self.teacher_taps = tuple(pair.teacher for pair in pairs)
         self.adapters = nn.ModuleList(pair.adapter for pair in pairs)
-        self.places = [f"{first}-{second}" for first, second in pairwise(places(pairs))]
+        self.names = [f"{first}-{second}" for first, second in pairwise(term_names(pairs))]
 
     def share(self, clock: Clock) -> float:
         """Labels count nothing while this is the only loss."""
@@ -95,7 +96,7 @@ class Flow(Method):
         terms = {}
         with full_precision(ours[0]):
             adapted = [adapt(tap) for adapt, tap in zip(self.adapters, ours, strict=True)]
-            for place, s, t in zip(self.places, flows(adapted), flows(theirs), strict=True):
+            for place, s, t in zip(self.names, flows(adapted), flows(theirs), strict=True):
                 losses = (s - t).square().mean((1, 2))
                 terms[place] = row_term(losses, lesson.weight, factor)
         return terms
@@ -111,4 +112,4 @@ def adapter(student: torch.Size, teacher: torch.Size) -> nn.Module:
     """A 1x1 convolution where channels differ, nothing where they agree."""
     axis = 1 if len(student) == 4 else -1
     same = len(student) == len(teacher) and student[axis] == teacher[axis]
-    return (Direct() if same else Pointwise()).build(student, teacher)
+    return (NoAdapter() if same else Pointwise()).build(student, teacher)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from stillhouse.methods.base import Method
 from stillhouse.methods.maps import Met, met
-from stillhouse.methods.paired import Paired, TapPair, Tapped
+from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
 from stillhouse.methods.setting import Setting
 from stillhouse.models.adapters import Pointwise, align
 from stillhouse.models.connectors import generator
@@ -18,7 +18,7 @@ from stillhouse.spec import spec
 
 
 @spec
-class MGD(Tapped):
+class MGD(PairedSpec):
     """Squared difference of the teacher's last map and one generated from some of the channels.
 
     `masked` is how likely each channel of each image is left out.
@@ -49,7 +49,7 @@ class MGD(Tapped):
         found = met(setting, self.taps(setting))
         return Generation(
             self,
-            [TapPair(p.student, p.teacher, aligner(p)) for p in found],
+            [AdaptedPair(p.student, p.teacher, aligner(p)) for p in found],
             [generator(p.after[1]) for p in found],
         )
 
@@ -63,7 +63,9 @@ def aligner(pair: Met) -> nn.Module:
 class Generation(Paired):
     """Generated maps at each pair, the larger of both maps pooled to the smaller first."""
 
-    def __init__(self, spec: MGD, pairs: list[TapPair], generators: list[nn.Sequential]) -> None:
+    def __init__(
+        self, spec: MGD, pairs: list[AdaptedPair], generators: list[nn.Sequential]
+    ) -> None:
         super().__init__(spec, pairs, [spec.alpha] * len(pairs))
         self.generators = nn.ModuleList(generators)
         self.masked = spec.masked

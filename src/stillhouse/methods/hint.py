@@ -9,17 +9,18 @@ from torch import Tensor
 
 from stillhouse.functional.distance import mse
 from stillhouse.methods.base import Method
-from stillhouse.methods.paired import Paired, TapPair, Tapped
-from stillhouse.methods.setting import Pairs, Setting
+from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
+from stillhouse.methods.setting import Setting
 from stillhouse.models.adapters import Pointwise, Regressor, align
 from stillhouse.objectives.card import Card
+from stillhouse.objectives.presets.feature import PairsOption
 from stillhouse.spec import spec
 
 ADAPTERS: dict[str, Regressor | Pointwise] = {"regressor": Regressor(), "pointwise": Pointwise()}
 
 
 @spec
-class FitNet(Tapped):
+class FitNet(PairedSpec):
     """Mean squared difference to the teacher's hint, learnt beside the labels.
 
     `adapter` "regressor" is a convolution to the teacher's shape, BatchNorm and ReLU; "pointwise" a
@@ -28,7 +29,7 @@ class FitNet(Tapped):
 
     weight: float = 100.0
     adapter: Literal["regressor", "pointwise"] = "regressor"
-    pairs: Pairs | Literal["stages"] = field(default=(("stage2", "stage2"),), kw_only=True)
+    pairs: PairsOption = field(default=(("stage2", "stage2"),), kw_only=True)
     name: Literal["fitnet"] = "fitnet"
     card: ClassVar[Card] = Card(
         "FitNet: hints for thin deep nets",
@@ -46,13 +47,15 @@ class FitNet(Tapped):
         pairs, adapter = self.taps(setting), ADAPTERS[self.adapter]
         ours, theirs = zip(*pairs, strict=True)
         before, after = setting.student_shapes(ours), setting.teacher_shapes(theirs)
-        return Hints(self, [TapPair(s, t, adapter.build(before[s], after[t])) for s, t in pairs])
+        return Hints(
+            self, [AdaptedPair(s, t, adapter.build(before[s], after[t])) for s, t in pairs]
+        )
 
 
 class Hints(Paired):
     """Squared differences, the larger map pooled to the smaller."""
 
-    def __init__(self, spec: FitNet, pairs: list[TapPair]) -> None:
+    def __init__(self, spec: FitNet, pairs: list[AdaptedPair]) -> None:
         super().__init__(spec, pairs, [spec.weight] * len(pairs))
 
     def compare(self, index: int, student: Tensor, teacher: Tensor) -> Tensor:

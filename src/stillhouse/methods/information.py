@@ -10,21 +10,22 @@ from torch import Tensor, nn
 from stillhouse.functional.likelihood import gaussian
 from stillhouse.methods.base import Method
 from stillhouse.methods.maps import met
-from stillhouse.methods.paired import Paired, TapPair, Tapped
-from stillhouse.methods.setting import Pairs, Setting
+from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
+from stillhouse.methods.setting import Setting
 from stillhouse.models.adapters import align
-from stillhouse.models.connectors import Expectation
+from stillhouse.models.connectors import VariationalRegressor
 from stillhouse.objectives.card import Card
+from stillhouse.objectives.presets.feature import PairsOption
 from stillhouse.spec import spec
 
 
 @spec
-class VID(Tapped):
+class VID(PairedSpec):
     """Gaussian likelihood of the teacher's stages, with a variance for each channel that learns."""
 
     weight: float = 1.0
     variance: float = 5.0  # at the start
-    pairs: Pairs | Literal["stages"] = field(default="stages", kw_only=True)
+    pairs: PairsOption = field(default="stages", kw_only=True)
     name: Literal["vid"] = "vid"
     card: ClassVar[Card] = Card(
         "Variational information distillation",
@@ -48,15 +49,17 @@ class VID(Tapped):
         found = met(setting, self.taps(setting))
         return Information(
             self,
-            [TapPair(p.student, p.teacher, nn.Identity()) for p in found],
-            [Expectation(p.before[1], p.after[1], self.variance) for p in found],
+            [AdaptedPair(p.student, p.teacher, nn.Identity()) for p in found],
+            [VariationalRegressor(p.before[1], p.after[1], self.variance) for p in found],
         )
 
 
 class Information(Paired):
     """Likelihood at each pair, the larger map pooled to the smaller first."""
 
-    def __init__(self, spec: VID, pairs: list[TapPair], expectations: list[Expectation]) -> None:
+    def __init__(
+        self, spec: VID, pairs: list[AdaptedPair], expectations: list[VariationalRegressor]
+    ) -> None:
         super().__init__(spec, pairs, [spec.weight] * len(pairs))
         self.expectations = nn.ModuleList(expectations)
 

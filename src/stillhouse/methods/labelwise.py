@@ -19,17 +19,18 @@ from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
 from stillhouse.methods.combined import Combined
 from stillhouse.methods.logit import Logits
-from stillhouse.methods.paired import TapPair, Tapped, places
-from stillhouse.methods.setting import Pairs, Setting, Shapes
+from stillhouse.methods.paired import AdaptedPair, PairedSpec, term_names
+from stillhouse.methods.setting import Setting, Shapes
 from stillhouse.methods.terms import batch_term
 from stillhouse.models.labelwise import EMBEDDINGS
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.base import Variant, check_sites
 from stillhouse.objectives.presets.binary import MLD
+from stillhouse.objectives.presets.feature import PairsOption, TapPairs
 from stillhouse.spec import spec
 from stillhouse.types import Lesson, Term, Terms
 
-PAIRS: Pairs = ((EMBEDDINGS, EMBEDDINGS),)
+PAIRS: TapPairs = ((EMBEDDINGS, EMBEDDINGS),)
 PAPER = "Yang P. et al.: Multi-label knowledge distillation, ICCV 2023"
 MEND = (
     "say student.head=labelwise and teacher.head=labelwise, or name taps that give them under "
@@ -38,14 +39,14 @@ MEND = (
 
 
 @spec
-class Embedded(Tapped):
+class Embedded(PairedSpec):
     """A method at pairs of taps that give label-wise embeddings."""
 
     movable: ClassVar[bool] = False
     variant: Variant = field(default="reference", kw_only=True)
-    pairs: Pairs | Literal["stages"] = field(default=PAIRS, kw_only=True)
+    pairs: PairsOption = field(default=PAIRS, kw_only=True)
 
-    def taps(self, setting: Setting) -> Pairs:
+    def taps(self, setting: Setting) -> TapPairs:
         """The pairs, refused where one gives no label-wise embeddings."""
         pairs = super().taps(setting)
         ours, theirs = zip(*pairs, strict=True)
@@ -181,14 +182,14 @@ class Grouped(Method):
 
     needs_labels = True
 
-    def __init__(self, spec: CD | ID, pairs: Pairs) -> None:
+    def __init__(self, spec: CD | ID, pairs: TapPairs) -> None:
         super().__init__()
         self.spec = spec
         self.relative = spec.variant == "reference"
         self.least = 3 if self.relative else 2  # rows of a group that has something to teach
         self.label_share = spec.label_share
         self.student_taps, self.teacher_taps = (tuple(side) for side in zip(*pairs, strict=True))
-        self.places = places([TapPair(*pair, nn.Identity()) for pair in pairs])
+        self.names = term_names([AdaptedPair(*pair, nn.Identity()) for pair in pairs])
 
     def relate(self, student: Tensor, teacher: Tensor, there: Tensor, lesson: Lesson) -> Term:
         """What one pair of taps says: (N, C, D), (N, C, E), (N, C) where classes are -> Term."""
@@ -197,7 +198,7 @@ class Grouped(Method):
     def forward(self, lesson: Lesson) -> Terms:
         """The terms of all pairs of taps."""
         weight, terms = self.spec.rise(lesson.clock) * self.spec.weight, {}
-        for index, place in enumerate(self.places):
+        for index, place in enumerate(self.names):
             student = lesson.student.taps[self.student_taps[index]]
             teacher = lesson.teacher.taps[self.teacher_taps[index]].detach()
             there = present(self.spec.name, lesson, student.shape[1])

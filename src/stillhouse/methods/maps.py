@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 
 from stillhouse.errors import UserError
-from stillhouse.methods.setting import Pairs, Setting, Shapes
+from stillhouse.methods.setting import Setting, Shapes
+from stillhouse.objectives.presets.feature import TapPairs
 
 
 class Met(NamedTuple):
@@ -19,7 +20,7 @@ class Met(NamedTuple):
     after: torch.Size
 
 
-def met(setting: Setting, pairs: Pairs, vectors: bool = False) -> list[Met]:
+def met(setting: Setting, pairs: TapPairs, vectors: bool = False) -> list[Met]:
     """The pairs with their shapes; `vectors` (N, C) may be allowed, as maps of one pixel."""
     ours, theirs = zip(*pairs, strict=True)
     before = checked("student", setting.student_shapes(ours), vectors)

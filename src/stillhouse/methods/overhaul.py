@@ -11,23 +11,24 @@ from stillhouse.functional.boundary import expected_negative, partial_squares
 from stillhouse.functional.pooling import pool
 from stillhouse.methods.base import Method
 from stillhouse.methods.maps import met
-from stillhouse.methods.paired import Paired, TapPair, Tapped
-from stillhouse.methods.setting import Pairs, Setting
-from stillhouse.models.connectors import normed
-from stillhouse.models.norms import norms
+from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
+from stillhouse.methods.setting import Setting
+from stillhouse.models.connectors import pointwise_norm
+from stillhouse.models.norms import find_norms
 from stillhouse.objectives.card import Card
+from stillhouse.objectives.presets.feature import PairsOption
 from stillhouse.spec import spec
 
 
 @spec
-class OFD(Tapped):
+class OFD(PairedSpec):
     """Partial squared difference of maps before the ReLU, the teacher's cut at a margin.
 
     `weight` is that of the last stage; each one before it counts half of the next.
     """
 
     weight: float = 1e-3
-    pairs: Pairs | Literal["stages"] = field(default="stages", kw_only=True)
+    pairs: PairsOption = field(default="stages", kw_only=True)
     name: Literal["ofd"] = "ofd"
     card: ClassVar[Card] = Card(
         "Overhaul of feature distillation",
@@ -46,10 +47,13 @@ class OFD(Tapped):
         """A connector and the teacher's margins for each pair."""
         pairs = setting.before_activation(self.taps(setting), "student")
         found = met(setting, setting.before_activation(pairs, "teacher"))
-        before = norms(setting.teacher, [pair.teacher for pair in found], setting.example)
+        before = find_norms(setting.teacher, [pair.teacher for pair in found], setting.example)
         return Overhaul(
             self,
-            [TapPair(p.student, p.teacher, normed(p.before[1], p.after[1])) for p in found],
+            [
+                AdaptedPair(p.student, p.teacher, pointwise_norm(p.before[1], p.after[1]))
+                for p in found
+            ],
             [margin(before[pair.teacher]) for pair in found],
         )
 
@@ -62,7 +66,7 @@ def margin(norm: nn.BatchNorm2d) -> Tensor:
 class Overhaul(Paired):
     """Partial squares, the teacher's map pooled to the student's size."""
 
-    def __init__(self, spec: OFD, pairs: list[TapPair], margins: list[Tensor]) -> None:
+    def __init__(self, spec: OFD, pairs: list[AdaptedPair], margins: list[Tensor]) -> None:
         last = len(pairs) - 1
         super().__init__(spec, pairs, [spec.weight * 2.0 ** (i - last) for i in range(last + 1)])
         for index, margin in enumerate(margins):

@@ -10,17 +10,17 @@ from torch.nn import functional as F
 from stillhouse.functional.distance import mse
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
-from stillhouse.methods.setting import Composed, Setting
+from stillhouse.methods.setting import ComposedMethod, Setting
 from stillhouse.methods.terms import row_term
-from stillhouse.models.connectors import projected
-from stillhouse.models.head import Head
+from stillhouse.models.connectors import pointwise_norm_relu
+from stillhouse.models.pooled_head import PooledHead
 from stillhouse.objectives.card import Card
 from stillhouse.spec import spec
 from stillhouse.types import Lesson, Terms
 
 
 @spec
-class SRRL(Composed):
+class SRRL(ComposedMethod):
     """The mean of the teacher's last map, and what the teacher's classifier says of the student's.
 
     `weight` is that of the classifier's answers, `feature_weight` that of the means.
@@ -46,7 +46,9 @@ class SRRL(Composed):
         """A connector between the two last maps."""
         student, teacher = setting.student_head(), setting.teacher_head()
         before = setting.student_shapes([student.map])[student.map]
-        return Regression(self, student, teacher, projected(before[1], teacher.linear.in_features))
+        return Regression(
+            self, student, teacher, pointwise_norm_relu(before[1], teacher.linear.in_features)
+        )
 
 
 class Regression(Method):
@@ -55,7 +57,9 @@ class Regression(Method):
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(self, spec: SRRL, student: Head, teacher: Head, connector: nn.Module) -> None:
+    def __init__(
+        self, spec: SRRL, student: PooledHead, teacher: PooledHead, connector: nn.Module
+    ) -> None:
         super().__init__()
         self.spec, self.connector = spec, connector
         self.label_share = spec.label_share

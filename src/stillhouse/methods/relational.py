@@ -14,21 +14,22 @@ from stillhouse.errors import UserError
 from stillhouse.functional import relation
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
-from stillhouse.methods.paired import TapPair, Tapped, places
-from stillhouse.methods.setting import Pairs, Setting
+from stillhouse.methods.paired import AdaptedPair, PairedSpec, term_names
+from stillhouse.methods.setting import Setting
 from stillhouse.methods.terms import batch_term, rows_of_all
+from stillhouse.models.aliases import find_aliases
 from stillhouse.models.labelwise import TOKENS, Labelwise
-from stillhouse.models.stages import stages
 from stillhouse.objectives.card import Card
+from stillhouse.objectives.presets.feature import PairsOption, TapPairs
 from stillhouse.spec import spec
 from stillhouse.types import Lesson, Terms
 
 Relation = Callable[[Tensor, Tensor], Tensor]  # (N, E), (N, F) -> ()
-PENULTIMATE: Pairs = (("penultimate", "penultimate"),)
+PENULTIMATE: TapPairs = (("penultimate", "penultimate"),)
 
 
 @spec
-class Related(Tapped):
+class Related(PairedSpec):
     """Relations at pairs of taps, which may be as wide as they like."""
 
     pooled: ClassVar[bool] = False  # whether a map or tokens count as the mean over their places
@@ -37,7 +38,7 @@ class Related(Tapped):
         """What is compared, and what it counts."""
         raise NotImplementedError
 
-    def taps(self, setting: Setting) -> Pairs:
+    def taps(self, setting: Setting) -> TapPairs:
         """The pairs; where no classifier reads one vector, the place that it reads stands in."""
         pairs = super().taps(setting)
         return vectors_of(setting) if self.pooled and pairs == PENULTIMATE else pairs
@@ -58,7 +59,7 @@ class RKD(Related):
     distance: float = 25.0
     angle: float = 50.0
     eps: float = 1e-12
-    pairs: Pairs | Literal["stages"] = field(default=PENULTIMATE, kw_only=True)
+    pairs: PairsOption = field(default=PENULTIMATE, kw_only=True)
     name: Literal["rkd"] = "rkd"
     movable: ClassVar[bool] = False
     pooled: ClassVar[bool] = True
@@ -95,7 +96,7 @@ class PKT(Related):
 
     weight: float = 3e4
     eps: float = 1e-7
-    pairs: Pairs | Literal["stages"] = field(default=PENULTIMATE, kw_only=True)
+    pairs: PairsOption = field(default=PENULTIMATE, kw_only=True)
     name: Literal["pkt"] = "pkt"
     movable: ClassVar[bool] = False
     pooled: ClassVar[bool] = True
@@ -146,13 +147,13 @@ class SP(Related):
 class Relational(Method):
     """One term a pair of taps and relation, over the images of all ranks."""
 
-    def __init__(self, spec: Related, pairs: Pairs) -> None:
+    def __init__(self, spec: Related, pairs: TapPairs) -> None:
         super().__init__()
         self.spec = spec
         self.relations = spec.relations()
         self.label_share = spec.label_share
         self.student_taps, self.teacher_taps = (tuple(side) for side in zip(*pairs, strict=True))
-        self.places = places([TapPair(*pair, nn.Identity()) for pair in pairs])
+        self.names = term_names([AdaptedPair(*pair, nn.Identity()) for pair in pairs])
 
     def vectors(self, tap: Tensor) -> Tensor:
         """One vector an image: (N, ...) -> (N, E)."""
@@ -167,7 +168,7 @@ class Relational(Method):
         """Every rank computes the same value, from the rows of all."""
         rise = self.spec.rise(lesson.clock)
         terms = {}
-        for index, place in enumerate(self.places):
+        for index, place in enumerate(self.names):
             student = self.vectors(lesson.student.taps[self.student_taps[index]])
             teacher = self.vectors(lesson.teacher.taps[self.teacher_taps[index]].detach())
             with full_precision(student):
@@ -185,7 +186,7 @@ def averaged(tap: Tensor) -> Tensor:
     return tap.flatten(2).mean(2) if tap.ndim > 3 else tap
 
 
-def vectors_of(setting: Setting) -> Pairs:
+def vectors_of(setting: Setting) -> TapPairs:
     """Where each network has the vector of an image, or the places whose mean is one."""
     networks = (setting.student, setting.teacher)
     student, teacher = (vector_of(network, setting.example) for network in networks)
@@ -196,12 +197,12 @@ def vector_of(network: nn.Module, example: Tensor) -> str:
     """The vector that the classifier reads, else the tokens of a label-wise head, else a map."""
     if isinstance(network, Labelwise):
         return TOKENS
-    known = stages(network, example)
+    known = find_aliases(network, example)
     vector = PENULTIMATE[0][0]
     return "last" if vector not in known and "last" in known else vector
 
 
-def widths(spec: Tapped, setting: Setting) -> list[tuple[int, int]]:
+def widths(spec: PairedSpec, setting: Setting) -> list[tuple[int, int]]:
     """How long the vectors of each pair of taps are, the student's and the teacher's."""
     pairs = spec.taps(setting)
     ours = setting.student_shapes([student for student, _ in pairs])

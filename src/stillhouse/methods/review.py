@@ -11,11 +11,12 @@ from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.functional.pyramid import hierarchical_context
 from stillhouse.methods.base import Method
 from stillhouse.methods.maps import met
-from stillhouse.methods.paired import Paired, TapPair, Tapped
-from stillhouse.methods.setting import Pairs, Setting
+from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
+from stillhouse.methods.setting import Setting
 from stillhouse.methods.terms import row_term
 from stillhouse.models.connectors import Fusion
 from stillhouse.objectives.card import Card
+from stillhouse.objectives.presets.feature import PairsOption, TapPairs
 from stillhouse.spec import spec
 from stillhouse.types import Lesson, Terms
 
@@ -23,7 +24,7 @@ VECTORS = ("penultimate", "penultimate")
 
 
 @spec
-class ReviewKD(Tapped):
+class ReviewKD(PairedSpec):
     """Stages and penultimate vectors, each level of the student fused with all deeper ones.
 
     `pairs` go from the shallowest to the deepest; vectors count as maps of one pixel. Levels are
@@ -32,7 +33,7 @@ class ReviewKD(Tapped):
 
     weight: float = 1.0
     width: int = 512
-    pairs: Pairs | Literal["stages"] = field(default="stages", kw_only=True)
+    pairs: PairsOption = field(default="stages", kw_only=True)
     name: Literal["reviewkd"] = "reviewkd"
     movable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
@@ -53,7 +54,7 @@ class ReviewKD(Tapped):
         if self.width < 1:
             raise ValueError(f"width must be at least 1, and is {self.width}")
 
-    def taps(self, setting: Setting) -> Pairs:
+    def taps(self, setting: Setting) -> TapPairs:
         """The stages and the vectors that classifiers read, where the recipe leaves them open."""
         pairs = setting.before_activation(super().taps(setting), "teacher")
         if self.pairs != "stages" or not setting.has_vectors():
@@ -67,7 +68,7 @@ class ReviewKD(Tapped):
         return Review(
             self,
             [
-                TapPair(
+                AdaptedPair(
                     p.student, p.teacher, Fusion(p.before[1], width, p.after[1], p != found[-1])
                 )
                 for p in found
@@ -78,21 +79,21 @@ class ReviewKD(Tapped):
 class Review(Paired):
     """Levels from the deepest to the shallowest, each passing on what it was fused to."""
 
-    def __init__(self, spec: ReviewKD, pairs: list[TapPair]) -> None:
+    def __init__(self, spec: ReviewKD, pairs: list[AdaptedPair]) -> None:
         super().__init__(spec, pairs, [spec.weight] * len(pairs))
 
     def forward(self, lesson: Lesson) -> Terms:
         """One term a pair, the deepest first."""
         rise, deeper = self.spec.rise(lesson.clock), None
         terms = {}
-        for index in reversed(range(len(self.places))):
+        for index in reversed(range(len(self.names))):
             student = as_map(upcast(lesson.student.taps[self.student_taps[index]]))
             teacher = as_map(upcast(lesson.teacher.taps[self.teacher_taps[index]].detach()))
             with full_precision(student):
                 reviewed, deeper = self.adapters[index](student, deeper, teacher.shape[2:])
                 losses = hierarchical_context(reviewed, teacher)
             weight = rise * self.weights[index]
-            terms[self.places[index]] = row_term(losses, lesson.weight, weight)
+            terms[self.names[index]] = row_term(losses, lesson.weight, weight)
         return terms
 
 

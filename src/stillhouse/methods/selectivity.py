@@ -9,19 +9,20 @@ from torch import Tensor, nn
 
 from stillhouse.functional.channels import planes, selectivity
 from stillhouse.methods.base import Method
-from stillhouse.methods.paired import Paired, TapPair, Tapped
-from stillhouse.methods.setting import Pairs, Setting
+from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
+from stillhouse.methods.setting import Setting
 from stillhouse.models.adapters import align
 from stillhouse.objectives.card import Card
+from stillhouse.objectives.presets.feature import PairsOption
 from stillhouse.spec import spec
 
 
 @spec
-class NST(Tapped):
+class NST(PairedSpec):
     """Where the channels of an image look, as a distribution; channels need no partners."""
 
     weight: float = 50.0
-    pairs: Pairs | Literal["stages"] = field(default="stages", kw_only=True)
+    pairs: PairsOption = field(default="stages", kw_only=True)
     name: Literal["nst"] = "nst"
     card: ClassVar[Card] = Card(
         "Neuron selectivity transfer",
@@ -37,7 +38,7 @@ class NST(Tapped):
     def build(self, setting: Setting) -> Method:
         """The method; it trains nothing of its own."""
         pairs = [
-            TapPair(student, teacher, nn.Identity()) for student, teacher in self.taps(setting)
+            AdaptedPair(student, teacher, nn.Identity()) for student, teacher in self.taps(setting)
         ]
         return Selectivity(self, pairs, [self.weight] * len(pairs))
 

@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from stillhouse.methods.base import Method
-from stillhouse.methods.paired import Paired, TapPair
-from stillhouse.methods.setting import Composed, Setting
+from stillhouse.methods.paired import AdaptedPair, Paired
+from stillhouse.methods.setting import ComposedMethod, Setting
 from stillhouse.models.adapters import align
-from stillhouse.models.reuse import reuse
+from stillhouse.models.teacher_head import use_teacher_head
 from stillhouse.objectives.card import Card
 from stillhouse.spec import spec
 
@@ -18,7 +18,7 @@ PROJECTOR = "projector"
 
 
 @spec
-class SimKD(Composed):
+class SimKD(ComposedMethod):
     """Reuses the teacher's classifier: the student learns the map that it reads, and nothing else.
 
     The student that comes out is its trunk, a projector and that classifier; its parameters are
@@ -50,11 +50,11 @@ class SimKD(Composed):
         own, teacher = setting.student_head(), setting.teacher_head()
         before = setting.student_shapes([own.map])[own.map]
         after = setting.teacher_shapes([teacher.map])[teacher.map]
-        return reuse(setting.student, own, before, teacher, after, self.reduction)
+        return use_teacher_head(setting.student, own, before, teacher, after, self.reduction)
 
     def build(self, setting: Setting) -> Method:
         """The method for a student that was reshaped."""
-        pair = TapPair(PROJECTOR, setting.teacher_head().map, nn.Identity())
+        pair = AdaptedPair(PROJECTOR, setting.teacher_head().map, nn.Identity())
         return Projected(self, [pair], [self.weight])
 
 

@@ -24,7 +24,7 @@ from stillhouse.methods.base import Method
 from stillhouse.methods.setting import Setting
 from stillhouse.models import cost, zoo
 from stillhouse.recipes.schema import Recipe
-from stillhouse.runs.tap_plan import places, plan_of, suggestions
+from stillhouse.runs.tap_plan import describe_places, plan_of, suggestions
 from stillhouse.runs.teaching import check_teacher, find_teacher
 from stillhouse.teachers.base import Teacher, observe
 from stillhouse.teachers.frozen import Absent
@@ -169,14 +169,14 @@ class Patient:
         self._pupil = pupil = make_pupil(self.recipe, self.shop, loaded)
         student = pupil.student.model
         if loaded is None:
-            return f"none needed; the student's places: {places(student, example)}"
+            return f"none needed; the student's places: {describe_places(student, example)}"
         setting = Setting(bare, loaded.inner, example)
         if not pupil.method.student_taps:
             return "; ".join(
                 part
                 for part in (
-                    f"none needed; the student's places: {places(student, example)}",
-                    f"the teacher's: {places(loaded.inner, example)}",
+                    f"none needed; the student's places: {describe_places(student, example)}",
+                    f"the teacher's: {describe_places(loaded.inner, example)}",
                     suggestions(setting),
                 )
                 if part

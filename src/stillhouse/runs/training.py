@@ -118,7 +118,7 @@ def conclude(recipe: Recipe, run: Run, folder: Path, shop: Workshop, *, blind: b
     with state.averaged(run):
         network = run.inside.student.eval()
         test = {} if blind else evaluate(shop.task, network, shop.test(), shop.hardware)
-        on_first_rank(lambda: weights.save(run.student, folder / STUDENT))
+        on_first_rank(lambda: weights.save_weights(run.student, folder / STUDENT))
     score = score_of(recipe, run, shop, test)
     learner = run.teacher if isinstance(run.teacher, Learner) else None
     if learner is not None:
@@ -126,7 +126,7 @@ def conclude(recipe: Recipe, run: Run, folder: Path, shop: Workshop, *, blind: b
 
     def write() -> None:
         if learner is not None:
-            weights.save(learner.network.model, folder / MOVED)
+            weights.save_weights(learner.network.model, folder / MOVED)
         contract = contract_of(recipe.student, shop.sources)
         write_text(folder / f"{STUDENT}{BESIDE}", contract.text())
         write_json(folder / "manifest.json", manifest(recipe, shop, run))
