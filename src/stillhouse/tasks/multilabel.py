@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
 
+import torch
 from torch import Tensor
 
 from stillhouse.batches import Batch
@@ -78,6 +79,10 @@ class Multilabel(ImageTask):
     def chance(self) -> float:
         """Mean average precision of random predictions, in percent: how frequent a class is."""
         return self.share
+
+    def absent(self, scores: Tensor) -> Tensor:
+        """The share of each class in images without labels: (N, C) -> (N, C)."""
+        return torch.full_like(scores, ABSENT)
 
     def label_term(self, student: Trace, label: Tensor) -> Term:
         """The loss of one view: class indices (N,) or shares of each class (N, C) -> Term."""
