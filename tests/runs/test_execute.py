@@ -17,6 +17,7 @@ import torch.nn.functional as F
 import yaml
 
 from quick import kept_teacher, metrics, quick, run, student_bytes
+from stillhouse.build.data import open_sources
 from stillhouse.data.embedded.digits import raw
 from stillhouse.data.source import FromTorch
 from stillhouse.engine import train as training
@@ -28,7 +29,6 @@ from stillhouse.models.weights import state_hash
 from stillhouse.recipes import load
 from stillhouse.runs import training as executing
 from stillhouse.runs.execute import Result, execute, measure
-from stillhouse.build.data import open_sources
 
 AUGMENTED = "data.transforms=[{kind: crop, padding: 1}, {kind: flip}]"
 
@@ -488,7 +488,7 @@ def test_options_reach_the_training(tmp_path: Path, done: Result, word: str) -> 
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_its_batch(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"stopped being a number at step \d+, in .*nonfinite\.pt"):
+    with pytest.raises(UserError, match=r"not finite at step \d+, in .*nonfinite\.pt"):
         run(tmp_path / "run", "train.optimiser={kind: sgd, lr: 1e20}", "train.schedule=constant")
     kept = torch.load(tmp_path / "run" / "nonfinite.pt", weights_only=True)
     assert kept["batches"][0]["image"].shape == (32, 1, 8, 8)
