@@ -67,6 +67,42 @@ def test_other_options_are_refused_by_name(build, words):
         build()
 
 
+def train(
+    optimiser: torch.optim.Optimizer, model: nn.Sequential, taught: range = range(4)
+) -> list[torch.Tensor]:
+    """Four steps; the last layer has a gradient in some of them only."""
+    generator = torch.Generator().manual_seed(1)
+    for step in range(4):
+        loss = model(torch.randn(8, 2, 4, 4, generator=generator)).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        if step not in taught:
+            model[3].weight.grad = model[3].bias.grad = None
+        optimiser.step()
+    return [parameter.detach() for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize("taught", [range(3), range(1, 3), range(2, 4)])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_parameters_may_get_their_first_gradient_after_others(taught: range, nesterov: bool):
+    fused, plain = network(), network()
+    spec = SGD(0.1, 0.9, weight_decay=0.01, nesterov=nesterov)
+    optimiser = torch.optim.SGD(
+        plain.parameters(), 0.1, 0.9, weight_decay=0.01, nesterov=nesterov, foreach=False
+    )
+    ours = train(spec.build(fused.named_parameters()), fused, taught)
+    for got, want in zip(ours, train(optimiser, plain, taught), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-7)
+
+
+def test_the_steps_of_fused_sgd_are_those_of_torch_bit_for_bit():
+    ours, theirs = network(), network()
+    fused = torch.optim.SGD(theirs.parameters(), 0.1, 0.9, weight_decay=0.01, fused=True)
+    built = SGD(0.1, 0.9, weight_decay=0.01).build(ours.named_parameters())
+    for got, want in zip(train(built, ours), train(fused, theirs), strict=True):
+        assert torch.equal(got, want)
+
+
 @pytest.mark.parametrize("member", ALL)
 def test_norms_and_biases_are_spared_on_demand(member):
     model = network()

@@ -36,13 +36,13 @@ class SGD:
     def build(self, named_parameters: Named) -> torch.optim.Optimizer:
         """The optimiser of these parameters."""
         groups = _groups(named_parameters, self.weight_decay, self.decay_norms)
-        return torch.optim.SGD(
-            groups,
-            lr=self.lr,
-            momentum=self.momentum,
-            nesterov=self.nesterov,
-            fused=_can_fuse(groups),
+        fused = _can_fuse(groups)
+        optimiser = torch.optim.SGD(
+            groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=fused
         )
+        if fused and self.momentum:
+            optimiser.register_step_pre_hook(_create_momentum)
+        return optimiser
 
 
 @spec
@@ -202,6 +202,18 @@ def _can_fuse(groups: list[dict[str, Any]]) -> bool:
         for group in groups
         for p in group["params"]
     )
+
+
+def _create_momentum(optimiser: torch.optim.Optimizer, *_: Any) -> None:
+    # torch's fused SGD creates the momentum of a whole group in one step, and fails where a
+    # parameter has its first gradient later than others. Momentum 0 gives the same first step.
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                continue
+            state = optimiser.state[parameter]
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _check_common(kind: str, lr: float, weight_decay: float, eps: float = 1.0) -> None:
