@@ -13,14 +13,6 @@ import torch
 from PIL import Image
 
 from quick import quick
-from stillhouse.data.loader import STRONG
-from stillhouse.data.mixing import Mix
-from stillhouse.data.random import mix
-from stillhouse.data.transforms import Crop, Cutout, Flip, RandAugment, Single, normalise
-from stillhouse.errors import UserError
-from stillhouse.recipes import load
-from stillhouse.build.teacher import check_keeping, views_of
-from stillhouse.recipes.schema import Data, Recipe
 from stillhouse.build.data import (
     data_is_finite,
     make_filling_loader,
@@ -28,6 +20,14 @@ from stillhouse.build.data import (
     open_sources,
     strong_of,
 )
+from stillhouse.build.teacher import check_keeping, views_of
+from stillhouse.data.loader import STRONG
+from stillhouse.data.mixing import Mix
+from stillhouse.data.random import mix
+from stillhouse.data.transforms import Crop, Cutout, Flip, RandAugment, Single, normalise
+from stillhouse.errors import UserError
+from stillhouse.recipes import load
+from stillhouse.recipes.schema import Data, Recipe
 from stillhouse.study.plan import make_plan
 
 CPU = torch.device("cpu")
@@ -238,10 +238,13 @@ def test_all_of_it_comes_back_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "word, sentence",
     [
-        ("data.repeats=0", "repeats must be at least 1, and is 0"),
+        ("data.repeats=0", "`repeats` must be at least 1, got 0"),
         ("data.mix={mixup: -1}", "mixup must be a number from 0 on, and is -1"),
         ("data.mix={mixu: 1}", "mixu"),
-        ("data.transforms=[{kind: rand_augment, magnitude: 30}]", r"lie in \[0, 10\], and is 30"),
+        (
+            "data.transforms=[{kind: rand_augment, magnitude: 30}]",
+            r"must be in \[0, 10\], got 30",
+        ),
         ("data.strong=[{kind: cutot}]", "cutot"),
     ],
     ids=str,

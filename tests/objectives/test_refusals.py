@@ -102,24 +102,24 @@ def test_a_relation_is_not_divided_by_objects() -> None:
     ],
 )
 def test_an_option_that_must_be_positive_is(stage: type, option: str, wrong: float) -> None:
-    with pytest.raises(ValueError, match=f"{option} must be above 0 and finite, and is {wrong}"):
+    with pytest.raises(ValueError, match=f"`{option}` must be positive and finite, got {wrong}"):
         stage(**{option: wrong})
 
 
 def test_no_activation_takes_a_temperature_of_zero() -> None:
     for activation in stages("activation"):
-        with pytest.raises(ValueError, match="temperature must be above 0"):
+        with pytest.raises(ValueError, match="`temperature` must be positive"):
             type(activation)(temperature=0.0)
 
 
 @pytest.mark.parametrize("beta", [-0.5, float("nan")])
 def test_disagreement_has_no_negative_power(beta: float) -> None:
-    with pytest.raises(ValueError, match="beta must not be negative"):
+    with pytest.raises(ValueError, match="`beta` must be non-negative, got"):
         Disagreement(beta=beta)
 
 
 def test_a_warm_up_is_not_negative() -> None:
-    with pytest.raises(ValueError, match="warmup must not be negative, and is -1"):
+    with pytest.raises(ValueError, match="`warmup` must be non-negative, got -1"):
         presets.kd(warmup=-1)
 
 
@@ -133,7 +133,7 @@ def test_a_feature_preset_names_at_least_one_pair() -> None:
     [presets.kd, presets.lskd, presets.dkd, presets.dist, presets.tld, presets.tld_dist],
 )
 def test_a_preset_refuses_a_temperature_of_zero_when_it_is_built(preset: Any) -> None:
-    with pytest.raises(ValueError, match="temperature must be above 0"):
+    with pytest.raises(ValueError, match="`temperature` must be positive"):
         preset(temperature=0.0)
 
 
@@ -146,7 +146,10 @@ def test_a_preset_refuses_a_temperature_of_zero_when_it_is_built(preset: Any) ->
         ({"activation": {"kind": "softmax", "temprature": 2}}, "temprature"),
         ({"distance": {"kind": "kll"}}, "'kl', 'reverse_kl'"),
         ({"activation": {"kind": "probabilities"}}, "kl compares log_prob values"),
-        ({"activation": {"kind": "softmax", "temperature": 0}}, "temperature must be above 0"),
+        (
+            {"activation": {"kind": "softmax", "temperature": 0}},
+            "`temperature` must be positive",
+        ),
         ({"preprocess": {"kind": "standardize", "ddof": 2}}, "Input should be 0 or 1"),
         ({"reduction": {"kind": "mean", "inner": "max"}}, "'sum' or 'mean'"),
         ({"distance": {"kind": "pearson", "mode": "none"}}, "'clamp' or 'add'"),

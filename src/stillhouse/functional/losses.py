@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from stillhouse.functional.dtype import upcast
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 
 
 @spec
@@ -47,10 +47,10 @@ class Asymmetric:
     kind: Literal["asymmetric"] = "asymmetric"
 
     def __post_init__(self) -> None:
-        _check_power(self.kind, "negative", self.negative)
-        _check_power(self.kind, "positive", self.positive)
-        if not 0 <= self.clip < 1:
-            raise ValueError(f"{self.kind}: clip must be at least 0 and below 1, not {self.clip}")
+        for name in ("negative", "positive"):
+            power = getattr(self, name)
+            require(0 <= power < math.inf, name, "non-negative and finite", power)
+        require(0 <= self.clip < 1, "clip", "in [0, 1)", self.clip)
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         z = upcast(logits)
@@ -88,9 +88,9 @@ class Focal:
     kind: Literal["focal"] = "focal"
 
     def __post_init__(self) -> None:
-        _check_power(self.kind, "gamma", self.gamma)
-        if self.alpha is not None and not 0 < self.alpha < 1:
-            raise ValueError(f"{self.kind}: alpha must lie between 0 and 1, not {self.alpha}")
+        require(0 <= self.gamma < math.inf, "gamma", "non-negative and finite", self.gamma)
+        alpha = self.alpha
+        require(alpha is None or 0 < alpha < 1, "alpha", "in (0, 1) or null", alpha)
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         z = upcast(logits)
@@ -108,8 +108,3 @@ def blend(targets: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     """The loss of each label from that of a yes and that of a no: (N, C) thrice -> (N, C)."""
     share = targets.to(yes.dtype)
     return share * yes + (1 - share) * no
-
-
-def _check_power(kind: str, name: str, value: float) -> None:
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{kind}: {name} must be at least 0 and finite, not {value}")

@@ -14,7 +14,7 @@ from stillhouse.methods.paired import Paired, TapPair, Tapped
 from stillhouse.methods.setting import Pairs, Setting
 from stillhouse.models.adapters import align
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 
 
 @spec
@@ -39,8 +39,7 @@ class AT(Tapped):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.power < 1:
-            raise ValueError(f"power must be at least 1, and is {self.power}")
+        require(self.power >= 1, "power", "at least 1", self.power)
 
     def build(self, setting: Setting) -> Method:
         """The method; it trains nothing of its own."""

@@ -15,7 +15,7 @@ from stillhouse.methods.phases import check_length, opening
 from stillhouse.methods.setting import Pairs, Setting
 from stillhouse.models.connectors import carried
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 from stillhouse.types import Clock, Lesson, Terms
 
 
@@ -51,8 +51,7 @@ class AB(Tapped):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_length(self.init)
-        if self.margin <= 0:
-            raise ValueError(f"margin must be above 0, and is {self.margin}")
+        require(self.margin > 0, "margin", "positive", self.margin)
 
     def build(self, setting: Setting) -> Method:
         """A connector for each pair."""

@@ -14,7 +14,7 @@ from stillhouse.methods.setting import Composed, Setting
 from stillhouse.methods.terms import row_term
 from stillhouse.models.head import Head
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 from stillhouse.types import Lesson, Terms
 
 
@@ -43,8 +43,7 @@ class CATKD(Composed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.size < 1:
-            raise ValueError(f"size must be at least 1, and is {self.size}")
+        require(self.size >= 1, "size", "at least 1", self.size)
         if self.size == 1 and self.normalise:
             raise ValueError("a map of one cell, normalised, says nothing: give a larger size")
 

@@ -21,7 +21,7 @@ from stillhouse.methods.relational import PENULTIMATE, widths
 from stillhouse.methods.setting import Pairs, Setting
 from stillhouse.methods.terms import row_term, rows_of_all
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 from stillhouse.types import Lesson, Terms
 
 
@@ -57,14 +57,12 @@ class CRD(Tapped):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.temperature <= 0:
-            raise ValueError(f"temperature must be above 0, and is {self.temperature}")
-        if self.negatives < 1 or self.dim < 1:
-            raise ValueError("negatives and dim must be 1 or more")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must be from 0 to below 1, and is {self.momentum}")
-        if self.eps < 0 or self.seed < 0:
-            raise ValueError("eps and seed must not be negative")
+        require(self.temperature > 0, "temperature", "positive", self.temperature)
+        require(self.negatives >= 1, "negatives", "at least 1", self.negatives)
+        require(self.dim >= 1, "dim", "at least 1", self.dim)
+        require(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
+        require(self.eps >= 0, "eps", "non-negative", self.eps)
+        require(self.seed >= 0, "seed", "non-negative", self.seed)
 
     def build(self, setting: Setting) -> Method:
         """The method, its memories as large as the training set."""

@@ -18,7 +18,7 @@ from stillhouse.methods.setting import Composed, Setting
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.softmax import DKD, KD
 from stillhouse.objectives.presets.standardized import LSKD
-from stillhouse.spec import SHORT, spec
+from stillhouse.spec import SHORT, require, spec
 from stillhouse.types import Clock, Lesson, Site, Terms
 
 Base = Annotated[KD | DKD | LSKD, Field(discriminator="name"), SHORT]
@@ -53,8 +53,8 @@ class CTKD(Composed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.lowest <= 0 or self.span <= 0 or self.loops <= 0:
-            raise ValueError("lowest, span and loops must be above 0")
+        for name in ("lowest", "span", "loops"):
+            require(getattr(self, name) > 0, name, "positive", getattr(self, name))
         relational = any(point.relational for point in self.base.objectives().values())
         if relational and self.mode == "instance":
             raise ValueError("a temperature for each sample needs a base that compares samples")

@@ -19,7 +19,7 @@ from stillhouse.methods.terms import row_term
 from stillhouse.models.adapters import align
 from stillhouse.models.connectors import Paraphraser, encoder
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 from stillhouse.types import Lesson, Terms
 
 
@@ -54,8 +54,7 @@ class FT(Tapped):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_length(self.init)
-        if self.share_of_width <= 0:
-            raise ValueError(f"share_of_width must be above 0, and is {self.share_of_width}")
+        require(self.share_of_width > 0, "share_of_width", "positive", self.share_of_width)
 
     def build(self, setting: Setting) -> Method:
         """A paraphraser and a translator for each pair."""

@@ -15,7 +15,7 @@ from stillhouse.methods.setting import Pairs, Setting
 from stillhouse.models.adapters import align
 from stillhouse.models.connectors import Expectation
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 
 
 @spec
@@ -40,8 +40,7 @@ class VID(Tapped):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.variance < 1e-3:
-            raise ValueError(f"variance must be at least 0.001, and is {self.variance}")
+        require(self.variance >= 1e-3, "variance", "at least 0.001", self.variance)
 
     def build(self, setting: Setting) -> Method:
         """What the student expects of each of the teacher's maps."""

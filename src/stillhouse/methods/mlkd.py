@@ -17,7 +17,7 @@ from stillhouse.methods.terms import batch_term, rows_of_all
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.softmax import KD
 from stillhouse.objectives.presets.standardized import LSKD
-from stillhouse.spec import SHORT, spec
+from stillhouse.spec import SHORT, require, spec
 from stillhouse.types import Lesson, Site, Term, Terms
 
 Base = Annotated[KD | LSKD, Field(discriminator="name"), SHORT]
@@ -51,8 +51,8 @@ class MLKD(Composed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if any(temperature <= 0 for temperature in self.temperatures):
-            raise ValueError(f"temperatures must be above 0, and are {self.temperatures}")
+        positive = all(temperature > 0 for temperature in self.temperatures)
+        require(positive, "temperatures", "positive", self.temperatures)
 
     @property
     def label_share(self) -> float:

@@ -20,7 +20,7 @@ from stillhouse.methods.terms import batch_term, rows_of_all
 from stillhouse.models.labelwise import TOKENS, Labelwise
 from stillhouse.models.stages import stages
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 from stillhouse.types import Lesson, Terms
 
 Relation = Callable[[Tensor, Tensor], Tensor]  # (N, E), (N, F) -> ()
@@ -75,8 +75,7 @@ class RKD(Related):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.eps <= 0:
-            raise ValueError(f"eps must be above 0, and is {self.eps}")
+        require(self.eps > 0, "eps", "positive", self.eps)
         if not self.distance and not self.angle:
             raise ValueError("distance and angle are both 0, which leaves nothing to compare")
 
@@ -113,8 +112,7 @@ class PKT(Related):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.eps <= 0:
-            raise ValueError(f"eps must be above 0, and is {self.eps}")
+        require(self.eps > 0, "eps", "positive", self.eps)
 
     def relations(self) -> Mapping[str, tuple[Relation, float]]:
         """Affinities."""

@@ -16,7 +16,7 @@ from stillhouse.methods.setting import Pairs, Setting
 from stillhouse.methods.terms import row_term
 from stillhouse.models.connectors import Fusion
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 from stillhouse.types import Lesson, Terms
 
 VECTORS = ("penultimate", "penultimate")
@@ -50,8 +50,7 @@ class ReviewKD(Tapped):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.width < 1:
-            raise ValueError(f"width must be at least 1, and is {self.width}")
+        require(self.width >= 1, "width", "at least 1", self.width)
 
     def taps(self, setting: Setting) -> Pairs:
         """The stages and the vectors that classifiers read, where the recipe leaves them open."""

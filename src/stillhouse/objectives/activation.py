@@ -15,8 +15,8 @@ from pydantic import Field
 from torch import Tensor
 
 from stillhouse.functional.divergence import binary_log_probabilities
-from stillhouse.objectives.guard import labels, multi_hot, positive
-from stillhouse.spec import spec
+from stillhouse.objectives.guard import labels, multi_hot
+from stillhouse.spec import require, spec
 
 Space = Literal["log_prob", "real"]
 Across = Literal["row", "batch"]
@@ -33,7 +33,8 @@ class Tempered:
     elementwise: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        positive(temperature=self.temperature)
+        tau = self.temperature
+        require(0 < tau < math.inf, "temperature", "positive and finite", tau)
 
 
 @spec

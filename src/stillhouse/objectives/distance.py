@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -13,8 +14,7 @@ from torch import Tensor
 
 from stillhouse.functional import distance, divergence
 from stillhouse.objectives.activation import Space
-from stillhouse.objectives.guard import positive
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 
 
 @spec
@@ -88,7 +88,7 @@ class Pearson(Metric):
     kind: Literal["pearson"] = "pearson"
 
     def __post_init__(self) -> None:
-        positive(eps=self.eps)
+        require(0 < self.eps < math.inf, "eps", "positive and finite", self.eps)
 
     def __call__(self, student: Tensor, teacher: Tensor, weight: Tensor | None = None) -> Tensor:
         return distance.pearson(student, teacher, weight, self.eps, self.mode)
@@ -103,7 +103,7 @@ class Cosine(Metric):
     kind: Literal["cosine"] = "cosine"
 
     def __post_init__(self) -> None:
-        positive(eps=self.eps)
+        require(0 < self.eps < math.inf, "eps", "positive and finite", self.eps)
 
     def __call__(self, student: Tensor, teacher: Tensor, weight: Tensor | None = None) -> Tensor:
         return distance.cosine(student, teacher, weight, self.eps, self.mode)

@@ -1,15 +1,6 @@
 """Checks that several axes share."""
 
-import math
-
 from torch import Tensor
-
-
-def positive(**options: float) -> None:
-    """Refuse an option that is not above zero, or is no finite number."""
-    for name, value in options.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be above 0 and finite, and is {value}")
 
 
 def labels(target: Tensor | None, logits: Tensor, asker: str) -> Tensor:

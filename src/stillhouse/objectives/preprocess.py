@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from stillhouse.objectives.guard import labels, positive
-from stillhouse.spec import spec
+from stillhouse.objectives.guard import labels
+from stillhouse.spec import require, spec
 
 
 @spec
@@ -35,7 +36,7 @@ class Standardize:
     kind: Literal["standardize"] = "standardize"
 
     def __post_init__(self) -> None:
-        positive(eps=self.eps)
+        require(0 < self.eps < math.inf, "eps", "positive and finite", self.eps)
 
     def __call__(self, logits: Tensor, target: Tensor | None) -> Tensor:
         if not logits.shape[-1]:  # a channel of no images at all
@@ -59,7 +60,7 @@ class Scale:
     kind: Literal["scale"] = "scale"
 
     def __post_init__(self) -> None:
-        positive(factor=self.factor)
+        require(0 < self.factor < math.inf, "factor", "positive and finite", self.factor)
 
     def __call__(self, logits: Tensor, target: Tensor | None) -> Tensor:
         return logits * self.factor
@@ -74,7 +75,8 @@ class LabelTemperature:
     kind: Literal["label_temperature"] = "label_temperature"
 
     def __post_init__(self) -> None:
-        positive(labelled=self.labelled, others=self.others)
+        require(0 < self.labelled < math.inf, "labelled", "positive and finite", self.labelled)
+        require(0 < self.others < math.inf, "others", "positive and finite", self.others)
 
     def __call__(self, logits: Tensor, target: Tensor | None) -> Tensor:
         index = labels(target, logits, "label_temperature")

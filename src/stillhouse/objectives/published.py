@@ -7,7 +7,7 @@ from dataclasses import field
 from typing import ClassVar, Literal
 
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 from stillhouse.types import Clock
 
 
@@ -25,10 +25,8 @@ class Ramp:
     shape: Literal["linear", "cosine", "step"] = "linear"
 
     def __post_init__(self) -> None:
-        if self.epochs <= 0:
-            raise ValueError(f"epochs of a ramp must be above 0, and is {self.epochs}")
-        if self.begin < 0:
-            raise ValueError(f"begin of a ramp must not be negative, and is {self.begin}")
+        require(self.epochs > 0, "epochs", "positive", self.epochs)
+        require(self.begin >= 0, "begin", "non-negative", self.begin)
 
     def factor(self, clock: Clock) -> float:
         """What weights are multiplied by at this time."""
@@ -53,8 +51,7 @@ class Published:
     labels: ClassVar[float] = 1.0  # what the paper weighs the label loss with
 
     def __post_init__(self) -> None:
-        if self.warmup < 0:
-            raise ValueError(f"warmup must not be negative, and is {self.warmup}")
+        require(self.warmup >= 0, "warmup", "non-negative", self.warmup)
         if self.warmup and self.ramp:
             raise ValueError("warmup is a ramp of its own; say one of the two")
 

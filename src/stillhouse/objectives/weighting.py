@@ -6,14 +6,14 @@ by the site's own row weight. `elementwise` ones weigh classes apart.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from stillhouse.objectives.guard import positive
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 
 
 @spec
@@ -48,7 +48,7 @@ class PowerSum:
     elementwise: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        positive(gamma=self.gamma)
+        require(0 < self.gamma < math.inf, "gamma", "positive and finite", self.gamma)
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor | None:
         return (self.gamma * teacher.log_softmax(-1)).exp().sum(-1)
@@ -67,8 +67,7 @@ class Disagreement:
     elementwise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not self.beta >= 0:
-            raise ValueError(f"beta must not be negative, and is {self.beta}")
+        require(self.beta >= 0, "beta", "non-negative", self.beta)
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor | None:
         student = student.detach() if self.detach else student
