@@ -330,10 +330,10 @@ def test_evaluate_takes_other_weights(call: Call, done: Path, tmp_path: Path) ->
     state["head.bias"][3] += 1000  # says 3 to everything
     safetensors.torch.save_file(state, tmp_path / "threes.safetensors")
     found = table(call("evaluate", str(done), "--weights", f"{tmp_path}/threes.safetensors").out)
-    from stillhouse.data.embedded.digits import raw
+    from stillhouse.data.embedded.digits import make_raw
 
     assert found["top1"] == pytest.approx(
-        100 * float((raw("test").labels == 3).double().mean()), abs=1e-3
+        100 * float((make_raw("test").labels == 3).double().mean()), abs=1e-3
     )
     weights.save(zoo.create("stillhouse/little", 10, 1), tmp_path / "other.safetensors")
     said = call("evaluate", str(done), "--weights", f"{tmp_path}/other.safetensors").error

@@ -10,19 +10,19 @@ import torch
 from safetensors.torch import save_file
 
 from quick import kept_teacher, quick, run, student_bytes
+from stillhouse.build.networks import make_deployed, make_network
+from stillhouse.build.run import make_pupil
+from stillhouse.build.workshop import Workshop
 from stillhouse.data.source import labels_of
 from stillhouse.engine.environment import seed_everything
 from stillhouse.errors import UserError
 from stillhouse.explain.hearing import Look
 from stillhouse.explain.section import Pictures, Section, Table
 from stillhouse.recipes import load
+from stillhouse.recipes.schema import Recipe
 from stillhouse.runs import diagnosis
-from stillhouse.build.run import make_pupil
-from stillhouse.build.workshop import Workshop
 from stillhouse.runs.diagnosis import KEPT, Student, diagnose, kept, sample, sections_of
 from stillhouse.runs.execute import Result
-from stillhouse.build.networks import make_deployed, make_network
-from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.training import STUDENT
 from stillhouse.types import Trace
 
@@ -160,10 +160,10 @@ def test_a_teacher_that_is_gone_is_said(done: Result) -> None:
 
 
 def test_a_sample_has_every_class_whatever_the_order() -> None:
-    from stillhouse.data.embedded.digits import raw
+    from stillhouse.data.embedded.digits import make_raw
     from stillhouse.data.source import take
 
-    source = raw("test")
+    source = make_raw("test")
     by_class = take(source, labels_of(source).argsort(), "sorted")
     assert labels_of(sample(by_class, 50)).unique().numel() == 10
     assert len(sample(by_class, 50)) == 50 and sample(by_class, 5000) is by_class

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from stillhouse.functional.divergence import binary_log_probabilities
-from stillhouse.objectives.guard import labels, multi_hot
+from stillhouse.objectives.targets import labels, multi_hot
 from stillhouse.spec import require, spec
 
 Space = Literal["log_prob", "real"]

@@ -20,9 +20,9 @@ from stillhouse.objectives.activation import (
     Temperature,
 )
 from stillhouse.objectives.distance import KL, CrossEntropy, Distance
-from stillhouse.objectives.guard import multi_hot
 from stillhouse.objectives.preprocess import Identity, Preprocess, Standardize
 from stillhouse.objectives.reduction import Mean, Reduction
+from stillhouse.objectives.targets import multi_hot
 from stillhouse.objectives.weighting import Uniform, Weighting
 from stillhouse.spec import spec
 from stillhouse.types import Site, Term

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from stillhouse.objectives.guard import labels
+from stillhouse.objectives.targets import labels
 from stillhouse.spec import require, spec
 
 
