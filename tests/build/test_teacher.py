@@ -15,18 +15,18 @@ import yaml
 from torch import Tensor
 
 from quick import kept_teacher, quick, run
+from stillhouse.build.data import make_filling_loader, make_training_loader
+from stillhouse.build.networks import Taught, make_teacher
+from stillhouse.build.teacher import batches_from, forecast, make_listener, prefill, store_of
+from stillhouse.build.workshop import Workshop
 from stillhouse.data.cache import cache_folder
 from stillhouse.engine.interrupt import Stopped
 from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
 from stillhouse.recipes import load
-from stillhouse.build.workshop import Workshop
+from stillhouse.recipes.schema import Recipe, Store
 from stillhouse.runs.doctor import examine
 from stillhouse.runs.execute import Result, run_cell
-from stillhouse.build.teacher import batches_from, forecast, make_listener, prefill, store_of
-from stillhouse.build.networks import Taught, make_teacher
-from stillhouse.recipes.schema import Recipe, Store
-from stillhouse.build.data import make_filling_loader, make_training_loader
 from stillhouse.teachers.store.cached import Cached
 
 STORE = ("teacher.remember=false", "teacher.store=true")
@@ -93,7 +93,7 @@ def test_where_it_lies_is_no_part_of_a_run_and_how_it_is_kept_is() -> None:
     "words, sentence",
     [
         (["teacher.store=true"], "teacher: remember keeps the answers in memory and store on the"),
-        (["teacher.remember=false", "teacher.store.top=0"], "top must be at least 1, and is 0"),
+        (["teacher.remember=false", "teacher.store.top=0"], "`top` must be at least 1, got 0"),
         (["teacher.remember=false", "teacher.store={tpo: 3}"], "unknown key .*did you mean 'top'"),
         (["teacher.remember=false", "teacher.store={precision: third}"], "'half' or 'full'"),
     ],

@@ -42,7 +42,7 @@ def test_a_method_in_full(call: Call, name: str) -> None:
     assert said.startswith(f"name {name}: {squeezed(card.title)}")
     for label, text in (("formula", card.formula), ("paper", card.paper), ("cost", card.cost)):
         assert text and f" {label} {squeezed(text)}" in said
-    assert " needs " in said and f" fails {squeezed(card.fails)}" in said
+    assert " needs " in said and f" limits {squeezed(card.limits)}" in said
     defaults = said.partition(" defaults ")[2].partition(" labels ")[0]
     assert all(f"{option}=" in defaults for option in ("warmup", *OPTIONS.get(name, ())))
 

@@ -129,7 +129,7 @@ def test_several_taps_are_several_terms() -> None:
         (lambda: CC(gamma=0), "`gamma` must be positive, got 0"),
         (lambda: CC(order=0), "`order` must be at least 1, got 0"),
         (lambda: CC(dim=0), "`dim` must be at least 1, got 0"),
-        (lambda: SP(pairs=()), "pairs must name at least one"),
+        (lambda: SP(pairs=()), "`pairs` must name at least one"),
     ],
 )
 def test_options_that_make_no_loss_are_refused(make: Any, message: str) -> None:

@@ -73,7 +73,7 @@ def describe(preset: Any) -> str:
             "defaults": options(preset),
             "labels": f"count {preset().label_share:g} beside it, unless label_weight says more",
             "cost": card.cost,
-            "fails": card.fails,
+            "limits": card.limits,
         }
     )
 

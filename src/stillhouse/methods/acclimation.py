@@ -87,7 +87,7 @@ class Acclimating(Method):
 
     def forward(self, lesson: Lesson) -> Terms:
         """One term a site; the student is the model here, and gets no gradient."""
-        rise = self.spec.rise(lesson.clock)
+        rise = self.spec.ramp_factor(lesson.clock)
         terms = {}
         for place, site in lesson.learning.items():
             term = self.point(turned(site))

@@ -86,5 +86,5 @@ class ClassMaps(Method):
             ours = class_maps(student, upcast(self.classifier[0].weight), size, normalise)
             theirs = class_maps(teacher, upcast(self.weight), size, normalise)
             losses = class_attention_transfer(ours, theirs)
-        factor = self.spec.rise(lesson.clock) * self.spec.beta
+        factor = self.spec.ramp_factor(lesson.clock) * self.spec.beta
         return {"class_maps": row_term(losses, lesson.weight, factor)}

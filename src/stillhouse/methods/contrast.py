@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.errors import UserError
-from stillhouse.functional.contrast import noise_contrast
-from stillhouse.functional.distance import unit
+from stillhouse.functional.contrast import noise_contrastive_loss
+from stillhouse.functional.distance import unit_vectors
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
 from stillhouse.methods.negatives import Negatives
@@ -87,7 +87,7 @@ class Contrastive(Method):
         """The loss of own images, then what all ranks' images leave in the memories."""
         if lesson.keys is None:
             raise UserError("crd has to know which sample each image is, and the task does not say")
-        keys, factor = lesson.keys, self.spec.weight * self.spec.rise(lesson.clock)
+        keys, factor = lesson.keys, self.spec.weight * self.spec.ramp_factor(lesson.clock)
         samples = torch.cat((keys[:, None], self.negatives(keys, lesson.weight, lesson.clock)), 1)
         terms = {}
         for index, (place, part) in enumerate(zip(self.places, self.parts, strict=True)):
@@ -118,7 +118,7 @@ class Contrast(nn.Module):
         self, student: Tensor, teacher: Tensor, samples: Tensor, weight: Tensor | None
     ) -> Tensor:
         """The loss of each image, both directions: (N, E), (N, F), (N, 1 + K), (N,) -> (N,)."""
-        vectors = unit(self.student(student)), unit(self.teacher(teacher))
+        vectors = unit_vectors(self.student(student)), unit_vectors(self.teacher(teacher))
         # each network's image, among the samples as the memory of the other network has them
         scores = [
             looked_up(vector, self.memory[other], samples) / self.temperature
@@ -130,7 +130,7 @@ class Contrast(nn.Module):
         number = self.memory.shape[1]
         known = scales.nan_to_num(neginf=0.0)  # of no images that count there is no scale
         ours, theirs = (
-            noise_contrast(score, scale, number, self.eps)
+            noise_contrastive_loss(score, scale, number, self.eps)
             for score, scale in zip(scores, known, strict=True)
         )
         return ours + theirs
@@ -155,7 +155,7 @@ class Contrast(nn.Module):
         newest = (same * torch.arange(len(keys), device=keys.device)).argmax(1)
         for memory, vector in zip(self.memory, seen, strict=True):
             moved = self.momentum * memory[keys] + (1 - self.momentum) * vector[newest]
-            memory[keys] = unit(moved)
+            memory[keys] = unit_vectors(moved)
         self.log_scale.copy_(scales)
 
 

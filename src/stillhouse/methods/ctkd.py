@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from stillhouse.distributed import whole
 from stillhouse.functional.dtype import upcast
-from stillhouse.functional.gradient import reverse
+from stillhouse.functional.gradient import reverse_gradient
 from stillhouse.methods.base import Method
 from stillhouse.methods.setting import Composed, Setting
 from stillhouse.objectives.card import Card
@@ -123,13 +123,13 @@ class CurriculumTemperature(Method):
         """The temperature of all rows, () or one each: (N, 1)."""
         with torch.autocast(site.student.device.type, enabled=False):
             raw = self.critic(upcast(site.student.detach()), upcast(site.teacher.detach()))
-            tau = reverse(raw, self.spec.strength(clock)).sigmoid()
+            tau = reverse_gradient(raw, self.spec.strength(clock)).sigmoid()
         return self.spec.lowest + self.spec.span * tau
 
     def forward(self, lesson: Lesson) -> Terms:
         """One term a site and objective of the base."""
         base = self.spec.base
-        rise = (self.spec if self.spec.warmup or self.spec.ramp else base).rise(lesson.clock)
+        rise = (self.spec if self.spec.warmup or self.spec.ramp else base).ramp_factor(lesson.clock)
         terms = {}
         for place, site in lesson.sites.items():
             tau = self.temperature(site, lesson.clock)

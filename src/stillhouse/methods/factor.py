@@ -80,7 +80,7 @@ class Factors(Paired):
 
     def forward(self, lesson: Lesson) -> Terms:
         """Two terms a pair, one of which is 0 at any time."""
-        learning, rise = opening(self.init, lesson.clock), self.spec.rise(lesson.clock)
+        learning, rise = opening(self.init, lesson.clock), self.spec.ramp_factor(lesson.clock)
         terms = {}
         for index, (place, weight) in enumerate(zip(self.places, self.weights, strict=True)):
             student = upcast(lesson.student.taps[self.student_taps[index]])

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from stillhouse.functional.likelihood import gaussian
+from stillhouse.functional.likelihood import gaussian_nll
 from stillhouse.methods.base import Method
 from stillhouse.methods.maps import met
 from stillhouse.methods.paired import Paired, TapPair, Tapped
@@ -63,4 +63,4 @@ class Information(Paired):
         """(N, C, H, W), (N, D, h, w) -> (N,)."""
         student, teacher = align(student, teacher)
         mean, variance = self.expectations[index](student)
-        return gaussian(mean, teacher, variance)
+        return gaussian_nll(mean, teacher, variance)

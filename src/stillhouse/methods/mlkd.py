@@ -81,7 +81,7 @@ class MultiLevel(Method):
         terms = {}
         for place, weak in lesson.sites.items():
             for name, term in self.levels(weak, lesson.strong[place]).items():
-                factor = self.spec.rise(lesson.clock) * self.point.weight
+                factor = self.spec.ramp_factor(lesson.clock) * self.point.weight
                 terms[f"{place}/{name}"] = term._replace(weight=factor)
         return terms
 

@@ -34,7 +34,7 @@ class Tapped(Composed):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.pairs:
-            raise ValueError("pairs must name at least one student tap and teacher tap")
+            raise ValueError("`pairs` must name at least one student tap and teacher tap")
 
     def taps(self, setting: Setting) -> Pairs:
         """The pairs, those of all stages found where the recipe leaves them open."""
@@ -62,7 +62,7 @@ class Paired(Method):
 
     def forward(self, lesson: Lesson) -> Terms:
         """One term a pair."""
-        rise = self.spec.rise(lesson.clock)
+        rise = self.spec.ramp_factor(lesson.clock)
         terms = {}
         for index, (place, weight) in enumerate(zip(self.places, self.weights, strict=True)):
             student = lesson.student.taps[self.student_taps[index]]

@@ -163,7 +163,7 @@ class Relational(Method):
 
     def forward(self, lesson: Lesson) -> Terms:
         """Every rank computes the same value, from the rows of all."""
-        rise = self.spec.rise(lesson.clock)
+        rise = self.spec.ramp_factor(lesson.clock)
         terms = {}
         for index, place in enumerate(self.places):
             student = self.vectors(lesson.student.taps[self.student_taps[index]])

@@ -82,7 +82,7 @@ class Review(Paired):
 
     def forward(self, lesson: Lesson) -> Terms:
         """One term a pair, the deepest first."""
-        rise, deeper = self.spec.rise(lesson.clock), None
+        rise, deeper = self.spec.ramp_factor(lesson.clock), None
         terms = {}
         for index in reversed(range(len(self.places))):
             student = as_map(upcast(lesson.student.taps[self.student_taps[index]]))
