@@ -59,7 +59,7 @@ def test_classes_are_weighed_only_where_they_are_apart() -> None:
         if isinstance(activation, Sigmoid):
             LogitObjective(activation=activation, distance=distance, weighting=Disagreement())
             continue
-        reason = f"disagreement weights single classes, and {activation.kind} with {distance.kind}"
+        reason = f"disagreement weights single classes, but {activation.kind} with {distance.kind}"
         with pytest.raises(ValueError, match=reason):
             LogitObjective(activation=activation, distance=distance, weighting=Disagreement())
 
