@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stillhouse.batches import Labelled
-from stillhouse.engine.pupil import Pupil
+from stillhouse.batches import Batch
+from stillhouse.engine.pupil import Pupil, views_of
 from stillhouse.methods.base import Method
 from stillhouse.methods.labelwise import Embedded
 from stillhouse.methods.setting import Composed, Setting
@@ -21,6 +21,7 @@ from stillhouse.models.last_layers import closing
 from stillhouse.models.small import build
 from stillhouse.models.taps import Tapped
 from stillhouse.tasks.classification import Classification
+from stillhouse.teachers.base import observe
 from stillhouse.teachers.learner import Learner
 from stillhouse.types import Clock, Lesson, Terms, Trace
 
@@ -38,16 +39,16 @@ MIDDLE = CLOCKS["middle"]
 CALM: Mapping[str, Mapping[str, Any]] = {"mgd": {"masked": 0.0}, "crd": {"negatives": 20}}
 
 
-def batch(n: int = 6, seed: int = 1, dtype: torch.dtype = torch.float32) -> Labelled:
+def batch(n: int = 6, seed: int = 1, dtype: torch.dtype = torch.float32) -> Batch:
     """Images of two views, sample 5, 4, ... of the training set."""
     generator = torch.Generator().manual_seed(seed)
     images, strong = torch.randn(2, n, 1, *SIZE, generator=generator).to(dtype)
     keys = torch.arange(n).flip(0) % SAMPLES
-    return Labelled(images, LABELS[keys], keys, torch.zeros_like(keys), strong)
+    return Batch(images, LABELS[keys], keys, torch.zeros_like(keys), strong)
 
 
-def rows(whole: Labelled, kept: Any) -> Labelled:
-    return Labelled(*(x[kept] for x in whole))
+def rows(whole: Batch, kept: Any) -> Batch:
+    return whole.rows(kept if isinstance(kept, slice) else torch.tensor(kept))
 
 
 @dataclass(frozen=True)
@@ -56,54 +57,49 @@ class Weighed(Classification):
 
     rows: Tensor | None = field(default=None, kw_only=True)  # (samples,)
 
-    def target(self, student: Trace, batch: Labelled) -> Tensor:
+    def target(self, student: Trace, batch: Batch) -> Tensor:
         """Several classes an image for a method that reads an embedding of each."""
         if EMBEDDINGS in student.taps:
-            return SEVERAL[batch.key].to(student.out.dtype)
+            return SEVERAL[batch.keys].to(student.out.dtype)
         return super().target(student, batch)
 
-    def lesson(self, student: Trace, teacher: Trace, batch: Labelled, clock: Clock) -> Lesson:
-        lesson = super().lesson(student, teacher, batch, clock)
+    def lesson(self, student: Trace, teacher: Trace, batch: Batch, *rest: Any) -> Lesson:
+        lesson = super().lesson(student, teacher, batch, *rest)
         if self.rows is None:
             return lesson
-        weight = self.rows[batch.key].to(student.out.dtype)
-        places = {
-            name: {p: replace(site, weight=weight) for p, site in getattr(lesson, name).items()}
-            for name in ("sites", "strong", "learning")
-        }
-        return replace(lesson, weight=weight, **places)
+        weight = self.rows[batch.keys].to(student.out.dtype)
+        sites = {name: replace(site, weight=weight) for name, site in lesson.sites.items()}
+        return replace(lesson, weight=weight, sites=sites)
 
 
 @dataclass
 class Classroom:
     """A pupil, and a teacher that could get a gradient if a method let it."""
 
-    pupil: Pupil[Labelled]
+    pupil: Pupil[Any]
     teacher: Tapped
-    learner: Learner[Labelled] | None
+    learner: Learner[Any] | None
 
     @property
     def method(self) -> Method:
         return self.pupil.method
 
-    def asked(self, batch: Labelled) -> Trace:
-        """What the teacher says of both views."""
-        trace: Trace = self.learner(batch) if self.learner else self.teacher(batch.image)
-        return replace(trace, strong=self.teacher(batch.strong)) if self.method.views > 1 else trace
+    def asked(self, batch: Batch) -> dict[str, Trace]:
+        """What the teacher says of each view."""
+        teacher: Any = self.learner or (lambda view: self.teacher(view.images))
+        return observe(teacher, batch, self.method.views)
 
-    def learn(self, batch: Labelled, clock: Clock = MIDDLE) -> Terms:
+    def learn(self, batch: Batch, clock: Clock = MIDDLE) -> Terms:
         terms: Terms = self.pupil(batch, self.asked(batch), clock)
         return terms
 
-    def lesson(self, batch: Labelled, clock: Clock = MIDDLE) -> Lesson:
+    def lesson(self, batch: Batch, clock: Clock = MIDDLE) -> Lesson:
         """What the method is given."""
-        task, student = self.pupil.task, self.pupil.student
-        trace: Trace = student(batch.image)
-        if self.method.views > 1:
-            trace = replace(trace, strong=student(batch.strong))
-        return task.lesson(trace, self.asked(batch), batch, clock)
+        views = views_of(batch, self.method)
+        traces = {name: self.pupil.student(view.images) for name, view in views.items()}
+        return self.pupil.lesson(traces, self.asked(batch), batch, clock, None)
 
-    def teach(self, batch: Labelled, clock: Clock = MIDDLE) -> Terms:
+    def teach(self, batch: Batch, clock: Clock = MIDDLE) -> Terms:
         """The terms of the method alone."""
         terms: Terms = self.method(self.lesson(batch, clock))
         return terms

@@ -13,7 +13,7 @@ from stillhouse.build.workshop import Workshop
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.execute import Result, execute
-from stillhouse.runs.teaching import guide_file
+from stillhouse.runs.teaching import member_weights
 from stillhouse.runs.training import STUDENT
 
 # A teacher of two thirds and a student that knows next to nothing: enough to see every part move.
@@ -48,11 +48,11 @@ def kept_teacher() -> Path:
     recipe = quick()
     assert recipe.teacher is not None
     shop = Workshop.open(recipe)
-    found = guide_file(recipe, recipe.teacher, shop)
+    found = member_weights(recipe, recipe.teacher, shop)
     if found is None:
-        from stillhouse.runs.teaching import train_guide
+        from stillhouse.runs.teaching import train_member
 
-        found = train_guide(recipe, recipe.teacher, shop, lambda _: None)
+        found = train_member(recipe, recipe.teacher, shop, lambda _: None)
     return found
 
 

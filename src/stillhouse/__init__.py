@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stillhouse import data, functional, methods, models
-    from stillhouse.batches import Labelled
+    from stillhouse.batches import Batch, Objects
     from stillhouse.distiller import Distiller
     from stillhouse.errors import UserError
     from stillhouse.models.labelwise import LabelwiseHead, labelwise
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Batch": "stillhouse.batches",
     "Classification": "stillhouse.tasks.classification",
     "Clock": "stillhouse.types",
     "Distiller": "stillhouse.distiller",
-    "Labelled": "stillhouse.batches",
+    "Objects": "stillhouse.batches",
     "LabelwiseHead": "stillhouse.models.labelwise",
     "Lesson": "stillhouse.types",
     "LogitObjective": "stillhouse.objectives.logit",
@@ -48,14 +49,15 @@ _ROOMS = {
 }
 
 __all__ = [
+    "Batch",
     "Classification",
     "Clock",
     "Distiller",
-    "Labelled",
     "LabelwiseHead",
     "Lesson",
     "LogitObjective",
     "Multilabel",
+    "Objects",
     "Site",
     "Term",
     "Trace",

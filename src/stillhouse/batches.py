@@ -1,43 +1,136 @@
-"""What a loader gives and a task understands: known to both, which do not know each other."""
+"""What a loader yields and a task reads: images, what is known of them, and which samples they are.
+
+The loader, the sampler, checkpoints and the engine never look at the target.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass, fields, replace
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-
-class Labelled(NamedTuple):
-    """Images of one class each, or of several."""
-
-    image: Tensor  # (N, C, H, W) normalised
-    label: Tensor  # (N,) class index, or (N, C) the classes of each, or its share of each if mixed
-    key: Tensor  # (N,) which sample of the data set
-    view: Tensor  # (N,) which augmentation of it: the epoch, for one view an epoch
-    strong: Tensor | None = None  # (N, C, H, W) a second, stronger view, for methods that ask
-
-    def rows(self, index: slice | Tensor) -> Labelled:
-        """Some of the images, with all that belongs to them."""
-        strong = None if self.strong is None else self.strong[index]
-        *plain, _ = self
-        image, label, key, view = (part[index] for part in plain if part is not None)
-        return Labelled(image, label, key, view, strong)
+from stillhouse.errors import UserError
 
 
-def as_labelled(batch: Any) -> Labelled:
-    """A batch of somebody else's loader: a pair, a mapping, or what we have already."""
-    if isinstance(batch, Labelled):
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """Boxes and labels of several images, stored flat: object `i` belongs to image `image[i]`.
+
+    M objects of `images` images, in the order of their images.
+    """
+
+    boxes: Tensor  # (M, 4) float: x1, y1, x2, y2 in pixels
+    labels: Tensor  # (M,) class index
+    image: Tensor  # (M,) index of the image
+    images: int = 1
+    crowd: Tensor | None = None  # (M,) bool: a group of objects under one box
+    masks: Tensor | None = None  # (M, H, W) bool
+
+    def rows(self, index: slice | Tensor) -> Objects:
+        """The objects of some images, which are numbered anew: slice or (N,) -> Objects."""
+        kept = torch.arange(self.images, device=self.image.device)[index]
+        first = torch.searchsorted(self.image, kept)
+        counts = torch.searchsorted(self.image, kept, right=True) - first
+        image = torch.arange(len(kept), device=kept.device).repeat_interleave(counts)
+        # the place of each object: where its image begins, and its number among those of the image
+        before = counts.cumsum(0) - counts
+        places = first[image] + torch.arange(len(image), device=kept.device) - before[image]
+        return replace(self.objects(places), image=image, images=len(kept))
+
+    def objects(self, index: Tensor) -> Objects:
+        """Some of the objects: (K,) int64, or (M,) bool."""
+        parts: dict[str, Any] = {name: part[index] for name, part in self.tensors().items()}
+        return replace(self, **parts)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors by name, without those that are absent."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Objects:
+        """The same on another device."""
+        moved: dict[str, Any] = {
+            name: part.to(device, non_blocking=non_blocking)
+            for name, part in self.tensors().items()
+        }
+        return replace(self, **moved)
+
+    def pin_memory(self) -> Objects:
+        """The same in pinned memory; called by torch's DataLoader."""
+        pinned: dict[str, Any] = {n: part.pin_memory() for n, part in self.tensors().items()}
+        return replace(self, **pinned)
+
+
+# Class indices (N,), one share per class (N, classes), class indices per pixel (N, H, W), objects,
+# or None for images without labels.
+Target = Tensor | Objects | None
+T = TypeVar("T", bound=Target)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch(Generic[T]):
+    """N images; `len(batch)` is their number, whatever the target."""
+
+    images: Tensor  # (N, C, H, W) normalised
+    target: T
+    keys: Tensor  # (N,) index of each sample in its data set
+    views: Tensor  # (N,) which augmentation of it: the epoch, for one view per epoch
+    strong: Tensor | None = None  # (N, C, H, W) a second, stronger view, for methods that need one
+    sizes: Tensor | None = None  # (N, 2) height and width before padding, where images were padded
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def rows(self, index: slice | Tensor) -> Batch[T]:
+        """Some of the images, with everything that belongs to them."""
+        parts: dict[str, Any] = {
+            name: None if part is None else part[index]
+            for name in ("images", "keys", "views", "strong", "sizes")
+            for part in (getattr(self, name),)
+        }
+        return replace(self, target=select_target(self.target, index), **parts)
+
+    def second_view(self) -> Batch[T]:
+        """The batch with its second view as images."""
+        if self.strong is None:
+            raise UserError(
+                "the method needs two views of each image, but the batch has one; pass batches "
+                "with `strong` images"
+            )
+        return replace(self, images=self.strong, strong=None)
+
+    def plain(self) -> dict[str, Any]:
+        """Tensors by name, as a checkpoint can hold them."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        if isinstance(self.target, Objects):
+            parts["target"] = {"images": self.target.images, **self.target.tensors()}
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+def select_target(target: Any, index: slice | Tensor) -> Any:
+    """The target of some images."""
+    if target is None:
+        return None
+    return target.rows(index) if isinstance(target, Objects) else target[index]
+
+
+def read_batch(batch: Any) -> Batch[Any]:
+    """A batch of any loader: (images, target), a mapping with both, or a `Batch` as it is."""
+    if isinstance(batch, Batch):
         return batch
     if isinstance(batch, Mapping):
-        image = next(
-            (batch[name] for name in ("image", "images", "pixel_values") if name in batch), None
-        )
-        label = next((batch[name] for name in ("label", "labels") if name in batch), None)
+        images = _first(batch, ("images", "image", "pixel_values"))
+        target = _first(batch, ("target", "labels", "label"))
     else:
-        image, label, *_ = batch
-    if image is None or label is None:
-        raise ValueError("a batch needs images and labels: a pair, or a mapping with both")
-    keys = torch.arange(len(image), device=image.device)
-    return Labelled(image, label, keys, torch.zeros_like(keys))
+        images, target, *_ = batch
+    if images is None:
+        raise ValueError("a batch must be (images, target), or a mapping with `images`")
+    keys = torch.arange(len(images), device=images.device)
+    return Batch(images, target, keys, torch.zeros_like(keys))
+
+
+def _first(batch: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    return next((batch[name] for name in names if name in batch), None)

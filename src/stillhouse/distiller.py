@@ -1,19 +1,18 @@
-"""The same thing for people with a loop of their own."""
+"""Distillation in a training loop of your own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from stillhouse.batches import Labelled, as_labelled
+from stillhouse.batches import Batch
 from stillhouse.distributed import combine
 from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError, did_you_mean
-from stillhouse.methods.acclimation import Acclimation
 from stillhouse.methods.base import Method
 from stillhouse.methods.build import make_method, reshaped
 from stillhouse.methods.setting import Setting, unknown
@@ -22,28 +21,22 @@ from stillhouse.models.taps import Tapped
 from stillhouse.objectives.presets import Preset
 from stillhouse.objectives.published import Published
 from stillhouse.tasks.base import Task
-from stillhouse.tasks.classification import Classification
-from stillhouse.tasks.multilabel import Multilabel
+from stillhouse.tasks.catalogue import TASKS
+from stillhouse.teachers.base import observe
 from stillhouse.teachers.frozen import Frozen
 from stillhouse.teachers.learner import Learner
-from stillhouse.teachers.views import BothViews
 from stillhouse.types import Clock
-
-TASKS: Mapping[str, Callable[[], Task[Labelled]]] = {
-    "classification": Classification,
-    "multilabel": Multilabel,
-}
 
 
 class Distiller(nn.Module):
     """Student, method and task behind one forward, the teacher beside them.
 
     `loss, terms = distiller(batch)` in any loop: the loss is ready for backward, and exact over
-    the ranks of DDP. Its parameters are the student's and the method's own; the teacher is not a
-    submodule, stays in eval mode, and is in no state dict. A batch is `(images, labels)`, a mapping
-    with `image` or `pixel_values` and `label` or `labels`, or a `Labelled`. `method` is a preset, a
-    list of them, or a Method of your own; feature methods need an `example` batch of images, and
-    those that remember every sample the `labels` of all: (samples,).
+    the ranks of DDP. Its parameters are those of the student and of the method; the teacher is not
+    a submodule, stays in eval mode, and is in no state dict. A batch is `(images, labels)`, a
+    mapping with `image` or `pixel_values` and `label` or `labels`, or a `Batch`. `method` is a
+    preset, a list of them, or a Method of your own; feature methods need an `example` batch of
+    images, and those with a memory of every sample the `labels` of all: (samples,).
     """
 
     def __init__(
@@ -51,7 +44,7 @@ class Distiller(nn.Module):
         student: nn.Module,
         teacher: nn.Module,
         method: Method | Published | Sequence[Published],
-        task: Task[Labelled] | str = "classification",
+        task: Task[Any] | str = "classification",
         *,
         steps: int = 0,
         steps_per_epoch: int = 1,
@@ -59,37 +52,35 @@ class Distiller(nn.Module):
         labels: Tensor | None = None,
     ) -> None:
         super().__init__()
-        looks = () if example is None else (example,)
+        examples = () if example is None else (example,)
         specs: Sequence[Published] = ()
         if not isinstance(method, Method):
             specs = [method] if isinstance(method, Published) else list(method)
-            student, method = made(specs, student, teacher, example, labels)
-        self.keyed = any("keys" in spec.card.needs for spec in specs)
-        task = as_task(task)
-        tapped = Tapped(student, method.student_taps, looks)
-        self.pupil = Pupil(tapped, method, task)
-        inside: Frozen[Labelled] | Learner[Labelled]
+            student, method = build_method(specs, student, teacher, example, labels)
+        self.keyed = any("keys" in spec.needs for spec in specs)
+        self.task = as_task(task)
+        self.pupil = Pupil(Tapped(student, method.student_taps, examples), method, self.task)
+        inputs = self.task.inputs
+        made: Frozen[Any] | Learner[Any] = Frozen(teacher, inputs, method.teacher_taps, examples)
         if method.moves_teacher:
-            layers = moving(specs, teacher, example)
-            inside = Learner(teacher, task.inputs, layers, method.teacher_taps, looks)
-        else:
-            inside = Frozen(teacher, task.inputs, method.teacher_taps, looks)
-        # In a tuple, so that nn.Module does not take the teacher for a part of what learns.
-        self._teacher = (inside, BothViews(inside, task.second) if method.views > 1 else inside)
+            layers = trained_layers(method, teacher, example)
+            made = Learner(teacher, inputs, layers, method.teacher_taps, examples)
+        # In a tuple, so that nn.Module does not register the teacher as a submodule.
+        self._teacher = (made,)
         self.steps, self.steps_per_epoch, self.step = steps, steps_per_epoch, 0
 
     @property
     def student(self) -> nn.Module:
-        """The bare student network."""
+        """The student network, without taps."""
         return self.pupil.student.model
 
     @property
-    def teacher(self) -> Frozen[Labelled] | Learner[Labelled]:
-        """What answers each batch."""
+    def teacher(self) -> Frozen[Any] | Learner[Any]:
+        """The teacher: batch -> Trace."""
         return self._teacher[0]
 
     def teacher_parameters(self) -> list[nn.Parameter]:
-        """What acclimation trains of the teacher, for an optimiser of its own.
+        """The layers of the teacher that acclimation trains, for an optimiser of their own.
 
         They are outside of this module: under DDP, `distributed.average_gradients` does for them
         what DDP does for the rest.
@@ -97,32 +88,35 @@ class Distiller(nn.Module):
         return [p for group in self.teacher.groups().values() for p in group]
 
     def forward(self, batch: Any) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The loss of one batch, and each term's weighted mean, for the record."""
-        if self.keyed and not isinstance(batch, Labelled):
+        """The loss of one batch, and the weighted mean of each term, for logging."""
+        if self.keyed and not isinstance(batch, Batch):
             raise UserError(
-                "this method remembers every sample by its key: give batches as "
-                "stillhouse.Labelled(image, label, key, view)"
+                "this method keeps a memory of every sample by its key: pass batches as "
+                "stillhouse.Batch(images, target, keys, views)"
             )
-        labelled = as_labelled(batch)
-        self.teacher.network.to(labelled.image.device)
+        read = self.task.read(batch)
+        self.teacher.network.to(read.images.device)
         clock = Clock(self.step, max(self.steps, self.step + 1), self.steps_per_epoch)
-        terms = self.pupil(labelled, self._teacher[1](labelled), clock)
+        traces = observe(self.teacher, read, self.pupil.method.views)
+        terms = self.pupil(read, traces, clock)
         if self.training:
             self.step += 1
-        said = {name: term.weight * term.mean().detach() for name, term in terms.items()}
-        return combine(terms), said
+        means = {name: term.weight * term.mean().detach() for name, term in terms.items()}
+        return combine(terms), means
 
 
-def made(
+def build_method(
     specs: Sequence[Published],
     student: nn.Module,
     teacher: nn.Module,
     example: Tensor | None,
     labels: Tensor | None,
 ) -> tuple[nn.Module, Method]:
-    """The student in the shape that methods want, and the method that was meant."""
+    """The student in the shape that the methods give it, and the method."""
     if example is None and not all(isinstance(spec, Preset) and spec.storable for spec in specs):
-        raise UserError("this method needs to see shapes: give Distiller(..., example=images)")
+        raise UserError(
+            "this method needs the shapes of features: pass Distiller(..., example=images)"
+        )
     blank = torch.zeros(0) if example is None else example
     known = unknown if labels is None else lambda: labels
     setting = Setting(student, teacher, blank, known)
@@ -130,18 +124,18 @@ def made(
     return shaped, make_method(specs, replace(setting, student=shaped))
 
 
-def moving(specs: Sequence[Published], teacher: nn.Module, example: Tensor | None) -> list[str]:
-    """The layers of the teacher that acclimation moves."""
-    named = [layer for s in specs if isinstance(s, Acclimation) for layer in s.layers]
-    if named or example is None:
-        return named
+def trained_layers(method: Method, teacher: nn.Module, example: Tensor | None) -> Sequence[str]:
+    """The layers of the teacher that the method trains."""
+    if method.teacher_layers or example is None:
+        return method.teacher_layers
     return closing(teacher, example)
 
 
-def as_task(task: Task[Labelled] | str) -> Task[Labelled]:
-    """What was given as a task."""
+def as_task(task: Task[Any] | str) -> Task[Any]:
+    """A task, or the one of that name with its default options."""
     if not isinstance(task, str):
         return task
     if task not in TASKS:
-        raise UserError(f"there is no task {task!r}" + did_you_mean(task, TASKS))
-    return TASKS[task]()
+        raise UserError(f"unknown task {task!r}" + did_you_mean(task, TASKS))
+    made: Task[Any] = TASKS[task]()
+    return made

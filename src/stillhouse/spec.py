@@ -34,4 +34,10 @@ def named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def kinded(value: Any) -> Any:
+    """`{kind: cosine}` for `cosine`, wherever a thing is known by its kind."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
 SHORT = BeforeValidator(named)
+KIND = BeforeValidator(kinded)

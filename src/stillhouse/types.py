@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, NamedTuple
 
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 
 class Term(NamedTuple):
@@ -45,13 +46,34 @@ Terms = dict[str, Term]
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What one network said about one batch: its own output, and the tensors it was asked for."""
+    """What one network gave for one batch: its output, and the tensors that were tapped."""
 
     out: Any
     taps: Mapping[str, Tensor] = field(default_factory=dict)
-    strong: Trace | None = None  # what it said about the second view, where there is one
-    learning: Any = None  # its output with a gradient, where the network is a teacher that learns
-    members: tuple[Trace, ...] = ()  # what each of several teachers said, where each is to teach
+
+    def detached(self) -> Trace:
+        """The same without gradients."""
+        taps = {name: tap.detach() for name, tap in self.taps.items()}
+        return Trace(tree_map(_detached, self.out), taps)
+
+
+def _detached(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach()
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {part.name: _detached(getattr(value, part.name)) for part in fields(value)}
+        return replace(value, **parts)
+    return value
+
+
+STRONG = "strong"  # of the second view: the site `class@strong`
+LEARNING = "teacher"  # whose teacher side has a gradient: `class@teacher`
+MEMBERS = "members"  # of one of several teachers: `class@members.0`
+
+
+def variant(site: str, name: str) -> str:
+    """The name of a site's variant: `class@strong`."""
+    return f"{site}@{name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +122,4 @@ class Lesson:
     keys: Tensor | None = None  # (N,) which sample each row is, for memory banks
     weight: Tensor | None = None  # (N,) of each image; zero drops it
     labels: Tensor | None = None  # (N,) class of each image, or (N, C) multi-hot
-    strong: Mapping[str, Site] = field(default_factory=dict)  # the sites of the second view
-    learning: Mapping[str, Site] = field(default_factory=dict)  # whose teacher side has a gradient
-    members: tuple[Lesson, ...] = ()  # the lesson of each of several teachers
+    objects: Any = None  # what is in the images, for methods that work on objects

@@ -20,10 +20,11 @@ from stillhouse.build.data import (
     open_sources,
     strong_of,
 )
-from stillhouse.build.teacher import check_keeping, views_of
+from stillhouse.build.store import view_count
+from stillhouse.build.teacher import check_storable
 from stillhouse.data.loader import STRONG
 from stillhouse.data.mixing import Mix
-from stillhouse.data.random import mix
+from stillhouse.data.random import derive_seed
 from stillhouse.data.transforms import Crop, Cutout, Flip, RandAugment, Single, normalise
 from stillhouse.errors import UserError
 from stillhouse.recipes import load
@@ -127,16 +128,16 @@ def test_the_stack_of_imagenet_on_true_formats(
     loader = make_training_loader(recipe, sources, CPU)
     first, second = (next(loader.epoch(0, start)) for start in (0, 1))
     for batch in (first, second):
-        assert batch.image.shape == (8, 3, 32, 32) and batch.image.dtype == torch.float32
-        assert batch.label.shape == (8, classes) and batch.label.dtype == torch.float32
-        assert (batch.label.sum(1) - 1).abs().max() < 1e-6
-        assert batch.image.isfinite().all() and batch.strong is None
-        own = torch.tensor([sources.train[key].label for key in batch.key.tolist()])
-        for shares, *pair in zip(batch.label, own, own.roll(1), strict=True):
+        assert batch.images.shape == (8, 3, 32, 32) and batch.images.dtype == torch.float32
+        assert batch.target.shape == (8, classes) and batch.target.dtype == torch.float32
+        assert (batch.target.sum(1) - 1).abs().max() < 1e-6
+        assert batch.images.isfinite().all() and batch.strong is None
+        own = torch.tensor([sources.train[key].target for key in batch.keys.tolist()])
+        for shares, *pair in zip(batch.target, own, own.roll(1), strict=True):
             assert abs(shares[torch.stack(pair).unique()].sum() - 1) < 1e-6
-    assert not torch.equal(first.image, second.image)
+    assert not torch.equal(first.images, second.images)
     again = next(make_training_loader(recipe, sources, CPU).epoch(0, 1))
-    assert torch.equal(again.image, second.image) and torch.equal(again.label, second.label)
+    assert torch.equal(again.images, second.images) and torch.equal(again.target, second.target)
 
 
 def test_two_views_of_true_files(tmp_path: Path) -> None:
@@ -146,9 +147,9 @@ def test_two_views_of_true_files(tmp_path: Path) -> None:
     batches = list(loader.epoch(0))
     assert len(batches) == 2
     for batch in batches:
-        assert batch.image.shape == batch.strong.shape == (8, 3, 32, 32)
-        assert batch.label.tolist() == [sources.train[key].label for key in batch.key.tolist()]
-        assert not torch.equal(batch.image, batch.strong)
+        assert batch.images.shape == batch.strong.shape == (8, 3, 32, 32)
+        assert batch.target.tolist() == [sources.train[key].target for key in batch.keys.tolist()]
+        assert not torch.equal(batch.images, batch.strong)
 
 
 # ---------------------------------------------------------------------------------- the strong view
@@ -160,25 +161,25 @@ def test_the_strong_view_is_the_first_made_stronger_where_nothing_is_said() -> N
     chain = (Crop(2), Flip(), RandAugment(2, uniform=True), Cutout(0.5))
     assert strong_of(recipe.data) == chain
     batch = next(make_training_loader(recipe, sources, CPU, views=2).epoch(3))
-    single = Single(chain, mix(recipe.seed, STRONG))
-    wanted = torch.stack([single(sources.train[k].image, k, 3) for k in batch.key.tolist()])
+    single = Single(chain, derive_seed(recipe.seed, STRONG))
+    wanted = torch.stack([single(sources.train[k].image, k, 3) for k in batch.keys.tolist()])
     mean, std = torch.tensor(sources.mean), torch.tensor(sources.std)
     assert torch.equal(batch.strong, normalise(wanted, mean, std))
     one = next(make_training_loader(recipe, sources, CPU).epoch(3))
-    assert one.strong is None and torch.equal(one.image, batch.image)
+    assert one.strong is None and torch.equal(one.images, batch.images)
 
 
 def test_a_recipe_can_say_what_the_strong_view_is() -> None:
     recipe = quick(WEAK, "data.strong=[{kind: cutout, size: 1}]")
     assert strong_of(recipe.data) == (Cutout(1.0),)
-    assert make_training_loader(recipe, open_sources(recipe.data), CPU, 2).looks[1].transforms == (
+    assert make_training_loader(recipe, open_sources(recipe.data), CPU, 2).views[1].transforms == (
         Cutout(1.0),
     )
 
 
 def test_two_views_are_not_mixed() -> None:
     recipe = quick(WEAK, "data.mix={mixup: 1}")
-    with pytest.raises(UserError, match=r"^data\.mix is for one view of each image"):
+    with pytest.raises(UserError, match=r"^data\.mix mixes one view of each image"):
         make_training_loader(recipe, open_sources(recipe.data), CPU, views=2)
 
 
@@ -190,7 +191,7 @@ def test_only_training_is_mixed() -> None:
     sources = open_sources(recipe.data)
     filled = next(make_filling_loader(recipe, sources, CPU).epoch(0))
     learnt = next(make_training_loader(recipe, sources, CPU).epoch(0))
-    assert filled.label.ndim == 1 and learnt.label.ndim == 2
+    assert filled.target.ndim == 1 and learnt.target.ndim == 2
     assert recipe.data.mix == Mix(cutmix=1.0)
 
 
@@ -219,9 +220,9 @@ def test_copies_stand_in_one_step() -> None:
     plain = make_training_loader(quick(WEAK, "data.batch=16"), open_sources(recipe.data), CPU)
     assert len(loader) == len(plain) == 12
     for batch in loader.epoch(1):
-        keys, counts = batch.key.unique(return_counts=True)
+        keys, counts = batch.keys.unique(return_counts=True)
         assert len(keys) == 4 and counts.tolist() == [4] * 4
-        assert sorted(batch.view.tolist()) == [view for view in (4, 5, 6, 7) for _ in range(4)]
+        assert sorted(batch.views.tolist()) == [view for view in (4, 5, 6, 7) for _ in range(4)]
 
 
 # ---------------------------------------------------------------------------------- what it may say
@@ -231,7 +232,7 @@ def test_all_of_it_comes_back_from_a_file(tmp_path: Path) -> None:
     words = [f"data.transforms={STACK}", "data.strong=[{kind: cutout}]", "data.mix={mixup: 0.8}"]
     recipe = quick(*words, "data.repeats=3")
     path = tmp_path / "recipe.yaml"
-    path.write_text(load.text(recipe))
+    path.write_text(load.to_yaml(recipe))
     assert load.load(path) == recipe
 
 
@@ -241,10 +242,7 @@ def test_all_of_it_comes_back_from_a_file(tmp_path: Path) -> None:
         ("data.repeats=0", "`repeats` must be at least 1, got 0"),
         ("data.mix={mixup: -1}", "mixup must be a number from 0 on, and is -1"),
         ("data.mix={mixu: 1}", "mixu"),
-        (
-            "data.transforms=[{kind: rand_augment, magnitude: 30}]",
-            r"must be in \[0, 10\], got 30",
-        ),
+        ("data.transforms=[{kind: rand_augment, magnitude: 30}]", r"must be in \[0, 10\], got 30"),
         ("data.strong=[{kind: cutot}]", "cutot"),
     ],
     ids=str,
@@ -263,12 +261,12 @@ def test_copies_have_no_numbered_views() -> None:
 
 def test_answers_to_mixed_images_are_not_kept() -> None:
     recipe = quick("data.mix={mixup: 1}", "teacher.remember=true")
-    assert views_of(recipe.data) == 0 and views_of(quick(WEAK, "data.views=3").data) == 3
+    assert view_count(recipe.data) == 0 and view_count(quick(WEAK, "data.views=3").data) == 3
     with pytest.raises(UserError) as error:
-        check_keeping(recipe)
+        check_storable(recipe)
     assert str(error.value) == (
-        "teacher.remember keeps answers to images that come back, and data.mix makes new ones; "
-        "leave one of them out"
+        "teacher.remember keeps the outputs for images that come again, but data.mix makes new "
+        "ones; leave one of them out"
     )
     plan = make_plan(quick("data.mix={mixup: 1}", "teacher.remember=false"), seeds=1)
     assert all(arm.recipe.teacher.store is None for arm in plan.arms if not arm.is_control)

@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 
 from quick import quick
+from stillhouse.build.data import make_loader, make_training_loader, open_sources
 from stillhouse.errors import UserError
 from stillhouse.recipes import load
+from stillhouse.recipes.schema import Data, SplitSpec
 from stillhouse.runs.execute import Result, execute
-from stillhouse.recipes.schema import Data, Split
-from stillhouse.build.data import make_loader, make_training_loader, open_sources
 
 CLASSES = ("dark", "light")
 BASE = """\
@@ -201,22 +201,22 @@ def test_a_truncated_image_is_named(tmp_path: Path, workers: int) -> None:
 
 
 def test_what_is_asked_of_one_split_reaches_it_alone() -> None:
-    sources = open_sources(Data("digits/raw", train=Split(50), val=Split(20)))
+    sources = open_sources(Data("digits/raw", train=SplitSpec(50), val=SplitSpec(20)))
     assert [len(s) for s in (sources.train, sources.val, sources.test)] == [50, 20, 359]
     with pytest.raises(UserError, match=r"data\.train: digits/raw has no option 'colour'"):
-        open_sources(Data("digits/raw", train=Split(options={"colour": 1})))
+        open_sources(Data("digits/raw", train=SplitSpec(options={"colour": 1})))
 
 
 def test_measuring_takes_every_sample_once_and_learning_whole_batches() -> None:
     recipe = quick("data.batch=48")
     sources = open_sources(recipe.data)
     measured = list(make_loader(sources.val, recipe.data, sources, torch.device("cpu")).epoch(0))
-    keys = torch.cat([batch.key for batch in measured])
+    keys = torch.cat([batch.keys for batch in measured])
     assert keys.tolist() == list(range(360))
     learnt = list(make_training_loader(recipe, sources, torch.device("cpu")).epoch(0))
-    assert [len(batch.label) for batch in learnt] == [48] * 4
+    assert [len(batch.target) for batch in learnt] == [48] * 4
 
 
 def test_more_channels_than_numbers_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"3 channels, and data\.mean has 1 numbers"):
+    with pytest.raises(UserError, match=r"3 channels, but data\.mean has 1 numbers"):
         open_sources(Data("folder", write_folder(tmp_path), evaluation=crops(), mean=(0.5,)))

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from quick import kept_teacher, metrics, quick, run
+from stillhouse.build.contract import BESIDE, read_contract
+from stillhouse.build.networks import TeacherNetwork, load_teacher, make_student
+from stillhouse.build.workshop import Workshop
 from stillhouse.errors import UserError
 from stillhouse.models import weights, zoo
-from stillhouse.build.workshop import Workshop
-from stillhouse.build.contract import BESIDE, read_contract
-from stillhouse.build.networks import Taught, make_student, make_teacher
-from stillhouse.recipes.schema import Network, Teacher
-from stillhouse.build.data import open_sources
+from stillhouse.recipes.schema import Network, TeacherSpec
 from stillhouse.runs.teaching import check_teacher
 
 DIGITS = [str(digit) for digit in range(10)]
@@ -54,8 +53,8 @@ def heads(state: dict[str, Tensor], rows: list[int]) -> dict[str, Tensor]:
     return made
 
 
-def taught(path: Path, shop: Workshop, **options: Any) -> Taught:
-    return make_teacher(Teacher("stillhouse/little", **options), [path], shop.sources)
+def taught(path: Path, shop: Workshop, **options: Any) -> TeacherNetwork:
+    return load_teacher(TeacherSpec("stillhouse/little", **options), [path], shop)
 
 
 def original() -> nn.Module:
@@ -64,8 +63,8 @@ def original() -> nn.Module:
     return network
 
 
-def score(made: Taught, shop: Workshop) -> Any:
-    found = check_teacher(Teacher("stillhouse/little"), made, shop)
+def score(made: TeacherNetwork, shop: Workshop) -> Any:
+    found = check_teacher(TeacherSpec("stillhouse/little"), made, shop)
     return found["validation"]
 
 
@@ -88,7 +87,7 @@ def test_classes_in_another_order_are_put_in_the_datas(tmp_path: Path, shop: Wor
     path = put(tmp_path, lambda s: heads(s, rows), classes=[DIGITS[row] for row in rows])
     made = taught(path, shop)
     assert made.notes == ("the teacher's classes are put in the data's order",)
-    plain = score(Taught(original(), original()), shop)
+    plain = score(TeacherNetwork(original(), original()), shop)
     assert score(made, shop) == pytest.approx(plain)
     path.with_name(path.name + BESIDE).unlink()  # and not by luck
     with pytest.raises(UserError, match="check its weights, its class order"):
@@ -172,5 +171,5 @@ def test_taps_reach_through_what_was_put_around(tmp_path: Path) -> None:
 def test_a_student_can_start_from_weights(tmp_path: Path, shop: Workshop) -> None:
     shutil.copyfile(kept_teacher(), tmp_path / "start.safetensors")
     spec = Network("stillhouse/little", weights=tmp_path / "start.safetensors")
-    made = make_student(spec, open_sources(quick().data)).state_dict()
+    made = make_student(spec, shop).state_dict()
     assert all(torch.equal(made[name], value) for name, value in original().state_dict().items())

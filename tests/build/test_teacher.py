@@ -16,15 +16,16 @@ from torch import Tensor
 
 from quick import kept_teacher, quick, run
 from stillhouse.build.data import make_filling_loader, make_training_loader
-from stillhouse.build.networks import Taught, make_teacher
-from stillhouse.build.teacher import batches_from, forecast, make_listener, prefill, store_of
+from stillhouse.build.networks import TeacherNetwork, load_teacher
+from stillhouse.build.store import batches_from, describe_store, prefill, store_of
+from stillhouse.build.teacher import check_storable, make_teacher
 from stillhouse.build.workshop import Workshop
 from stillhouse.data.cache import cache_folder
 from stillhouse.engine.interrupt import Stopped
 from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
 from stillhouse.recipes import load
-from stillhouse.recipes.schema import Recipe, Store
+from stillhouse.recipes.schema import Recipe, StoreSpec
 from stillhouse.runs.doctor import examine
 from stillhouse.runs.execute import Result, run_cell
 from stillhouse.teachers.store.cached import Cached
@@ -46,11 +47,11 @@ def words(tmp_path: Path) -> tuple[str, ...]:
     return (*given, "teacher.remember=false", f"teacher.store.path={tmp_path}/store")
 
 
-def opened(*words: str) -> tuple[Recipe, Workshop, Taught]:
+def opened(*words: str) -> tuple[Recipe, Workshop, TeacherNetwork]:
     recipe = quick(*words)
     assert recipe.teacher is not None
     shop = Workshop.open(recipe, quiet=True)
-    return recipe, shop, make_teacher(recipe.teacher, [kept_teacher()], shop.sources)
+    return recipe, shop, load_teacher(recipe.teacher, [kept_teacher()], shop)
 
 
 def weights_of(result: Result) -> Tensor:
@@ -64,18 +65,18 @@ def weights_of(result: Result) -> Tensor:
 @pytest.mark.parametrize(
     "word, wanted",
     [
-        ("true", Store()),
+        ("true", StoreSpec()),
         ("false", None),
         ("null", None),
-        ("{}", Store()),
-        ("{top: 3}", Store(top=3)),
-        ("{precision: full, path: here}", Store("full", path=Path("here"))),
+        ("{}", StoreSpec()),
+        ("{top: 3}", StoreSpec(top=3)),
+        ("{precision: full, path: here}", StoreSpec("full", path=Path("here"))),
     ],
 )
-def test_a_recipe_says_it_in_a_word_or_in_full(word: str, wanted: Store | None) -> None:
+def test_a_recipe_says_it_in_a_word_or_in_full(word: str, wanted: StoreSpec | None) -> None:
     recipe = quick("teacher.remember=false", f"teacher.store={word}")
     assert recipe.teacher is not None and recipe.teacher.store == wanted
-    again = load.check(yaml.safe_load(load.text(recipe)), Path("again"))
+    again = load.validate_recipe(yaml.safe_load(load.to_yaml(recipe)), Path("again"))
     assert again == recipe
 
 
@@ -106,9 +107,9 @@ def test_what_a_recipe_cannot_say(words: list[str], sentence: str) -> None:
 @pytest.mark.parametrize(
     "words, sentence",
     [
-        ([AUGMENTED], r"teacher\.store needs finitely many views of each image; say data\.views=1"),
-        (["method=cwd"], "teacher.store keeps logits alone, and method cwd asks for the teacher's"),
-        (["method=[kd, pkd]"], "and method pkd asks for the teacher's last; say .*store=false"),
+        ([AUGMENTED], r"teacher\.store needs finitely many views of each image; set data\.views=1"),
+        (["method=cwd"], "teacher.store keeps logits only, but method cwd needs the teacher's"),
+        (["method=[kd, pkd]"], "but method pkd needs the teacher's last; set .*store=false"),
         (["teacher.store.top=10"], "top must be from 1 to 9 for 10 classes, and is 10"),
     ],
 )
@@ -118,6 +119,7 @@ def test_what_cannot_be_stored_is_refused(tmp_path: Path, words: list[str], sent
     recipe, shop, taught = opened(*STORE, *words)
     if "method" not in words[0]:
         with pytest.raises(UserError, match=sentence):
+            check_storable(recipe)
             prefill(recipe, shop, taught)
 
 
@@ -134,8 +136,8 @@ def test_a_method_from_elsewhere_that_needs_features_is_refused() -> None:
         teacher_taps = ("stage1",)
 
     recipe, shop, taught = opened(*STORE)
-    with pytest.raises(UserError, match="keeps logits alone, and .* asks for the teacher's stage1"):
-        make_listener(recipe, shop, taught, Curious())
+    with pytest.raises(UserError, match="keeps logits only, but .* needs the teacher's stage1"):
+        make_teacher(recipe, shop, taught, Curious())
 
 
 # --------------------------------------------------------------------------------- what it changes
@@ -178,13 +180,13 @@ def test_a_store_is_filled_once_for_all_seeds_methods_and_processes(
 def test_its_answers_are_to_the_images_that_are_shown(words: tuple[str, ...]) -> None:
     more = (*words, "teacher.store.precision=full", AUGMENTED, "data.views=3")
     recipe, shop, taught = opened(*more, "seed=5")
-    stored = make_listener(recipe, shop, taught, Method())
+    stored = make_teacher(recipe, shop, taught, Method())
     assert isinstance(stored, Cached) and stored.store.rows == 600
     loader, network = make_training_loader(recipe, shop.sources, CPU), taught.network
     for epoch in range(4):
         for batch in loader.epoch(epoch):
             with torch.no_grad():
-                out = network(batch.image)
+                out = network(batch.images)
             torch.testing.assert_close(stored(batch).out, out, rtol=1e-4, atol=1e-5)
 
 
@@ -253,7 +255,7 @@ def shown(seed: int, *words: str, filling: bool = False) -> dict[tuple[int, int]
     found = {}
     for batch in (batch for epoch in range(4) for batch in loader.epoch(epoch)):
         for key, view, image in zip(
-            batch.key.tolist(), batch.view.tolist(), batch.image, strict=True
+            batch.keys.tolist(), batch.views.tolist(), batch.images, strict=True
         ):
             assert torch.equal(found.setdefault((key, view), image), image)
     return found
@@ -284,10 +286,10 @@ def test_batches_can_be_entered_at_any_row(transforms: str) -> None:
     recipe, shop, _ = opened(f"data.transforms={transforms}", "data.views=3")
     loader = make_filling_loader(recipe, shop.sources, CPU)
     views = 3 if "flip" in transforms else 1
-    whole = torch.cat([200 * b.view + b.key for b in batches_from(0, loader, views)])
+    whole = torch.cat([200 * b.views + b.keys for b in batches_from(0, loader, views)])
     assert whole.tolist() == list(range(200 * views))
     for row in (0, 63, 64, 199, *((200, 201, 599) if views > 1 else ())):
-        rows = torch.cat([200 * b.view + b.key for b in batches_from(row, loader, views)])
+        rows = torch.cat([200 * b.views + b.keys for b in batches_from(row, loader, views)])
         assert rows.tolist() == list(range(row, 200 * views))
     assert list(batches_from(200 * views, loader, views)) == []
 
@@ -304,7 +306,9 @@ def test_the_doctor_says_what_a_store_takes_and_fills_none(
     assert list(tmp_path.iterdir()) == []
     recipe, shop, taught = opened(*words)
     prefill(recipe, shop, taught)
-    assert forecast(recipe, shop, taught) == f"stored: 200 answers in 4.8 kB at {tmp_path}/store"
+    assert (
+        describe_store(recipe, shop, taught) == f"stored: 200 outputs in 4.8 kB at {tmp_path}/store"
+    )
     checks = {check.name: check for check in examine(quick(*words))}
     assert "stored: 200" in checks["step"].said
     other = quick(*words, AUGMENTED, "data.views=1")

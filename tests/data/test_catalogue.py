@@ -12,7 +12,7 @@ from PIL import Image
 
 from stillhouse.data import catalogue
 from stillhouse.data.catalogue import ENTRIES, entries, entry, open_source
-from stillhouse.data.source import Pixels, Source, labels_of
+from stillhouse.data.source import Pixels, Source, targets_of
 from stillhouse.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -98,7 +98,7 @@ def test_every_entry_opens_or_says_what_it_needs(found: catalogue.Entry, split: 
         image, label, key = data[0]
         assert len(image) == len(found.mean)
         assert key == 0
-        labels = labels_of(data)
+        labels = targets_of(data)
         if found.several:
             assert labels.shape == (len(data), len(data.classes))
             assert torch.equal(label, labels[0])
@@ -233,7 +233,7 @@ def test_splits_lie_below_the_path(name: str, request: pytest.FixtureRequest) ->
     place = request.getfixturevalue({"folder": "folders", "shards": "tars"}[name])
     for count, split in enumerate(SPLITS, 1):
         data = open_source(name, place, split)
-        assert labels_of(data).tolist() == [0] * count + [1] * count
+        assert targets_of(data).tolist() == [0] * count + [1] * count
         assert len(data) == 2 * count
         for index in range(2 * count):
             seed = 100 * count + 10 * (index // count) + index % count

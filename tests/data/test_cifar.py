@@ -120,8 +120,8 @@ def check(name: str, place: Path) -> None:
     for split, files in (("train", range(last)), ("test", [last])):
         data = read(place, split)
         wanted = np.concatenate([pixels_of(file) for file in files])
-        assert data.labels.tolist() == [y for file in files for y in labels_of(file, classes)]
-        assert data.labels.dtype == torch.int64
+        assert data.targets.tolist() == [y for file in files for y in labels_of(file, classes)]
+        assert data.targets.dtype == torch.int64
         assert data.classes == (NAMES100 if name == "cifar100" else NAMES10)
         assert data.name == f"{name}/{split}"
         assert data.images.shape == (len(wanted), 3, 32, 32)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from stillhouse.build.data import open_sources
+from stillhouse.build.data import facts_of, open_sources
 from stillhouse.data.catalogue import open_source
 from stillhouse.data.multilabel.coco import read_coco
-from stillhouse.data.source import labels_of
+from stillhouse.data.source import targets_of
 from stillhouse.errors import UserError
 from stillhouse.recipes.schema import Data
 
@@ -99,7 +99,7 @@ def change(root: Path, edit: Callable[[Json], object], part: str = "train") -> P
 
 def labels(root: Path, split: str = "train", **options: Any) -> dict[int, list[str]]:
     data = read_coco(root, split, **options)
-    rows = data.labels.tolist()
+    rows = data.targets.tolist()
     return {
         int(Path(path).stem.split("_")[-1]): [
             c for c, x in zip(data.classes, row, strict=True) if x
@@ -117,7 +117,7 @@ def test_images_have_the_categories_of_their_objects(year: int, below: str, tmp_
     data = read_coco(write(tmp_path, year, below), "train", year=year, unlabelled="keep")
     assert data.classes == CLASSES
     assert data.paths == tuple(name_of("train", year, n) for n in (9, 11, 25, 30))
-    assert data.labels.tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 1, 1]]
+    assert data.targets.tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 1, 1]]
     assert data.name == "coco/labels/train" and data.notes == ()
     for index, number in enumerate((9, 11, 25, 30)):
         with Image.open(
@@ -199,7 +199,7 @@ def test_the_catalogue_opens_it_with_its_options(tmp_path: Path) -> None:
     write(tmp_path, 2017)
     assert len(open_source("coco/labels", tmp_path, "train")) == 3
     data = open_source("coco/labels", tmp_path, "train", year=2017, unlabelled="keep", crowd=False)
-    assert len(data) == 4 and not data[1].label.any()
+    assert len(data) == 4 and not data[1].target.any()
     message = said(lambda: open_source("coco/labels", tmp_path, "train", yaer=2017))
     assert message == "data.train: coco/labels has no option 'yaer'"
 
@@ -349,5 +349,6 @@ def test_a_recipe_holds_val_out_of_train(tmp_path: Path) -> None:
     data = Data("coco/labels", write(tmp_path), holdout=1)
     sources = open_sources(data)
     assert [len(s) for s in (sources.train, sources.val, sources.test)] == [2, 1, 2]
-    assert sources.classes == CLASSES and sources.several
-    assert labels_of(sources.train).shape == (2, 3)
+    assert sources.classes == CLASSES
+    assert facts_of(data, sources).validation.shape == (1, 3)
+    assert targets_of(sources.train).shape == (2, 3)

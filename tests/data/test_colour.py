@@ -6,7 +6,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 from torchvision.transforms import v2
 
-from stillhouse.data.random import mix
+from stillhouse.data.random import derive_seed
 from stillhouse.data.transforms import ColorJitter, Single, Transform
 from stillhouse.errors import UserError
 
@@ -25,7 +25,7 @@ def jittered(image: Tensor, count: int = 60, **options: float) -> list[Tensor]:
 
 def test_it_is_that_of_torchvision() -> None:
     image = picture()
-    torch.manual_seed(mix(3, 5, 2))
+    torch.manual_seed(derive_seed(3, 5, 2))
     wanted = v2.ColorJitter(0.1, 0.2, 0.3, 0.4)(image)
     assert torch.equal(Single([ColorJitter(0.1, 0.2, 0.3, 0.4)], 3)(image, 5, 2), wanted)
     assert ColorJitter() == ColorJitter(0.4, 0.4, 0.4, 0.0)

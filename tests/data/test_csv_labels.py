@@ -61,7 +61,7 @@ def marked(
 
 def labels(root: Path, split: str = "train", **options: Any) -> list[list[str]]:
     data = read_table(root, split, **options)
-    rows = data.labels.tolist()
+    rows = data.targets.tolist()
     return [[c for c, mark in zip(data.classes, row, strict=True) if mark] for row in rows]
 
 
@@ -73,7 +73,7 @@ def test_rows_are_images_in_their_order(root: Path) -> None:
     data = read_table(root, "train")
     assert (data.name, data.classes, data.notes) == ("pets/train", CLASSES, ())
     assert data.paths == NAMES
-    assert data.labels.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1], [1, 1, 1]]
+    assert data.targets.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1], [1, 1, 1]]
     for index in range(4):
         assert torch.equal(data[index].image, tensor_of(index)) and data[index].key == index
 
@@ -83,14 +83,14 @@ def test_columns_of_0_and_1_say_the_same(root: Path) -> None:
     first = read_table(root, "train")
     marked(root, CLASSES, (1, 1, 0), (0, 0, 0), (0, 0, 1), (1, 1, 1))
     other = read_table(root, "train")
-    assert other.classes == first.classes and torch.equal(other.labels, first.labels)
+    assert other.classes == first.classes and torch.equal(other.targets, first.targets)
     assert other.fingerprint == first.fingerprint
 
 
 def test_columns_keep_their_order(root: Path) -> None:
     marked(root, ("emu", "ape"), (1, 0), (0, 1))
     data = read_table(root, "train")
-    assert data.classes == ("emu", "ape") and data.labels.tolist() == [[1, 0], [0, 1]]
+    assert data.classes == ("emu", "ape") and data.targets.tolist() == [[1, 0], [0, 1]]
 
 
 def test_paths_are_written_in_several_ways(root: Path) -> None:
@@ -108,7 +108,7 @@ def test_columns_stand_in_any_order_among_others(root: Path) -> None:
     ]
     write(root, rows)
     data = read_table(root, "train")
-    assert data.paths == ("a/2.png", "3.png") and data.labels.tolist() == [[1], [0]]
+    assert data.paths == ("a/2.png", "3.png") and data.targets.tolist() == [[1], [0]]
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "with a mark"])

@@ -51,7 +51,7 @@ def test_raw_digits_are_those_of_scikit_learn(split: str) -> None:
     wanted = np.floor(images[places].reshape(-1, 1, 8, 8) * 255 / 16 + 0.5)
     assert found.images.dtype == torch.uint8
     assert found.images.numpy().astype(float).tolist() == wanted.tolist()
-    assert found.labels.tolist() == labels[places].tolist()
+    assert found.targets.tolist() == labels[places].tolist()
     assert found.images.max() == 255
     assert found.classes == tuple("0123456789")
     assert found.name == f"digits/raw/{split}"
@@ -60,11 +60,11 @@ def test_raw_digits_are_those_of_scikit_learn(split: str) -> None:
 def test_two_hundred_raw_digits_are_stratified() -> None:
     some, whole = make_raw("train", 200), make_raw("train")
     assert len(some) == 200
-    shares = 200 * whole.labels.bincount() / len(whole)
-    assert (some.labels.bincount(minlength=10) - shares).abs().max() < 1
+    shares = 200 * whole.targets.bincount() / len(whole)
+    assert (some.targets.bincount(minlength=10) - shares).abs().max() < 1
     # Each is one of the whole, and none is there twice.
-    known = {x.numpy().tobytes(): int(y) for x, y in zip(whole.images, whole.labels, strict=True)}
-    found = {x.numpy().tobytes(): int(y) for x, y in zip(some.images, some.labels, strict=True)}
+    known = {x.numpy().tobytes(): int(y) for x, y in zip(whole.images, whole.targets, strict=True)}
+    found = {x.numpy().tobytes(): int(y) for x, y in zip(some.images, some.targets, strict=True)}
     assert len(found) == 200
     assert found.items() <= known.items()
     assert torch.equal(make_raw("train", 200).images, some.images)
@@ -104,11 +104,11 @@ def test_numbers_are_what_they_should_be() -> None:
     data = many()
     assert data.images.shape == (6000, 1, 16, 32)
     assert data.images.dtype == torch.uint8
-    assert data.labels.shape == (6000,)
-    assert data.labels.dtype == torch.int64
+    assert data.targets.shape == (6000,)
+    assert data.targets.dtype == torch.int64
     assert data.classes == NUMBERS == tuple(f"{i:02d}" for i in range(100))
     assert data.name == "digits/numbers/train"
-    counts = data.labels.bincount(minlength=100)
+    counts = data.targets.bincount(minlength=100)
     assert counts.shape == (100,)
     # 60 of each are expected, with a standard deviation of 7.7.
     assert counts.min() > 25
@@ -148,7 +148,7 @@ def nearest(train: Tensor, labels: Tensor, test: Tensor) -> Tensor:
 def test_the_digits_of_the_label_can_be_read(half: object, place: int) -> None:
     """Tens on the left, units on the right: chance is 10 %, and the other half tells nothing."""
     test = make_numbers("test", 1000)
-    labels = [torch.stack([y // 10, y % 10]) for y in (many().labels, test.labels)]
+    labels = [torch.stack([y // 10, y % 10]) for y in (many().targets, test.targets)]
     found = nearest(half(many().images), labels[0][place], half(test.images))
     right_ones = (found == labels[1][place]).double().mean()
     assert right_ones > 0.4
@@ -162,7 +162,7 @@ def test_the_mean_image_of_a_digit_looks_like_it(slot: int) -> None:
     data, source = many(), digit_bank("train")
     drawn, glyphs = [], []
     for digit in range(10):
-        tens = data.labels // 10 if slot == 0 else data.labels % 10
+        tens = data.targets // 10 if slot == 0 else data.targets % 10
         half = data.images[tens == digit][:, :, :, 16 * slot : 16 * slot + 16].double().mean(0)
         # A glyph is 13 x 12 pixels large on average, around 8.6 pixels of the left half.
         drawn.append(half[0].flatten())
@@ -184,7 +184,7 @@ def test_the_mean_image_of_a_digit_looks_like_it(slot: int) -> None:
 def test_numbers_are_the_same_each_time() -> None:
     first, again = make_numbers("train", 700), make_numbers("train", 700)
     assert torch.equal(first.images, again.images)
-    assert torch.equal(first.labels, again.labels)
+    assert torch.equal(first.targets, again.targets)
     assert first.fingerprint == again.fingerprint
 
 
@@ -193,7 +193,7 @@ def test_a_short_set_is_the_beginning_of_a_long_one(count: int) -> None:
     short = make_numbers("train", count)
     assert len(short) == count
     assert torch.equal(short.images, many().images[:count])
-    assert torch.equal(short.labels, many().labels[:count])
+    assert torch.equal(short.targets, many().targets[:count])
     assert short.fingerprint != many().fingerprint
 
 
@@ -205,7 +205,7 @@ def test_threads_change_nothing() -> None:
     finally:
         torch.set_num_threads(1)
     assert torch.equal(first.images, second.images)
-    assert torch.equal(first.labels, second.labels)
+    assert torch.equal(first.targets, second.targets)
 
 
 def test_generators_of_others_change_nothing_and_are_left_alone() -> None:
@@ -234,7 +234,7 @@ def test_every_option_makes_other_numbers(other: dict[str, object]) -> None:
     first, second = make_numbers(**options), make_numbers(**{**options, **other})
     assert first.fingerprint != second.fingerprint
     if "split" in other or "seed" in other:
-        assert not torch.equal(first.labels, second.labels)
+        assert not torch.equal(first.targets, second.targets)
     same = first.images.shape == second.images.shape
     assert not (same and torch.equal(first.images, second.images))
 
@@ -250,7 +250,7 @@ def test_numbers_out_of_the_cache_are_the_same() -> None:
     for _ in range(2):  # made and kept, then read
         kept = make_numbers("test", 321, seed=9, cache=True)
         assert torch.equal(kept.images, fresh.images)
-        assert torch.equal(kept.labels, fresh.labels)
+        assert torch.equal(kept.targets, fresh.targets)
         assert (kept.fingerprint, kept.name, kept.classes) == (
             fresh.fingerprint,
             fresh.name,

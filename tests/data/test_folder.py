@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stillhouse.data.images import decode_image
 from stillhouse.data.single.folder import FolderSource, read_folder
-from stillhouse.data.source import labels_of, split
+from stillhouse.data.source import split, targets_of
 from stillhouse.errors import UserError
 
 
@@ -46,7 +46,7 @@ def test_keys_are_the_order_of_the_paths(root: Path) -> None:
         assert torch.equal(sample.image, tensor_of(seed))
         assert sample.image.dtype == torch.uint8
         assert sample.image.is_contiguous()
-        assert (sample.label, sample.key) == (label, index)
+        assert (sample.target, sample.key) == (label, index)
     assert len(data) == len(list(data)) == 4  # ends, as a sequence does
 
 
@@ -85,16 +85,16 @@ def test_an_empty_class_keeps_its_place(root: Path) -> None:
     (root / "cow").mkdir()
     data = read_folder(root)
     assert data.classes == ("cat", "cow", "dog")
-    assert data.labels.tolist() == [0, 0, 2, 2]
+    assert data.targets.tolist() == [0, 0, 2, 2]
 
 
 def test_labels_need_no_decoding(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stillhouse.data.images.decode_image", None)
     data = read_folder(root)
-    assert labels_of(data) is data.labels
-    assert data.labels.tolist() == [0, 0, 1, 1]
+    assert targets_of(data) is data.targets
+    assert data.targets.tolist() == [0, 0, 1, 1]
     rest, held = split(data, 2)
-    assert labels_of(rest).tolist() == labels_of(held).tolist() == [0, 1]
+    assert targets_of(rest).tolist() == targets_of(held).tolist() == [0, 1]
 
 
 def test_fingerprint_follows_paths_sizes_and_classes(root: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_damaged_image_fails_when_it_is_read(root: Path) -> None:
         index = data.paths.index(path.relative_to(root).as_posix())
         with pytest.raises(UserError, match=rf"{path} cannot be read as an image .*broken='skip'"):
             data[index]
-    assert data[data.paths.index("dog/a.ppm")].label == 1
+    assert data[data.paths.index("dog/a.ppm")].target == 1
 
 
 def test_damaged_images_can_be_left_out(root: Path) -> None:

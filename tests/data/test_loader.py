@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from stillhouse.batches import Labelled
-from stillhouse.data.loader import Loader, Plan
-from stillhouse.data.random import mix
+import tiny
+from stillhouse.batches import Batch
+from stillhouse.data.loader import BatchSampler, Loader
+from stillhouse.data.random import derive_seed
 from stillhouse.data.source import FromTorch, Pixels, Sample, Source
 from stillhouse.data.transforms import (
     CenterCrop,
@@ -38,27 +39,27 @@ def source(kind: str, n: int = 23) -> Source:
     data = pixels(n)
     if kind == "pixels":
         return data
-    return FromTorch(list(zip(data.images, data.labels.tolist(), strict=True)), data.classes, "toy")
+    return FromTorch(
+        list(zip(data.images, data.targets.tolist(), strict=True)), data.classes, "toy"
+    )
 
 
 def loader(
     data: Source | None = None,
-    plan: Plan | None = None,
+    plan: BatchSampler | None = None,
     transforms: Sequence[Transform] = RANDOM,
     **options: Any,
 ) -> Loader:
-    plan = plan or Plan(23, 4, shuffle=True, seed=3)
+    plan = plan or BatchSampler(23, 4, shuffle=True, seed=3)
     return Loader(data or pixels(), plan, MEAN, STD, transforms=transforms, **options)
 
 
-def same(a: Iterable[Labelled], b: Iterable[Labelled]) -> bool:
-    a, b = list(a), list(b)
-    pairs = [pair for x, y in zip(a, b, strict=True) for pair in zip(x, y, strict=True)]
-    return all(x is y is None or torch.equal(x, y) for x, y in pairs)
+def same(a: Iterable[Batch], b: Iterable[Batch]) -> bool:
+    return all(tiny.same(x, y) for x, y in zip(a, b, strict=True))
 
 
-def keys(batches: Iterable[Labelled]) -> list[int]:
-    return [key for batch in batches for key in batch.key.tolist()]
+def keys(batches: Iterable[Batch]) -> list[int]:
+    return [key for batch in batches for key in batch.keys.tolist()]
 
 
 # --------------------------------------------------------------------------------------- the order
@@ -67,16 +68,16 @@ def keys(batches: Iterable[Labelled]) -> list[int]:
 @pytest.mark.parametrize("batch", [1, 4, 23])
 @pytest.mark.parametrize("epoch", [0, 1, 7])
 def test_training_order_is_a_permutation_by_seed_and_epoch(batch: int, epoch: int) -> None:
-    plan = Plan(23, batch, shuffle=True, seed=3)
+    plan = BatchSampler(23, batch, shuffle=True, seed=3)
     found = torch.cat(list(plan.batches(epoch))).tolist()
     assert plan.steps() == 23 // batch
     assert len(found) == len(set(found)) == 23 // batch * batch
-    made = torch.Generator().manual_seed(mix(3, epoch))
+    made = torch.Generator().manual_seed(derive_seed(3, epoch))
     assert found == torch.randperm(23, generator=made)[: len(found)].tolist()
 
 
 def test_orders_differ_by_epoch_and_seed() -> None:
-    plan = Plan(100, 10, shuffle=True)
+    plan = BatchSampler(100, 10, shuffle=True)
     orders = [
         torch.cat(list(replace(plan, seed=seed).batches(epoch))).tolist()
         for seed in range(3)
@@ -87,7 +88,7 @@ def test_orders_differ_by_epoch_and_seed() -> None:
 
 
 def test_evaluation_is_in_order() -> None:
-    plan = Plan(23, 4)
+    plan = BatchSampler(23, 4)
     found = [batch.tolist() for batch in plan.batches(epoch=5)]
     assert found == [list(range(i, min(i + 4, 23))) for i in range(0, 23, 4)]
     assert plan.steps() == 6
@@ -98,14 +99,16 @@ def test_evaluation_is_in_order() -> None:
 def test_ranks_train_on_samples_of_their_own_for_equally_many_steps(
     samples: int, world: int
 ) -> None:
-    ranks = [Plan(samples, 3, True, seed=1, rank=rank, world=world) for rank in range(world)]
+    ranks = [
+        BatchSampler(samples, 3, True, seed=1, rank=rank, world=world) for rank in range(world)
+    ]
     batches = [list(plan.batches(2)) for plan in ranks]
     assert {len(mine) for mine in batches} == {samples // (3 * world)} == {ranks[0].steps()}
     assert {len(batch) for mine in batches for batch in mine} == {3}
     found = torch.cat([batch for mine in batches for batch in mine]).tolist()
     assert len(found) == len(set(found)) == samples // (3 * world) * 3 * world
     # Step by step, all ranks together take what one rank of a batch so much larger would.
-    whole = list(Plan(samples, 3 * world, True, seed=1).batches(2))
+    whole = list(BatchSampler(samples, 3 * world, True, seed=1).batches(2))
     for step, together in enumerate(whole):
         theirs = torch.cat([mine[step] for mine in batches])
         assert sorted(theirs.tolist()) == sorted(together.tolist())
@@ -114,7 +117,7 @@ def test_ranks_train_on_samples_of_their_own_for_equally_many_steps(
 @pytest.mark.parametrize("samples", [4, 5, 23, 24, 25])
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_ranks_evaluate_each_sample_once(samples: int, world: int) -> None:
-    ranks = [Plan(samples, 3, rank=rank, world=world) for rank in range(world)]
+    ranks = [BatchSampler(samples, 3, rank=rank, world=world) for rank in range(world)]
     found = [index for plan in ranks for batch in plan.batches(0) for index in batch.tolist()]
     assert sorted(found) == list(range(samples))
     assert all(len(list(plan.batches(0))) == plan.steps() for plan in ranks)
@@ -127,16 +130,16 @@ def test_ranks_evaluate_each_sample_once(samples: int, world: int) -> None:
 @pytest.mark.parametrize("epoch", [0, 2])
 def test_batches_are_the_samples_changed_and_normalised(kind: str, epoch: int) -> None:
     data, made = pixels(), loader(source(kind))
-    plan = made.plan
+    plan = made.sampler
     for batch, wanted in zip(made.epoch(epoch), plan.batches(epoch), strict=True):
-        assert torch.equal(batch.key, wanted)
-        assert torch.equal(batch.label, data.labels[wanted])
-        assert batch.view.tolist() == [epoch] * 4
-        bytes_ = transform_batch(data.images[wanted], RANDOM, 3, wanted, batch.view).double()
+        assert torch.equal(batch.keys, wanted)
+        assert torch.equal(batch.target, data.targets[wanted])
+        assert batch.views.tolist() == [epoch] * 4
+        bytes_ = transform_batch(data.images[wanted], RANDOM, 3, wanted, batch.views).double()
         mean, std = (torch.tensor(x, dtype=torch.double).view(3, 1, 1) for x in (MEAN, STD))
         exact = (bytes_ / 255 - mean) / std
-        assert batch.image.dtype == torch.float32
-        torch.testing.assert_close(batch.image.double(), exact, rtol=1e-5, atol=1e-5)
+        assert batch.images.dtype == torch.float32
+        torch.testing.assert_close(batch.images.double(), exact, rtol=1e-5, atol=1e-5)
 
 
 def test_both_ways_give_the_same() -> None:
@@ -148,10 +151,10 @@ def test_both_ways_give_the_same() -> None:
 def test_memory_goes_image_by_image_where_a_transform_has_to() -> None:
     made = loader(transforms=[ResizedCrop(4), Flip()])
     batches = list(made.epoch(0))
-    assert {tuple(batch.image.shape) for batch in batches} == {(4, 3, 4, 4)}
-    assert keys(batches) == torch.cat(list(made.plan.batches(0))).tolist()
+    assert {tuple(batch.images.shape) for batch in batches} == {(4, 3, 4, 4)}
+    assert keys(batches) == torch.cat(list(made.sampler.batches(0))).tolist()
     for batch in batches:
-        assert torch.equal(batch.label, pixels().labels[batch.key])
+        assert torch.equal(batch.target, pixels().targets[batch.keys])
 
 
 @KINDS
@@ -172,9 +175,9 @@ def test_an_epoch_of_random_crops_can_be_entered_anywhere(start: int) -> None:
 
 
 def test_an_evaluation_can_be_entered_anywhere() -> None:
-    made = loader(plan=Plan(23, 4), transforms=())
+    made = loader(plan=BatchSampler(23, 4), transforms=())
     whole = list(made.epoch(0))
-    assert [len(batch.key) for batch in whole] == [4] * 5 + [3]
+    assert [len(batch.keys) for batch in whole] == [4] * 5 + [3]
     assert same(made.epoch(0, start=5), whole[5:])
     assert list(made.epoch(0, start=6)) == []
 
@@ -187,17 +190,17 @@ def test_a_batch_follows_seed_epoch_and_step_alone(kind: str) -> None:
     list(made.epoch(0)), next(made.epoch(1))
     assert same(made.epoch(2), first)
     assert not same(made.epoch(3), first)
-    assert not same(loader(source(kind), Plan(23, 4, True, seed=4)).epoch(2), first)
+    assert not same(loader(source(kind), BatchSampler(23, 4, True, seed=4)).epoch(2), first)
 
 
 @KINDS
 def test_ranks_see_what_one_would(kind: str) -> None:
     """An image in a view is the same, whoever asks."""
-    one = {k: x for b in loader(source(kind)).epoch(1) for k, x in zip(b.key.tolist(), b.image)}  # noqa: B905
+    one = {k: x for b in loader(source(kind)).epoch(1) for k, x in zip(b.keys.tolist(), b.images)}  # noqa: B905
     for rank in range(2):
-        made = loader(source(kind), Plan(23, 4, True, 3, rank, 2))
+        made = loader(source(kind), BatchSampler(23, 4, True, 3, rank, 2))
         for batch in made.epoch(1):
-            for key, image in zip(batch.key.tolist(), batch.image, strict=True):
+            for key, image in zip(batch.keys.tolist(), batch.images, strict=True):
                 assert key not in one or torch.equal(image, one[key])
 
 
@@ -240,7 +243,7 @@ def test_views(
     kind: str, transforms: Sequence[Transform], views: int | None, wanted: list[int]
 ) -> None:
     made = loader(source(kind), transforms=transforms, views=views)
-    found = [batch.view.unique().tolist() for epoch in range(6) for batch in made.epoch(epoch, 4)]
+    found = [batch.views.unique().tolist() for epoch in range(6) for batch in made.epoch(epoch, 4)]
     assert found == [[view] for view in wanted]
 
 
@@ -249,7 +252,7 @@ def test_a_view_is_the_same_in_each_epoch_that_shows_it() -> None:
 
     def shown(epoch: int) -> dict[int, Tensor]:
         batches = list(made.epoch(epoch))
-        return {k: x for b in batches for k, x in zip(b.key.tolist(), b.image, strict=True)}
+        return {k: x for b in batches for k, x in zip(b.keys.tolist(), b.images, strict=True)}
 
     epochs = [shown(epoch) for epoch in range(4)]
     for epoch in (0, 1):
@@ -265,10 +268,10 @@ def test_what_is_random_in_views_can_have_a_seed_of_its_own(
     kind: str, transforms: Sequence[Transform]
 ) -> None:
     def shown(seed: int) -> tuple[list[int], dict[int, Tensor]]:
-        plan = Plan(23, 23, True, seed)
+        plan = BatchSampler(23, 23, True, seed)
         made = loader(source(kind), plan, transforms, views=2, draws=0)
         (batch,) = made.epoch(1)
-        return batch.key.tolist(), dict(zip(batch.key.tolist(), batch.image, strict=True))
+        return batch.keys.tolist(), dict(zip(batch.keys.tolist(), batch.images, strict=True))
 
     (order, ours), (other, theirs) = shown(1), shown(2)
     assert order != other and sorted(order) == sorted(other)
@@ -277,7 +280,7 @@ def test_what_is_random_in_views_can_have_a_seed_of_its_own(
 
 @pytest.mark.parametrize("views", [0, -1])
 def test_views_must_be_some(views: int) -> None:
-    with pytest.raises(UserError, match=f"^data.views must be at least 1, and is {views}"):
+    with pytest.raises(UserError, match=f"^data.views must be at least 1, got {views}"):
         loader(views=views)
 
 
@@ -304,12 +307,12 @@ def test_images_of_different_shapes_are_refused(workers: int) -> None:
         "that makes them alike, such as resize and center_crop"
     )
     alike = loader(Ragged([0] * 23, "a", "ragged"), transforms=(Resize(4, square=True),))
-    assert next(alike.epoch(0)).image.shape == (4, 3, 4, 4)
+    assert next(alike.epoch(0)).images.shape == (4, 3, 4, 4)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_a_source_complains_of_stays_one_sentence(workers: int) -> None:
-    made = loader(Broken([0] * 23, "a", "broken"), Plan(23, 4), workers=workers)
+    made = loader(Broken([0] * 23, "a", "broken"), BatchSampler(23, 4), workers=workers)
     with pytest.raises(UserError) as error:
         next(made.epoch(0))
     assert str(error.value) == "sample 0 is damaged; mend it"
@@ -318,26 +321,32 @@ def test_what_a_source_complains_of_stays_one_sentence(workers: int) -> None:
 @KINDS
 @pytest.mark.parametrize("channels", [1, 4])
 def test_means_must_be_as_many_as_channels(kind: str, channels: int) -> None:
-    made = Loader(source(kind), Plan(23, 4), (0.5,) * channels, (0.5,) * channels)
+    made = Loader(source(kind), BatchSampler(23, 4), (0.5,) * channels, (0.5,) * channels)
     with pytest.raises(UserError) as error:
         next(made.epoch(0))
     assert str(error.value) == (
-        f"toy has 3 channels, and data.mean has {channels} numbers; give as many"
+        f"toy has 3 channels, but data.mean has {channels} numbers; give as many as channels"
     )
 
 
 @pytest.mark.parametrize(
-    "plan", [Plan(23, 24, True), Plan(23, 12, True, world=2), Plan(23, 8, True, world=3)], ids=str
+    "plan",
+    [
+        BatchSampler(23, 24, True),
+        BatchSampler(23, 12, True, world=2),
+        BatchSampler(23, 8, True, world=3),
+    ],
+    ids=str,
 )
-def test_too_few_samples_are_refused(plan: Plan) -> None:
+def test_too_few_samples_are_refused(plan: BatchSampler) -> None:
     with pytest.raises(UserError) as error:
         loader(plan=plan)
     assert str(error.value) == (
         f"toy has 23 samples, too few for one batch of {plan.batch} on {plan.world} ranks; "
-        "say a smaller data.batch"
+        "set a smaller data.batch"
     )
 
 
 def test_evaluation_needs_no_whole_batch() -> None:
-    made = loader(plan=Plan(23, 500), transforms=())
+    made = loader(plan=BatchSampler(23, 500), transforms=())
     assert keys(made.epoch(0)) == list(range(23))

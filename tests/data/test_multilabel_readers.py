@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stillhouse.data.loader import Loader, Plan
-from stillhouse.data.mixing import Mix, mix_batch
+from stillhouse.data.loader import BatchSampler, Loader
+from stillhouse.data.mixing import Mix
 from stillhouse.data.multilabel.file_source import (
     FileSource,
     ScannedImages,
@@ -23,9 +23,10 @@ from stillhouse.data.multilabel.file_source import (
 )
 from stillhouse.data.multilabel.skip_policy import SkipPolicy, check_bool, check_choice
 from stillhouse.data.multilabel.text_files import read_lines, read_names, read_text, require_folder
-from stillhouse.data.source import FromTorch, Part, labels_of, split
+from stillhouse.data.source import FromTorch, Part, split, targets_of
 from stillhouse.data.transforms import Flip
 from stillhouse.errors import UserError
+from tiny import mixed, same
 
 CLASSES = ("bus", "cat", "dog")
 LABELS = {
@@ -76,11 +77,11 @@ def test_samples_are_the_files_in_their_order(root: Path) -> None:
     data = opened(root)
     assert (data.name, data.classes, data.notes) == ("toy", CLASSES, ())
     assert data.paths == tuple(LABELS)
-    assert data.labels.dtype == torch.float32 and data.labels.tolist() == HOT
+    assert data.targets.dtype == torch.float32 and data.targets.tolist() == HOT
     for index in range(5):
         sample = data[index]
         assert torch.equal(sample.image, tensor_of(index))
-        assert isinstance(sample.label, Tensor) and sample.label.tolist() == HOT[index]
+        assert isinstance(sample.target, Tensor) and sample.target.tolist() == HOT[index]
         assert sample.key == index
     assert len(data) == len(list(data)) == 5  # ends, as a sequence does
 
@@ -88,10 +89,10 @@ def test_samples_are_the_files_in_their_order(root: Path) -> None:
 def test_labels_need_no_decoding(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stillhouse.data.images.decode_image", None)
     data = opened(root)
-    assert labels_of(data) is data.labels
+    assert targets_of(data) is data.targets
     rest, held = split(data, 2)
     assert isinstance(held, Part)
-    both = torch.cat([labels_of(rest), labels_of(held)])
+    both = torch.cat([targets_of(rest), targets_of(held)])
     assert sorted(both.tolist()) == sorted(map(list, HOT))
     assert (len(rest), len(held)) == (3, 2)
 
@@ -141,7 +142,7 @@ def test_labels_are_told_apart_however_they_are_cut(root: Path) -> None:
 
 def test_it_travels_to_workers(root: Path) -> None:
     data: FileSource = pickle.loads(pickle.dumps(opened(root)))
-    assert torch.equal(data[3].image, tensor_of(3)) and data.labels.tolist() == HOT
+    assert torch.equal(data[3].image, tensor_of(3)) and data.targets.tolist() == HOT
     assert data.fingerprint == opened(root).fingerprint
 
 
@@ -152,7 +153,7 @@ def test_images_without_a_label_stay_unless_told_otherwise(root: Path) -> None:
     assert opened(root, unlabelled="keep").paths == tuple(LABELS)
     data = opened(root, unlabelled="skip")
     assert data.paths == tuple(path for path in LABELS if path != "b/2.png")
-    assert data.labels.tolist() == [row for row in HOT if any(row)]
+    assert data.targets.tolist() == [row for row in HOT if any(row)]
     assert [sample.key for sample in data] == [0, 1, 2, 3]
     assert torch.equal(data[1].image, tensor_of(2))
     assert data.notes == (
@@ -173,7 +174,7 @@ def test_files_that_are_missing_fail_unless_told_otherwise(root: Path) -> None:
     )
     data = opened(root, missing="skip")
     assert data.paths == ("a/1.png", "b/2.png", "4.png")
-    assert data.labels.tolist() == [HOT[0], HOT[1], HOT[3]]
+    assert data.targets.tolist() == [HOT[0], HOT[1], HOT[3]]
     assert data.notes == (
         f"toy: 2 of 5 images do not exist and are skipped; the first is {root}/a/3.png",
     )
@@ -186,7 +187,7 @@ def test_labels_of_no_class_fail_unless_told_otherwise(root: Path) -> None:
         "them, or skip them with unknown='skip'; did you mean 'dog'?"
     )
     data = build_source(found(root, labels), SkipPolicy(unknown="skip"))
-    assert data.labels.tolist() == [*HOT[:4], [0, 0, 0]]  # the image stays, without the label
+    assert data.targets.tolist() == [*HOT[:4], [0, 0, 0]]  # the image stays, without the label
     assert data.notes == (
         f"toy: 3 labels are not among the 3 classes, the first is 'dgo' of {root}/a/3.png; they "
         "are skipped",
@@ -204,7 +205,7 @@ def test_damaged_images_can_be_left_out(root: Path) -> None:
     (root / "a/1.png").write_text("no image")
     data = opened(root, broken="skip")
     assert data.paths == tuple(LABELS)[1:]
-    assert data.labels.tolist() == HOT[1:]
+    assert data.targets.tolist() == HOT[1:]
     assert data.notes == (
         f"toy: 1 of 5 images cannot be read and are skipped; the first is {root}/a/1.png",
     )
@@ -217,7 +218,7 @@ def test_all_that_is_left_out_is_noted_after_what_the_reader_says(root: Path) ->
     policy = SkipPolicy("skip", "skip", "skip", "skip")
     data = build_source(found(root, labels, notes=("toy: something",)), policy)
     assert data.paths == ("a/1.png", "a/3.png")
-    assert data.labels.tolist() == [[0, 0, 1], [0, 1, 0]]
+    assert data.targets.tolist() == [[0, 0, 1], [0, 1, 0]]
     words = ["something", "not among the 3 classes", "do not exist", "no labels", "cannot be read"]
     assert [word in note for word, note in zip(words, data.notes, strict=True)] == [True] * 5
     assert "1 of 4 images have no labels" in data.notes[3]  # of those that were still there
@@ -325,31 +326,36 @@ def test_places_that_are_none(tmp_path: Path) -> None:
 def test_batches_carry_a_row_of_labels_for_each_image(root: Path, workers: int) -> None:
     data = opened(root)
     made = Loader(
-        data, Plan(5, 2, True, 3), (0.5,) * 3, (0.25,) * 3, transforms=[Flip()], workers=workers
+        data,
+        BatchSampler(5, 2, True, 3),
+        (0.5,) * 3,
+        (0.25,) * 3,
+        transforms=[Flip()],
+        workers=workers,
     )
     batches = list(made.epoch(0))
-    assert [len(batch.key) for batch in batches] == [2, 2]
+    assert [len(batch.keys) for batch in batches] == [2, 2]
     for batch in batches:
-        assert batch.label.shape == (2, 3) and batch.label.dtype == torch.float32
-        assert batch.label.tolist() == [HOT[key] for key in batch.key.tolist()]
-        for key, image in zip(batch.key.tolist(), batch.image, strict=True):
+        assert batch.target.shape == (2, 3) and batch.target.dtype == torch.float32
+        assert batch.target.tolist() == [HOT[key] for key in batch.keys.tolist()]
+        for key, image in zip(batch.keys.tolist(), batch.images, strict=True):
             wanted = (tensor_of(key).double() / 255 - 0.5) / 0.25
             assert min((image - x).abs().max() for x in (wanted, wanted.flip(2))) < 1e-5
 
 
 def test_workers_change_nothing(root: Path) -> None:
     def batches(workers: int) -> list[Any]:
-        plan, looks = Plan(5, 3), {"transforms": [Flip()], "workers": workers}
+        plan, looks = BatchSampler(5, 3), {"transforms": [Flip()], "workers": workers}
         return list(Loader(opened(root), plan, (0.5,) * 3, (0.2,) * 3, **looks).epoch(1))
 
     for ours, theirs in zip(batches(0), batches(2), strict=True):
-        assert all(x is y is None or torch.equal(x, y) for x, y in zip(ours, theirs, strict=True))
+        assert same(ours, theirs)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_damaged_image_stays_one_sentence_in_a_worker(root: Path, workers: int) -> None:
     (root / "a/3.png").write_text("no image")
-    made = Loader(opened(root), Plan(5, 5), (0.5,) * 3, (0.2,) * 3, workers=workers)
+    made = Loader(opened(root), BatchSampler(5, 5), (0.5,) * 3, (0.2,) * 3, workers=workers)
     message = said(lambda: list(made.epoch(0)))
     assert message.startswith(f"{root}/a/3.png cannot be read") and "\n" not in message
 
@@ -367,9 +373,9 @@ def several(n: int = 12, classes: int = 6) -> tuple[Tensor, Tensor]:
 def test_mixup_shares_all_labels_of_both_images(seed: int) -> None:
     images, labels = several()
     before = labels.clone()
-    mixed, shares = mix_batch(images, labels, 6, Mix(mixup=0.8), seed)
+    found, shares = mixed(images, labels, 6, Mix(mixup=0.8), seed)
     assert torch.equal(labels, before) and shares.dtype == torch.float32
-    pixels = (mixed - images.roll(1, 0)) / (images - images.roll(1, 0))
+    pixels = (found - images.roll(1, 0)) / (images - images.roll(1, 0))
     share = float(pixels.double().median())
     for i in range(12):
         wanted = share * labels[i].double() + (1 - share) * labels[i - 1].double()
@@ -380,8 +386,8 @@ def test_mixup_shares_all_labels_of_both_images(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_cutmix_shares_labels_by_area(seed: int) -> None:
     images, labels = several()
-    mixed, shares = mix_batch(images, labels, 6, Mix(cutmix=1.0), seed)
-    own = 1 - float((mixed != images).any(1)[0].double().mean())
+    found, shares = mixed(images, labels, 6, Mix(cutmix=1.0), seed)
+    own = 1 - float((found != images).any(1)[0].double().mean())
     for i in range(12):
         wanted = own * labels[i].double() + (1 - own) * labels[i - 1].double()
         assert (shares[i] - wanted).abs().max() < 1e-6
@@ -389,20 +395,20 @@ def test_cutmix_shares_labels_by_area(seed: int) -> None:
 
 def test_no_mixing_leaves_several_labels_as_they_are() -> None:
     images, labels = several()
-    mixed, shares = mix_batch(images, labels, 6, Mix(mixup=1.0, probability=0.0), 0)
-    assert torch.equal(mixed, images) and torch.equal(shares, labels)
+    found, shares = mixed(images, labels, 6, Mix(mixup=1.0, probability=0.0), 0)
+    assert torch.equal(found, images) and torch.equal(shares, labels)
 
 
 def test_a_loader_mixes_several_labels(root: Path) -> None:
     how = Mix(mixup=1.0)
-    made = Loader(opened(root), Plan(5, 4, True, 3), (0.5,) * 3, (0.2,) * 3, mixing=how)
-    plain = Loader(opened(root), Plan(5, 4, True, 3), (0.5,) * 3, (0.2,) * 3)
-    (mixed,), (whole,) = made.epoch(0), plain.epoch(0)
-    rest = whole.label.roll(1, 0)
-    apart = whole.label != rest
-    shares = ((mixed.label - rest) / (whole.label - rest))[apart]
+    made = Loader(opened(root), BatchSampler(5, 4, True, 3), (0.5,) * 3, (0.2,) * 3, mixing=how)
+    plain = Loader(opened(root), BatchSampler(5, 4, True, 3), (0.5,) * 3, (0.2,) * 3)
+    (found,), (whole,) = made.epoch(0), plain.epoch(0)
+    rest = whole.target.roll(1, 0)
+    apart = whole.target != rest
+    shares = ((found.target - rest) / (whole.target - rest))[apart]
     assert len(shares) and (shares - shares[0]).abs().max() < 1e-5 and 0 <= shares[0] <= 1
-    assert torch.equal(mixed.label[~apart], whole.label[~apart])
+    assert torch.equal(found.target[~apart], whole.target[~apart])
 
 
 # -------------------------------------------------------------------------------------- from torch
@@ -438,13 +444,13 @@ def from_torch(*labels: object) -> FromTorch:
 )
 def test_several_labels_of_any_kind(label: object) -> None:
     sample = from_torch(label)[0]
-    assert isinstance(sample.label, Tensor)
-    assert sample.label.dtype == torch.float32 and sample.label.tolist() == [1, 0, 1]
+    assert isinstance(sample.target, Tensor)
+    assert sample.target.dtype == torch.float32 and sample.target.tolist() == [1, 0, 1]
 
 
 def test_several_labels_are_read_where_nobody_knows_them() -> None:
     data = from_torch([1, 0, 1], [0, 0, 0], [0, 1, 0])
-    labels = labels_of(data)
+    labels = targets_of(data)
     assert labels.dtype == torch.float32
     assert labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
     assert from_torch([1, 0, 1]).fingerprint != from_torch([1, 1, 1]).fingerprint

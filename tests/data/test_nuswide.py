@@ -69,7 +69,7 @@ def test_images_have_the_concepts_of_their_line(images: str, end: str, tmp_path:
         data = read_nuswide(tmp_path, split)
         assert data.classes == CONCEPTS
         assert data.paths == tuple(path.replace("\\", "/") for path in LISTS[part])
-        assert data.labels.tolist() == MARKS[part]
+        assert data.targets.tolist() == MARKS[part]
         assert (data.name, data.notes) == (f"nuswide/labels/{split}", ())
         for index in range(len(data)):
             assert torch.equal(data[index].image, tensor_of(seed + index))
@@ -93,7 +93,7 @@ def test_concepts_keep_the_order_of_their_list(tmp_path: Path) -> None:
     file.write_text("sky\nbeach\n")
     data = read_nuswide(tmp_path, "train")
     assert data.classes == ("sky", "beach")
-    assert data.labels.tolist() == [[1, 0], [0, 0], [1, 1]]
+    assert data.targets.tolist() == [[1, 0], [0, 0], [1, 1]]
     file.write_text("sky\nbeach\nsky\n")
     assert said(lambda: read_nuswide(tmp_path, "train")).startswith(
         f"{file}, line 3: 'sky' is already in"
@@ -107,7 +107,7 @@ def test_concepts_keep_the_order_of_their_list(tmp_path: Path) -> None:
 )
 def test_marks_may_be_written_less_neatly(text: str, tmp_path: Path) -> None:
     marks_of(write(tmp_path), "beach").write_bytes(text.encode())
-    assert read_nuswide(tmp_path, "train").labels[:, 2].tolist() == [0, 1, 1]
+    assert read_nuswide(tmp_path, "train").targets[:, 2].tolist() == [0, 1, 1]
 
 
 # -------------------------------------------------------------------------------------- policies
@@ -117,7 +117,7 @@ def test_images_without_a_label_stay_as_in_the_papers(tmp_path: Path) -> None:
     write(tmp_path)
     assert len(read_nuswide(tmp_path, "train")) == 3
     data = read_nuswide(tmp_path, "train", unlabelled="skip")
-    assert data.labels.tolist() == [MARKS["Train"][0], MARKS["Train"][2]]
+    assert data.targets.tolist() == [MARKS["Train"][0], MARKS["Train"][2]]
     assert "1 of 3 images have no labels" in data.notes[0]
 
 
@@ -131,7 +131,7 @@ def test_missing_images(tmp_path: Path) -> None:
     )
     data = read_nuswide(tmp_path, "train", missing="skip")
     assert data.paths == ("zebra/0002_14.jpg", "actor/0003_9.jpg")
-    assert data.labels.tolist() == MARKS["Train"][1:]
+    assert data.targets.tolist() == MARKS["Train"][1:]
     assert "1 of 3 images do not exist" in data.notes[0]
 
 

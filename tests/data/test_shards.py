@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from stillhouse.data.single.shards import ShardSource, read_shards
-from stillhouse.data.source import labels_of
+from stillhouse.data.source import targets_of
 from stillhouse.errors import UserError
 
 webdataset = pytest.importorskip("webdataset")
@@ -59,14 +59,14 @@ def place(tmp_path: Path) -> Path:
 
 def check(data: ShardSource, seeds: list[int]) -> None:
     assert len(data) == len(seeds)
-    assert data.labels.tolist() == [seed % 4 for seed in seeds]
+    assert data.targets.tolist() == [seed % 4 for seed in seeds]
     order = list(enumerate(seeds))
     random.Random(0).shuffle(order)
     for index, seed in order:
         sample = data[index]
         assert torch.equal(sample.image, tensor_of(seed))
         assert sample.image.dtype == torch.uint8
-        assert (sample.label, sample.key) == (seed % 4, index)
+        assert (sample.target, sample.key) == (seed % 4, index)
 
 
 def test_every_pixel_by_pattern_folder_and_file(place: Path) -> None:
@@ -80,7 +80,7 @@ def test_what_it_tells_of_itself(place: Path) -> None:
     data = read_shards(place)
     assert data.name.endswith("/set")
     assert data.classes == ("0", "1", "2", "3")
-    assert labels_of(data) is data.labels
+    assert targets_of(data) is data.targets
     assert len(list(data)) == 12  # ends, as a sequence does
 
 

@@ -15,11 +15,11 @@ from stillhouse.data.source import (
     fingerprint_of_content,
     fingerprint_of_files,
     fingerprint_of_recipe,
-    labels_of,
     split,
     take,
+    targets_of,
 )
-from stillhouse.data.stratify import stratified
+from stillhouse.data.stratify import stratify
 from stillhouse.errors import UserError
 
 CLASSES = ("a", "b", "c")
@@ -57,9 +57,9 @@ def test_pixels_give_samples() -> None:
     for index, label in enumerate((2, 0, 1)):
         sample = data[index]
         assert torch.equal(sample.image, data.images[index])
-        assert (sample.label, sample.key) == (label, index)
-        assert type(sample.label) is int
-    assert labels_of(data) is data.labels
+        assert (sample.target, sample.key) == (label, index)
+        assert type(sample.target) is int
+    assert targets_of(data) is data.targets
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_pixels_give_samples() -> None:
     [
         (torch.zeros(3, 1, 2, 2), "not torch.float32 of shape (3, 1, 2, 2)"),
         (torch.zeros(3, 2, 2, dtype=torch.uint8), "not torch.uint8 of shape (3, 2, 2)"),
-        (torch.zeros(2, 1, 2, 2, dtype=torch.uint8), "toy: 2 images come with 3 labels"),
+        (torch.zeros(2, 1, 2, 2, dtype=torch.uint8), "toy: 2 images come with 3 targets"),
     ],
     ids=["floats", "no channels", "too few"],
 )
@@ -84,17 +84,17 @@ def test_pixels_refuse(images: Tensor, said: str) -> None:
 @pytest.mark.parametrize("kind", ["pixels", "torch"])
 def test_take_numbers_anew(kind: str) -> None:
     data = pixels([0, 1, 2, 1, 0])
-    whole = data if kind == "pixels" else from_torch(*zip(data.images, data.labels, strict=True))
+    whole = data if kind == "pixels" else from_torch(*zip(data.images, data.targets, strict=True))
     part = take(whole, torch.tensor([3, 0, 4]), "some")
     assert isinstance(part, Pixels if kind == "pixels" else Part)
     assert (part.name, part.classes, len(part)) == ("some", CLASSES, 3)
     for index, place in enumerate((3, 0, 4)):
         sample = part[index]
         assert torch.equal(sample.image, data.images[place])
-        assert (sample.label, sample.key) == (int(data.labels[place]), index)
-    assert labels_of(part).tolist() == [1, 0, 0]
+        assert (sample.target, sample.key) == (int(data.targets[place]), index)
+    assert targets_of(part).tolist() == [1, 0, 0]
     again = take(part, torch.tensor([2, 1]), "fewer")
-    assert [again[i].label for i in range(2)] == labels_of(again).tolist() == [0, 0]
+    assert [again[i].target for i in range(2)] == targets_of(again).tolist() == [0, 0]
     assert torch.equal(again[0].image, data.images[4])
     assert len(list(part)) == 3  # ends, as a sequence does
 
@@ -122,9 +122,9 @@ def keys_of(part: Pixels | Part, whole: Pixels) -> set[int]:
 )
 def test_split_is_a_stratified_partition(kind: str, held: float, shares: list[int]) -> None:
     data = pixels(torch.tensor(LONG)[torch.randperm(100)])
-    whole = data if kind == "pixels" else from_torch(*zip(data.images, data.labels, strict=True))
+    whole = data if kind == "pixels" else from_torch(*zip(data.images, data.targets, strict=True))
     rest, val = split(whole, held)
-    assert labels_of(val).bincount(minlength=3).tolist() == shares
+    assert targets_of(val).bincount(minlength=3).tolist() == shares
     assert len(rest) + len(val) == 100
     ours, theirs = keys_of(rest, data), keys_of(val, data)
     assert not ours & theirs
@@ -170,14 +170,14 @@ def largest_remainders(sizes: list[int], count: int) -> list[int]:
 def test_stratified_gives_each_class_its_share(sizes: list[int]) -> None:
     labels = torch.arange(3).repeat_interleave(torch.tensor(sizes))
     for count in range(1, sum(sizes) + 1):
-        chosen = stratified(labels, count, seed=0)
+        chosen = stratify(labels, 3, count, seed=0)
         assert chosen.tolist() == sorted(set(chosen.tolist()))
         assert labels[chosen].bincount(minlength=3).tolist() == largest_remainders(sizes, count)
 
 
 def test_stratified_takes_members_at_random() -> None:
     labels = torch.zeros(1000, dtype=torch.int64)
-    chosen = torch.cat([stratified(labels, 100, seed) for seed in range(50)]).double()
+    chosen = torch.cat([stratify(labels, 3, 100, seed) for seed in range(50)]).double()
     assert abs(chosen.mean() - 499.5) < 4 * 1000 / 12**0.5 / 5000**0.5
 
 
@@ -199,7 +199,7 @@ def test_images_of_pillow() -> None:
     for index, label in enumerate((0, 1, 2, 0)):
         assert data[index].image.dtype == torch.uint8
         assert data[index].image.is_contiguous()
-        assert (data[index].label, data[index].key) == (label, index)
+        assert (data[index].target, data[index].key) == (label, index)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -215,8 +215,8 @@ def test_images_of_floats_are_taken_back_to_bytes(dtype: torch.dtype) -> None:
 )
 def test_labels_of_any_integer(label: object) -> None:
     sample = from_torch((image(), label))[0]
-    assert sample.label == 1
-    assert type(sample.label) is int
+    assert sample.target == 1
+    assert type(sample.target) is int
 
 
 @pytest.mark.parametrize("label", [3, -1, 1000])
@@ -227,7 +227,7 @@ def test_labels_outside_of_the_classes_are_refused(label: int) -> None:
     assert str(error.value) == f"toy, sample 1: label {label} is outside of 3 classes"
 
 
-@pytest.mark.parametrize("label", ["cat", None, 1.7, torch.tensor(1.0), torch.tensor([[0, 1]])])
+@pytest.mark.parametrize("label", ["cat", 1.7, torch.tensor(1.0), torch.tensor([[0, 1]])])
 def test_labels_that_are_no_index_are_refused(label: object) -> None:
     with pytest.raises(UserError) as error:
         from_torch((image(), label))[0]
@@ -237,9 +237,16 @@ def test_labels_that_are_no_index_are_refused(label: object) -> None:
     )
 
 
+def test_no_label_is_none() -> None:
+    data = from_torch((image(), 2), (image(), None))
+    assert data[1].target is None
+    assert targets_of(data).tolist() == [2, -1]
+    assert targets_of(from_torch((image(), None), (image(), None))) is None
+
+
 @pytest.mark.parametrize("item", [image(), 3, (image(),), {"image": image()}, None], ids=type)
 def test_items_that_are_no_pair_are_refused(item: object) -> None:
-    with pytest.raises(UserError, match=r"^toy, sample 0: expected \(image, label\), got \w+$"):
+    with pytest.raises(UserError, match=r"^toy, sample 0: expected \(image, target\), got \w+$"):
         from_torch(item)[0]
 
 
@@ -265,7 +272,7 @@ def test_images_that_are_none_are_refused(bad: object, said: str) -> None:
 
 def test_labels_are_read_where_nobody_knows_them() -> None:
     data = from_torch(*((image(i), i % 3) for i in range(7)))
-    labels = labels_of(data)
+    labels = targets_of(data)
     assert labels.dtype == torch.int64
     assert labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
 

@@ -2,16 +2,17 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from stillhouse.batches import Labelled
-from stillhouse.data.loader import STRONG, Loader, Plan
+from stillhouse.batches import Batch
+from stillhouse.data.loader import STRONG, BatchSampler, Loader
 from stillhouse.data.mixing import Mix
-from stillhouse.data.random import mix
+from stillhouse.data.random import derive_seed
 from stillhouse.data.source import FromTorch, Pixels, Source
 from stillhouse.data.transforms import (
     Crop,
@@ -24,6 +25,7 @@ from stillhouse.data.transforms import (
     normalise,
 )
 from stillhouse.errors import UserError
+from tiny import same
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 WEAK = (Crop(2), Flip())
@@ -37,22 +39,20 @@ def source(kind: str = "pixels", n: int = 23) -> Source:
     data = Pixels(images, torch.arange(n) % 5, tuple("abcde"), "print", "toy")
     if kind == "pixels":
         return data
-    return FromTorch(list(zip(data.images, data.labels.tolist(), strict=True)), data.classes, "toy")
+    return FromTorch(
+        list(zip(data.images, data.targets.tolist(), strict=True)), data.classes, "toy"
+    )
 
 
-def loader(kind: str = "pixels", plan: Plan | None = None, **options: Any) -> Loader:
-    plan = plan or Plan(23, 4, True, 3)
+def loader(kind: str = "pixels", plan: BatchSampler | None = None, **options: Any) -> Loader:
+    plan = plan or BatchSampler(23, 4, True, 3)
     return Loader(source(kind), plan, MEAN, STD, **{"transforms": WEAK, **options})
 
 
-def same(a: Labelled, b: Labelled) -> bool:
-    return all(x is y is None or torch.equal(x, y) for x, y in zip(a, b, strict=True))
-
-
-def shown(transforms: Sequence[Transform], seed: int, batch: Labelled, views: Tensor) -> Tensor:
+def shown(transforms: Sequence[Transform], seed: int, batch: Batch, views: Tensor) -> Tensor:
     """What a batch should show, image by image."""
     single, data = Single(transforms, seed), source()
-    keys = batch.key.tolist()
+    keys = batch.keys.tolist()
     images = [single(data[k].image, k, v) for k, v in zip(keys, views.tolist(), strict=True)]
     return normalise(torch.stack(images), torch.tensor(MEAN), torch.tensor(STD))
 
@@ -65,10 +65,10 @@ def shown(transforms: Sequence[Transform], seed: int, batch: Labelled, views: Te
 def test_each_sample_comes_so_many_times_in_the_steps_of_all_ranks(
     repeats: int, world: int
 ) -> None:
-    ranks = [Plan(61, 5, True, 2, rank, world, repeats) for rank in range(world)]
+    ranks = [BatchSampler(61, 5, True, 2, rank, world, repeats) for rank in range(world)]
     steps = 61 // (5 * world)
     assert {plan.steps() for plan in ranks} == {steps}  # as ever
-    turns = [list(plan.turns(4)) for plan in ranks]
+    turns = [list(plan.numbered(4)) for plan in ranks]
     assert {len(keys) for mine in turns for keys, _ in mine} == {5}
     pairs = [
         pair
@@ -81,13 +81,13 @@ def test_each_sample_comes_so_many_times_in_the_steps_of_all_ranks(
     assert sum(count < repeats for count in counts.values()) <= 1  # where the epoch was cut
     assert max(counts.values()) == repeats
     assert {copy for _, copy in pairs} == set(range(repeats))
-    order = torch.randperm(61, generator=torch.Generator().manual_seed(mix(2, 4))).tolist()
+    order = torch.randperm(61, generator=torch.Generator().manual_seed(derive_seed(2, 4))).tolist()
     assert set(counts) == set(order[: len(counts)])
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_copies_are_in_the_same_step(world: int) -> None:
-    ranks = [list(Plan(64, 4, True, 2, rank, world, 4).batches(1)) for rank in range(world)]
+    ranks = [list(BatchSampler(64, 4, True, 2, rank, world, 4).batches(1)) for rank in range(world)]
     for together in zip(*ranks, strict=True):
         counts = Counter(key for keys in together for key in keys.tolist())
         assert set(counts.values()) == {4}
@@ -99,16 +99,16 @@ def test_no_copy_stands_beside_another_which_it_would_be_mixed_with(
     repeats: int, world: int
 ) -> None:
     for rank in range(world):
-        for keys in Plan(120, 12, True, 1, rank, world, repeats).batches(0):
+        for keys in BatchSampler(120, 12, True, 1, rank, world, repeats).batches(0):
             assert (keys != keys.roll(1)).all()
 
 
 def test_one_copy_is_the_order_as_ever() -> None:
-    for plan in (Plan(23, 4, True, 3), Plan(23, 4)):
-        for keys, copies in plan.turns(2):
+    for plan in (BatchSampler(23, 4, True, 3), BatchSampler(23, 4)):
+        for keys, copies in plan.numbered(2):
             assert copies.tolist() == [0] * len(keys)
-        once = [keys.tolist() for keys in Plan(23, 4, True, 3, repeats=1).batches(2)]
-        assert once == [keys.tolist() for keys in Plan(23, 4, True, 3).batches(2)]
+        once = [keys.tolist() for keys in BatchSampler(23, 4, True, 3, repeats=1).batches(2)]
+        assert once == [keys.tolist() for keys in BatchSampler(23, 4, True, 3).batches(2)]
 
 
 # -------------------------------------------------------------------------------- copies in batches
@@ -117,20 +117,20 @@ def test_one_copy_is_the_order_as_ever() -> None:
 @KINDS
 @pytest.mark.parametrize("transforms", [WEAK, STRONGER], ids=["batch", "single"])
 def test_every_copy_is_another_view(kind: str, transforms: Sequence[Transform]) -> None:
-    made, views = loader(kind, Plan(23, 6, True, 3, repeats=3), transforms=transforms), []
+    made, views = loader(kind, BatchSampler(23, 6, True, 3, repeats=3), transforms=transforms), []
     for epoch in (0, 4):
         for batch in made.epoch(epoch):
-            assert Counter(batch.view.tolist()) == {3 * epoch + copy: 2 for copy in range(3)}
-            assert torch.equal(batch.image, shown(transforms, 3, batch, batch.view))
-            assert torch.equal(batch.label, batch.key % 5)
-            views += zip(batch.key.tolist(), batch.view.tolist(), strict=True)
+            assert Counter(batch.views.tolist()) == {3 * epoch + copy: 2 for copy in range(3)}
+            assert torch.equal(batch.images, shown(transforms, 3, batch, batch.views))
+            assert torch.equal(batch.target, batch.keys % 5)
+            views += zip(batch.keys.tolist(), batch.views.tolist(), strict=True)
     assert len(set(views)) == len(views) == 2 * 3 * 6
 
 
 @KINDS
 @pytest.mark.parametrize("start", [0, 1, 3])
 def test_an_epoch_of_copies_can_be_entered_anywhere(kind: str, start: int) -> None:
-    made = loader(kind, Plan(23, 6, True, 3, repeats=2), mixing=Mix(0.8, 1.0))
+    made = loader(kind, BatchSampler(23, 6, True, 3, repeats=2), mixing=Mix(0.8, 1.0))
     whole = list(made.epoch(2))
     torch.manual_seed(99)
     found = list(made.epoch(2, start))
@@ -139,8 +139,8 @@ def test_an_epoch_of_copies_can_be_entered_anywhere(kind: str, start: int) -> No
 
 
 def test_copies_of_what_is_not_random_are_one_view() -> None:
-    made = loader("torch", Plan(23, 6, True, 3, repeats=2), transforms=())
-    assert {int(v) for batch in made.epoch(3) for v in batch.view} == {0}
+    made = loader("torch", BatchSampler(23, 6, True, 3, repeats=2), transforms=())
+    assert {int(v) for batch in made.epoch(3) for v in batch.views} == {0}
 
 
 # ---------------------------------------------------------------------------------- the strong view
@@ -152,11 +152,13 @@ def test_a_strong_view_stands_beside_the_first(kind: str, strong: Sequence[Trans
     made = loader(kind, strong=strong)
     alone = list(loader(kind).epoch(2))
     for batch, first in zip(made.epoch(2), alone, strict=True):
-        assert same(batch._replace(strong=None), first)  # which is what it would be without
-        views = torch.full_like(batch.view, 2 if strong else 0)
-        wanted = shown(strong, mix(3, STRONG), batch, views)
+        assert same(replace(batch, strong=None), first)  # which is what it would be without
+        views = torch.full_like(batch.views, 2 if strong else 0)
+        wanted = shown(strong, derive_seed(3, STRONG), batch, views)
         assert torch.equal(batch.strong, wanted)
-        assert not torch.equal(batch.strong, batch.image)  # though it may be of the same transforms
+        assert not torch.equal(
+            batch.strong, batch.images
+        )  # though it may be of the same transforms
 
 
 @KINDS
@@ -166,10 +168,12 @@ def test_without_there_is_none(kind: str) -> None:
 
 def test_the_draws_of_both_have_nothing_in_common() -> None:
     data = source(n=400)
-    made = Loader(data, Plan(400, 400, True, 3), MEAN, STD, transforms=[Flip()], strong=[Flip()])
+    made = Loader(
+        data, BatchSampler(400, 400, True, 3), MEAN, STD, transforms=[Flip()], strong=[Flip()]
+    )
     (batch,) = made.epoch(0)
-    plain = normalise(data.images[batch.key], torch.tensor(MEAN), torch.tensor(STD))
-    first, second = ((x != plain).flatten(1).any(1) for x in (batch.image, batch.strong))
+    plain = normalise(data.images[batch.keys], torch.tensor(MEAN), torch.tensor(STD))
+    first, second = ((x != plain).flatten(1).any(1) for x in (batch.images, batch.strong))
     assert abs((first == second).double().mean() - 0.5) < 0.1
 
 
@@ -178,8 +182,8 @@ def test_a_strong_view_is_new_each_epoch_also_where_the_first_is_not(kind: str) 
     made = loader(kind, transforms=(), strong=WEAK)
     for epoch in (0, 5):
         for batch in made.epoch(epoch):
-            assert batch.view.tolist() == [0] * 4
-            wanted = shown(WEAK, mix(3, STRONG), batch, torch.full_like(batch.view, epoch))
+            assert batch.views.tolist() == [0] * 4
+            wanted = shown(WEAK, derive_seed(3, STRONG), batch, torch.full_like(batch.views, epoch))
             assert torch.equal(batch.strong, wanted)
 
 
@@ -188,8 +192,8 @@ def test_numbered_views_number_the_strong_one_too(kind: str) -> None:
     made = loader(kind, strong=STRONGER, views=2, draws=0)
     for epoch in (1, 4):
         for batch in made.epoch(epoch):
-            assert batch.view.tolist() == [epoch % 2] * 4
-            wanted = shown(STRONGER, mix(0, STRONG), batch, batch.view)
+            assert batch.views.tolist() == [epoch % 2] * 4
+            wanted = shown(STRONGER, derive_seed(0, STRONG), batch, batch.views)
             assert torch.equal(batch.strong, wanted)
 
 
@@ -203,10 +207,12 @@ def test_workers_and_entries_change_nothing(workers: int) -> None:
 
 
 def test_copies_have_strong_views_of_their_own() -> None:
-    made = loader(plan=Plan(23, 6, True, 3, repeats=3), strong=STRONGER)
+    made = loader(plan=BatchSampler(23, 6, True, 3, repeats=3), strong=STRONGER)
     for batch in made.epoch(1):
-        assert set(batch.view.tolist()) == {3, 4, 5}
-        assert torch.equal(batch.strong, shown(STRONGER, mix(3, STRONG), batch, batch.view))
+        assert set(batch.views.tolist()) == {3, 4, 5}
+        assert torch.equal(
+            batch.strong, shown(STRONGER, derive_seed(3, STRONG), batch, batch.views)
+        )
 
 
 @KINDS
@@ -214,6 +220,6 @@ def test_both_views_must_be_of_one_size(kind: str) -> None:
     with pytest.raises(UserError) as error:
         next(loader(kind, strong=(Resize(5),)).epoch(0))
     assert str(error.value) == (
-        "data.transforms makes images of 3 x 8 x 8, and data.strong of 3 x 5 x 5; "
-        "let both end in the same size"
+        "data.transforms gives images of 3 x 8 x 8, but data.strong of 3 x 5 x 5; "
+        "both must end in the same size"
     )

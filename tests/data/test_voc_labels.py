@@ -82,7 +82,7 @@ def root(tmp_path: Path) -> Path:
 
 def labels(root: Path, split: str = "trainval", **options: Any) -> dict[str, list[str]]:
     data = read_voc(root, split, **options)
-    rows = data.labels.tolist()
+    rows = data.targets.tolist()
     return {
         Path(path).stem: [name for name, mark in zip(data.classes, row, strict=True) if mark]
         for path, row in zip(data.paths, rows, strict=True)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stillhouse.batches import Labelled
+from stillhouse.batches import Batch
 from stillhouse.engine.devices import Hardware
 from stillhouse.engine.optimisers import SGD
 from stillhouse.engine.pupil import Pupil
@@ -37,7 +37,7 @@ class Fixed:
     def __len__(self) -> int:
         return self.steps
 
-    def epoch(self, index: int, start: int = 0) -> Iterator[Labelled]:
+    def epoch(self, index: int, start: int = 0) -> Iterator[Batch]:
         for step in range(start, self.steps):
             made = torch.Generator().manual_seed(1000 * index + step)
             images = torch.randn(self.batch, 3, 8, 8, generator=made)
@@ -45,7 +45,7 @@ class Fixed:
                 images[0] = float("nan")
             labels = torch.randint(CLASSES, (self.batch,), generator=made)
             keys = torch.arange(self.batch)
-            yield Labelled(images, labels, keys, torch.full_like(keys, index))
+            yield Batch(images, labels, keys, torch.full_like(keys, index))
 
 
 class Noisy(Net):
@@ -59,8 +59,8 @@ def make_run(folder: Path | None = None, loader: Any = None, **options: Any) -> 
     torch.manual_seed(3)
     task = Classification(CLASSES)
     method = Logits(presets.kd(temperature=2.0))
-    pupil: Pupil[Labelled] = Pupil(Tapped(Noisy(4, CLASSES)), method, task)
-    teacher: Frozen[Labelled] = Frozen(Net(8, CLASSES), task.inputs)
+    pupil: Pupil[Any] = Pupil(Tapped(Noisy(4, CLASSES)), method, task)
+    teacher: Frozen[Any] = Frozen(Net(8, CLASSES), task.inputs)
     hardware = Hardware("cpu")
     groups = {}
     for name, parameters in pupil.groups().items():

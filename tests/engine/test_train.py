@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from engine.parts import Fixed, make_run
 from stillhouse import distributed
-from stillhouse.batches import Labelled
+from stillhouse.batches import Batch
 from stillhouse.engine import records, state
 from stillhouse.engine.average import Average
 from stillhouse.engine.checkpoints import load
@@ -36,11 +36,11 @@ def test_the_loop_equals_a_plain_loop_with_the_formula_written_out() -> None:
         for batch in Fixed().epoch(epoch):
             if done == 8:
                 break
-            z = student(batch.image)
+            z = student(batch.images)
             with torch.no_grad():
-                t = teacher(batch.image)
+                t = teacher(batch.images)
             kd = F.kl_div((z / 2).log_softmax(1), (t / 2).softmax(1), reduction="batchmean") * 4
-            loss = 0.1 * F.cross_entropy(z, batch.label) + kd
+            loss = 0.1 * F.cross_entropy(z, batch.target) + kd
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -163,7 +163,7 @@ def test_a_loss_that_is_no_number_stops_names_the_term_and_keeps_the_batch(
     assert f"step {step}" in str(caught.value)
     kept = load(tmp_path / "nonfinite.pt")
     assert kept["step"] == step and len(kept["batches"]) == accumulate
-    assert any(part["image"].isnan().any() for part in kept["batches"])
+    assert any(part["images"].isnan().any() for part in kept["batches"])
     assert all(w.isfinite().all() for w in weights(run))  # no poisoned step was taken
 
 
@@ -201,8 +201,8 @@ def test_a_total_without_mass_stops_the_run_and_names_the_term(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Massless(Classification):
-        def supervise(self, student: Trace, batch: Labelled) -> Terms:
-            terms = super().supervise(student, batch)
+        def supervise(self, student: Trace, batch: Batch, assigned: object = None) -> Terms:
+            terms = super().supervise(student, batch, assigned)
             return {name: term._replace(mass=term.mass * 0) for name, term in terms.items()}
 
     run = make_run(tmp_path)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from classroom import CALM, CLOCKS, LABELS, Classroom, batch, calm, enrol, networks, rows, seated
-from stillhouse.batches import Labelled
+from stillhouse.batches import Batch
 from stillhouse.distributed import combine
 from stillhouse.methods.catalogue import MethodSpec, catalogue
 from stillhouse.methods.combined import Combined
@@ -29,14 +29,14 @@ every = pytest.mark.parametrize("name", CATALOGUE)
 every_clock = pytest.mark.parametrize("clock", ["first", "last"])
 
 
-def one_class() -> Labelled:
+def one_class() -> Batch:
     """Six images of the first class, all different."""
-    return batch()._replace(key=4 * torch.arange(6), label=torch.zeros(6, dtype=torch.long))
+    return replace(batch(), keys=4 * torch.arange(6), target=torch.zeros(6, dtype=torch.long))
 
 
 BATCHES = {
     "random": batch(),
-    "black": batch()._replace(image=torch.zeros_like(batch().image), strong=batch().image * 0),
+    "black": replace(batch(), images=torch.zeros_like(batch().images), strong=batch().images * 0),
     "alike": rows(batch(), [2] * 6),
     "one image": rows(batch(), [2]),
     "one class": one_class(),
@@ -115,7 +115,7 @@ def test_what_a_method_brings_learns_at_some_time(name: str) -> None:
 
 @every
 def test_the_teacher_gets_no_gradient_unless_the_method_moves_it(name: str) -> None:
-    """NoTerms here keeps a gradient from it but the method."""
+    """Nothing here keeps a gradient from it but the method."""
     classroom, _ = schooled(name)
     moved = [path for path, p in classroom.teacher.named_parameters() if p.grad is not None]
     assert bool(moved) == classroom.method.moves_teacher
@@ -148,7 +148,7 @@ def test_the_student_learns_from_the_teacher(name: str) -> None:
 def test_images_without_weight_are_as_if_absent(name: str) -> None:
     whole, kept = batch(), [0, 2, 4, 5]
     weight = torch.ones(len(LABELS))
-    weight[whole.key] = torch.tensor([1.0, 0.0, 0.5, 0.0, 2.0, 1.0])
+    weight[whole.keys] = torch.tensor([1.0, 0.0, 0.5, 0.0, 2.0, 1.0])
     classroom, other = (enrol(calm(CATALOGUE[name]), weight).still() for _ in range(2))
     for clock in CLOCKS.values():
         close(classroom.teach(whole, clock), other.teach(rows(whole, kept), clock))
@@ -206,9 +206,8 @@ def as_type(lesson: Lesson, dtype: torch.dtype) -> Lesson:
         return x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x
 
     def trace(t: Trace) -> Trace:
-        strong = None if t.strong is None else trace(t.strong)
         taps = {name: cast(tap) for name, tap in t.taps.items()}
-        return replace(t, out=tree_map(cast, t.out), taps=taps, strong=strong)
+        return replace(t, out=tree_map(cast, t.out), taps=taps)
 
     def sites(places: Any) -> Any:
         return {
@@ -221,8 +220,6 @@ def as_type(lesson: Lesson, dtype: torch.dtype) -> Lesson:
         student=trace(lesson.student),
         teacher=trace(lesson.teacher),
         sites=sites(lesson.sites),
-        strong=sites(lesson.strong),
-        learning=sites(lesson.learning),
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from albums import write_coco, write_nuswide, write_voc
 from stillhouse.objectives import presets
 from stillhouse.recipes import load
-from stillhouse.recipes.schema import Guide, Network, Recipe
+from stillhouse.recipes.schema import Network, Recipe, TeacherMember
 from stillhouse.study.plan import Arm
 from zoo_runs import (
     SMALL,
@@ -89,7 +89,7 @@ CHANGES = {"l2d_paper": ["resize", "flip", "cutout", "rand_augment"]}
 
 @pytest.mark.parametrize("name", BASES)
 def test_bases_say_what_the_paper_and_its_code_say(name: str) -> None:
-    content = load.plain(loaded(name))
+    content = load.to_dict(loaded(name))
     for one in (*content["data"]["transforms"], *content["data"]["evaluation"]):
         one.pop("interpolation", None)
     wanted = PROTOCOL | BASES[name]
@@ -143,7 +143,7 @@ PAIRS = {
 EVERY = [f"{data}_{pair}" for data, pairs in PAIRS.items() for pair in pairs.split()]
 
 
-def check_network(spec: Network | Guide, short: str) -> None:
+def check_network(spec: Network | TeacherMember, short: str) -> None:
     """A network is the one that it is called, from a file of weights of the same name."""
     leaf = spec.name.rpartition("/")[2]
     assert leaf == SHORT.get(short, short)

@@ -13,7 +13,7 @@ from quick import kept_teacher, quick, run, student_bytes
 from stillhouse.build.networks import make_deployed, make_network
 from stillhouse.build.run import make_pupil
 from stillhouse.build.workshop import Workshop
-from stillhouse.data.source import labels_of
+from stillhouse.data.source import targets_of
 from stillhouse.engine.environment import seed_everything
 from stillhouse.errors import UserError
 from stillhouse.explain.hearing import Look
@@ -67,7 +67,7 @@ def test_they_are_about_the_networks_that_lie_there(
     """The accuracies per class have the means that the run's own evaluation found on test."""
     assert done.control is not None and done.teacher is not None
     rows = table(sections["classes"])
-    counts = torch.bincount(labels_of(Workshop.open(quick(), quiet=True).sources.test)).double()
+    counts = torch.bincount(targets_of(Workshop.open(quick(), quiet=True).sources.test)).double()
     for who, score in (
         ("teacher", done.teacher),
         ("control", done.control),
@@ -164,8 +164,8 @@ def test_a_sample_has_every_class_whatever_the_order() -> None:
     from stillhouse.data.source import take
 
     source = make_raw("test")
-    by_class = take(source, labels_of(source).argsort(), "sorted")
-    assert labels_of(sample(by_class, 50)).unique().numel() == 10
+    by_class = take(source, targets_of(source).argsort(), "sorted")
+    assert targets_of(sample(by_class, 50)).unique().numel() == 10
     assert len(sample(by_class, 50)) == 50 and sample(by_class, 5000) is by_class
 
 
@@ -205,7 +205,7 @@ def test_a_run_of_several_classes_has_its_own_diagnoses(tmp_path: Path) -> None:
         meter = shop.task.meter()
         for batch in shop.test():
             with torch.no_grad():
-                meter.update(Trace(network(batch.image)), batch)
+                meter.update(Trace(network(batch.images)), batch)
         score = meter.summary()
         assert row[0] == student.name
         assert row[1:3] == pytest.approx((score["of1"], score["macro_f1"]), abs=1e-4)
@@ -222,10 +222,10 @@ def test_close_samples_are_shown_as_networks_are_given_them() -> None:
     again = diagnosis.closer(shop.sources.test, recipe, shop)
     (batch,) = again.batches(torch.tensor([7, 3]))
     (whole,) = shop.test()
-    assert batch.image.shape == (2, 3, 24, 24)
-    assert torch.equal(batch.image, whole.image[[7, 3]])
-    assert torch.equal(batch.label, whole.label[[7, 3]])
-    pixels = again.pixels(batch.image)
+    assert batch.images.shape == (2, 3, 24, 24)
+    assert torch.equal(batch.images, whole.images[[7, 3]])
+    assert torch.equal(batch.target, whole.target[[7, 3]])
+    pixels = again.pixels(batch.images)
     assert pixels.dtype == torch.uint8
     mean, std = (torch.tensor(x)[:, None, None] for x in (shop.sources.mean, shop.sources.std))
-    torch.testing.assert_close((pixels / 255 - mean) / std, batch.image, atol=0.02, rtol=0)
+    torch.testing.assert_close((pixels / 255 - mean) / std, batch.images, atol=0.02, rtol=0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from stillhouse.batches import Labelled
+from stillhouse.batches import Batch
 from stillhouse.errors import UserError
 from stillhouse.teachers.frozen import Absent, Frozen
 from tiny import Net, batch
@@ -21,8 +24,8 @@ class Noisy(Net):
         self.drop = nn.Dropout(0.5)
 
 
-def images(rows: Labelled) -> tuple[Tensor]:
-    return (rows.image,)
+def images(rows: Batch) -> tuple[Tensor]:
+    return (rows.images,)
 
 
 @pytest.fixture
@@ -31,20 +34,18 @@ def network() -> Noisy:
 
 
 @pytest.fixture
-def teacher(network: Noisy) -> Frozen[Labelled]:
+def teacher(network: Noisy) -> Frozen[Any]:
     return Frozen(network, images, taps=["stem"])
 
 
-def test_it_says_what_the_network_says_in_eval_mode(
-    network: Noisy, teacher: Frozen[Labelled]
-) -> None:
+def test_it_says_what_the_network_says_in_eval_mode(network: Noisy, teacher: Frozen[Any]) -> None:
     rows = batch()
     trace = teacher(rows)
-    assert torch.equal(trace.out, network.eval()(rows.image))
-    assert torch.equal(trace.taps["stem"], network.stem(rows.image))
+    assert torch.equal(trace.out, network.eval()(rows.images))
+    assert torch.equal(trace.taps["stem"], network.stem(rows.images))
 
 
-def test_train_mode_of_others_does_not_reach_it(network: Noisy, teacher: Frozen[Labelled]) -> None:
+def test_train_mode_of_others_does_not_reach_it(network: Noisy, teacher: Frozen[Any]) -> None:
     rows = batch()
     said = teacher(rows).out
     network.train()
@@ -52,9 +53,9 @@ def test_train_mode_of_others_does_not_reach_it(network: Noisy, teacher: Frozen[
     assert not any(module.training for module in network.modules())
 
 
-def test_nothing_of_it_has_a_gradient(network: Noisy, teacher: Frozen[Labelled]) -> None:
+def test_nothing_of_it_has_a_gradient(network: Noisy, teacher: Frozen[Any]) -> None:
     rows = batch()
-    trace = teacher(rows._replace(image=rows.image.requires_grad_()))
+    trace = teacher(replace(rows, images=rows.images.requires_grad_()))
     assert not trace.out.requires_grad
     assert not trace.taps["stem"].requires_grad
     assert not any(p.requires_grad for p in network.parameters())
@@ -62,7 +63,7 @@ def test_nothing_of_it_has_a_gradient(network: Noisy, teacher: Frozen[Labelled])
 
 
 def test_its_statistics_and_its_fingerprint_do_not_move(
-    network: Noisy, teacher: Frozen[Labelled]
+    network: Noisy, teacher: Frozen[Any]
 ) -> None:
     before, buffers = teacher.fingerprint(), [b.clone() for b in network.buffers()]
     network.train()
@@ -74,7 +75,7 @@ def test_its_statistics_and_its_fingerprint_do_not_move(
 
 @pytest.mark.parametrize("name", ["head.weight", "norm.running_mean"])
 def test_its_fingerprint_is_of_every_parameter_and_buffer(
-    network: Noisy, teacher: Frozen[Labelled], name: str
+    network: Noisy, teacher: Frozen[Any], name: str
 ) -> None:
     before = teacher.fingerprint()
     with torch.no_grad():
@@ -89,7 +90,7 @@ def test_two_networks_have_two_fingerprints() -> None:
     assert Frozen(first, images).fingerprint() == Frozen(second, images).fingerprint()
 
 
-def test_a_module_that_holds_it_does_not_hold_its_parameters(teacher: Frozen[Labelled]) -> None:
+def test_a_module_that_holds_it_does_not_hold_its_parameters(teacher: Frozen[Any]) -> None:
     class Holder(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -107,7 +108,7 @@ def test_a_tap_that_is_not_there_is_said_at_once(network: Noisy) -> None:
 
 
 def test_an_absent_teacher_says_nothing() -> None:
-    absent: Absent[Labelled] = Absent()
+    absent: Absent[Batch] = Absent()
     trace = absent(batch())
     assert trace.out is None
     assert dict(trace.taps) == {}

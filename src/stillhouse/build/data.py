@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from stillhouse.data.catalogue import IMAGENET, entry, open_source
-from stillhouse.data.loader import Loader, Plan
-from stillhouse.data.source import Source, labels_of, notes_of, split, stacked
+from stillhouse.data.loader import BatchSampler, Loader
+from stillhouse.data.source import Source, notes_of, split, targets_of
+from stillhouse.data.targets import collate
 from stillhouse.data.transforms import Cutout, RandAugment, Transform, is_random
 from stillhouse.distributed import rank, world_size
 from stillhouse.errors import UserError
-from stillhouse.recipes.schema import Data, Recipe, Split
+from stillhouse.recipes.schema import Data, Recipe, SplitSpec
+from stillhouse.tasks.base import Facts, Task
 
 VIEWS = 0  # the seed of numbered views, which all runs share, whatever their own seed
 
@@ -30,7 +32,6 @@ class Sources:
     std: tuple[float, ...]
     size: tuple[int, int]  # height, width, after the transforms of evaluation
     channels: int
-    several: bool = False  # whether an image has several labels
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -53,16 +54,18 @@ def open_sources(data: Data, given: SplitSources | None = None) -> Sources:
         train, val = open_training(data)
         test = open_test(data) or val
         known = entry(data.name)
-        return look(data, (train, val, test), data.mean or known.mean, data.std or known.std)
+        return describe_splits(
+            data, (train, val, test), data.mean or known.mean, data.std or known.std
+        )
     if "train" not in given or not (data.holdout or "val" in given):
         raise UserError("splits need train, and val unless data.holdout says how many to hold out")
     train = given["train"]
     train, val = split(train, data.holdout) if data.holdout else (train, given["val"])
     found = (train, val, given.get("test", val))
-    return look(data, found, data.mean or IMAGENET[0], data.std or IMAGENET[1])
+    return describe_splits(data, found, data.mean or IMAGENET[0], data.std or IMAGENET[1])
 
 
-def look(
+def describe_splits(
     data: Data,
     splits: tuple[Source, Source, Source],
     mean: tuple[float, ...],
@@ -76,32 +79,33 @@ def look(
                 f"{data.name}: train has {len(train.classes)} classes and {name} "
                 f"{len(source.classes)}, and they differ; give all splits the same classes"
             )
-    plan = Plan(len(val), 1)
-    batch = next(Loader(val, plan, mean, std, transforms=data.evaluation).epoch(0))
-    channels, *size = batch.image.shape[1:]
-    several = batch.label.ndim == 2
-    return Sources(train, val, test, mean, std, (size[0], size[1]), channels, several)
+    sampler = BatchSampler(len(val), 1)
+    batch = next(Loader(val, sampler, mean, std, transforms=data.evaluation).epoch(0))
+    channels, *size = batch.images.shape[1:]
+    return Sources(train, val, test, mean, std, (size[0], size[1]), channels)
 
 
-LOOKED_AT = 1000  # samples whose labels are read where a source does not know them all
+FIRST = 1000  # samples whose targets are read where a source does not know them all
 
 
-def frequency(source: Source, classes: int) -> float:
-    """The share of the images that have a class, on average over the classes."""
-    if isinstance(getattr(source, "labels", None), Tensor):
-        labels = labels_of(source)
+def facts_of(data: Data, sources: Sources) -> Facts:
+    """What a task is built from: the classes, and targets of the validation split."""
+    source = sources.val
+    if getattr(source, "targets", None) is not None:
+        targets = targets_of(source)
     else:
-        labels = stacked([source[i].label for i in range(min(len(source), LOOKED_AT))])
-    return float(labels.mean()) if labels.ndim == 2 else 1 / classes
+        targets = collate([source[i].target for i in range(min(len(source), FIRST))])
+    return Facts(data.name, sources.classes, targets)
 
 
-def printed(data: Data, given: SplitSources) -> Data:
-    """What the recipe says of data that it cannot open: their fingerprints, for its hash."""
+def with_fingerprints(data: Data, given: SplitSources, task: Task[Any] | None = None) -> Data:
+    """The data section with the fingerprints of sources that it cannot open, for its hash."""
     splits = {
         name: replace(getattr(data, name), options={"fingerprint": source.fingerprint})
         for name, source in given.items()
     }
-    return replace(data, **splits)
+    options = data.options if task is None else {**data.options, "task": repr(task)}
+    return replace(data, options=options, **splits)
 
 
 def open_training(data: Data) -> tuple[Source, Source]:
@@ -122,7 +126,7 @@ def open_test(data: Data) -> Source | None:
 
 def open_split(data: Data, name: str) -> Source:
     """One split by name."""
-    wanted: Split = getattr(data, name)
+    wanted: SplitSpec = getattr(data, name)
     options = {**data.options, **wanted.options}
     options |= {k: v for k in ("count", "seed") if (v := getattr(wanted, k)) is not None}
     return open_source(data.name, data.path, name, **options)
@@ -133,10 +137,10 @@ def make_loader(
 ) -> Loader:
     """Batches of a split in its own order, each sample once over all ranks."""
     batch = max(data.batch, 64)  # small batches are for learning, not for measuring
-    plan = Plan(len(source), batch, rank=rank(), world=world_size())
+    sampler = BatchSampler(len(source), batch, rank=rank(), world=world_size())
     return Loader(
         source,
-        plan,
+        sampler,
         sources.mean,
         sources.std,
         transforms=data.evaluation,
@@ -151,10 +155,10 @@ def make_training_loader(
     """Shuffled batches of train, as many on each rank; with two `views` the strong one, too."""
     data = recipe.data
     count, ranks = len(sources.train), (rank(), world_size())
-    plan = Plan(count, data.batch, True, recipe.seed, *ranks, data.repeats)
+    sampler = BatchSampler(count, data.batch, True, recipe.seed, *ranks, data.repeats)
     return Loader(
         sources.train,
-        plan,
+        sampler,
         sources.mean,
         sources.std,
         transforms=data.transforms,
@@ -177,17 +181,18 @@ def data_is_finite(data: Data) -> bool:
     return data.mix is None and (bool(data.views) or not is_random(data.transforms))
 
 
-def make_filling_loader(recipe: Recipe, sources: Sources, device: torch.device) -> Loader:
-    """The images of training in their own order, all of them on each rank: for one to store."""
-    data = recipe.data
+def make_filling_loader(
+    data: Data, sources: Sources, device: torch.device, workers: int = 0
+) -> Loader:
+    """The training images in their own order, all of them on each rank, for a store."""
     return Loader(
         sources.train,
-        Plan(len(sources.train), max(data.batch, 64)),
+        BatchSampler(len(sources.train), max(data.batch, 64)),
         sources.mean,
         sources.std,
         transforms=data.transforms,
         views=data.views,
         draws=VIEWS,
-        workers=recipe.engine.workers,
+        workers=workers,
         device=device,
     )

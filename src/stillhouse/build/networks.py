@@ -10,6 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from stillhouse.batches import Batch
+from stillhouse.build.contract import Contract, read_contract
+from stillhouse.build.data import Sources
+from stillhouse.build.workshop import Workshop
 from stillhouse.errors import UserError
 from stillhouse.methods.build import reshaped
 from stillhouse.methods.setting import Setting
@@ -17,16 +21,12 @@ from stillhouse.models import weights, zoo
 from stillhouse.models.dry_run import undisturbed
 from stillhouse.models.ensemble import Ensemble
 from stillhouse.models.fitted import Fitted, order_of
-from stillhouse.models.labelwise import Labelwise, labelwise
-from stillhouse.models.scores import class_scores
 from stillhouse.models.stages import INPUT, resolve
-from stillhouse.build.contract import Contract, read_contract
-from stillhouse.recipes.schema import Guide, Network, Recipe, Teacher
-from stillhouse.build.data import Sources
+from stillhouse.recipes.schema import Network, Recipe, TeacherMember, TeacherSpec
 
 
 def make_network(
-    spec: Network | Guide,
+    spec: Network | TeacherMember,
     sources: Sources,
     path: Path | None = None,
     *,
@@ -39,23 +39,21 @@ def make_network(
     """
     count = len(sources.classes) if classes is None else classes
     network = zoo.create(spec.name, count, sources.channels, **spec.options)
+    if path is None and spec.start is not None:
+        weights.begin(network, spec.start)
     if spec.head is not None:
         blank = torch.zeros(2, sources.channels, *(size or sources.size))
-        with explained(spec.name, tuple(blank.shape[1:])):
-            network = labelwise(network, count, blank, spec.head)
+        with readable_errors(spec.name, tuple(blank.shape[1:])):
+            network = spec.head.build(network, count, blank)
     if path is not None:
         weights.load(network, path)
-    elif spec.start is not None:
-        weights.begin(
-            network.trunk.model if isinstance(network, Labelwise) else network, spec.start
-        )
     return network
 
 
-def make_student(spec: Network, sources: Sources) -> nn.Module:
+def make_student(spec: Network, shop: Workshop) -> nn.Module:
     """The student for the classes, channels and size of the data."""
-    network = make_network(spec, sources, spec.weights)
-    check_answer(network, spec.name, sources)
+    network = make_network(spec, shop.sources, spec.weights)
+    check_output(network, spec.name, shop)
     return network
 
 
@@ -75,13 +73,13 @@ def make_deployed(recipe: Recipe, sources: Sources, path: Path | None) -> nn.Mod
 
 
 @dataclass(frozen=True)
-class Taught:
+class TeacherNetwork:
     """A teacher's network as it is called, and how its inner paths are reached from outside."""
 
     network: nn.Module
     inner: nn.Module
     notes: tuple[str, ...] = ()
-    members: tuple[Taught, ...] = ()
+    members: tuple[TeacherNetwork, ...] = ()
 
     def taps(self, names: Iterable[str], example: Tensor) -> Mapping[str, str]:
         """What a method calls taps, as paths of the network that is called."""
@@ -103,35 +101,36 @@ class Taught:
         return f"{head}.{number}.{inside}{found}".rstrip(".")
 
 
-def make_teacher(spec: Teacher, paths: Sequence[Path], sources: Sources) -> Taught:
+def load_teacher(spec: TeacherSpec, paths: Sequence[Path], shop: Workshop) -> TeacherNetwork:
     """The teacher with its weights, or the ensemble that its members are."""
-    taught = [make_guide(one, path, sources) for one, path in zip(spec.guides, paths, strict=True)]
+    loaded = [load_member(one, path, shop) for one, path in zip(spec.networks, paths, strict=True)]
     if not spec.members:
-        return taught[0]
+        return loaded[0]
     notes = tuple(
-        f"{g.name}: {n}" for g, t in zip(spec.guides, taught, strict=True) for n in t.notes
+        f"{g.name}: {n}" for g, t in zip(spec.networks, loaded, strict=True) for n in t.notes
     )
-    whole = Ensemble(one.network for one in taught)
-    return Taught(whole, whole, notes, tuple(taught))
+    whole = Ensemble(one.network for one in loaded)
+    return TeacherNetwork(whole, whole, notes, tuple(loaded))
 
 
-def blank_teacher(spec: Teacher, sources: Sources) -> Taught:
+def untrained_teacher(spec: TeacherSpec, shop: Workshop) -> TeacherNetwork:
     """A teacher that is still to be trained, with random weights, for its shapes."""
-    taught = []
-    for guide in spec.guides:
-        network = make_network(guide, sources)
+    loaded = []
+    for member in spec.networks:
+        network = make_network(member, shop.sources)
         # weights may be of other classes; a network without them must fit the data as it is
-        if guide.weights is None:
-            check_answer(network, guide.name, sources)
-        taught.append(Taught(network, network))
+        if member.weights is None:
+            check_output(network, member.name, shop)
+        loaded.append(TeacherNetwork(network, network))
     if not spec.members:
-        return taught[0]
-    whole = Ensemble(one.network for one in taught)
-    return Taught(whole, whole, (), tuple(taught))
+        return loaded[0]
+    whole = Ensemble(one.network for one in loaded)
+    return TeacherNetwork(whole, whole, (), tuple(loaded))
 
 
-def make_guide(spec: Guide, path: Path, sources: Sources) -> Taught:
+def load_member(spec: TeacherMember, path: Path, shop: Workshop) -> TeacherNetwork:
     """One network with its weights, fitted to the data where it was made for others."""
+    sources = shop.sources
     contract = read_contract(path)
     if contract and contract.name != spec.name:
         raise UserError(
@@ -145,17 +144,17 @@ def make_guide(spec: Guide, path: Path, sources: Sources) -> Taught:
             f"the teacher of {path} takes {channels} channels, and the data have {sources.channels}"
         )
     inner = make_network(spec, sources, path, classes=classes, size=size_of(spec, contract))
-    taught = fit(spec, inner, contract, sources)
-    check_answer(taught.network, spec.name, sources)
-    return taught
+    loaded = fit(spec, inner, contract, sources)
+    check_output(loaded.network, spec.name, shop)
+    return loaded
 
 
-def size_of(spec: Guide, contract: Contract | None) -> tuple[int, int] | None:
+def size_of(spec: TeacherMember, contract: Contract | None) -> tuple[int, int] | None:
     """The size of image that a teacher was made for, where that is known."""
     return spec.size or (contract.size if contract else None)
 
 
-def refuse_head(spec: Guide, path: Path, contract: Contract | None) -> None:
+def refuse_head(spec: TeacherMember, path: Path, contract: Contract | None) -> None:
     """Refuse weights of another head than the recipe names."""
     head = "" if spec.head is None else spec.head.kind
     if contract and contract.head != head:
@@ -168,7 +167,9 @@ def refuse_head(spec: Guide, path: Path, contract: Contract | None) -> None:
         )
 
 
-def fit(spec: Guide, inner: nn.Module, contract: Contract | None, sources: Sources) -> Taught:
+def fit(
+    spec: TeacherMember, inner: nn.Module, contract: Contract | None, sources: Sources
+) -> TeacherNetwork:
     """Put around a teacher what makes up for other normalisation, size and order of classes."""
     notes = []
     own = None
@@ -183,29 +184,29 @@ def fit(spec: Guide, inner: nn.Module, contract: Contract | None, sources: Sourc
     select = order_of(contract.classes, sources.classes) if contract else None
     if select is not None:
         notes.append("the teacher's classes are put in the data's order")
-    if select is not None and isinstance(inner, Labelwise):
-        inner.select(select)  # so that its embeddings are in that order, too
+    reorder = getattr(inner, "select_classes", None)
+    if select is not None and callable(reorder):
+        reorder(select)  # so that what belongs to each class inside is in that order, too
         select = None
     if not around and select is None:
-        return Taught(inner, inner, tuple(notes))
+        return TeacherNetwork(inner, inner, tuple(notes))
     data = (sources.mean, sources.std)
-    return Taught(Fitted(inner, data=data, own=own, size=size, select=select), inner, tuple(notes))
+    return TeacherNetwork(
+        Fitted(inner, data=data, own=own, size=size, select=select), inner, tuple(notes)
+    )
 
 
-def check_answer(network: nn.Module, name: str, sources: Sources) -> None:
-    """Refuse a network whose answer to two blank images is not one score a class."""
-    example = example_of(sources)
-    with undisturbed(network), explained(name, tuple(example.shape[1:])):
-        out = class_scores(network(example))
-    wanted = (2, len(sources.classes))
-    if tuple(out.shape) != wanted:
-        raise UserError(
-            f"{name} answers two images with {tuple(out.shape)}, and should with {wanted}"
-        )
+def check_output(network: nn.Module, name: str, shop: Workshop) -> None:
+    """Refuse a network whose output for two blank images does not fit the task."""
+    example = example_of(shop.sources)
+    blank = Batch(example, None, torch.arange(2), torch.zeros(2, dtype=torch.int64))
+    with undisturbed(network), readable_errors(name, tuple(example.shape[1:])):
+        out = network(*shop.task.inputs(blank))
+    shop.task.check_output(out, name, len(example))
 
 
 @contextmanager
-def explained(name: str, shape: tuple[int, ...]) -> Iterator[None]:
+def readable_errors(name: str, shape: tuple[int, ...]) -> Iterator[None]:
     """What a network cannot take, in one sentence: it says it in its own way."""
     try:
         yield

@@ -1,19 +1,22 @@
-"""Batches of a source: an order from the seed and the epoch, entered anywhere."""
+"""Batches of a source, in an order that follows from seed and epoch and can be entered anywhere."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from stillhouse.batches import Labelled
-from stillhouse.data import fetch as singly
+from stillhouse.batches import Batch, Objects, Target, select_target
+from stillhouse.data.fetch import fetch
 from stillhouse.data.mixing import Mix, mix_batch
-from stillhouse.data.random import mix
-from stillhouse.data.sampler import Plan
+from stillhouse.data.padding import clear_padding
+from stillhouse.data.random import derive_seed
+from stillhouse.data.sampler import BatchSampler
 from stillhouse.data.source import Pixels, Source
+from stillhouse.data.targets import moves
 from stillhouse.data.transforms import (
     Chain,
     Transform,
@@ -24,35 +27,35 @@ from stillhouse.data.transforms import (
 )
 from stillhouse.errors import UserError
 
-__all__ = ["Loader", "Plan"]
+__all__ = ["BatchSampler", "Loader"]
 
-STRONG = 1  # what tells the draws of the strong view from those of the first
+STRONG = 1  # derives the seed of the second view from that of the first
 
 
 @dataclass(frozen=True)
-class Look:
-    """How a sample is shown, how many different views of it there are, and what they follow."""
+class View:
+    """One view of each sample: its transforms, how many different ones there are, and the seed."""
 
     transforms: tuple[Transform, ...]
-    views: int | None  # None: endless
+    count: int | None  # None: a new one each epoch
     seed: int
 
 
 class Loader:
     """Normalised batches of a source; the same epoch and step always give the same batch.
 
-    `views` of an image come in turn, an epoch each. `draws` is the seed of what is random in them,
-    where that is not the seed of the order. With `strong` each batch carries a second view of its
-    samples, changed by these transforms. With `mixing` its images are mixed with one another.
+    `views` is the number of augmentations of an image, one per epoch in turn. `draws` seeds what is
+    random in them, where that is not the seed of the order. With `strong` each batch has a second
+    view of its samples, with these transforms. With `mixing` its images are mixed with one another.
 
     Sources in memory whose transforms have a tensor form are served batch by batch, on the device;
-    all others image by image, by `workers` processes.
+    all others sample by sample, by `workers` processes. Targets pass through unseen.
     """
 
     def __init__(
         self,
         source: Source,
-        plan: Plan,
+        sampler: BatchSampler,
         mean: Sequence[float],
         std: Sequence[float],
         *,
@@ -64,103 +67,124 @@ class Loader:
         workers: int = 0,
         device: torch.device | None = None,
     ) -> None:
-        check(source, plan, views)
+        check(source, sampler, views)
         if mixing and strong is not None:
             raise UserError(
-                "data.mix is for one view of each image, and the method asks for two; "
-                "leave data.mix out"
+                "data.mix mixes one view of each image, but the method needs two; leave data.mix "
+                "out"
             )
-        self.source, self.plan, self.mixing = source, plan, mixing
-        seed = plan.seed if draws is None else draws
-        self.looks = [look_of(transforms, views, seed)]
+        self.source, self.sampler, self.mixing = source, sampler, mixing
+        seed = sampler.seed if draws is None else draws
+        self.views = [make_view(transforms, views, seed)]
         if strong is not None:
-            self.looks.append(look_of(strong, views, mix(seed, STRONG)))
+            self.views.append(make_view(strong, views, derive_seed(seed, STRONG)))
         self.workers = workers
         self.device = device or torch.device("cpu")
         self.mean = torch.tensor(tuple(mean), device=self.device)
         self.std = torch.tensor(tuple(std), device=self.device)
-        self._pixels: tuple[Tensor, Tensor] | None = None
-        if isinstance(source, Pixels) and all(all_batched(look.transforms) for look in self.looks):
-            self._pixels = source.images.to(self.device), source.labels.to(self.device)
+        self._memory: tuple[Tensor, Target] | None = None
+        if isinstance(source, Pixels) and in_memory(source, self.views):
+            self._memory = source.images.to(self.device), to_device(source.targets, self.device)
 
     def __len__(self) -> int:
-        return self.plan.steps()
+        return self.sampler.steps()
 
-    def epoch(self, index: int, start: int = 0) -> Iterator[Labelled]:
+    def epoch(self, index: int, start: int = 0) -> Iterator[Batch[Any]]:
         """Batches `start` and on of one epoch."""
-        made = self._from_memory if self._pixels else self._one_by_one
+        made = self._from_memory if self._memory else self._fetched
         for step, batch in enumerate(made(index, start), start):
             yield self._mixed(batch, index, step) if self.mixing else batch
 
-    def _turns(self, index: int, start: int) -> Iterator[Tensor]:
-        """For each batch a row of keys, and one of view numbers for each look: -> (V + 1, N)."""
-        for keys, copies in self.plan.turns(index, start):
-            turn = index * self.plan.repeats + copies
-            views = [turn if look.views is None else turn % look.views for look in self.looks]
+    def _indices(self, epoch: int, start: int) -> Iterator[Tensor]:
+        """For each batch a row of keys, and one of view numbers for each view: -> (V + 1, N)."""
+        for keys, copies in self.sampler.numbered(epoch, start):
+            turn = epoch * self.sampler.repeats + copies
+            views = [turn if view.count is None else turn % view.count for view in self.views]
             yield torch.stack([keys, *views])
 
-    def _from_memory(self, index: int, start: int) -> Iterator[Labelled]:
-        assert self._pixels is not None
-        images, labels = self._pixels
-        for turn in self._turns(index, start):
-            keys, *views = turn.to(self.device, non_blocking=True)
+    def _from_memory(self, epoch: int, start: int) -> Iterator[Batch[Any]]:
+        assert self._memory is not None
+        images, targets = self._memory
+        for rows in self._indices(epoch, start):
+            keys, *views = rows.to(self.device, non_blocking=True)
             shown = [
-                transform_batch(images[keys], look.transforms, look.seed, keys, numbers)
-                for look, numbers in zip(self.looks, views, strict=True)
+                transform_batch(images[keys], view.transforms, view.seed, keys, numbers)
+                for view, numbers in zip(self.views, views, strict=True)
             ]
-            yield self._labelled(labels[keys], keys, views[0], *shown)
+            yield self._batch(select_target(targets, keys), keys, views[0], shown)
 
-    def _one_by_one(self, index: int, start: int) -> Iterator[Labelled]:
-        batches = singly.read(
+    def _fetched(self, epoch: int, start: int) -> Iterator[Batch[Any]]:
+        batches = fetch(
             self.source,
-            [Chain(look.transforms, look.seed) for look in self.looks],
-            self._turns(index, start),
+            [Chain(view.transforms, view.seed) for view in self.views],
+            self._indices(epoch, start),
             workers=self.workers,
             pinned=self.device.type == "cuda",
-            seed=mix(self.plan.seed, index),
+            seed=derive_seed(self.sampler.seed, epoch),
         )
-        for batch in batches:
-            labels, turn, *shown = (part.to(self.device, non_blocking=True) for part in batch)
-            yield self._labelled(labels, turn[0], turn[1], *shown)
+        for fetched in batches:
+            target, rows, images, sizes = (to_device(part, self.device) for part in fetched)
+            yield self._batch(target, rows[0], rows[1], images, sizes)
 
-    def _labelled(self, labels: Tensor, keys: Tensor, views: Tensor, *shown: Tensor) -> Labelled:
-        image, *strong = (self._finish(bytes_) for bytes_ in shown)
-        if strong and strong[0].shape != image.shape:
-            first, second = (" x ".join(map(str, x.shape[1:])) for x in (image, strong[0]))
+    def _batch(
+        self,
+        target: Any,
+        keys: Tensor,
+        views: Tensor,
+        images: Sequence[Tensor],
+        sizes: Tensor | None = None,
+    ) -> Batch[Any]:
+        first, *strong = (self._normalised(part) for part in images)
+        if strong and strong[0].shape != first.shape:
+            one, two = (" x ".join(map(str, x.shape[1:])) for x in (first, strong[0]))
             raise UserError(
-                f"data.transforms makes images of {first}, and data.strong of {second}; "
-                "let both end in the same size"
+                f"data.transforms gives images of {one}, but data.strong of {two}; "
+                "both must end in the same size"
             )
-        return Labelled(image, labels, keys, views, *strong)
+        if sizes is not None:
+            first = clear_padding(first, sizes)
+        return Batch(first, target, keys, views, strong[0] if strong else None, sizes)
 
-    def _finish(self, images: Tensor) -> Tensor:
+    def _normalised(self, images: Tensor) -> Tensor:
         if images.shape[1] != len(self.mean):
             raise UserError(
-                f"{self.source.name} has {images.shape[1]} channels, and data.mean has "
-                f"{len(self.mean)} numbers; give as many"
+                f"{self.source.name} has {images.shape[1]} channels, but data.mean has "
+                f"{len(self.mean)} numbers; give as many as channels"
             )
         return normalise(images, self.mean, self.std)
 
-    def _mixed(self, batch: Labelled, epoch: int, step: int) -> Labelled:
+    def _mixed(self, batch: Batch[Any], epoch: int, step: int) -> Batch[Any]:
         assert self.mixing is not None
-        seed = mix(self.plan.seed, epoch, step, self.plan.rank)
-        classes = len(self.source.classes)
-        image, label = mix_batch(batch.image, batch.label, classes, self.mixing, seed)
-        return batch._replace(image=image, label=label)
+        seed = derive_seed(self.sampler.seed, epoch, step, self.sampler.rank)
+        return mix_batch(batch, len(self.source.classes), self.mixing, seed)
 
 
-def look_of(transforms: Sequence[Transform], views: int | None, seed: int) -> Look:
-    """A look of some transforms, which has one view where nothing is random."""
-    return Look(tuple(transforms), views if is_random(transforms) else 1, seed)
+def in_memory(source: Pixels, views: Sequence[View]) -> bool:
+    """Whether batches of a source can be made without a loop over samples."""
+    if not all(all_batched(view.transforms) for view in views):
+        return False
+    return not (moves(source.targets) and any(t.moves for view in views for t in view.transforms))
 
 
-def check(source: Source, plan: Plan, views: int | None) -> None:
-    """Refuse what gives no batch, or no view."""
+def make_view(transforms: Sequence[Transform], count: int | None, seed: int) -> View:
+    """A view, of which there is only one where nothing is random."""
+    return View(tuple(transforms), count if is_random(transforms) else 1, seed)
+
+
+def to_device(part: Any, device: torch.device) -> Any:
+    """Tensors, objects and lists of tensors on a device; None as it is."""
+    if isinstance(part, Tensor | Objects):
+        return part.to(device, non_blocking=True)
+    return [to_device(inner, device) for inner in part] if isinstance(part, list) else part
+
+
+def check(source: Source, sampler: BatchSampler, views: int | None) -> None:
+    """Refuse an epoch without a batch, or fewer than one view."""
     # in evaluation a rank may have nothing to measure, as long as another has
-    if plan.steps() == 0 and (plan.shuffle or not plan.samples):
+    if sampler.steps() == 0 and (sampler.shuffle or not sampler.samples):
         raise UserError(
-            f"{source.name} has {len(source)} samples, too few for one batch of {plan.batch} "
-            f"on {plan.world} ranks; say a smaller data.batch"
+            f"{source.name} has {len(source)} samples, too few for one batch of {sampler.batch} "
+            f"on {sampler.world} ranks; set a smaller data.batch"
         )
     if views is not None and views < 1:
-        raise UserError(f"data.views must be at least 1, and is {views}; leave it out for any")
+        raise UserError(f"data.views must be at least 1, got {views}; leave it out for no limit")

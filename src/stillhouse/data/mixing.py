@@ -1,12 +1,17 @@
-"""Images of a batch mixed with one another, and their labels with them."""
+"""Mixup and CutMix: images of a batch mixed with one another, and their labels with them."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stillhouse.batches import Batch
 from stillhouse.data.random import seeded
+from stillhouse.errors import UserError
 from stillhouse.spec import spec
 
 
@@ -33,23 +38,27 @@ class Mix:
             raise ValueError("mix needs mixup or cutmix above 0; leave it out for none")
 
 
-def mix_batch(
-    images: Tensor, labels: Tensor, classes: int, how: Mix, seed: int
-) -> tuple[Tensor, Tensor]:
-    """Each image with the one before it: (N, C, H, W) float, (N,) -> (N, C, H, W), (N, classes).
+def mix_batch(batch: Batch[Any], classes: int, how: Mix, seed: int) -> Batch[Any]:
+    """Each image mixed with the one before it, and the targets with them.
 
-    The labels become the share of each class in an image, also where nothing is mixed. Labels of
-    several classes, (N, classes), are mixed as they are.
+    Class indices (N,) become the share of each class (N, classes), also where nothing is mixed;
+    shares (N, classes) are mixed as they are.
     """
     from torchvision.transforms import v2
 
+    images, labels = batch.images, batch.target
+    if not isinstance(labels, Tensor) or labels.ndim > 2:
+        raise UserError(
+            "data.mix mixes the classes of whole images, and the data have other targets; leave "
+            "data.mix out"
+        )
     with seeded(seed):
         chance, choice = torch.rand(2).tolist()
         if chance >= how.probability:
-            return images, labels if labels.ndim == 2 else F.one_hot(labels, classes).to(
-                images.dtype
-            )
+            if labels.ndim == 1:
+                labels = F.one_hot(labels, classes).to(images.dtype)
+            return replace(batch, target=labels)
         cut = how.cutmix > 0 and (how.mixup == 0 or choice < how.switch)
         mixer, alpha = (v2.CutMix, how.cutmix) if cut else (v2.MixUp, how.mixup)
-        image, share = mixer(alpha=alpha, num_classes=classes)(images, labels)
-    return image, share
+        images, labels = mixer(alpha=alpha, num_classes=classes)(images, labels)
+    return replace(batch, images=images, target=labels)

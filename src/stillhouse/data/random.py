@@ -21,7 +21,7 @@ _SECOND = 0x94D049BB133111EB
 _MASK = (1 << 64) - 1
 
 
-def mix(*numbers: int) -> int:
+def derive_seed(*numbers: int) -> int:
     """One seed of 63 bits out of several numbers; their order matters."""
     return _hash(*numbers) >> 1
 

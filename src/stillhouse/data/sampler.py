@@ -1,4 +1,4 @@
-"""Which samples come when."""
+"""The order of samples, and how ranks share it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stillhouse.data.random import mix
+from stillhouse.data.random import derive_seed
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Which samples come in which order, to which rank, in batches of which size.
+class BatchSampler:
+    """The order of samples, and which rank gets which of them, in batches.
 
     In training every rank makes the same number of steps; in evaluation every sample comes once
     over all ranks, and none twice.
@@ -39,14 +39,14 @@ class Plan:
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
         """Indices of the batches `start` and on of one epoch: -> (N,)."""
-        for keys, _ in self.turns(epoch, start):
+        for keys, _ in self.numbered(epoch, start):
             yield keys
 
-    def turns(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def numbered(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The same with the number of each copy, from 0 to below `repeats`: -> (N,), (N,)."""
         order = torch.arange(self.samples)
         if self.shuffle:
-            made = torch.Generator().manual_seed(mix(self.seed, epoch))
+            made = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
             order = torch.randperm(self.samples, generator=made)
         mine = torch.arange(self.rank, self.samples, self.world)
         for step in range(start, self.steps()):

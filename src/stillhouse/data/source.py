@@ -1,4 +1,4 @@
-"""What a data set is: labelled images that can be asked for by their index."""
+"""What a data set is: images with targets, by index."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stillhouse.data.stratify import stratified
+from stillhouse.batches import Objects, Target, select_target
+from stillhouse.data.stratify import stratify
+from stillhouse.data.targets import SampleTarget, collate, count, describe, target_at
 from stillhouse.errors import UserError
 
 
 class Sample(NamedTuple):
-    """One image, its class or classes, and its index in the source that gave it."""
+    """One image, what is known of it, and its index in its source."""
 
     image: Tensor  # (C, H, W) uint8
-    label: int | Tensor  # the index of its class, or (classes,) float of 0 and 1
+    target: SampleTarget  # a class index, (classes,) float of 0 and 1, objects, a mask, or None
     key: int
 
 
 class Source(Protocol):
-    """Labelled images by index. `key` of the sample at `i` is `i`."""
+    """Images with targets by index. `key` of the sample at `i` is `i`."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -54,7 +56,7 @@ class Pixels:
     """A source held in memory, whose batches are made without a loop over samples."""
 
     images: Tensor  # (N, C, H, W) uint8
-    labels: Tensor  # (N,) int64, or (N, classes) float of 0 and 1
+    targets: Target  # class indices (N,), (N, classes) float of 0 and 1, objects, masks, or None
     classes: tuple[str, ...]
     fingerprint: str
     name: str
@@ -66,16 +68,16 @@ class Pixels:
                 f"{self.name}: images must be uint8 of shape (N, C, H, W), "
                 f"not {self.images.dtype} of shape {shape}"
             )
-        if len(self.images) != len(self.labels):
+        if self.targets is not None and len(self.images) != count(self.targets):
             raise UserError(
-                f"{self.name}: {len(self.images)} images come with {len(self.labels)} labels"
+                f"{self.name}: {len(self.images)} images come with {count(self.targets)} targets"
             )
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
-        return Sample(self.images[index], label_at(self.labels, index), index)
+        return Sample(self.images[index], target_at(self.targets, index), index)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,9 +95,10 @@ class Part:
         return self.whole.classes
 
     @cached_property
-    def labels(self) -> Tensor:
-        """Class of each sample, or its classes: -> (N,) or (N, classes)."""
-        return labels_of(self.whole)[self.indices]
+    def targets(self) -> Target:
+        """The targets of these samples, collated."""
+        found: Target = select_target(targets_of(self.whole), self.indices)
+        return found
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -105,7 +108,7 @@ class Part:
 
 
 class TorchSamples(Protocol):
-    """A torch data set of the map style that yields (image, label)."""
+    """A torch data set of the map style that yields (image, target)."""
 
     def __len__(self) -> int: ...
 
@@ -113,7 +116,11 @@ class TorchSamples(Protocol):
 
 
 class FromTorch:
-    """Any torch data set that yields (PIL image or tensor, label), as a source."""
+    """Any torch data set that yields (PIL image or tensor, target), as a source.
+
+    A target is a class index, 0 and 1 for each class, a mapping with `boxes` (M, 4) as x1, y1, x2,
+    y2 and `labels` (M,), and perhaps `masks` and `iscrowd`, or None.
+    """
 
     def __init__(
         self, dataset: TorchSamples, classes: Sequence[str], name: str, fingerprint: str = ""
@@ -132,7 +139,7 @@ class FromTorch:
         # set that augments by itself gets another digest each time, so nothing is cached for it.
         indices = sorted({round(i * (len(self) - 1) / 7) for i in range(8)}) if len(self) else []
         samples = [self[i] for i in indices]
-        digests = [fingerprint_of_content([s.image], [written(s.label)]) for s in samples]
+        digests = [fingerprint_of_content([s.image], [describe(s.target)]) for s in samples]
         return fingerprint_of_recipe(
             {"name": self.name, "classes": self.classes, "size": len(self), "samples": digests}
         )
@@ -144,11 +151,15 @@ class FromTorch:
         item = self.dataset[index]
         where = f"{self.name}, sample {index}"
         if not isinstance(item, Sequence | tuple) or len(item) < 2:
-            raise UserError(f"{where}: expected (image, label), got {type(item).__name__}")
-        return Sample(_bytes_of(item[0], where), self._label(item[1], where), index)
+            raise UserError(f"{where}: expected (image, target), got {type(item).__name__}")
+        return Sample(_bytes_of(item[0], where), self._target(item[1], where), index)
 
-    def _label(self, label: object, where: str) -> int | Tensor:
+    def _target(self, label: object, where: str) -> SampleTarget:
         count = len(self.classes)
+        if label is None:
+            return None
+        if isinstance(label, Mapping):
+            return _objects_of(label, count, where)
         if isinstance(label, Tensor | np.ndarray) and label.ndim == 1 and len(label) == 1 != count:
             label = label[0]  # some data sets give an index in a row of its own
         if isinstance(label, list | tuple) or getattr(label, "ndim", 0) == 1:
@@ -157,6 +168,25 @@ class FromTorch:
         if not 0 <= index < count:
             raise UserError(f"{where}: label {index} is outside of {count} classes")
         return index
+
+
+def _objects_of(target: Mapping[Any, Any], count: int, where: str) -> Objects:
+    if "boxes" not in target or "labels" not in target:
+        raise UserError(f"{where}: a target with objects must have `boxes` and `labels`")
+    boxes = torch.as_tensor(target["boxes"]).as_subclass(Tensor).float().reshape(-1, 4)
+    labels = torch.as_tensor(target["labels"]).long().reshape(-1)
+    if len(boxes) != len(labels):
+        raise UserError(f"{where}: {len(boxes)} boxes come with {len(labels)} labels")
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < count:
+        raise UserError(f"{where}: labels must be from 0 to {count - 1}, got {labels.tolist()}")
+    crowd, masks = target.get("iscrowd"), target.get("masks")
+    return Objects(
+        boxes,
+        labels,
+        torch.zeros_like(labels),
+        crowd=None if crowd is None else torch.as_tensor(crowd).bool(),
+        masks=None if masks is None else torch.as_tensor(masks).as_subclass(Tensor).bool(),
+    )
 
 
 def _hot_of(label: Any, count: int, where: str) -> Tensor:
@@ -202,31 +232,15 @@ def from_pil(image: Image.Image) -> Tensor:
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
 
 
-def label_at(labels: Tensor, index: int) -> int | Tensor:
-    """The label of one sample as a sample has it: (N,) -> int, (N, classes) -> (classes,)."""
-    return int(labels[index]) if labels.ndim == 1 else labels[index]
-
-
-def written(label: int | Tensor) -> str:
-    """A label as text: the index of a class, or the indices of several."""
-    return str(label) if isinstance(label, int) else str(label.nonzero().flatten().tolist())
-
-
-def labels_of(source: Source) -> Tensor:
-    """Class or classes of each sample: -> (N,) int64, or (N, classes) float of 0 and 1.
+def targets_of(source: Source) -> Target:
+    """The targets of all samples, collated.
 
     They are read sample by sample only where the source does not know them.
     """
-    labels = getattr(source, "labels", None)
-    if isinstance(labels, Tensor):
-        return labels
-    return stacked([source[i].label for i in range(len(source))])
-
-
-def stacked(labels: Sequence[int | Tensor]) -> Tensor:
-    """Labels of samples as those of a batch: -> (N,) int64, or (N, classes) float."""
-    several = [label for label in labels if isinstance(label, Tensor)]
-    return torch.stack(several) if several else torch.tensor(labels, dtype=torch.int64)
+    targets = getattr(source, "targets", None)
+    if isinstance(targets, Tensor | Objects):
+        return targets
+    return collate([source[i].target for i in range(len(source))])
 
 
 def notes_of(source: Source) -> tuple[str, ...]:
@@ -240,8 +254,9 @@ def take(source: Source, indices: Tensor, name: str) -> Pixels | Part:
     digest = hashlib.sha256(indices.numpy().astype("<i8").tobytes()).hexdigest()
     fingerprint = fingerprint_of_recipe({"whole": source.fingerprint, "indices": digest})
     if isinstance(source, Pixels):
-        images, labels = source.images[indices], source.labels[indices]
-        return replace(source, images=images, labels=labels, fingerprint=fingerprint, name=name)
+        targets = select_target(source.targets, indices)
+        images = source.images[indices]
+        return replace(source, images=images, targets=targets, fingerprint=fingerprint, name=name)
     return Part(source, indices, fingerprint, name)
 
 
@@ -251,16 +266,16 @@ def split(
     """The rest, and a stratified part of it to validate on, by count or by fraction below 1.
 
     Every class gives its share, so the two are disjoint, cover the source, and depend on the
-    labels and the seed alone.
+    targets and the seed alone.
     """
     size = len(source)
-    count = round(held_out * size) if isinstance(held_out, float) else held_out
-    if not 0 < count < size:
+    number = round(held_out * size) if isinstance(held_out, float) else held_out
+    if not 0 < number < size:
         raise UserError(
             f"{source.name}: cannot hold out {held_out} of {size} samples; give a count below "
             f"{size} or a fraction between 0 and 1"
         )
-    chosen = stratified(labels_of(source), count, seed)
+    chosen = stratify(targets_of(source), len(source.classes), number, seed)
     rest = torch.ones(size, dtype=torch.bool)
     rest[chosen] = False
     kept = rest.nonzero().flatten()

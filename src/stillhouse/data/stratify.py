@@ -7,16 +7,23 @@ import math
 import torch
 from torch import Tensor
 
-from stillhouse.data.random import mix
+from stillhouse.batches import Target
+from stillhouse.data.random import derive_seed
+from stillhouse.data.targets import presence
 
 
-def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
+def stratify(targets: Target, classes: int, count: int, seed: int) -> Tensor:
     """Indices of `count` samples with the class shares of all, ascending: -> (count,).
 
-    Labels are (N,) classes, or (N, classes) of 0 and 1.
+    Targets of any kind say which classes a sample has.
     """
-    if labels.ndim == 2:
-        return _of_several(labels > 0, count, seed)
+    if isinstance(targets, Tensor) and targets.ndim == 1:
+        return _by_class(targets, count, seed)
+    return _by_presence(presence(targets, classes), count, seed)
+
+
+def _by_class(labels: Tensor, count: int, seed: int) -> Tensor:
+    """One class per sample: (N,) -> (count,)."""
     names, sizes = labels.unique(return_counts=True)
     quota = (sizes * count).div(len(labels), rounding_mode="floor")
     # Largest remainders get what rounding down left over; ties go to the lower class.
@@ -25,19 +32,19 @@ def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
     chosen = []
     for name, share in zip(names.tolist(), quota.tolist(), strict=True):
         members = (labels == name).nonzero().flatten()
-        generator = torch.Generator().manual_seed(mix(seed, name))
+        generator = torch.Generator().manual_seed(derive_seed(seed, name))
         chosen.append(members[torch.randperm(len(members), generator=generator)[:share]])
     return torch.cat(chosen).sort().values
 
 
-def _of_several(hot: Tensor, count: int, seed: int) -> Tensor:
+def _by_presence(hot: Tensor, count: int, seed: int) -> Tensor:
     """The rarest class is dealt out first, as its samples are the hardest to replace.
 
     The order is that of Sechidis et al., 2011; no label at all is a class, too. What rounding gives
     or takes is carried to the next class, and no class is taken whole: (N, C) -> (count,).
     """
     hot = torch.cat([hot, ~hot.any(1, keepdim=True)], 1)
-    generator = torch.Generator().manual_seed(mix(seed, hot.shape[1]))
+    generator = torch.Generator().manual_seed(derive_seed(seed, hot.shape[1]))
     shuffled = torch.randperm(len(hot), generator=generator)
     chosen = torch.zeros(len(hot), dtype=torch.bool)
     decided = chosen.clone()

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from stillhouse.batches import Batch, Target
 from stillhouse.distributed import gather, world_size
 from stillhouse.engine.devices import Hardware
 from stillhouse.tasks.base import Meter, Task
 from stillhouse.types import Trace
 
-B = TypeVar("B")
+T = TypeVar("T", bound=Target)
 
 
 @torch.no_grad()
 def evaluate(
-    task: Task[B],
+    task: Task[T],
     network: Callable[..., Trace],
-    batches: Iterable[B],
+    batches: Iterable[Batch[T]],
     hardware: Hardware,
 ) -> Mapping[str, float]:
     """The meter's summary of a network over batches, of which each rank brings its own."""
@@ -35,13 +36,13 @@ def evaluate(
 
 
 @torch.no_grad()
-def merge(meter: Meter[B], device: torch.device) -> None:
+def merge(meter: Meter[Any], device: torch.device) -> None:
     """Add up the sums of all ranks, and put their rows one after another."""
     if world_size() == 1:
         return
     state = {name: value.to(device) for name, value in sorted(meter.state().items())}
     meter.load(
-        {n: stacked(value) if n in meter.rows else summed(value) for n, value in state.items()}
+        {n: concatenated(value) if n in meter.rows else summed(value) for n, value in state.items()}
     )
 
 
@@ -52,7 +53,7 @@ def summed(value: Tensor) -> Tensor:
     return value
 
 
-def stacked(rows: Tensor) -> Tensor:
+def concatenated(rows: Tensor) -> Tensor:
     """The rows of all ranks, a rank without any not knowing their shape: (N, ...) -> (M, ...)."""
     shape = torch.tensor(rows.shape, device=rows.device)
     dist.all_reduce(shape, dist.ReduceOp.MAX)

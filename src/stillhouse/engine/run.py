@@ -11,14 +11,16 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from stillhouse.batches import Batch
 from stillhouse.engine.average import Average
 from stillhouse.engine.devices import Hardware
 from stillhouse.engine.progress import Progress, Silent
-from stillhouse.engine.pupil import Pupil, bare
+from stillhouse.engine.pupil import Pupil, unwrap_pupil
 from stillhouse.engine.records import Records
 from stillhouse.engine.schedules import Schedule
 from stillhouse.tasks.base import Task
-from stillhouse.teachers.base import Teacher
+from stillhouse.teachers.base import Teacher, observe
+from stillhouse.types import Trace
 
 
 class Batches(Protocol):
@@ -66,7 +68,7 @@ class Run:
     start: int = 0
     pause: int | None = None  # the step to stop after, before the end
     course: int | None = None  # steps that schedules are drawn for; None: as many as there are
-    taught_by: str = ""  # the teacher's hash
+    teacher_hash: str = ""  # the teacher's hash
     spent: float = 0.0  # seconds of earlier legs
     began: float = field(default_factory=perf_counter)
     history: list[dict[str, float]] = field(default_factory=list)  # evaluations, in order
@@ -84,7 +86,11 @@ class Run:
     @property
     def inside(self) -> Pupil[Any]:
         """The pupil without wrappers."""
-        return bare(self.pupil)
+        return unwrap_pupil(self.pupil)
+
+    def observe(self, batch: Batch[Any]) -> dict[str, Trace]:
+        """The teacher's Trace of each view that the method needs."""
+        return observe(self.teacher, batch, self.inside.method.views)
 
     @property
     def student(self) -> nn.Module:

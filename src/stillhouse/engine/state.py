@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
 
 from stillhouse.distributed import gather_objects, rank
 from stillhouse.engine import checkpoints
@@ -36,7 +33,7 @@ def save(run: Run) -> None:
             "scaler": run.hardware.scaler.state_dict(),
             "average": run.average.state_dict() if run.average else {},
             "history": run.history,
-            "taught_by": run.taught_by,
+            "teacher_hash": run.teacher_hash,
             "seconds": run.seconds,
             "random": randoms,
         },
@@ -53,7 +50,7 @@ def resume(run: Run) -> bool:
     found = checkpoints.load(path)
     if found["recipe"] != run.recipe_hash:
         raise UserError(f"{path} was written by another recipe; choose another folder")
-    if found["taught_by"] != run.taught_by:
+    if found["teacher_hash"] != run.teacher_hash:
         raise UserError(
             f"{path} was begun with other weights of the teacher; put those back, "
             "or begin anew with --overwrite"
@@ -99,15 +96,10 @@ def keep_batch(run: Run, step: int) -> Path | None:
         return None
     epoch, inner = divmod(step, run.steps_per_epoch)
     stream = run.loader.epoch(epoch, inner * run.accumulate)
-    batches = [fields(next(stream)) for _ in range(run.accumulate)]
+    batches = [next(stream).plain() for _ in range(run.accumulate)]
     path = run.folder / BATCH
     checkpoints.save(path, {"step": step, "batches": batches, "pupil": run.inside.state_dict()})
     return path
-
-
-def fields(batch: Any) -> dict[str, Tensor]:
-    """A batch as named tensors."""
-    return {name: value for name, value in batch._asdict().items() if isinstance(value, Tensor)}
 
 
 @contextmanager

@@ -28,12 +28,12 @@ def train(run: Run) -> None:
                 batch = next(batches)
                 with run.hardware.quiet(run.pupil, left > 0):
                     with run.hardware.autocast():
-                        terms: Terms = run.pupil(batch, run.teacher(batch), clock)
+                        terms: Terms = run.pupil(batch, run.observe(batch), clock)
                     parts = weighted_means(terms)
                     loss = parts.sum() / run.accumulate
                     run.hardware.scaler.scale(loss).backward()
                 watch.record(terms, parts, step)
-                timer.count(len(batch[0]))
+                timer.count(len(batch))
             if run.hardware.device.type == "cpu" or clock.every(run.log_every):
                 state.refuse_nonfinite(run, watch)
             update(run, clock)

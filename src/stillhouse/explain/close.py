@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from stillhouse.batches import Labelled
+from stillhouse.batches import Batch
 from stillhouse.explain.hearing import Close
 from stillhouse.explain.rows import evenly
 
@@ -18,7 +18,7 @@ SAMPLES, QUERIES = 200, 1000
 class Closer(NamedTuple):
     """How some samples are had once more, by their keys."""
 
-    batches: Callable[[Tensor], Iterable[Labelled]]  # (M,) keys, in whose order they come
+    batches: Callable[[Tensor], Iterable[Batch[Any]]]  # (M,) keys, in whose order they come
     pixels: Callable[[Tensor], Tensor]  # the images of a batch -> (N, C, H, W) uint8
 
 
@@ -37,7 +37,7 @@ def choose(labels: Tensor, keys: Tensor, closer: Closer) -> Close | None:
 
     def seen(places: Tensor) -> Tensor:
         wanted = closer.batches(keys[samples[places]])
-        return torch.cat([closer.pixels(batch.image).cpu() for batch in wanted])
+        return torch.cat([closer.pixels(batch.images).cpu() for batch in wanted])
 
     return Close(samples, asked, queries, lambda: closer.batches(keys[samples]), seen)
 

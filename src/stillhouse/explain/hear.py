@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from stillhouse.batches import Labelled
+from stillhouse.batches import Batch
 from stillhouse.errors import UserError
 from stillhouse.explain.camera import camera
 from stillhouse.explain.close import Closer, choose
@@ -28,8 +28,8 @@ FEATURES = "penultimate"
 
 def listen(
     networks: Mapping[str, nn.Module],
-    task: Task[Labelled],
-    batches: Callable[[], Iterable[Labelled]],
+    task: Task[Any],
+    batches: Callable[[], Iterable[Batch[Any]]],
     classes: Iterable[str],
     image: Callable[[int], Tensor],
     limit: int = LIMIT,
@@ -55,8 +55,8 @@ def listen(
 def hear(
     name: str,
     network: nn.Module,
-    task: Task[Labelled],
-    batches: Iterable[Labelled],
+    task: Task[Any],
+    batches: Iterable[Batch[Any]],
     limit: int = LIMIT,
     close: Close | None = None,
 ) -> Voice:
@@ -109,7 +109,7 @@ class Closely(NamedTuple):
     maps: Tensor | None = None  # (M, h, w) from 0
 
 
-def look(ears: Tapped, task: Task[Labelled], close: Close | None, *example: Tensor) -> Closely:
+def look(ears: Tapped, task: Task[Any], close: Close | None, *example: Tensor) -> Closely:
     """Ask a network about the close samples: embeddings of queries, and where it sees classes."""
     if close is None:
         return Closely()
@@ -118,7 +118,7 @@ def look(ears: Tapped, task: Task[Labelled], close: Close | None, *example: Tens
     start = 0
     with camera(ears.model, *(x[:2] for x in example)) as shoot:
         for batch in close.batches():
-            stop = start + len(batch.label)
+            stop = start + len(batch.target)
             with torch.no_grad():
                 trace: Trace = ears(*task.inputs(batch))
             shot = shoot(logits(trace), close.labels[start:stop])
@@ -151,9 +151,9 @@ def neighbours(close: Close, search: Search | None, features: Tensor | None) -> 
     return nearest(distances(features[close.samples], features)[place], itself)
 
 
-def known(batches: Iterable[Labelled], limit: int = LIMIT) -> tuple[Tensor, Tensor]:
+def known(batches: Iterable[Batch[Any]], limit: int = LIMIT) -> tuple[Tensor, Tensor]:
     """Labels and keys of the first samples: -> (N,) or (N, C), (N,)."""
-    pairs = [(batch.label.cpu(), batch.key.cpu()) for batch in first(batches, limit)]
+    pairs = [(batch.target.cpu(), batch.keys.cpu()) for batch in first(batches, limit)]
     if not pairs:
         empty = torch.zeros(0, dtype=torch.int64)
         return empty, empty
@@ -161,11 +161,11 @@ def known(batches: Iterable[Labelled], limit: int = LIMIT) -> tuple[Tensor, Tens
     return torch.cat(labels), torch.cat(keys)
 
 
-def first(batches: Iterable[Labelled], limit: int) -> Iterable[Labelled]:
+def first(batches: Iterable[Batch[Any]], limit: int) -> Iterable[Batch[Any]]:
     """Batches until `limit` samples are there, the last one cut."""
     left = limit
     for batch in batches:
         yield batch.rows(slice(left))
-        left -= len(batch.label)
+        left -= len(batch.target)
         if left <= 0:
             return

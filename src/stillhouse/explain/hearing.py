@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from stillhouse.batches import Labelled
+from stillhouse.batches import Batch
 from stillhouse.explain import rows
 
 TEACHER, CONTROL = "teacher", "control"
@@ -49,7 +49,7 @@ class Close:
     samples: Tensor  # (M,) which of those heard
     labels: Tensor  # (M,) one class of each, of several the rarest: where was it seen
     queries: Tensor  # (Q, 2) place among these samples, and class: which samples are nearest
-    batches: Callable[[], Iterable[Labelled]]  # these samples once more, in this order
+    batches: Callable[[], Iterable[Batch[Any]]]  # these samples once more, in this order
     seen: Callable[[Tensor], Tensor]  # places (P,) -> (P, C, H, W) uint8, as networks are given it
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from stillhouse.methods.base import Method
-from stillhouse.methods.setting import Composed, Setting
+from stillhouse.methods.setting import AtSites, Setting
 from stillhouse.objectives.activation import (
     Activation,
     Probabilities,
@@ -21,7 +21,7 @@ from stillhouse.objectives.card import Card
 from stillhouse.objectives.distance import KL, Distance, Pearson
 from stillhouse.objectives.logit import LogitObjective
 from stillhouse.spec import require, spec
-from stillhouse.types import Lesson, Site, Terms
+from stillhouse.types import LEARNING, Lesson, Site, Terms, variant
 
 POINTS: dict[tuple[str, str], tuple[Callable[[float], Activation], Distance]] = {
     ("rest", "pearson"): (RestProbabilities, Pearson()),
@@ -32,7 +32,7 @@ POINTS: dict[tuple[str, str], tuple[Callable[[float], Activation], Distance]] = 
 
 
 @spec
-class Acclimation(Composed):
+class Acclimation(AtSites):
     """Trains the teacher's last block and head to rank the other classes as the student does.
 
     It stands beside the methods that teach the student, whose loss it leaves alone: its gradient
@@ -83,14 +83,16 @@ class Acclimating(Method):
     def __init__(self, spec: Acclimation) -> None:
         super().__init__()
         self.spec, self.point = spec, spec.point()
+        self.sites = tuple(variant(site, LEARNING) for site in spec.sites)
+        self.teacher_layers, self.teacher_rate = spec.layers, spec.rate
         self.label_share = spec.label_share
 
     def forward(self, lesson: Lesson) -> Terms:
         """One term a site; the student is the model here, and gets no gradient."""
         rise = self.spec.ramp_factor(lesson.clock)
         terms = {}
-        for place, site in lesson.learning.items():
-            term = self.point(turned(site))
+        for place in self.spec.sites:
+            term = self.point(turned(lesson.sites[variant(place, LEARNING)]))
             terms[f"{place}/acclimation"] = term._replace(weight=rise * term.weight)
         return terms
 

@@ -10,17 +10,22 @@ from stillhouse.types import Clock, Lesson, Terms
 
 
 class Method(nn.Module):
-    """Turns what a student and a teacher said about one batch into loss terms.
+    """From the outputs of a student and a teacher on one batch to loss terms.
 
-    A method never calls a network, never sees an optimiser, and never asks which task it serves.
+    A method never calls a network, never sees an optimiser, and does not know the task.
     """
+
+    sites: tuple[str, ...] = ()  # where the networks are compared: class, class@strong, edge
 
     student_taps: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] = ()
     label_share: float = 1.0  # what the label terms are multiplied by beside this method
     needs_labels: bool = False
     views: int = 1  # of each image; the second is the stronger one
-    moves_teacher: bool = False  # whether one of its terms is there to train the teacher
+    members: int = 0  # of an ensemble, where each teacher has terms of its own
+    moves_teacher: bool = False  # whether one of its terms trains the teacher
+    teacher_layers: tuple[str, ...] = ()  # that it trains; none named: the last block and the head
+    teacher_rate: float = 1.0  # of the student's learning rate, for these layers
     idle: bool = False  # whether some of its parameters get no gradient in some steps
 
     def share(self, clock: Clock) -> float:

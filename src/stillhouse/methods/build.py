@@ -17,7 +17,7 @@ from stillhouse.methods.paired import TapPair
 from stillhouse.methods.setting import Composed, Setting
 from stillhouse.models.adapters import Direct, Pointwise
 from stillhouse.models.ensemble import Ensemble
-from stillhouse.objectives.presets import FeaturePreset, Preset
+from stillhouse.objectives.presets import FeaturePreset, LogitPreset
 
 ADAPTERS: dict[str, Direct | Pointwise] = {"none": Direct(), "pointwise": Pointwise()}
 
@@ -37,7 +37,7 @@ def make_one(spec: Any, setting: Setting) -> Method:
     refuse_ensemble(spec, setting)
     if isinstance(spec, FeaturePreset):
         return features(spec, setting)
-    if isinstance(spec, Preset):
+    if isinstance(spec, LogitPreset):
         return Logits(spec)
     method: Method = spec.build(setting)
     return method

@@ -29,10 +29,15 @@ class Combined(Method):
         self.methods = nn.ModuleDict(methods)
         self.student_taps = merge(m.student_taps for m in methods.values())
         self.teacher_taps = merge(m.teacher_taps for m in methods.values())
+        self.sites = merge(m.sites for m in methods.values())
         self.label_share = max(m.label_share for m in methods.values())
         self.needs_labels = any(m.needs_labels for m in methods.values())
         self.views = max(m.views for m in methods.values())
         self.moves_teacher = any(m.moves_teacher for m in methods.values())
+        moving = [m for m in methods.values() if m.moves_teacher]
+        if moving:
+            self.teacher_layers = moving[0].teacher_layers
+            self.teacher_rate = moving[0].teacher_rate
         self.idle = any(m.idle for m in methods.values())
 
     def forward(self, lesson: Lesson) -> Terms:

@@ -14,7 +14,7 @@ from stillhouse.distributed import whole
 from stillhouse.functional.dtype import upcast
 from stillhouse.functional.gradient import reverse_gradient
 from stillhouse.methods.base import Method
-from stillhouse.methods.setting import Composed, Setting
+from stillhouse.methods.setting import AtSites, Setting
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.softmax import DKD, KD
 from stillhouse.objectives.presets.standardized import LSKD
@@ -26,7 +26,7 @@ HIDDEN = 64  # of the network that predicts a temperature for each sample
 
 
 @spec
-class CTKD(Composed):
+class CTKD(AtSites):
     """Curriculum temperature: the base's loss at a temperature that is trained to maximise it.
 
     `mode` "global" has one temperature, "instance" predicts one for each sample from both networks'
@@ -111,10 +111,10 @@ class CurriculumTemperature(Method):
 
     def __init__(self, spec: CTKD, critic: nn.Module) -> None:
         super().__init__()
-        self.spec, self.critic = spec, critic
+        self.spec, self.critic, self.sites = spec, critic, spec.sites
         self.objectives = spec.base.objectives()
         self.label_share = spec.label_share
-        self.needs_labels = "labels" in spec.base.card.needs or isinstance(spec.base, DKD)
+        self.needs_labels = "labels" in spec.base.needs
         # what it was at last, for the record
         first = spec.lowest + spec.span / (1 + math.exp(-spec.initial))
         self.register_buffer("latest", torch.tensor(first))
@@ -131,7 +131,8 @@ class CurriculumTemperature(Method):
         base = self.spec.base
         rise = (self.spec if self.spec.warmup or self.spec.ramp else base).ramp_factor(lesson.clock)
         terms = {}
-        for place, site in lesson.sites.items():
+        for place in self.sites:
+            site = lesson.sites[place]
             tau = self.temperature(site, lesson.clock)
             if len(site.student):
                 self.latest = tau.detach().mean()

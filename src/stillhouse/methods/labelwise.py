@@ -24,7 +24,7 @@ from stillhouse.methods.setting import Pairs, Setting, Shapes
 from stillhouse.methods.terms import batch_term
 from stillhouse.models.labelwise import EMBEDDINGS
 from stillhouse.objectives.card import Card
-from stillhouse.objectives.presets.base import Variant
+from stillhouse.objectives.presets.base import Variant, check_sites
 from stillhouse.objectives.presets.binary import MLD
 from stillhouse.spec import spec
 from stillhouse.types import Lesson, Term, Terms
@@ -129,6 +129,7 @@ class L2D(Embedded):
     mld: float = 10.0
     cd: float = 100.0
     id: float = 1000.0
+    sites: tuple[str, ...] = field(default=("class",), kw_only=True)  # of MLD
     name: Literal["l2d"] = "l2d"
     card: ClassVar[Card] = Card(
         "Multi-label knowledge distillation",
@@ -144,6 +145,7 @@ class L2D(Embedded):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_sites(self.sites)
         if not (self.mld or self.cd or self.id):
             raise ValueError("mld, cd and id are all 0, which leaves nothing to compare")
 
@@ -158,7 +160,7 @@ class L2D(Embedded):
         ours: dict[str, Any] = {"variant": self.variant, "pairs": self.pairs, **common}
         parts: dict[str, Method] = {}
         if self.mld:
-            parts["mld"] = Logits(MLD(self.mld, **common))
+            parts["mld"] = Logits(MLD(self.mld, **common, sites=self.sites))
         if self.cd:
             parts["cd"] = ClassAware(CD(weight=self.cd, **ours), pairs)
         if self.id:

@@ -1,30 +1,30 @@
-"""Any logit loss of the product space, at any site that a task offers."""
+"""Any logit loss of the product space, at any site of a task."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from stillhouse.distributed import whole
 from stillhouse.methods.base import Method
-from stillhouse.objectives.presets.base import Preset, temperature_of
+from stillhouse.objectives.presets.base import LogitPreset, temperature_of
 from stillhouse.types import Clock, Lesson, Term, Terms
 
 
 class Logits(Method):
-    """A preset at the sites named, or at all that the task offers."""
+    """A preset at its sites."""
 
-    def __init__(self, preset: Preset, sites: Sequence[str] = ()) -> None:
+    def __init__(self, preset: LogitPreset) -> None:
         super().__init__()
-        self.preset, self.sites = preset, tuple(sites)
+        self.preset, self.sites = preset, preset.sites
         self.objectives = preset.objectives()
         self.label_share = preset.label_share
-        self.needs_labels = "labels" in preset.card.needs
+        self.needs_labels = "labels" in preset.needs
 
     def forward(self, lesson: Lesson) -> Terms:
         """One term a site and objective."""
         rise = self.preset.ramp_factor(lesson.clock)
         terms: dict[str, Term] = {}
-        for place in self.sites or lesson.sites:
+        for place in self.sites:
             site = lesson.sites[place]
             for name, objective in self.objectives.items():
                 term = objective(whole(site) if objective.relational else site)

@@ -12,20 +12,20 @@ from torch import Tensor
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.functional.levels import batch_relation, class_relation
 from stillhouse.methods.base import Method
-from stillhouse.methods.setting import Composed, Setting
+from stillhouse.methods.setting import AtSites, Setting
 from stillhouse.methods.terms import batch_term, rows_of_all
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.softmax import KD
 from stillhouse.objectives.presets.standardized import LSKD
 from stillhouse.spec import SHORT, require, spec
-from stillhouse.types import Lesson, Site, Term, Terms
+from stillhouse.types import STRONG, Lesson, Site, Term, Terms, variant
 
 Base = Annotated[KD | LSKD, Field(discriminator="name"), SHORT]
 SWAPPED = (2.0, 6.0)  # at which the authors' code takes the weak view for the strong one
 
 
 @spec
-class MLKD(Composed):
+class MLKD(AtSites):
     """Multi-level logit distillation over several temperatures and two views of each image.
 
     `base` says how samples are compared, at its own temperature and at all others; everything is
@@ -72,6 +72,7 @@ class MultiLevel(Method):
     def __init__(self, spec: MLKD) -> None:
         super().__init__()
         self.spec = spec
+        self.sites = (*spec.sites, *(variant(site, STRONG) for site in spec.sites))
         (self.point,) = spec.base.objectives().values()
         self.temperatures = (spec.base.temperature, *spec.temperatures)
         self.label_share = spec.label_share
@@ -79,8 +80,9 @@ class MultiLevel(Method):
     def forward(self, lesson: Lesson) -> Terms:
         """Four terms a site."""
         terms = {}
-        for place, weak in lesson.sites.items():
-            for name, term in self.levels(weak, lesson.strong[place]).items():
+        for place in self.spec.sites:
+            weak, strong = (lesson.sites[name] for name in (place, variant(place, STRONG)))
+            for name, term in self.levels(weak, strong).items():
                 factor = self.spec.ramp_factor(lesson.clock) * self.point.weight
                 terms[f"{place}/{name}"] = term._replace(weight=factor)
         return terms

@@ -15,6 +15,7 @@ from stillhouse.models.head import Head, head
 from stillhouse.models.pairing import suggest
 from stillhouse.models.probe import shapes
 from stillhouse.models.stages import PRE, staged, stages
+from stillhouse.objectives.presets.base import check_sites
 from stillhouse.objectives.published import Published
 from stillhouse.spec import spec
 
@@ -107,3 +108,14 @@ class Composed(Published):
     def build(self, setting: Setting) -> Method:
         """The method, with whatever it trains, for these two networks."""
         raise NotImplementedError
+
+
+@spec
+class AtSites(Composed):
+    """A method that compares logits at one or more sites of a task."""
+
+    sites: tuple[str, ...] = field(default=("class",), kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sites(self.sites)

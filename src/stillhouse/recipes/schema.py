@@ -6,66 +6,26 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
 from stillhouse.data.mixing import Mix
 from stillhouse.data.transforms import Transform
 from stillhouse.engine.devices import Precision, Where
 from stillhouse.engine.optimisers import SGD, Optimiser
 from stillhouse.engine.schedules import Constant, Schedule
-from stillhouse.functional.losses import BCE, LabelLoss
 from stillhouse.methods.catalogue import MethodSpec
 from stillhouse.methods.control import CONTROL
-from stillhouse.models.labelwise import LabelwiseHead
+from stillhouse.models.labelwise import HeadSpec
 from stillhouse.objectives import presets
-from stillhouse.spec import SHORT, require, spec
-
-
-def kinded(value: Any) -> Any:
-    """`{kind: cosine}` for `cosine`, wherever a thing is known by its kind."""
-    return {"kind": value} if isinstance(value, str) else value
-
-
-KIND = BeforeValidator(kinded)
+from stillhouse.spec import KIND, SHORT, require, spec
+from stillhouse.tasks.catalogue import TaskSpec
+from stillhouse.tasks.classification import ClassificationSpec
 
 # ------------------------------------------------------------------------------------ what there is
 
 
 @spec
-class Classification:
-    """One class an image."""
-
-    label_smoothing: float = 0.0
-    name: Literal["classification"] = "classification"
-
-
-@spec
-class Multilabel:
-    """Any number of classes an image, each a yes or a no.
-
-    The loss of the labels is summed over classes and is the mean of images ("batch"), or is summed
-    over everything ("sum"), or is the mean of everything ("mean").
-    """
-
-    loss: Annotated[LabelLoss, KIND] = BCE()
-    reduction: Literal["batch", "sum", "mean"] = "batch"
-    name: Literal["multilabel"] = "multilabel"
-
-
-def classified(value: Any) -> Any:
-    """Options of a task that is not named are those of classification."""
-    if isinstance(value, dict) and "name" not in value:
-        return {"name": "classification", **value}
-    return value
-
-
-TaskSpec = Annotated[
-    Classification | Multilabel, Field(discriminator="name"), BeforeValidator(classified), SHORT
-]
-
-
-@spec
-class Split:
+class SplitSpec:
     """What is asked of one split of a data set."""
 
     count: int | None = None
@@ -80,9 +40,9 @@ class Data:
     name: str
     path: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)  # of all splits; each may have its own
-    train: Split = Split()
-    val: Split = Split()
-    test: Split = Split()
+    train: SplitSpec = SplitSpec()
+    val: SplitSpec = SplitSpec()
+    test: SplitSpec = SplitSpec()
     holdout: int = 0  # samples of train that become val, where the data set has none
     transforms: tuple[Transform, ...] = ()
     evaluation: tuple[Transform, ...] = ()
@@ -113,7 +73,7 @@ class Network:
     name: str
     weights: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
-    head: Annotated[LabelwiseHead | None, KIND] = None  # in place of its own classifier
+    head: Annotated[HeadSpec | None, KIND] = None  # in place of its own classifier
     start: Path | None = None  # weights to begin from, those of another classifier left aside
 
 
@@ -150,7 +110,7 @@ def switched(value: Any) -> Any:
 
 
 @spec
-class Store:
+class StoreSpec:
     """How the teacher's logits are kept on the disk, for runs and processes to share."""
 
     precision: Literal["half", "full"] = "half"
@@ -162,13 +122,13 @@ class Store:
 
 
 @spec
-class Guide:
+class TeacherMember:
     """A network that is learnt from; without weights it is trained first, as `train` says."""
 
     name: str
     weights: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
-    head: Annotated[LabelwiseHead | None, KIND] = None  # in place of its own classifier
+    head: Annotated[HeadSpec | None, KIND] = None  # in place of its own classifier
     start: Path | None = None  # weights that `train` begins from, their classifier left aside
     train: Training | None = None
     seed: int = 0
@@ -178,21 +138,23 @@ class Guide:
 
 
 @spec
-class Teacher(Guide):
+class TeacherSpec(TeacherMember):
     """The network that is learnt from, or `members`, several that teach together or apart.
 
     Together they are one teacher whose logits are the mean of theirs; apart, the method is applied
     to each, with terms of its own, and all count as much as one.
     """
 
-    members: tuple[Annotated[Guide, SHORT], ...] = ()
+    members: tuple[Annotated[TeacherMember, SHORT], ...] = ()
     teach: Literal["together", "apart"] = "together"
     gate: bool = True  # refuse a teacher that is no better than chance
     remember: bool = False  # keep its answers in memory; needs finitely many views
-    store: Annotated[Store | None, BeforeValidator(switched)] = None  # on the disk; needs them, too
+    store: Annotated[StoreSpec | None, BeforeValidator(switched)] = (
+        None  # on the disk; needs them, too
+    )
 
     @property
-    def guides(self) -> tuple[Guide, ...]:
+    def networks(self) -> tuple[TeacherMember, ...]:
         """The networks: the members, or the teacher itself."""
         return self.members or (self,)
 
@@ -257,11 +219,11 @@ class Searched:
 
 
 @spec
-class Pair:
+class StudyPair:
     """A student and its teacher, with whatever a study does otherwise for them."""
 
     student: Annotated[Network, SHORT]
-    teacher: Annotated[Teacher, SHORT]
+    teacher: Annotated[TeacherSpec, SHORT]
     methods: dict[str, Methods] = field(default_factory=dict)  # in place of the study's, by label
     changes: tuple[str, ...] = ()  # key=value words over the recipe: train.optimiser.lr=0.01
     paper: dict[str, float] = field(default_factory=dict)  # by the method's label, none or teacher
@@ -276,8 +238,8 @@ class Comparison:
     """
 
     methods: dict[str, Methods] = field(default_factory=dict)
-    teachers: dict[str, Annotated[Teacher, SHORT]] = field(default_factory=dict)
-    pairs: dict[str, Pair] = field(default_factory=dict)
+    teachers: dict[str, Annotated[TeacherSpec, SHORT]] = field(default_factory=dict)
+    pairs: dict[str, StudyPair] = field(default_factory=dict)
     seeds: int = 3
     grid: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # key -> values, all combined
     searched: dict[str, Searched] = field(default_factory=dict)  # by the method's label
@@ -302,8 +264,8 @@ class Recipe:
     data: Annotated[Data, SHORT]
     student: Annotated[Network, SHORT]
     method: Methods = (presets.kd(),)
-    teacher: Annotated[Teacher | None, SHORT] = None
-    task: TaskSpec = Classification()
+    teacher: Annotated[TeacherSpec | None, SHORT] = None
+    task: TaskSpec = ClassificationSpec()
     train: Training = Training()
     engine: Engine = Engine()
     control: bool = False  # train the same student without a teacher beside it
@@ -315,17 +277,17 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.method:
             raise ValueError("method names no method; say none for a run without teaching")
-        if self.taught and self.teacher is None:
+        if self.distils and self.teacher is None:
             raise ValueError(
                 f"method {self.method[0].name} needs a teacher; add a teacher, or say method=none"
             )
-        if len(self.method) > 1 and not self.taught:
+        if len(self.method) > 1 and not self.distils:
             raise ValueError("method none stands alone, and not in a list")
         moves = any(method.moves_teacher for method in self.method)
         if moves and self.teacher is not None and self.teacher.members:
             raise ValueError("acclimation moves one network, and this teacher has members")
 
     @property
-    def taught(self) -> bool:
-        """Whether there is teaching."""
+    def distils(self) -> bool:
+        """Whether there is a method, and so a teacher."""
         return all(method.teaches for method in self.method)

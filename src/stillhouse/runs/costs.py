@@ -10,20 +10,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from stillhouse.build.networks import example_of, make_deployed, make_network, untrained_teacher
+from stillhouse.build.workshop import Workshop
 from stillhouse.engine import environment
 from stillhouse.errors import UserError
 from stillhouse.files import write_json
-from stillhouse.methods.setting import Composed
 from stillhouse.models import cost
-from stillhouse.build.workshop import Workshop
-from stillhouse.build.networks import blank_teacher, example_of, make_deployed, make_network
-from stillhouse.recipes.schema import Network, Recipe, Teacher
-from stillhouse.build.data import Sources
+from stillhouse.recipes.schema import Network, Recipe, TeacherSpec
 
 COSTS = "cost.json"
 BATCH = 32
 Costs = dict[str, Any]
-Priced = Network | Teacher | Recipe  # a recipe for its student, where a method gives it a shape
+Priced = Network | TeacherSpec | Recipe  # a recipe for its student, where a method gives it a shape
 
 
 def costs_of(folder: Path, shop: Workshop, named: Mapping[str, Priced]) -> Costs:
@@ -53,7 +51,7 @@ def named_networks(
 ) -> dict[str, Priced]:
     """The networks that a page compares: the teacher of a recipe, and its student or others."""
     found: dict[str, Priced] = {**(students or {"student": shipped(recipe)})}
-    if recipe.teacher is not None and recipe.taught:
+    if recipe.teacher is not None and recipe.distils:
         found = {"teacher": recipe.teacher, **found}
     return found
 
@@ -72,19 +70,20 @@ def name_of(spec: Priced) -> str:
     return spec.name
 
 
-def network_of(spec: Priced, sources: Sources) -> nn.Module:
+def network_of(spec: Priced, shop: Workshop) -> nn.Module:
     """A network with random weights."""
+    sources = shop.sources
     if isinstance(spec, Recipe):
         return make_deployed(spec, sources, None)
-    if isinstance(spec, Teacher):
-        return blank_teacher(spec, sources).network
+    if isinstance(spec, TeacherSpec):
+        return untrained_teacher(spec, shop).network
     return make_network(replace(spec, start=None), sources)
 
 
 def measure(spec: Priced, shop: Workshop) -> Costs:
     """Size, operations, time and memory of one network with random weights."""
     sources, device = shop.sources, shop.hardware.device
-    network = network_of(spec, sources)
+    network = network_of(spec, shop)
     network.to(device).eval()
     one = example_of(sources)[:1].to(device)
     many = one.expand(BATCH, *one.shape[1:]).contiguous()

@@ -13,9 +13,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stillhouse.batches import Labelled
-from stillhouse.data.source import Source, labels_of, take
-from stillhouse.data.stratify import stratified
+from stillhouse.batches import Batch
+from stillhouse.build.data import make_training_loader
+from stillhouse.build.networks import TeacherNetwork, make_deployed
+from stillhouse.build.run import make_pupil
+from stillhouse.build.teacher import make_live
+from stillhouse.build.workshop import Workshop
+from stillhouse.data.source import Source, take, targets_of
+from stillhouse.data.stratify import stratify
 from stillhouse.engine import checkpoints, environment
 from stillhouse.engine.state import STATE
 from stillhouse.errors import UserError
@@ -26,13 +31,8 @@ from stillhouse.explain.hearing import AS_EVER, CONTROL, TEACHER, Look
 from stillhouse.explain.parts import sections
 from stillhouse.explain.section import Section, dump, parse
 from stillhouse.files import write_json
-from stillhouse.build.run import make_pupil
-from stillhouse.build.workshop import Workshop
-from stillhouse.build.teacher import make_live
-from stillhouse.build.networks import Taught, make_deployed
 from stillhouse.methods.control import Control
 from stillhouse.recipes.schema import Recipe
-from stillhouse.build.data import make_loader, make_training_loader
 from stillhouse.runs.teaching import find_teacher
 from stillhouse.runs.training import STUDENT
 from stillhouse.types import Clock
@@ -61,9 +61,9 @@ def diagnose(
     The last student is the one that they are about, and `base` the one that it is compared with.
     """
     networks: dict[str, nn.Module] = {}
-    taught = teacher_of(recipe, shop)
-    if taught is not None:
-        networks[TEACHER] = taught.network
+    loaded = teacher_of(recipe, shop)
+    if loaded is not None:
+        networks[TEACHER] = loaded.network
     sources, device = shop.sources, shop.hardware.device
     for student in students:
         networks[student.name] = make_deployed(student.recipe, sources, student.weights)
@@ -81,7 +81,7 @@ def diagnose(
         closer(heard, shop),
     )
     found = sections(shop.task, replace(hearing, base=base, layout=look.layout))
-    return found if taught or not recipe.taught else (unheard(recipe), *found)
+    return found if loaded or not recipe.distils else (unheard(recipe), *found)
 
 
 def unheard(recipe: Recipe) -> Section:
@@ -99,7 +99,7 @@ def closer(heard: Source, shop: Workshop) -> Closer:
     sources, device = shop.sources, shop.hardware.device
     mean, std = (torch.tensor(x, device=device)[:, None, None] for x in (sources.mean, sources.std))
 
-    def batches(keys: Tensor) -> Iterable[Labelled]:
+    def batches(keys: Tensor) -> Iterable[Batch[Any]]:
         return shop.loader(take(heard, keys, heard.name)).epoch(0)
 
     def pixels(images: Tensor) -> Tensor:
@@ -112,12 +112,16 @@ def sample(source: Source, limit: int) -> Source:
     """At most so many samples, every class with its share: files may come sorted by class."""
     if len(source) <= limit:
         return source
-    return take(source, stratified(labels_of(source), limit, 0), f"{source.name}, {limit} of them")
+    return take(
+        source,
+        stratify(targets_of(source), len(source.classes), limit, 0),
+        f"{source.name}, {limit} of them",
+    )
 
 
-def teacher_of(recipe: Recipe, shop: Workshop) -> Taught | None:
+def teacher_of(recipe: Recipe, shop: Workshop) -> TeacherNetwork | None:
     """The teacher of a recipe, where it has one whose weights are there."""
-    if recipe.teacher is None or not recipe.taught:
+    if recipe.teacher is None or not recipe.distils:
         return None
     return find_teacher(recipe, recipe.teacher, shop)
 
@@ -141,13 +145,13 @@ def students_of(folder: Path, recipe: Recipe) -> list[Student]:
 
 def gradients_of(folder: Path, recipe: Recipe, shop: Workshop) -> Section | None:
     """How each term pulls the student as the run begins, and as it ends."""
-    taught = teacher_of(recipe, shop)
-    if taught is None:
+    loaded = teacher_of(recipe, shop)
+    if loaded is None:
         return None
     environment.seed_everything(recipe.seed, recipe.engine.deterministic)
-    pupil = make_pupil(recipe, shop, taught).to(shop.hardware.device)
+    pupil = make_pupil(recipe, shop, loaded).to(shop.hardware.device)
     method = pupil.method
-    teacher = make_live(recipe, shop, taught, method)
+    teacher = make_live(shop, loaded, method)
     loader = make_training_loader(recipe, shop.sources, shop.hardware.device, method.views)
     state = checkpoints.load(folder / STATE)
     steps = int(state["step"])

@@ -6,27 +6,27 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from stillhouse.batches import Labelled
+from stillhouse.build.data import make_training_loader
+from stillhouse.build.networks import TeacherNetwork, example_of, make_student, untrained_teacher
+from stillhouse.build.run import make_groups, make_pupil
+from stillhouse.build.store import describe_store
+from stillhouse.build.teacher import check_storable, make_live
+from stillhouse.build.workshop import Workshop
 from stillhouse.distributed import combine
 from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
 from stillhouse.methods.setting import Setting
 from stillhouse.models import cost, zoo
-from stillhouse.build.run import make_groups, make_pupil
-from stillhouse.build.workshop import Workshop
-from stillhouse.build.teacher import check_keeping, forecast, make_live
-from stillhouse.build.networks import Taught, blank_teacher, example_of, make_student
 from stillhouse.recipes.schema import Recipe
-from stillhouse.build.data import make_training_loader
 from stillhouse.runs.tap_plan import places, plan_of, suggestions
 from stillhouse.runs.teaching import check_teacher, find_teacher
-from stillhouse.teachers.base import Teacher as Listener
+from stillhouse.teachers.base import Teacher, observe
 from stillhouse.teachers.frozen import Absent
 from stillhouse.types import Clock
 
@@ -52,7 +52,7 @@ def examine(recipe: Recipe) -> Iterator[Check]:
         "versions": patient.versions,
         "data": patient.data,
         "student": patient.network,
-        "teacher": patient.guide,
+        "teacher": patient.member,
         "contract": patient.contract,
         "taps": patient.taps,
         "step": patient.step,
@@ -74,8 +74,8 @@ class Patient:
         self.recipe = recipe
         self._shop: Workshop | None = None
         self._student: nn.Module | None = None
-        self._taught: Taught | None = None
-        self._pupil: Pupil[Labelled] | None = None
+        self._taught: TeacherNetwork | None = None
+        self._pupil: Pupil[Any] | None = None
 
     @property
     def shop(self) -> Workshop:
@@ -92,9 +92,9 @@ class Patient:
         return self._student
 
     @property
-    def taught(self) -> Taught | None:
+    def loaded(self) -> TeacherNetwork | None:
         """The teacher, if it could be made; None where there is no teaching."""
-        if self._taught is None and self.recipe.taught:
+        if self._taught is None and self.recipe.distils:
             raise Untried
         return self._taught
 
@@ -119,8 +119,8 @@ class Patient:
         loader = make_training_loader(self.recipe, sources, shop.hardware.device)
         since = perf_counter()
         batch = next(iter(loader.epoch(0)))
-        speed = len(batch.label) / (perf_counter() - since)
-        shape = " x ".join(map(str, batch.image.shape[1:]))
+        speed = len(batch) / (perf_counter() - since)
+        shape = " x ".join(map(str, batch.images.shape[1:]))
         self._shop = shop
         return (
             f"{self.recipe.data.name}: {sizes}; {len(sources.classes)} classes; images {shape}; "
@@ -130,30 +130,30 @@ class Patient:
     def network(self) -> str:
         """Make the student and let it speak."""
         shop = self.shop
-        self._student = student = make_student(self.recipe.student, shop.sources)
+        self._student = student = make_student(self.recipe.student, shop)
         return self.size_of(student, self.recipe.student.name)
 
-    def guide(self) -> str:
+    def member(self) -> str:
         """Make the teacher, and measure it where it has weights."""
         shop, teacher = self.shop, self.recipe.teacher
-        if teacher is None or not self.recipe.taught:
+        if teacher is None or not self.recipe.distils:
             return "none: the student learns from labels alone"
-        taught = find_teacher(self.recipe, teacher, shop)
-        if taught is None:
-            self._taught = taught = blank_teacher(teacher, shop.sources)
-            epochs = sum(guide.train.epochs for guide in teacher.guides if guide.train)
-            said = f"{self.size_of(taught.inner, teacher.name)}; is trained first, {epochs:g}"
+        loaded = find_teacher(self.recipe, teacher, shop)
+        if loaded is None:
+            self._taught = loaded = untrained_teacher(teacher, shop)
+            epochs = sum(member.train.epochs for member in teacher.networks if member.train)
+            said = f"{self.size_of(loaded.inner, teacher.name)}; is trained first, {epochs:g}"
             return f"{said} epochs, and measured then"
-        self._taught = taught
-        score = check_teacher(teacher, taught, shop)
+        self._taught = loaded
+        score = check_teacher(teacher, loaded, shop)
         headline = shop.task.headline
         reached = f"{headline} {score['validation'][headline]:.2f} on validation"
-        return f"{self.size_of(taught.inner, teacher.name)}; {reached}"
+        return f"{self.size_of(loaded.inner, teacher.name)}; {reached}"
 
     def contract(self) -> str:
         """Whether classes, sizes and normalisations of both networks fit the data."""
-        taught, sources = self.taught, self.shop.sources
-        notes = list(taught.notes) if taught else []
+        loaded, sources = self.loaded, self.shop.sources
+        notes = list(loaded.notes) if loaded else []
         for who in (self.recipe.student, self.recipe.teacher):
             published = zoo.preprocessing(who.name) if who and who.weights else None
             if who and published and (published.mean, published.std) != (sources.mean, sources.std):
@@ -165,24 +165,24 @@ class Patient:
 
     def taps(self) -> str:
         """What the method taps, with paths, shapes and adapters, and what else could be tapped."""
-        taught, bare, example = self.taught, self.student, example_of(self.shop.sources)
-        self._pupil = pupil = make_pupil(self.recipe, self.shop, taught)
+        loaded, bare, example = self.loaded, self.student, example_of(self.shop.sources)
+        self._pupil = pupil = make_pupil(self.recipe, self.shop, loaded)
         student = pupil.student.model
-        if taught is None:
+        if loaded is None:
             return f"none needed; the student's places: {places(student, example)}"
-        setting = Setting(bare, taught.inner, example)
+        setting = Setting(bare, loaded.inner, example)
         if not pupil.method.student_taps:
             return "; ".join(
                 part
                 for part in (
                     f"none needed; the student's places: {places(student, example)}",
-                    f"the teacher's: {places(taught.inner, example)}",
+                    f"the teacher's: {places(loaded.inner, example)}",
                     suggestions(setting),
                 )
                 if part
             )
         return "; ".join(
-            [*plan_of(pupil.method, student, taught.inner, example), suggestions(setting)]
+            [*plan_of(pupil.method, student, loaded.inner, example), suggestions(setting)]
         )
 
     def step(self) -> str:
@@ -192,13 +192,13 @@ class Patient:
             raise Untried
         pupil.to(shop.hardware.device)
         teacher = self.live(pupil.method)
-        make_groups(self.recipe, pupil, teacher)
+        make_groups(self.recipe.train, pupil, teacher)
         device, views = shop.hardware.device, pupil.method.views
         loader = make_training_loader(self.recipe, shop.sources, device, views)
         since = perf_counter()
         batch = next(iter(loader.epoch(0)))
         with shop.hardware.autocast():
-            terms = pupil(batch, teacher(batch), Clock(0, 1, 1))
+            terms = pupil(batch, observe(teacher, batch, views), Clock(0, 1, 1))
         loss = combine(terms)
         if not bool(loss.isfinite()):
             raise UserError(
@@ -212,19 +212,19 @@ class Patient:
         )
         return f"{said}; {total:,} steps of about {seconds:.2g} s at most{self.stored()}"
 
-    def live(self, method: Method) -> Listener[Labelled]:
+    def live(self, method: Method) -> Teacher[Any]:
         """The teacher itself, after what is to keep its answers was looked at."""
-        if self.taught is None:
+        if self.loaded is None:
             return Absent()
-        check_keeping(self.recipe, method)
-        return make_live(self.recipe, self.shop, self.taught, method)
+        check_storable(self.recipe, method)
+        return make_live(self.shop, self.loaded, method)
 
     def stored(self) -> str:
         """What the teacher's store will take, where there is to be one."""
         teacher = self.recipe.teacher
-        if self.taught is None or teacher is None or not teacher.store:
+        if self.loaded is None or teacher is None or not teacher.store:
             return ""
-        return f"; {forecast(self.recipe, self.shop, self.taught)}"
+        return f"; {describe_store(teacher, self.shop, self.loaded)}"
 
     def disk(self) -> str:
         """Whether a few checkpoints fit."""

@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from stillhouse.build.data import SplitSources, make_training_loader, with_fingerprints
+from stillhouse.build.networks import make_deployed
+from stillhouse.build.run import make_pupil
+from stillhouse.build.store import Say, silent
+from stillhouse.build.teacher import check_storable
+from stillhouse.build.workshop import Workshop
 from stillhouse.distributed import on_first_rank, rank
 from stillhouse.engine.evaluate import evaluate
 from stillhouse.errors import UserError
 from stillhouse.files import write_json
-from stillhouse.build.run import make_pupil
-from stillhouse.build.workshop import Workshop
-from stillhouse.build.teacher import Say, check_keeping, silent
-from stillhouse.build.networks import make_deployed
 from stillhouse.methods.control import Control
 from stillhouse.recipes.schema import Recipe
-from stillhouse.build.data import SplitSources, make_training_loader, printed
 from stillhouse.runs.teaching import find_teacher, obtain_teacher
 from stillhouse.runs.training import STUDENT, TEACHER, Score, claimed, train_one
+from stillhouse.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -50,46 +53,47 @@ def execute(
     overwrite: bool = False,
     say: Say = print,
     splits: SplitSources | None = None,
+    task: Task[Any] | None = None,
 ) -> Result:
     """Train what the recipe says, and measure it.
 
     `splits` are sources by name (train, val, test) in place of the recipe's own: a torch data set
-    becomes one by `data.FromTorch`.
+    becomes one by `data.FromTorch`. `task` is a task of your own in place of the recipe's.
     """
-    if splits is not None:
-        recipe = replace(recipe, data=printed(recipe.data, splits))
-    shop = Workshop.open(recipe, splits=splits)
+    if splits is not None or task is not None:
+        recipe = replace(recipe, data=with_fingerprints(recipe.data, splits or {}, task))
+    shop = Workshop.open(recipe, splits=splits, task=task)
     if rank() != 0:
         say = silent  # the first rank speaks
     for note in shop.sources.notes:
         say(f"data: {note}")
-    if recipe.taught:
-        check_keeping(recipe)  # before anything is trained
+    if recipe.distils:
+        check_storable(recipe)  # before anything is trained
     if overwrite:
-        rehearse(recipe, shop)
+        try_build(recipe, shop)
     with claimed(recipe, folder, resume, overwrite):
-        taught = teacher_score = None
-        if recipe.teacher is not None and recipe.taught:
-            taught, teacher_score = obtain_teacher(recipe, recipe.teacher, shop, say)
+        loaded = teacher_score = None
+        if recipe.teacher is not None and recipe.distils:
+            loaded, teacher_score = obtain_teacher(recipe, recipe.teacher, shop, say)
             on_first_rank(lambda: write_json(folder / TEACHER, teacher_score))
         control = None
-        if recipe.control and recipe.taught:
+        if recipe.control and recipe.distils:
             say("control: the same student without a teacher")
             alone = replace(recipe, method=(Control(),), teacher=None, control=False)
             control = train_one(alone, folder / "control", shop, None, resume=True)
-        student = train_one(recipe, folder, shop, taught, resume=resume, say=say)
+        student = train_one(recipe, folder, shop, loaded, resume=resume, say=say)
         return Result(folder, shop.task.headline, student, teacher_score, control)
 
 
-def rehearse(recipe: Recipe, shop: Workshop) -> None:
-    """Build what can be built, lest a recipe that cannot be run throw away one that was."""
+def try_build(recipe: Recipe, shop: Workshop) -> None:
+    """Build everything once, so that a recipe which cannot run does not overwrite a run."""
     make_training_loader(recipe, shop.sources, shop.hardware.device)
-    taught = None
-    if recipe.teacher is not None and recipe.taught:
-        taught = find_teacher(recipe, recipe.teacher, shop)
-        if taught is None:
+    loaded = None
+    if recipe.teacher is not None and recipe.distils:
+        loaded = find_teacher(recipe, recipe.teacher, shop)
+        if loaded is None:
             return  # it is trained first
-    make_pupil(recipe, shop, taught)
+    make_pupil(recipe, shop, loaded)
 
 
 PATIENCE = 20.0  # seconds that a cell's process has to save and end when its study was killed
@@ -103,14 +107,14 @@ def run_cell(
     `until` is an epoch to pause after; a `blind` one never looks at the test split.
     """
     shop = Workshop.open(recipe, quiet=True)
-    taught = None
-    if recipe.teacher is not None and recipe.taught:
-        taught = find_teacher(recipe, recipe.teacher, shop)
-        if taught is None:
+    loaded = None
+    if recipe.teacher is not None and recipe.distils:
+        loaded = find_teacher(recipe, recipe.teacher, shop)
+        if loaded is None:
             raise UserError(f"the teacher {recipe.teacher.name} is not trained yet")
-        taught.network.to(shop.hardware.device)
+        loaded.network.to(shop.hardware.device)
     with claimed(recipe, folder, True, False, PATIENCE):
-        return train_one(recipe, folder, shop, taught, resume=True, until=until, blind=blind)
+        return train_one(recipe, folder, shop, loaded, resume=True, until=until, blind=blind)
 
 
 # --------------------------------------------------------------------------------------- afterwards

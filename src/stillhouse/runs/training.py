@@ -10,7 +10,15 @@ from typing import Any
 
 import torch
 
-from stillhouse.data.random import mix
+from stillhouse.build.contract import BESIDE
+from stillhouse.build.networks import (
+    TeacherNetwork,
+    contract_of,
+)
+from stillhouse.build.run import make_run
+from stillhouse.build.store import Say, silent
+from stillhouse.build.workshop import Workshop
+from stillhouse.data.random import derive_seed
 from stillhouse.distributed import on_first_rank, rank
 from stillhouse.engine import environment, state
 from stillhouse.engine.evaluate import evaluate
@@ -21,14 +29,6 @@ from stillhouse.errors import UserError
 from stillhouse.files import write_json, write_text
 from stillhouse.models import cost, weights
 from stillhouse.recipes import load
-from stillhouse.build.run import make_run
-from stillhouse.build.workshop import Workshop
-from stillhouse.build.contract import BESIDE
-from stillhouse.build.teacher import Say, learner_of, silent
-from stillhouse.build.networks import (
-    Taught,
-    contract_of,
-)
 from stillhouse.recipes.schema import Recipe
 from stillhouse.teachers.learner import Learner
 
@@ -49,7 +49,7 @@ def claimed(
 
     def enter() -> Any:
         held = claim(folder, resume=resume, overwrite=overwrite, recipe=digest, patience=patience)
-        write_text(folder / "recipe.yaml", load.text(recipe))
+        write_text(folder / "recipe.yaml", load.to_yaml(recipe))
         if not (folder / RESULT).is_file():  # else it says where that was trained
             write_json(folder / "environment.json", environment.describe())
         return held
@@ -80,7 +80,7 @@ def train_one(
     recipe: Recipe,
     folder: Path,
     shop: Workshop,
-    taught: Taught | None,
+    loaded: TeacherNetwork | None,
     *,
     resume: bool,
     until: float | None = None,
@@ -88,15 +88,15 @@ def train_one(
     say: Say = silent,
 ) -> Score:
     """One training with its evaluation; what is finished already is read."""
-    teacher = "" if taught is None else weights.state_hash(taught.network)
+    teacher = "" if loaded is None else weights.state_hash(loaded.network)
     done = on_first_rank(lambda: finished(recipe, folder, teacher, blind=blind))
     if done is not None:
         return done
     on_first_rank(lambda: folder.mkdir(parents=True, exist_ok=True))
     environment.seed_everything(recipe.seed, recipe.engine.deterministic)
-    with make_run(recipe, folder, shop, taught, say) as run:
-        run.taught_by = teacher
-        torch.manual_seed(mix(recipe.seed, rank()))  # whatever building drew
+    with make_run(recipe, folder, shop, loaded, say) as run:
+        run.teacher_hash = teacher
+        torch.manual_seed(derive_seed(recipe.seed, rank()))  # whatever building drew
         if resume:
             state.resume(run)
         run.pause = None if until is None else round(until * run.steps_per_epoch)
@@ -120,7 +120,7 @@ def conclude(recipe: Recipe, run: Run, folder: Path, shop: Workshop, *, blind: b
         test = {} if blind else evaluate(shop.task, network, shop.test(), shop.hardware)
         on_first_rank(lambda: weights.save(run.student, folder / STUDENT))
     score = score_of(recipe, run, shop, test)
-    learner = learner_of(run.teacher)
+    learner = run.teacher if isinstance(run.teacher, Learner) else None
     if learner is not None:
         score["acclimation"] = acclimated(learner, run, shop, blind=blind)
 
@@ -161,7 +161,7 @@ def score_of(recipe: Recipe, run: Run, shop: Workshop, test: Mapping[str, float]
         "name": recipe.student.name,
         "seed": recipe.seed,
         "recipe": load.digest(recipe),
-        "teacher": run.taught_by,
+        "teacher": run.teacher_hash,
         "headline": shop.task.headline,
         "test": dict(test),
         "validation": run.history[-1] if run.history else {},
@@ -178,7 +178,7 @@ def manifest(recipe: Recipe, shop: Workshop, run: Run) -> Mapping[str, Any]:
     """What a result came from."""
     return {
         "recipe": load.digest(recipe),
-        "teacher": run.taught_by,
+        "teacher": run.teacher_hash,
         "student": weights.state_hash(run.student),
         "data": {
             name: source.fingerprint

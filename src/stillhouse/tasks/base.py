@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
+from stillhouse.batches import Batch, Target
 from stillhouse.types import Clock, Lesson, Terms, Trace
 
-B = TypeVar("B")
+T = TypeVar("T", bound=Target)
 Seen = TypeVar("Seen", contravariant=True)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a task may know of the data when it is built."""
+
+    data: str  # the name of the data set
+    classes: tuple[str, ...]
+    validation: Target  # targets of the validation split, or of its first samples
 
 
 class Meter(Protocol[Seen]):
     """Counts over an evaluation.
 
-    Its state is sums, on the device, which ranks add up, and rows, which they put one after
-    another where a sum cannot say it: a ranking needs every score.
+    Its state is sums, on the device, which are added up over ranks, and rows, which are
+    concatenated where a sum is not enough: a ranking needs every score.
     """
 
     @property
@@ -34,43 +45,80 @@ class Meter(Protocol[Seen]):
         ...
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over sums and rows, those of all ranks for instance."""
+        """Take over sums and rows, such as those of all ranks."""
         ...
 
     def summary(self) -> Mapping[str, float]:
-        """The numbers that people read."""
+        """The scores by name."""
         ...
 
 
-class Task(Protocol[B]):
-    """What a batch means. A task knows labels and heads, and has never heard of a method."""
+class Task(Protocol[T]):
+    """What a batch means: inputs, label terms, sites and scores. A task does not know methods."""
 
     @property
     def headline(self) -> str:
-        """The number of `summary` that answers "how good"."""
+        """The score of `summary` that networks are compared by."""
         ...
 
     @property
     def chance(self) -> float:
-        """What that number is for a network that knows nothing."""
+        """That score of random predictions."""
         ...
 
-    def inputs(self, batch: B) -> tuple[Tensor, ...]:
-        """What the networks are called with."""
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The names of the sites that every lesson has."""
         ...
 
-    def second(self, batch: B) -> B:
-        """The batch in its second, stronger view."""
+    def read(self, batch: Any) -> Batch[T]:
+        """A batch of any loader as a `Batch`."""
         ...
 
-    def supervise(self, student: Trace, batch: B) -> Terms:
-        """Loss terms that come from the labels."""
+    def inputs(self, batch: Batch[T], teacher: Trace | None = None) -> tuple[Any, ...]:
+        """The arguments of a network; a student's may depend on the teacher's Trace."""
         ...
 
-    def lesson(self, student: Trace, teacher: Trace, batch: B, clock: Clock) -> Lesson:
-        """The batch with the names of the labels taken off: all that a method may know."""
+    def check_output(self, output: Any, name: str, images: int) -> None:
+        """Refuse the output of a network on some images that does not fit the task."""
         ...
 
-    def meter(self) -> Meter[B]:
-        """A fresh meter."""
+    def assign(self, student: Trace, batch: Batch[T]) -> Any:
+        """What is assigned once per batch, for labels and methods; None for whole images."""
+        ...
+
+    def supervise(self, student: Trace, batch: Batch[T], assigned: Any = None) -> Terms:
+        """Loss terms of the labels; an image without a label adds no mass."""
+        ...
+
+    def lesson(
+        self,
+        student: Trace,
+        teacher: Trace,
+        batch: Batch[T],
+        clock: Clock,
+        assigned: Any = None,
+    ) -> Lesson:
+        """The batch as methods see it, with every site of `sites`."""
+        ...
+
+    def select(self, output: Any, index: Tensor) -> Tensor:
+        """The score of one class per image, for class activation maps: (N,) -> (N,)."""
+        ...
+
+    def storable(self, output: Any) -> Tensor:
+        """The part of a teacher's output that is kept, one row per image: -> (N, C)."""
+        ...
+
+    def passes(self, summary: Mapping[str, float], images: int) -> bool:
+        """Whether a teacher with these scores on so many images is clearly above chance."""
+        ...
+
+    @property
+    def examine(self) -> tuple[str, ...]:
+        """The names of the diagnoses of `explain` that apply."""
+        ...
+
+    def meter(self) -> Meter[Batch[T]]:
+        """A new meter."""
         ...

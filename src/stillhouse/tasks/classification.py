@@ -3,39 +3,87 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from stillhouse.errors import UserError
 from stillhouse.functional.dtype import upcast
+from stillhouse.spec import spec
+from stillhouse.tasks.base import Facts
 from stillhouse.tasks.images import ImageTask, logits
 from stillhouse.tasks.meters.accuracy import Accuracy
 from stillhouse.types import Term, Trace
 
+ABSENT = -1  # the class index of an image without a label
+
+
+@spec
+class ClassificationSpec:
+    """One class per image."""
+
+    label_smoothing: float = 0.0
+    name: Literal["classification"] = "classification"
+
+    def build(self, facts: Facts) -> Classification:
+        """The task for the classes of the data."""
+        target = facts.validation
+        if target is not None and not (isinstance(target, Tensor) and target.ndim == 1):
+            raise UserError(
+                f"the images of {facts.data} have several labels each, but task classification "
+                "takes one; set task=multilabel"
+            )
+        return Classification(len(facts.classes), self.label_smoothing)
+
 
 @dataclass(frozen=True)
 class Classification(ImageTask):
-    """One class an image; the site is `class`."""
+    """One class per image; the site is `class`."""
 
-    classes: int | None = None  # only to know what chance is
+    classes: int | None = None  # gives the accuracy of chance
     label_smoothing: float = 0.0
     headline: str = field(default="top1", init=False)
+    examine: tuple[str, ...] = field(
+        default=(
+            "agreement",
+            "consistency",
+            "correlation",
+            "relations",
+            "logits",
+            "calibration",
+            "classes",
+            "embedding",
+            "activation",
+        ),
+        init=False,
+        repr=False,
+    )
 
     @property
     def chance(self) -> float:
-        """Top-1 of a guess, in percent."""
+        """Top-1 accuracy of random predictions, in percent."""
         return 100 / self.classes if self.classes else 0.0
 
     def label_term(self, student: Trace, label: Tensor) -> Term:
         """Cross-entropy of one view: class indices (N,) or shares of each class (N, C) -> Term."""
         scores = upcast(logits(student))
+        if label.ndim == 2:
+            loss = F.cross_entropy(
+                scores,
+                label.to(scores.dtype),
+                label_smoothing=self.label_smoothing,
+                reduction="sum",
+            )
+            return Term(loss, loss.new_tensor(float(len(label))))
         loss = F.cross_entropy(
             scores,
-            label if label.ndim == 1 else label.to(scores.dtype),
+            label,
+            ignore_index=ABSENT,
             label_smoothing=self.label_smoothing,
             reduction="sum",
         )
-        return Term(loss, loss.new_tensor(float(len(label))))
+        return Term(loss, (label != ABSENT).sum().to(loss.dtype))
 
     def meter(self) -> Accuracy:
         """Top-1, top-5, loss and calibration."""

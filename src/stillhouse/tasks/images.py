@@ -3,76 +3,105 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from stillhouse.batches import Labelled
+from stillhouse.batches import Batch, read_batch
 from stillhouse.errors import UserError
 from stillhouse.functional.dtype import upcast
 from stillhouse.models.scores import class_scores
 from stillhouse.types import Clock, Lesson, Site, Term, Terms, Trace
 
+SITE = "class"
+
 
 class ImageTask(ABC):
-    """One row of class scores an image; the site is `class`."""
+    """One row of class scores per image; the site is `class`."""
+
+    headline: str
+    classes: int | None
+    sites = (SITE,)
+
+    @property
+    @abstractmethod
+    def chance(self) -> float:
+        """The headline of random predictions, in percent."""
 
     @abstractmethod
     def label_term(self, student: Trace, label: Tensor) -> Term:
-        """What the labels say of one view."""
+        """The label loss of one view."""
 
-    def target(self, student: Trace, batch: Labelled) -> Tensor:
-        """The labels as a method sees them: (N,) class index, or (N, C)."""
-        return batch.label
+    def target(self, student: Trace, batch: Batch[Tensor]) -> Tensor | None:
+        """The labels as a method sees them: (N,) class index, or (N, C); None without labels."""
+        return batch.target
 
-    def inputs(self, batch: Labelled) -> tuple[Tensor]:
+    def read(self, batch: Any) -> Batch[Tensor]:
+        """A batch of any loader: (images, labels), a mapping with both, or a `Batch`."""
+        return read_batch(batch)
+
+    def inputs(self, batch: Batch[Tensor], teacher: Trace | None = None) -> tuple[Tensor]:
         """The images."""
-        return (batch.image,)
+        return (batch.images,)
 
-    def second(self, batch: Labelled) -> Labelled:
-        """The batch in its second, stronger view."""
-        if batch.strong is None:
+    def check_output(self, output: Any, name: str, images: int) -> None:
+        """Refuse an output that is not one score per class."""
+        shape = tuple(class_scores(output).shape)
+        if shape != (images, self.classes):
             raise UserError(
-                "the method needs two views of each image, and the batch has one; give batches "
-                "with `strong` images"
+                f"{name} gives an output of shape {shape} for {images} images; expected "
+                f"{(images, self.classes)}"
             )
-        return batch._replace(image=batch.strong, strong=None)
 
-    def supervise(self, student: Trace, batch: Labelled) -> Terms:
-        """The loss that comes from the labels, of both views where there are two."""
-        terms = {"label": self.label_term(student, batch.label)}
-        if student.strong is not None:
-            terms["label_strong"] = self.label_term(student.strong, batch.label)
-        return terms
+    def assign(self, student: Trace, batch: Batch[Tensor]) -> None:
+        """None: labels belong to whole images."""
+        return
 
-    def lesson(self, student: Trace, teacher: Trace, batch: Labelled, clock: Clock) -> Lesson:
-        """Logits of both networks, one row an image."""
+    def supervise(self, student: Trace, batch: Batch[Tensor], assigned: Any = None) -> Terms:
+        """The label loss; without labels a term without mass."""
+        if batch.target is None:
+            total = logits(student).sum() * 0
+            return {"label": Term(total, torch.zeros_like(total))}
+        return {"label": self.label_term(student, batch.target)}
+
+    def lesson(
+        self,
+        student: Trace,
+        teacher: Trace,
+        batch: Batch[Tensor],
+        clock: Clock,
+        assigned: Any = None,
+    ) -> Lesson:
+        """Logits of both networks, one row per image."""
         target = self.target(student, batch)
-        sites, strong, learning = {}, {}, {}
+        sites = {}
         if teacher.out is not None:
-            sites["class"] = Site(logits(student), logits(teacher), target)
-        if student.strong is not None and teacher.strong is not None:
-            pair = logits(student.strong), logits(teacher.strong)
-            strong["class"] = Site(*pair, target)
-        if teacher.learning is not None:
-            pair = logits(student).detach(), logits(Trace(teacher.learning))
-            learning["class"] = Site(*pair, target)
-        members = tuple(self.lesson(student, one, batch, clock) for one in teacher.members)
-        return Lesson(
-            student,
-            teacher,
-            sites,
-            clock,
-            keys=batch.key,
-            labels=target,
-            strong=strong,
-            learning=learning,
-            members=members,
-        )
+            sites[SITE] = Site(logits(student), logits(teacher), target)
+        return Lesson(student, teacher, sites, clock, keys=batch.keys, labels=target)
+
+    def select(self, output: Any, index: Tensor) -> Tensor:
+        """The logit of one class per image: (N,) -> (N,)."""
+        return class_scores(output).gather(1, index[:, None])[:, 0]
+
+    def storable(self, output: Any) -> Tensor:
+        """The logits: -> (N, C)."""
+        return class_scores(output)
+
+    def passes(self, summary: Mapping[str, float], images: int) -> bool:
+        """Whether the headline is four standard errors above chance, and half as much again.
+
+        A random head, a permuted class list and a wrong normalisation all stay below.
+        """
+        chance = self.chance
+        error = (chance * (100 - chance) / max(1, images)) ** 0.5
+        needed = min(max(chance + 4 * error, 1.5 * chance), (100 + chance) / 2)
+        return bool(summary[self.headline] >= needed)
 
 
 def logits(trace: Trace) -> Tensor:
-    """The class scores in what a network gave: a tensor, the first of several, or `.logits`."""
+    """The class scores of a network's output: a tensor, the first of several, or `.logits`."""
     return class_scores(trace.out)
 
 
@@ -82,10 +111,9 @@ def multi_hot(label: Tensor, scores: Tensor) -> Tensor:
         return label if label.is_floating_point() else label.to(upcast(scores).dtype)
     if not _are_indices(label, scores):
         raise UserError(
-            f"the labels of the batch, {label.dtype} of shape {tuple(label.shape)}, do not fit the "
-            f"network's scores of shape {tuple(scores.shape)}; give labels (N, C) that say of each "
-            "class whether it is there, or (N,) with one class index an image, and a network with "
-            "as many classes as the data"
+            f"labels of dtype {label.dtype} and shape {tuple(label.shape)} do not fit scores of "
+            f"shape {tuple(scores.shape)}; expected (N, C) with the share of each class, or (N,) "
+            "class indices, and a network with as many classes as the data"
         )
     kind = upcast(scores).dtype
     empty = torch.zeros(scores.shape, dtype=kind, device=scores.device)

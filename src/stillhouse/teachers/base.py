@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from stillhouse.types import Trace
+from stillhouse.batches import Batch
+from stillhouse.types import STRONG, Trace
 
 B = TypeVar("B", contravariant=True)
 
 
 class Teacher(Protocol[B]):
-    """Anything that answers a batch with a Trace: a network, a store, an ensemble."""
+    """Anything that gives a Trace for a batch: a network, a store, an ensemble."""
 
     def __call__(self, batch: B) -> Trace:
-        """What the teacher says about a batch."""
+        """The outputs of the teacher for a batch."""
         ...
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        """Parameters that training may move, by the optimiser group that is to own them."""
+        """Parameters that training may move, by optimiser group."""
         ...
 
     def fingerprint(self) -> str:
-        """A hash of all that its answers depend on; the same after as before if it did not move."""
+        """A hash of everything its outputs depend on; unchanged by training if it is frozen."""
         ...
 
     def state(self) -> Mapping[str, Tensor]:
@@ -32,20 +33,26 @@ class Teacher(Protocol[B]):
         ...
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from where `state` was taken."""
+        """Continue from where `state` was taken."""
         ...
 
 
-class Still:
-    """What every teacher has that does not move."""
+class Fixed:
+    """The part of a teacher that is never trained."""
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        """Nothing that training may move."""
+        """No parameters."""
         return {}
 
     def state(self) -> Mapping[str, Tensor]:
-        """Nothing that training has moved."""
+        """No state."""
         return {}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """There is nothing to put back."""
+        """Nothing to restore."""
+
+
+def observe(teacher: Teacher[Any], batch: Batch[Any], views: int = 1) -> dict[str, Trace]:
+    """The teacher's Trace of each view of a batch: "" is the first view, then `strong`."""
+    traces = {"": teacher(batch)}
+    return traces | {STRONG: teacher(batch.second_view())} if views > 1 else traces

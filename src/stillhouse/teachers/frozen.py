@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from stillhouse.models.taps import Tapped
 from stillhouse.models.weights import state_hash
-from stillhouse.teachers.base import Still
+from stillhouse.teachers.base import Fixed
 from stillhouse.types import Trace
 
 B = TypeVar("B")
-Inputs = Callable[[B], tuple[Tensor, ...]]
+Inputs = Callable[[B], tuple[Any, ...]]
 
 
-class Frozen(Still, Generic[B]):
-    """A teacher that only speaks: eval mode, no gradient.
+class Frozen(Fixed, Generic[B]):
+    """A teacher that is never trained: eval mode, no gradient.
 
-    Not a module: `.parameters()`, `.train()`, DDP and checkpoints of the student never meet it.
+    Not a module: `.parameters()`, `.train()`, DDP and checkpoints of the student do not include it.
     """
 
     def __init__(
@@ -35,8 +35,8 @@ class Frozen(Still, Generic[B]):
 
     @torch.no_grad()
     def __call__(self, batch: B) -> Trace:
-        """What the network says about a batch."""
-        self.network.eval()  # whoever put it in train mode meanwhile
+        """The outputs of the network for a batch."""
+        self.network.eval()  # it may have been put in train mode since
         trace: Trace = self.network(*self.inputs(batch))
         return trace
 
@@ -45,7 +45,7 @@ class Frozen(Still, Generic[B]):
         return state_hash(self.network.model)
 
 
-class Absent(Still, Generic[B]):
+class Absent(Fixed, Generic[B]):
     """No teacher, for the control: its Trace is empty."""
 
     def __call__(self, batch: B) -> Trace:

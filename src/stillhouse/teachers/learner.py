@@ -1,4 +1,4 @@
-"""A teacher that learns from its student while it teaches: acclimation."""
+"""A teacher some of whose layers are trained together with the student: acclimation."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from stillhouse.models.taps import Tapped
 from stillhouse.models.weights import state_hash
 from stillhouse.types import Trace
 
 B = TypeVar("B")
-Inputs = Callable[[B], tuple[Tensor, ...]]
+Inputs = Callable[[B], tuple[Any, ...]]
 
 
 class Learner(Generic[B]):
-    """A teacher some of whose layers move; eval mode, so that its statistics do not.
+    """A teacher some of whose layers are trained; eval mode keeps its statistics fixed.
 
-    What it says is detached, for the student; `Trace.learning` is the same with its gradient, for
-    the one loss that moves the teacher. One forward serves both.
+    Its Trace has a gradient, for the one loss that moves the teacher. The pupil detaches it for all
+    others; one forward serves both.
     """
 
     def __init__(
@@ -36,25 +35,24 @@ class Learner(Generic[B]):
         model.eval().requires_grad_(False)
         self.network = Tapped(model, taps, example)
         self.inputs = inputs
-        self.learning = {
+        self.trainable = {
             f"{layer}.{name}": parameter
             for layer in layers
             for name, parameter in model.get_submodule(layer).named_parameters()
         }
-        for parameter in self.learning.values():
+        for parameter in self.trainable.values():
             parameter.requires_grad_(True)
-        self._before = {name: p.detach().clone() for name, p in self.learning.items()}
+        self._before = {name: p.detach().clone() for name, p in self.trainable.items()}
 
     def __call__(self, batch: B) -> Trace:
-        """What the network says about a batch, and the same with its gradient."""
+        """The outputs of the network for a batch, with their gradient."""
         self.network.eval()
         trace: Trace = self.network(*self.inputs(batch))
-        taps = {name: tap.detach() for name, tap in trace.taps.items()}
-        return Trace(tree_map(detached, trace.out), taps, learning=trace.out)
+        return trace
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
         """The layers that move."""
-        return {"teacher": self.learning.values()}
+        return {"teacher": self.trainable.values()}
 
     def fingerprint(self) -> str:
         """The hash of parameters and buffers as they are now."""
@@ -62,25 +60,20 @@ class Learner(Generic[B]):
 
     def state(self) -> Mapping[str, Tensor]:
         """The layers that move, as they are now."""
-        return {name: parameter.detach() for name, parameter in self.learning.items()}
+        return {name: parameter.detach() for name, parameter in self.trainable.items()}
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from where `state` was taken."""
-        for name, parameter in self.learning.items():
+        for name, parameter in self.trainable.items():
             parameter.copy_(state[name])
 
     @contextmanager
     def original(self) -> Iterator[nn.Module]:
         """Inside, the network is as it was before it learned anything."""
-        now = {name: p.detach().clone() for name, p in self.learning.items()}
+        now = {name: p.detach().clone() for name, p in self.trainable.items()}
         self.restore(self._before)
         try:
             yield self.network.model
         finally:
             self.restore(now)
-
-
-def detached(value: Any) -> Any:
-    """A tensor without its gradient, anything else as it is."""
-    return value.detach() if isinstance(value, Tensor) else value

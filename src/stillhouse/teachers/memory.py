@@ -1,60 +1,64 @@
-"""A teacher that says a thing once and is quoted afterwards."""
+"""A teacher whose logits are kept in memory."""
 
 from __future__ import annotations
 
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from stillhouse.errors import UserError
-from stillhouse.teachers.base import Still, Teacher
+from stillhouse.teachers.base import Fixed, Teacher
 from stillhouse.types import Trace
+
+Storable = Callable[[Any], Tensor]  # a teacher's output -> one row per image (N, C)
 
 
 class Keyed(Protocol):
-    """A batch that says which samples it holds, and in which view."""
+    """A batch that knows which samples it has, in which view."""
 
     @property
-    def key(self) -> Tensor:
-        """Which sample: (N,)."""
+    def keys(self) -> Tensor:
+        """Index of each sample: (N,)."""
 
     @property
-    def view(self) -> Tensor:
-        """Which augmentation of it: (N,)."""
+    def views(self) -> Tensor:
+        """Number of its augmentation: (N,)."""
 
 
 B = TypeVar("B", bound=Keyed)
 
 
-class Remembering(Still, Generic[B]):
+class Remembering(Fixed, Generic[B]):
     """Keeps the logits of another teacher in memory, by sample and view, in full precision.
 
-    Only for finitely many views and for methods that ask for logits alone: then the answer to an
-    image that was seen before is the one that the network gave, and costs one look-up.
+    Only for finitely many views and for methods that need logits alone: the output for an image
+    that was seen before is the one that the network gave, and costs one look-up.
     """
 
-    def __init__(self, teacher: Teacher[B], samples: int, views: int) -> None:
+    def __init__(self, teacher: Teacher[B], samples: int, views: int, storable: Storable) -> None:
         if views < 1:
             raise UserError(
                 "teacher.remember needs finitely many views of each image; "
-                "say data.views=1, or leave remember out"
+                "set data.views=1, or leave remember out"
             )
         self.teacher, self.samples, self.views = teacher, samples, views
-        self._said: Tensor | None = None
+        self.storable = storable
+        self._rows: Tensor | None = None
         self._known = torch.zeros(0)
 
     @torch.no_grad()
     def __call__(self, batch: B) -> Trace:
         """The logits of a batch, from memory where all of it is known."""
-        place = batch.view * self.samples + batch.key
-        if self._said is not None and bool(self._known[place].all()):
-            return Trace(self._said[place])
-        out = self.teacher(batch).out
-        if self._said is None:
-            self._said = out.new_zeros(self.views * self.samples, out.shape[1])
-            self._known = torch.zeros(len(self._said), dtype=torch.bool, device=out.device)
-        self._said[place], self._known[place] = out, True
+        index = batch.views * self.samples + batch.keys
+        if self._rows is not None and bool(self._known[index].all()):
+            return Trace(self._rows[index])
+        out = self.storable(self.teacher(batch).out)
+        if self._rows is None:
+            self._rows = out.new_zeros(self.views * self.samples, out.shape[1])
+            self._known = torch.zeros(len(self._rows), dtype=torch.bool, device=out.device)
+        self._rows[index], self._known[index] = out, True
         return Trace(out)
 
     def fingerprint(self) -> str:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from stillhouse.batches import Labelled
+from stillhouse.batches import Batch
 from stillhouse.teachers.frozen import Frozen
 from stillhouse.teachers.store import fill as filling
 from stillhouse.teachers.store.fill import Filling, fill
@@ -31,12 +31,12 @@ class Counting:
 
     def __init__(self, pause: float = 0.0, log: Path | None = None) -> None:
         torch.manual_seed(3)
-        self.frozen: Frozen[Labelled] = Frozen(Net(classes=CLASSES), lambda rows: (rows.image,))
+        self.frozen: Frozen[Any] = Frozen(Net(classes=CLASSES), lambda rows: (rows.images,))
         self.asked: list[int] = []
         self.pause, self.log = pause, log
 
-    def __call__(self, rows: Labelled) -> Trace:
-        new = (rows.view * SAMPLES + rows.key).tolist()
+    def __call__(self, rows: Batch) -> Trace:
+        new = (rows.views * SAMPLES + rows.keys).tolist()
         self.asked += new
         if self.log:
             with self.log.open("a") as file:
@@ -72,15 +72,15 @@ def identity(form: Form | None = None, **fields: Any) -> Identity:
     return replace(said, **fields)
 
 
-def rows_of(keys: Iterable[int], view: int) -> Labelled:
+def rows_of(keys: Iterable[int], view: int) -> Batch:
     """Samples in one view, each an image of its own."""
     keys = torch.tensor(list(keys))
     made = torch.Generator().manual_seed(view)
     images = 3 * torch.randn(SAMPLES, 3, 12, 12, generator=made)[keys]
-    return Labelled(images, keys % CLASSES, keys, torch.full_like(keys, view))
+    return Batch(images, keys % CLASSES, keys, torch.full_like(keys, view))
 
 
-def read(row: int) -> Generator[Labelled, None, None]:
+def read(row: int) -> Generator[Batch, None, None]:
     first, key = divmod(row, SAMPLES)
     for view in range(first, VIEWS):
         for start in range(key, SAMPLES, BATCH):
@@ -92,8 +92,8 @@ def filling_by(
     teacher: Counting,
     say: Callable[[str], None] = lambda _: None,
     stop: Callable[[], bool] = bool,
-) -> Filling[Labelled]:
-    return Filling(teacher, "net", read, say, stop)
+) -> Filling[Batch]:
+    return Filling(teacher, Tensor.detach, "net", read, say, stop)
 
 
 def filled(folder: Path, form: Form | None = None) -> Store:

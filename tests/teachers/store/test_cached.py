@@ -26,7 +26,7 @@ def through(form: Form, out: Tensor) -> Tensor:
 def test_in_full_precision_it_says_exactly_what_the_teacher_said(tmp_path: Path) -> None:
     live, stored = Counting(), Cached(filled(tmp_path / "store"))
     batches = list(read(0))
-    assert sum(len(batch.key) for batch in batches) == ROWS
+    assert sum(len(batch.keys) for batch in batches) == ROWS
     for batch in batches:
         assert torch.equal(stored(batch).out, live(batch).out)
 
@@ -118,9 +118,9 @@ def test_gradients_are_those_of_the_live_teacher(
 ) -> None:
     stored, live = Cached(filled(tmp_path / "store", form)), Counting()
     for batch in read(0):
-        student = 2 * torch.randn(len(batch.key), CLASSES)
-        ours = gradient(method, student, stored(batch).out, batch.label)
-        theirs = gradient(method, student, live(batch).out, batch.label)
+        student = 2 * torch.randn(len(batch.keys), CLASSES)
+        ours = gradient(method, student, stored(batch).out, batch.target)
+        theirs = gradient(method, student, live(batch).out, batch.target)
         assert theirs.abs().max() > 0
         assert (ours - theirs).norm() <= tolerance * theirs.norm()
 

@@ -23,7 +23,7 @@ from stillhouse.data.embedded.glyphs import (
 )
 from stillhouse.data.embedded.scenes import make_scenes, scene_classes
 from stillhouse.data.source import Pixels, fingerprint_of_recipe
-from stillhouse.data.stratify import stratified
+from stillhouse.data.stratify import stratify
 from stillhouse.errors import UserError
 
 NUMBERS = tuple(f"{number:02d}" for number in range(100))
@@ -37,7 +37,7 @@ def make_raw(split: str, count: int | None = None) -> Pixels:
     if count is not None:
         if not 0 < count <= len(labels):
             raise UserError(f"digits/raw has {len(labels)} {split} images, but `count` is {count}")
-        chosen = stratified(labels, count, seed=0)
+        chosen = stratify(labels, len(DIGITS), count, seed=0)
         images, labels = images[chosen], labels[chosen]
     recipe = {"data": "digits/raw", "version": _VERSION, "split": split, "count": len(labels)}
     # 16 is the maximum of scikit-learn's scans, 255 that of uint8 images.
@@ -79,7 +79,13 @@ def make_numbers(
         return {"images": images, "labels": labels}
 
     made = cached(f"digits/numbers-{split}", fingerprint, make) if cache else make()
-    return Pixels(**made, classes=NUMBERS, fingerprint=fingerprint, name=f"digits/numbers/{split}")
+    return Pixels(
+        made["images"],
+        made["labels"],
+        classes=NUMBERS,
+        fingerprint=fingerprint,
+        name=f"digits/numbers/{split}",
+    )
 
 
 def make_multilabel(

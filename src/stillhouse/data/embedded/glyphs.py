@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from stillhouse.data.random import mix
+from stillhouse.data.random import derive_seed
 from stillhouse.errors import UserError, did_you_mean
 
 SPLITS = ("train", "val", "test")
@@ -84,7 +84,7 @@ def check_split(split: str, known: tuple[str, ...] = SPLITS, name: str = "digits
 
 def chunk_generator(seed: int, split: str, chunk: int) -> Generator:
     """The random stream of one chunk of one split."""
-    return torch.Generator().manual_seed(mix(seed, SPLITS.index(split), chunk))
+    return torch.Generator().manual_seed(derive_seed(seed, SPLITS.index(split), chunk))
 
 
 def random_uniform(low: float, high: float, *shape: int, generator: Generator) -> Tensor:

@@ -25,7 +25,7 @@ class FileSource:
 
     root: Path
     paths: tuple[str, ...]  # relative to the root, with slashes
-    labels: Tensor  # (N, classes) float, multi-hot
+    targets: Tensor  # (N, classes) float, multi-hot
     classes: tuple[str, ...]
     name: str
     notes: tuple[str, ...] = ()  # what was skipped, one sentence each
@@ -33,7 +33,7 @@ class FileSource:
     @cached_property
     def fingerprint(self) -> str:
         """A digest of the order, paths, sizes and labels of the files, not of their content."""
-        rows, columns = self.labels.nonzero(as_tuple=True)
+        rows, columns = self.targets.nonzero(as_tuple=True)
         ends = torch.bincount(rows, minlength=len(self.paths)).cumsum(0).tolist()
         starts, flat = [0, *ends[:-1]], columns.tolist()
         # Keys are indices into the list, so the same files in another order are other data.
@@ -47,7 +47,7 @@ class FileSource:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Sample:
-        return Sample(read_image(self.root / self.paths[index]), self.labels[index], index)
+        return Sample(read_image(self.root / self.paths[index]), self.targets[index], index)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class FolderSource:
         self.name = f"{root.parent.name}/{root.name}".strip("/")
 
     @cached_property
-    def labels(self) -> Tensor:
+    def targets(self) -> Tensor:
         """Class index of each sample, from the names of the folders: -> (N,)."""
         index = {name: i for i, name in enumerate(self.classes)}
         return torch.tensor([index[path.split("/", 1)[0]] for path in self.paths])
@@ -51,14 +51,14 @@ class FolderSource:
     def fingerprint(self) -> str:
         """A digest of the paths, sizes and classes of the files, not of their content."""
         sizes = [file_size(self.root / path) for path in self.paths]
-        labels = self.labels.tolist()
+        labels = self.targets.tolist()
         return fingerprint_of_files(zip(self.paths, sizes, labels, strict=True), self.classes)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Sample:
-        return Sample(read_image(self.root / self.paths[index]), int(self.labels[index]), index)
+        return Sample(read_image(self.root / self.paths[index]), int(self.targets[index]), index)
 
 
 def read_folder(root: str | Path, broken: str = "fail") -> FolderSource:

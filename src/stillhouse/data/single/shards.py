@@ -54,12 +54,12 @@ class ShardSource:
         # Tensors, since a list of objects would be copied into each worker on access.
         self._positions = torch.tensor([(e.shard, e.member.offset, e.member.size) for e in entries])
         self._names = tuple(entry.member.name for entry in entries)
-        self.labels = torch.tensor([entry.label for entry in entries])  # (N,)
+        self.targets = torch.tensor([entry.label for entry in entries])  # (N,)
 
     @cached_property
     def fingerprint(self) -> str:
         """A digest of the order, names, sizes and classes of the images, not of their content."""
-        positions = zip(self._positions.tolist(), self._names, self.labels.tolist(), strict=True)
+        positions = zip(self._positions.tolist(), self._names, self.targets.tolist(), strict=True)
         files = (
             (f"{i:012d}/{self.paths[shard].name}/{name}", size, label)
             for i, ((shard, _, size), name, label) in enumerate(positions)
@@ -67,7 +67,7 @@ class ShardSource:
         return fingerprint_of_files(files, self.classes)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
     def __getitem__(self, index: int) -> Sample:
         shard, offset, size = self._positions[index].tolist()
@@ -81,7 +81,7 @@ class ShardSource:
             raise UserError(
                 f"{path}: {name} cannot be read as an image ({error}); write the shard again"
             ) from error
-        return Sample(image, int(self.labels[index]), index)
+        return Sample(image, int(self.targets[index]), index)
 
 
 def read_shards(pattern: str | Path) -> ShardSource:

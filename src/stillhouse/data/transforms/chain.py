@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from stillhouse.data.random import mix, number, seeded, uniform
+from stillhouse.data.random import derive_seed, number, seeded, uniform
+from stillhouse.data.targets import SampleTarget, moves
 from stillhouse.data.transforms.catalogue import Transform
+from stillhouse.data.transforms.objects import move
 from stillhouse.errors import UserError
 
 
@@ -56,20 +58,35 @@ class Single:
 
     def __call__(self, image: Tensor, key: int, view: int) -> Tensor:
         """One image in one view: (C, H, W) uint8 -> (C, h, w) uint8."""
-        first = self.first
-        with seeded(mix(self.seed, key, view)):
+        return self.sample(image, None, key, view)[0]
+
+    def sample(
+        self, image: Tensor, target: SampleTarget, key: int, view: int
+    ) -> tuple[Tensor, SampleTarget]:
+        """One image in one view, and what lies in it: (C, H, W) uint8 -> (C, h, w) uint8.
+
+        The draws are those of the image alone, so boxes and masks change nothing about it.
+        """
+        first, inside = self.first, moves(target)
+        with seeded(derive_seed(self.seed, key, view)):
             for transform, made in zip(self.transforms, self._made, strict=True):
                 if made is not None:
-                    image = made(image)
+                    if transform.moves and inside:
+                        image, target = move(made, image, target)
+                    else:
+                        image = made(image)
                     continue
                 assert transform.batched
                 numbers = [
                     torch.tensor([number(self.seed, key, view, first + i)])
                     for i in range(transform.draws)
                 ]
-                image = transform.batch(image[None], numbers.__getitem__)[0]
+                if transform.moves and inside:
+                    image, target = move(transform.move(numbers.__getitem__), image, target)
+                else:
+                    image = transform.batch(image[None], numbers.__getitem__)[0]
                 first += transform.draws
-        return image
+        return image, target
 
 
 class Chain:

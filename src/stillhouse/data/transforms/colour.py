@@ -24,6 +24,7 @@ class ColorJitter:
     saturation: float = 0.4
     hue: float = 0.0
     kind: Literal["color_jitter"] = "color_jitter"
+    moves: ClassVar[Literal[False]] = False
     random: ClassVar[bool] = True
     batched: ClassVar[Literal[False]] = False
 

@@ -25,6 +25,7 @@ class Cutout:
     fixed: bool = False
     colour: Literal["black", "random"] = "black"
     kind: Literal["cutout"] = "cutout"
+    moves: ClassVar[Literal[False]] = False
     random: ClassVar[bool] = True
     batched: ClassVar[Literal[True]] = True
 
@@ -65,6 +66,7 @@ class Erasing:
     ratio: tuple[float, float] = (0.3, 3.3)  # height to width
     mode: Literal["pixel", "black"] = "pixel"
     kind: Literal["erasing"] = "erasing"
+    moves: ClassVar[Literal[False]] = False
     random: ClassVar[bool] = True
     batched: ClassVar[Literal[False]] = False
 

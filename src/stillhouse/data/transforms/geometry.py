@@ -1,17 +1,23 @@
-"""Where pixels go: windows, mirror images, sizes."""
+"""Geometric transforms: crops, flips and resizes, which boxes and masks follow."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from stillhouse.data.random import Draw
+from stillhouse.data.targets import IGNORE
+from stillhouse.data.transforms.objects import Move
 from stillhouse.spec import require, spec
 
 Interpolation = Literal["bilinear", "bicubic"]
+
+
+def _outside(part: Any) -> int:
+    """What a mask holds beyond the border: nothing of an object, or pixels that do not count."""
+    return IGNORE if isinstance(part, Tensor) and part.dtype != torch.bool else 0
 
 
 @spec
@@ -20,6 +26,7 @@ class Crop:
 
     padding: int = 4
     kind: Literal["crop"] = "crop"
+    moves: ClassVar[Literal[True]] = True
     random: ClassVar[bool] = True
     batched: ClassVar[Literal[True]] = True
     draws: ClassVar[int] = 2
@@ -30,11 +37,33 @@ class Crop:
     def batch(self, images: Tensor, draw: Draw) -> Tensor:
         """All images at once: (N, C, H, W) uint8 -> the same shape."""
         height, width = images.shape[-2:]
-        places = 2 * self.padding + 1
         padded = torch.nn.functional.pad(images, [self.padding] * 4)
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view, (N, C, y, x, H, W)
-        y, x = ((draw(i) * places).long() for i in range(2))
+        y, x = self.offsets(draw)
         return windows[torch.arange(len(images), device=images.device), :, y, x]
+
+    def offsets(self, draw: Draw) -> tuple[Tensor, Tensor]:
+        """Row and column of each window in the padded image: (N,), (N,)."""
+        places = 2 * self.padding + 1
+        return (draw(0) * places).long(), (draw(1) * places).long()
+
+    def move(self, draw: Draw) -> Move:
+        """The same change of one image and of what lies in it."""
+        from torchvision.transforms.v2 import functional as F
+
+        y, x = (int(offset) for offset in self.offsets(draw))
+        padding = [self.padding] * 4
+
+        def change(image: Tensor, *others: Any) -> Any:
+            height, width = image.shape[-2:]
+            fills = [0] + [_outside(other) for other in others]
+            moved = [
+                F.crop(F.pad(part, padding, fill=fill), y, x, height, width)
+                for part, fill in zip((image, *others), fills, strict=True)
+            ]
+            return moved if others else moved[0]
+
+        return change
 
 
 @spec
@@ -43,6 +72,7 @@ class Flip:
 
     probability: float = 0.5
     kind: Literal["flip"] = "flip"
+    moves: ClassVar[Literal[True]] = True
     random: ClassVar[bool] = True
     batched: ClassVar[Literal[True]] = True
     draws: ClassVar[int] = 1
@@ -55,6 +85,18 @@ class Flip:
         turned = (draw(0) < self.probability)[:, None, None, None]
         return torch.where(turned, images.flip(-1), images)
 
+    def move(self, draw: Draw) -> Move:
+        """The same change of one image and of what lies in it."""
+        from torchvision.transforms.v2 import functional as F
+
+        turned = bool(draw(0) < self.probability)
+
+        def change(*parts: Any) -> Any:
+            moved = [F.horizontal_flip(part) if turned else part for part in parts]
+            return moved if len(parts) > 1 else moved[0]
+
+        return change
+
 
 @spec
 class ResizedCrop:
@@ -65,6 +107,7 @@ class ResizedCrop:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width to height
     interpolation: Interpolation = "bilinear"
     kind: Literal["resized_crop"] = "resized_crop"
+    moves: ClassVar[Literal[True]] = True
     random: ClassVar[bool] = True
     batched: ClassVar[Literal[False]] = False
 
@@ -73,11 +116,11 @@ class ResizedCrop:
         require(0 < self.scale[0] <= self.scale[1], "scale", "positive and increasing", self.scale)
         require(0 < self.ratio[0] <= self.ratio[1], "ratio", "positive and increasing", self.ratio)
 
-    def single(self) -> Callable[[Tensor], Tensor]:
+    def single(self) -> Move:
         """One image: (C, H, W) uint8 -> (C, size, size)."""
         from torchvision.transforms import v2
 
-        made: Callable[[Tensor], Tensor] = v2.RandomResizedCrop(
+        made: Move = v2.RandomResizedCrop(
             self.size,
             scale=self.scale,
             ratio=self.ratio,
@@ -95,18 +138,19 @@ class Resize:
     square: bool = False
     interpolation: Interpolation = "bilinear"
     kind: Literal["resize"] = "resize"
+    moves: ClassVar[Literal[True]] = True
     random: ClassVar[bool] = False
     batched: ClassVar[Literal[False]] = False
 
     def __post_init__(self) -> None:
         require(self.size >= 1, "size", "at least 1", self.size)
 
-    def single(self) -> Callable[[Tensor], Tensor]:
+    def single(self) -> Move:
         """One image: (C, H, W) uint8 -> (C, h, w)."""
         from torchvision.transforms import v2
 
         wanted = [self.size, self.size] if self.square else [self.size]
-        made: Callable[[Tensor], Tensor] = v2.Resize(
+        made: Move = v2.Resize(
             wanted, interpolation=v2.InterpolationMode(self.interpolation), antialias=True
         )
         return made
@@ -118,15 +162,16 @@ class CenterCrop:
 
     size: int = 224
     kind: Literal["center_crop"] = "center_crop"
+    moves: ClassVar[Literal[True]] = True
     random: ClassVar[bool] = False
     batched: ClassVar[Literal[False]] = False
 
     def __post_init__(self) -> None:
         require(self.size >= 1, "size", "at least 1", self.size)
 
-    def single(self) -> Callable[[Tensor], Tensor]:
+    def single(self) -> Move:
         """One image: (C, H, W) uint8 -> (C, size, size)."""
         from torchvision.transforms import v2
 
-        made: Callable[[Tensor], Tensor] = v2.CenterCrop(self.size)
+        made: Move = v2.CenterCrop(self.size)
         return made

@@ -27,6 +27,7 @@ class RandAugment:
     deviation: float = 0.5
     uniform: bool = False
     kind: Literal["rand_augment"] = "rand_augment"
+    moves: ClassVar[Literal[False]] = False
     random: ClassVar[bool] = True
     batched: ClassVar[Literal[False]] = False
 

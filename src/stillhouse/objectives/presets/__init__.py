@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from stillhouse.objectives.presets.base import Objectives, Preset
+from stillhouse.objectives.presets.base import LogitPreset, Objectives, Preset
 from stillhouse.objectives.presets.binary import BCD, MLD, PS, TLD, TLDDist
 from stillhouse.objectives.presets.feature import (
     CWD,
@@ -46,6 +46,7 @@ def catalogue() -> dict[str, type[Any]]:
 __all__ = [
     "FeaturePreset",
     "FeaturePresetSpec",
+    "LogitPreset",
     "LogitPresetSpec",
     "Objectives",
     "Preset",

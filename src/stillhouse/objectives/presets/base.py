@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Literal
 
 from torch import Tensor
@@ -45,6 +46,23 @@ class Preset(Published):
         terms = [objective(site) for objective in self.objectives().values()]
         loss: Tensor = sum(term.weight * term.mean() for term in terms)  # type: ignore[assignment]
         return loss
+
+
+@spec
+class LogitPreset(Preset):
+    """A published loss on logits, at one or more sites of a task."""
+
+    sites: tuple[str, ...] = field(default=("class",), kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sites(self.sites)
+
+
+def check_sites(sites: tuple[str, ...]) -> None:
+    """Refuse a method that compares the networks nowhere."""
+    if not sites:
+        raise ValueError("sites must name at least one site, such as class")
 
 
 def temperature_of(preset: Preset) -> dict[str, float]:

@@ -8,14 +8,14 @@ from stillhouse.objectives.activation import PartialSoftmax, Responses, Sigmoid
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.distance import KL, CrossEntropy
 from stillhouse.objectives.logit import LogitObjective
-from stillhouse.objectives.presets.base import Objectives, Preset, Variant
+from stillhouse.objectives.presets.base import LogitPreset, Objectives, Variant
 from stillhouse.objectives.presets.relation import inter_and_intra
 from stillhouse.objectives.weighting import Disagreement
 from stillhouse.spec import spec
 
 
 @spec
-class MLD(Preset):
+class MLD(LogitPreset):
     """One binary KL per class (Yang P. et al., 2023)."""
 
     weight: float = 1.0
@@ -36,7 +36,7 @@ class MLD(Preset):
 
 
 @spec
-class TLD(Preset):
+class TLD(LogitPreset):
     """Tempered sigmoids, one per class; a temperature below 1 emphasises hard classes.
 
     The paper's cross-entropy includes the teacher's entropy; with `subtract_entropy` the minimum of
@@ -65,7 +65,7 @@ class TLD(Preset):
 
 
 @spec
-class TLDDist(Preset):
+class TLDDist(LogitPreset):
     """TLD with the distance of DIST: correlations of tempered sigmoids.
 
     The paper does not say whether the loss is multiplied by the squared temperature: `variant`
@@ -95,7 +95,7 @@ class TLDDist(Preset):
 
 
 @spec
-class BCD(Preset):
+class BCD(LogitPreset):
     """Binary classification distillation, weighted by disagreement (Yang L. et al., 2023).
 
     In the authors' code the gradient flows through the weight; `detach` stops it.
@@ -129,7 +129,7 @@ class BCD(Preset):
 
 
 @spec
-class PS(Preset):
+class PS(LogitPreset):
     """For each positive class, a softmax over it and all negatives (Song et al., 2021)."""
 
     weight: float = 1.0

@@ -13,7 +13,7 @@ from stillhouse.objectives.activation import (
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.distance import Cosine, Pearson
 from stillhouse.objectives.logit import LogitObjective
-from stillhouse.objectives.presets.base import Objectives, Preset, Variant
+from stillhouse.objectives.presets.base import LogitPreset, Objectives, Variant
 from stillhouse.spec import spec
 
 
@@ -48,7 +48,7 @@ def divergences(temperature: float, beta: float, gamma: float, variant: Variant)
 
 
 @spec
-class DIST(Preset):
+class DIST(LogitPreset):
     """Correlation of class probabilities within images and within classes (Huang et al., 2022).
 
     `variant` "reference" multiplies by the squared temperature and adds the epsilon to the

@@ -9,13 +9,13 @@ from stillhouse.objectives.card import Card
 from stillhouse.objectives.distance import CrossEntropy, MeanSquaredError
 from stillhouse.objectives.logit import LogitObjective
 from stillhouse.objectives.preprocess import LabelTemperature, Scale
-from stillhouse.objectives.presets.base import Objectives, Preset
+from stillhouse.objectives.presets.base import LogitPreset, Objectives
 from stillhouse.objectives.weighting import PowerSum
 from stillhouse.spec import spec
 
 
 @spec
-class KD(Preset):
+class KD(LogitPreset):
     """KL between softened class probabilities (Hinton et al., 2015)."""
 
     temperature: float = 4.0
@@ -38,7 +38,7 @@ class KD(Preset):
 
 
 @spec
-class TTM(Preset):
+class TTM(LogitPreset):
     """KL to a power of the teacher's softmax; student temperature 1 (Zheng & Yang, 2024)."""
 
     gamma: float = 0.25
@@ -63,7 +63,7 @@ class TTM(Preset):
 
 
 @spec
-class WTTM(Preset):
+class WTTM(LogitPreset):
     """TTM with more weight for samples with a flat teacher (Zheng & Yang, 2024)."""
 
     gamma: float = 0.25
@@ -91,7 +91,7 @@ class WTTM(Preset):
 
 
 @spec
-class ATS(Preset):
+class ATS(LogitPreset):
     """A temperature of its own for the teacher's target class (Li et al., 2022)."""
 
     labelled: float = 4.0  # tau_1
@@ -127,7 +127,7 @@ class ATS(Preset):
 
 
 @spec
-class DKD(Preset):
+class DKD(LogitPreset):
     """KD split into target against rest, and the distribution of the rest (Zhao et al., 2022)."""
 
     temperature: float = 4.0
@@ -155,7 +155,7 @@ class DKD(Preset):
 
 
 @spec
-class MSE(Preset):
+class MSE(LogitPreset):
     """Mean squared difference of logits (Ba & Caruana, 2014)."""
 
     weight: float = 1.0

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.preprocess import Standardize
-from stillhouse.objectives.presets.base import Objectives, Preset, Variant
+from stillhouse.objectives.presets.base import LogitPreset, Objectives, Variant
 from stillhouse.objectives.presets.relation import DIST
 from stillhouse.objectives.presets.softmax import ATS, DKD, KD, TTM, WTTM
 from stillhouse.spec import SHORT, spec
@@ -19,7 +19,7 @@ SoftmaxPreset = Annotated[KD | TTM | WTTM | ATS | DKD | DIST, Field(discriminato
 
 
 @spec
-class LSKD(Preset):
+class LSKD(LogitPreset):
     """Each row of logits standardised before another softmax loss (Sun et al., 2024).
 
     `temperature` replaces that of the base and `weight` multiplies its weights, as in the authors'

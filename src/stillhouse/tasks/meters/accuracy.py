@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillhouse.batches import Labelled
+from stillhouse.batches import Batch
 from stillhouse.models.scores import class_scores
 from stillhouse.types import Trace
 
@@ -25,19 +25,19 @@ class Accuracy:
         self.sums: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def update(self, trace: Trace, batch: Labelled) -> None:
+    def update(self, trace: Trace, batch: Batch[Tensor]) -> None:
         """Count one batch: (N, C) logits, (N,) labels."""
         scores = class_scores(trace.out).double()
-        order = scores.topk(min(5, scores.shape[1])).indices == batch.label[:, None]
+        order = scores.topk(min(5, scores.shape[1])).indices == batch.target[:, None]
         confidence, guess = scores.softmax(1).max(1)
-        hit = (guess == batch.label).double()
+        hit = (guess == batch.target).double()
         bins = (confidence * BINS).long().clamp(max=BINS - 1)
         empty = hit.new_zeros(BINS)
         self.add(
             images=hit.new_tensor(float(len(hit))),
             top1=order[:, 0].double().sum(),
             top5=order.double().sum(),
-            loss=F.cross_entropy(scores, batch.label, reduction="sum"),
+            loss=F.cross_entropy(scores, batch.target, reduction="sum"),
             bin_hits=empty.index_add(0, bins, hit),
             bin_confidence=empty.index_add(0, bins, confidence),
         )

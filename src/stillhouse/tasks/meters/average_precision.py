@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillhouse.batches import Labelled
+from stillhouse.batches import Batch
 from stillhouse.functional.ranking import (
     above_half,
     average_precision,
@@ -24,7 +24,7 @@ from stillhouse.tasks.images import logits, multi_hot
 from stillhouse.types import Trace
 
 
-class MeanPrecision:
+class MeanAveragePrecision:
     """Mean average precision, F1 by three protocols, all in percent, and binary cross-entropy.
 
     A ranking needs every score, so that scores and labels of all images are kept, on the CPU. The
@@ -42,10 +42,10 @@ class MeanPrecision:
         self.labels: list[Tensor] = []
 
     @torch.no_grad()
-    def update(self, trace: Trace, batch: Labelled) -> None:
+    def update(self, trace: Trace, batch: Batch[Tensor]) -> None:
         """Keep one batch: (N, C) logits, (N, C) labels of which above 0 is there, or (N,)."""
         scores = logits(trace)
-        present = multi_hot(batch.label, scores) > 0
+        present = multi_hot(batch.target, scores) > 0
         self.scores.append(scores.detach().to("cpu", torch.float, copy=True))
         self.labels.append(present.to("cpu", torch.uint8))
 
@@ -73,15 +73,15 @@ class MeanPrecision:
         right = torch.where(present, scores, -scores).double()
         return {
             "map": float(100 * known.sum() / max(1, len(known))),
-            **measured("", above_half(scores), present),
-            **measured("_oracle", oracle_top_k(scores, present), present),
-            **measured("_top3", top_k(scores, 3), present),
+            **f1_scores("", above_half(scores), present),
+            **f1_scores("_oracle", oracle_top_k(scores, present), present),
+            **f1_scores("_top3", top_k(scores, 3), present),
             "loss": float(-F.logsigmoid(right).sum() / max(1, len(scores))),
             "classes_without_positives": float(len(areas) - len(known)),
         }
 
 
-def measured(protocol: str, predicted: Tensor, present: Tensor) -> dict[str, float]:
+def f1_scores(protocol: str, predicted: Tensor, present: Tensor) -> dict[str, float]:
     """F1 in percent of what a protocol picks: (N, C) bool, (N, C) bool."""
     counts = count_decisions(predicted, present)
     return {

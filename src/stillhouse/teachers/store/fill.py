@@ -16,7 +16,7 @@ from torch import Tensor
 from stillhouse.errors import UserError
 from stillhouse.files import lock, owner, unlock, write_error
 from stillhouse.teachers.base import Teacher
-from stillhouse.teachers.memory import Keyed
+from stillhouse.teachers.memory import Keyed, Storable
 from stillhouse.teachers.store.outputs import Rows
 from stillhouse.teachers.store.store import LOCK, Store, amount
 
@@ -30,6 +30,7 @@ class Filling(Generic[B]):
     """Who is asked about what, who hears of it, and whether it is to end."""
 
     teacher: Teacher[B]
+    storable: Storable  # the part of its output that is kept
     name: str
     read: Callable[[int], Generator[B, None, None]]  # batches in the order of rows, from a row on
     say: Callable[[str], None]
@@ -67,7 +68,7 @@ def ask_from(first: int, store: Store, filling: Filling[B]) -> None:
     waiting: list[Rows] = []
     row = first
     with closing(filling.read(first)) as batches:
-        answers = (answer(filling.teacher, batch, store) for batch in batches)
+        answers = (answer(filling.teacher, batch, store, filling.storable) for batch in batches)
         begun, pace = begin(answers)
         left = store.rows - first
         filling.say(f"teacher: storing {words(store, filling.name, pace, left)}")
@@ -85,10 +86,10 @@ def ask_from(first: int, store: Store, filling: Filling[B]) -> None:
 
 
 @torch.no_grad()
-def answer(teacher: Teacher[B], batch: B, store: Store) -> Answered:
+def answer(teacher: Teacher[B], batch: B, store: Store, storable: Storable) -> Answered:
     """What the teacher says, where it can be written down."""
-    rows = batch.view * store.identity.samples + batch.key
-    out: Tensor = teacher(batch).out
+    rows = batch.views * store.identity.samples + batch.keys
+    out = storable(teacher(batch).out)
     return Answered(rows.cpu(), out.to("cpu", torch.float32))
 
 

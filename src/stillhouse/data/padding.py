@@ -1,0 +1,51 @@
+"""Images of different sizes in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stillhouse.batches import Objects
+from stillhouse.data.targets import IGNORE, SampleTarget
+
+
+def pad_images(images: Sequence[Tensor], multiple: int = 1) -> tuple[Tensor, Tensor]:
+    """Images at the upper left of a common canvas, and their own sizes.
+
+    N x (C, h, w) -> (N, C, H, W), (N, 2); sides of the canvas are multiples of `multiple`.
+    """
+    sizes = torch.tensor([image.shape[-2:] for image in images])
+    height, width = canvas(sizes, multiple)
+    return torch.stack([_pad(image, height, width, 0) for image in images]), sizes
+
+
+def canvas(sizes: Tensor, multiple: int = 1) -> tuple[int, int]:
+    """The smallest canvas for images of these sizes: (N, 2) -> height, width."""
+    height, width = (-(-int(side) // multiple) * multiple for side in sizes.amax(0))
+    return height, width
+
+
+def pad_target(target: SampleTarget, height: int, width: int) -> SampleTarget:
+    """Masks padded like their image; boxes and labels stay."""
+    if isinstance(target, Objects):
+        masks = target.masks
+        return target if masks is None else replace(target, masks=_pad(masks, height, width, False))
+    if isinstance(target, Tensor) and target.ndim == 2:
+        return _pad(target, height, width, IGNORE)
+    return target
+
+
+def clear_padding(images: Tensor, sizes: Tensor) -> Tensor:
+    """Zeros outside of each image, after normalisation: (N, C, H, W), (N, 2) -> (N, C, H, W)."""
+    rows, columns = (torch.arange(side, device=images.device) for side in images.shape[-2:])
+    inside = (rows < sizes[:, :1])[:, :, None] & (columns < sizes[:, 1:])[:, None, :]
+    return images * inside[:, None]
+
+
+def _pad(image: Tensor, height: int, width: int, value: float) -> Tensor:
+    right, below = width - image.shape[-1], height - image.shape[-2]
+    return F.pad(image, (0, right, 0, below), value=value)
