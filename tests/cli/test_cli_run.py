@@ -334,10 +334,10 @@ def test_evaluate_with_other_weights(call: Call, done: Path, tmp_path: Path) -> 
     state["head.bias"][3] += 1000  # says 3 to everything
     safetensors.torch.save_file(state, tmp_path / "threes.safetensors")
     result = table(call("evaluate", str(done), "--weights", f"{tmp_path}/threes.safetensors").out)
-    from stillhouse.data.embedded.digits import raw
+    from stillhouse.data.embedded.digits import make_raw
 
     assert result["top1"] == pytest.approx(
-        100 * float((raw("test").labels == 3).double().mean()), abs=1e-3
+        100 * float((make_raw("test").labels == 3).double().mean()), abs=1e-3
     )
     weights.save_weights(zoo.create("stillhouse/little", 10, 1), tmp_path / "other.safetensors")
     output = call("evaluate", str(done), "--weights", f"{tmp_path}/other.safetensors").error

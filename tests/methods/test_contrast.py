@@ -237,10 +237,10 @@ def test_draws_are_those_of_the_step_and_the_seed() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 0}, "temperature must be above 0, and is 0"),
-        ({"negatives": 0}, "negatives and dim must be 1 or more"),
-        ({"momentum": 1.0}, "momentum must be from 0 to below 1"),
-        ({"seed": -1}, "eps and seed must not be negative"),
+        ({"temperature": 0}, "`temperature` must be positive, got 0"),
+        ({"negatives": 0}, "`negatives` must be at least 1, got 0"),
+        ({"momentum": 1.0}, r"`momentum` must be in \[0, 1\), got 1.0"),
+        ({"seed": -1}, "`seed` must be non-negative, got -1"),
     ],
 )
 def test_options_that_make_no_loss_are_refused(options: Any, message: str) -> None:

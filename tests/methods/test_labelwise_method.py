@@ -287,5 +287,5 @@ def test_labels_have_to_be_there_and_fit(name: str) -> None:
 def test_options_that_make_no_loss_are_refused() -> None:
     with pytest.raises(ValueError, match="mld, cd and id are all 0"):
         L2D(mld=0, cd=0, id=0)
-    with pytest.raises(ValueError, match="pairs must name at least one"):
+    with pytest.raises(ValueError, match="`pairs` must name at least one"):
         CD(pairs=())

@@ -126,12 +126,12 @@ def test_several_taps_are_several_terms() -> None:
     ("make", "message"),
     [
         (lambda: RKD(distance=0, angle=0), "distance and angle are both 0"),
-        (lambda: RKD(eps=0), "eps must be above 0"),
-        (lambda: PKT(eps=0), "eps must be above 0"),
-        (lambda: CC(gamma=0), "gamma must be above 0, and is 0"),
-        (lambda: CC(order=0), "order must be 1 or more"),
-        (lambda: CC(dim=0), "dim must be 1 or more"),
-        (lambda: SP(pairs=()), "pairs must name at least one"),
+        (lambda: RKD(eps=0), "`eps` must be positive"),
+        (lambda: PKT(eps=0), "`eps` must be positive"),
+        (lambda: CC(gamma=0), "`gamma` must be positive, got 0"),
+        (lambda: CC(order=0), "`order` must be at least 1, got 0"),
+        (lambda: CC(dim=0), "`dim` must be at least 1, got 0"),
+        (lambda: SP(pairs=()), "`pairs` must name at least one"),
     ],
 )
 def test_options_that_make_no_loss_are_refused(make: Any, message: str) -> None:

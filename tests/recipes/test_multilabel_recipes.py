@@ -157,7 +157,7 @@ def untaught(network: nn.Module) -> TeacherNetwork:
         ("task={name: multilabel, loss: focus}", "task.*loss"),
         ("student.head={kind: labelwise, width: 9}", "width must be a multiple of heads"),
         ("student.head=labelwide", "student.head"),
-        ("train.course=0.5", "course must be at least the 1 epochs, and is 0.5"),
+        ("train.course=0.5", "`course` must be at least `epochs`, 1, got 0.5"),
     ],
 )
 def test_what_does_not_fit_is_a_sentence(word: str, sentence: str) -> None:

@@ -160,10 +160,10 @@ def test_a_teacher_that_is_gone_is_said(done: Result) -> None:
 
 
 def test_a_sample_has_every_class_whatever_the_order() -> None:
-    from stillhouse.data.embedded.digits import raw
+    from stillhouse.data.embedded.digits import make_raw
     from stillhouse.data.source import take
 
-    source = raw("test")
+    source = make_raw("test")
     by_class = take(source, targets_of(source).argsort(), "sorted")
     assert targets_of(sample(by_class, 50)).unique().numel() == 10
     assert len(sample(by_class, 50)) == 50 and sample(by_class, 5000) is by_class

@@ -20,7 +20,7 @@ from stillhouse.objectives.activation import (
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.distance import KL, Distance, Pearson
 from stillhouse.objectives.logit import LogitObjective
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 from stillhouse.types import LEARNING, Lesson, Site, Terms, variant
 
 POINTS: dict[tuple[str, str], tuple[Callable[[float], Activation], Distance]] = {
@@ -60,8 +60,7 @@ class Acclimation(AtSites):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rate <= 0:
-            raise ValueError(f"rate must be above 0, and is {self.rate}")
+        require(self.rate > 0, "rate", "positive", self.rate)
         self.point()
 
     def point(self) -> LogitObjective:
@@ -90,7 +89,7 @@ class Acclimating(Method):
 
     def forward(self, lesson: Lesson) -> Terms:
         """One term a site; the student is the model here, and gets no gradient."""
-        rise = self.spec.rise(lesson.clock)
+        rise = self.spec.ramp_factor(lesson.clock)
         terms = {}
         for place in self.spec.sites:
             term = self.point(turned(lesson.sites[variant(place, LEARNING)]))

@@ -15,7 +15,7 @@ from stillhouse.methods.setting import Setting
 from stillhouse.models.adapters import align
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.feature import PairsOption
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 
 
 @spec
@@ -40,8 +40,7 @@ class AT(PairedSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.power < 1:
-            raise ValueError(f"power must be at least 1, and is {self.power}")
+        require(self.power >= 1, "power", "at least 1", self.power)
 
     def build(self, setting: Setting) -> Method:
         """The method; it trains nothing of its own."""

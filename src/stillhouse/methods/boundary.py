@@ -16,7 +16,7 @@ from stillhouse.methods.setting import Setting
 from stillhouse.models.connectors import shape_connector
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.feature import PairsOption
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 from stillhouse.types import Clock, Lesson, Terms
 
 
@@ -52,8 +52,7 @@ class AB(PairedSpec):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_length(self.init)
-        if self.margin <= 0:
-            raise ValueError(f"margin must be above 0, and is {self.margin}")
+        require(self.margin > 0, "margin", "positive", self.margin)
 
     def build(self, setting: Setting) -> Method:
         """A connector for each pair."""

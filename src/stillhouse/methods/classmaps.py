@@ -14,7 +14,7 @@ from stillhouse.methods.setting import ComposedMethod, Setting
 from stillhouse.methods.terms import row_term
 from stillhouse.models.pooled_head import PooledHead
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 from stillhouse.types import Lesson, Terms
 
 
@@ -43,8 +43,7 @@ class CATKD(ComposedMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.size < 1:
-            raise ValueError(f"size must be at least 1, and is {self.size}")
+        require(self.size >= 1, "size", "at least 1", self.size)
         if self.size == 1 and self.normalise:
             raise ValueError("a map of one cell, normalised, says nothing: give a larger size")
 
@@ -87,5 +86,5 @@ class ClassMaps(Method):
             ours = class_maps(student, upcast(self.classifier[0].weight), size, normalise)
             theirs = class_maps(teacher, upcast(self.weight), size, normalise)
             losses = class_attention_transfer(ours, theirs)
-        factor = self.spec.rise(lesson.clock) * self.spec.beta
+        factor = self.spec.ramp_factor(lesson.clock) * self.spec.beta
         return {"class_maps": row_term(losses, lesson.weight, factor)}

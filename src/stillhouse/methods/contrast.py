@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.errors import UserError
-from stillhouse.functional.contrast import noise_contrast
-from stillhouse.functional.distance import unit
+from stillhouse.functional.contrast import noise_contrastive_loss
+from stillhouse.functional.distance import unit_vectors
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
 from stillhouse.methods.negatives import Negatives
@@ -22,7 +22,7 @@ from stillhouse.methods.setting import Setting
 from stillhouse.methods.terms import row_term, rows_of_all
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.feature import PairsOption, TapPairs
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 from stillhouse.types import Lesson, Terms
 
 
@@ -58,14 +58,12 @@ class CRD(PairedSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.temperature <= 0:
-            raise ValueError(f"temperature must be above 0, and is {self.temperature}")
-        if self.negatives < 1 or self.dim < 1:
-            raise ValueError("negatives and dim must be 1 or more")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must be from 0 to below 1, and is {self.momentum}")
-        if self.eps < 0 or self.seed < 0:
-            raise ValueError("eps and seed must not be negative")
+        require(self.temperature > 0, "temperature", "positive", self.temperature)
+        require(self.negatives >= 1, "negatives", "at least 1", self.negatives)
+        require(self.dim >= 1, "dim", "at least 1", self.dim)
+        require(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
+        require(self.eps >= 0, "eps", "non-negative", self.eps)
+        require(self.seed >= 0, "seed", "non-negative", self.seed)
 
     def build(self, setting: Setting) -> Method:
         """The method, its memories as large as the training set."""
@@ -92,7 +90,7 @@ class Contrastive(Method):
         """The loss of own images, then what all ranks' images leave in the memories."""
         if lesson.keys is None:
             raise UserError("crd has to know which sample each image is, and the task does not say")
-        keys, factor = lesson.keys, self.spec.weight * self.spec.rise(lesson.clock)
+        keys, factor = lesson.keys, self.spec.weight * self.spec.ramp_factor(lesson.clock)
         samples = torch.cat((keys[:, None], self.negatives(keys, lesson.weight, lesson.clock)), 1)
         terms = {}
         for index, (place, part) in enumerate(zip(self.names, self.parts, strict=True)):
@@ -123,7 +121,7 @@ class Contrast(nn.Module):
         self, student: Tensor, teacher: Tensor, samples: Tensor, weight: Tensor | None
     ) -> Tensor:
         """The loss of each image, both directions: (N, E), (N, F), (N, 1 + K), (N,) -> (N,)."""
-        vectors = unit(self.student(student)), unit(self.teacher(teacher))
+        vectors = unit_vectors(self.student(student)), unit_vectors(self.teacher(teacher))
         # each network's image, among the samples as the memory of the other network has them
         scores = [
             looked_up(vector, self.memory[other], samples) / self.temperature
@@ -135,7 +133,7 @@ class Contrast(nn.Module):
         number = self.memory.shape[1]
         known = scales.nan_to_num(neginf=0.0)  # of no images that count there is no scale
         ours, theirs = (
-            noise_contrast(score, scale, number, self.eps)
+            noise_contrastive_loss(score, scale, number, self.eps)
             for score, scale in zip(scores, known, strict=True)
         )
         return ours + theirs
@@ -160,7 +158,7 @@ class Contrast(nn.Module):
         newest = (same * torch.arange(len(keys), device=keys.device)).argmax(1)
         for memory, vector in zip(self.memory, seen, strict=True):
             moved = self.momentum * memory[keys] + (1 - self.momentum) * vector[newest]
-            memory[keys] = unit(moved)
+            memory[keys] = unit_vectors(moved)
         self.log_scale.copy_(scales)
 
 

@@ -15,7 +15,7 @@ from stillhouse.methods.relational import PENULTIMATE, Related, Relation, Relati
 from stillhouse.methods.setting import Setting
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.feature import PairsOption, TapPairs
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 
 WEIGHTS = {"paper": 100.0, "reference": 0.02}
 
@@ -54,12 +54,9 @@ class CC(Related):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.gamma <= 0:
-            raise ValueError(f"gamma must be above 0, and is {self.gamma}")
-        if self.order < 1:
-            raise ValueError(f"order must be 1 or more, and is {self.order}")
-        if self.dim < 1:
-            raise ValueError(f"dim must be 1 or more, and is {self.dim}")
+        require(self.gamma > 0, "gamma", "positive", self.gamma)
+        require(self.order >= 1, "order", "at least 1", self.order)
+        require(self.dim >= 1, "dim", "at least 1", self.dim)
 
     def relations(self) -> Mapping[str, tuple[Relation, float]]:
         """The kernels, or the neighbours."""

@@ -19,7 +19,7 @@ from stillhouse.methods.terms import row_term
 from stillhouse.models.adapters import align
 from stillhouse.models.connectors import Paraphraser, factor_encoder
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 from stillhouse.types import Lesson, Terms
 
 
@@ -54,8 +54,7 @@ class FT(PairedSpec):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_length(self.init)
-        if self.share_of_width <= 0:
-            raise ValueError(f"share_of_width must be above 0, and is {self.share_of_width}")
+        require(self.share_of_width > 0, "share_of_width", "positive", self.share_of_width)
 
     def build(self, setting: Setting) -> Method:
         """A paraphraser and a translator for each pair."""
@@ -83,7 +82,7 @@ class Factors(Paired):
 
     def forward(self, lesson: Lesson) -> Terms:
         """Two terms a pair, one of which is 0 at any time."""
-        learning, rise = opening(self.init, lesson.clock), self.spec.rise(lesson.clock)
+        learning, rise = opening(self.init, lesson.clock), self.spec.ramp_factor(lesson.clock)
         terms = {}
         for index, (place, weight) in enumerate(zip(self.names, self.weights, strict=True)):
             student = upcast(lesson.student.taps[self.student_taps[index]])

@@ -30,7 +30,7 @@ class Features(Method):
 
     def forward(self, lesson: Lesson) -> Terms:
         """One term a pair and objective."""
-        rise = self.preset.rise(lesson.clock)
+        rise = self.preset.ramp_factor(lesson.clock)
         terms = {}
         taps = zip(self.student_taps, self.teacher_taps, strict=True)
         pairs = zip(self.names, taps, self.adapters, strict=True)

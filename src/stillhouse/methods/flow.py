@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.errors import UserError
-from stillhouse.functional.channels import flow, planes
+from stillhouse.functional.channels import channel_rows, fsp_matrix
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
 from stillhouse.methods.paired import AdaptedPair, PairedSpec, term_names
@@ -90,7 +90,7 @@ class Flow(Method):
     def forward(self, lesson: Lesson) -> Terms:
         """The larger map of two stages is pooled to the smaller, in each network by itself."""
         over = self.spec.init > 0 and not opening(self.spec.init, lesson.clock)
-        factor = 0.0 if over else self.spec.weight * self.spec.rise(lesson.clock)
+        factor = 0.0 if over else self.spec.weight * self.spec.ramp_factor(lesson.clock)
         ours = [upcast(lesson.student.taps[tap]) for tap in self.student_taps]
         theirs = [upcast(lesson.teacher.taps[tap].detach()) for tap in self.teacher_taps]
         terms = {}
@@ -105,7 +105,7 @@ class Flow(Method):
 def flows(stages: Sequence[Tensor]) -> list[Tensor]:
     """From each stage to the next: maps (N, C, H, W) -> (N, C, D)."""
     aligned = (align(first, second) for first, second in pairwise(stages))
-    return [flow(planes(first), planes(second)) for first, second in aligned]
+    return [fsp_matrix(channel_rows(first), channel_rows(second)) for first, second in aligned]
 
 
 def adapter(student: torch.Size, teacher: torch.Size) -> nn.Module:

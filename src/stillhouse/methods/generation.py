@@ -14,7 +14,7 @@ from stillhouse.methods.setting import Setting
 from stillhouse.models.adapters import Pointwise, align
 from stillhouse.models.connectors import generator
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 
 
 @spec
@@ -41,8 +41,7 @@ class MGD(PairedSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.masked < 1:
-            raise ValueError(f"masked is a probability below 1, and is {self.masked}")
+        require(0 <= self.masked < 1, "masked", "in [0, 1)", self.masked)
 
     def build(self, setting: Setting) -> Method:
         """A generator for each pair, and a 1x1 convolution where channels differ."""

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from stillhouse.functional.likelihood import gaussian
+from stillhouse.functional.likelihood import gaussian_nll
 from stillhouse.methods.base import Method
 from stillhouse.methods.maps import met
 from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
@@ -16,7 +16,7 @@ from stillhouse.models.adapters import align
 from stillhouse.models.connectors import VariationalRegressor
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.feature import PairsOption
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 
 
 @spec
@@ -41,8 +41,7 @@ class VID(PairedSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.variance < 1e-3:
-            raise ValueError(f"variance must be at least 0.001, and is {self.variance}")
+        require(self.variance >= 1e-3, "variance", "at least 0.001", self.variance)
 
     def build(self, setting: Setting) -> Method:
         """What the student expects of each of the teacher's maps."""
@@ -67,4 +66,4 @@ class Information(Paired):
         """(N, C, H, W), (N, D, h, w) -> (N,)."""
         student, teacher = align(student, teacher)
         mean, variance = self.expectations[index](student)
-        return gaussian(mean, teacher, variance)
+        return gaussian_nll(mean, teacher, variance)

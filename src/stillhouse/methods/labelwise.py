@@ -197,7 +197,7 @@ class Grouped(Method):
 
     def forward(self, lesson: Lesson) -> Terms:
         """The terms of all pairs of taps."""
-        weight, terms = self.spec.rise(lesson.clock) * self.spec.weight, {}
+        weight, terms = self.spec.ramp_factor(lesson.clock) * self.spec.weight, {}
         for index, place in enumerate(self.names):
             student = lesson.student.taps[self.student_taps[index]]
             teacher = lesson.teacher.taps[self.teacher_taps[index]].detach()
@@ -216,8 +216,8 @@ class ClassAware(Grouped):
         label, image = there.mT.nonzero().unbind(1)
         place = image * there.shape[1] + label
         ours, theirs = (gather(rows(tap, place)) for tap in (student, teacher))
-        pairs = functional.pairs(gather(label), self.least)
-        return batch_term(functional.distance_relation(ours, theirs, pairs, self.relative))
+        pairs = functional.group_pairs(gather(label), self.least)
+        return batch_term(functional.group_distance_relation(ours, theirs, pairs, self.relative))
 
 
 class InstanceAware(Grouped):
@@ -229,8 +229,8 @@ class InstanceAware(Grouped):
         place = image * there.shape[1] + label
         ours, theirs = (rows(tap, place) for tap in (student, teacher))
         weight = None if lesson.weight is None else lesson.weight.to(ours.dtype)[image]
-        pairs = functional.pairs(image, self.least)
-        total = functional.distance_relation(ours, theirs, pairs, self.relative, weight)
+        pairs = functional.group_pairs(image, self.least)
+        total = functional.group_distance_relation(ours, theirs, pairs, self.relative, weight)
         return Term(total, torch.ones_like(total), shared=True)
 
 

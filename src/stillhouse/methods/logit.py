@@ -22,7 +22,7 @@ class Logits(Method):
 
     def forward(self, lesson: Lesson) -> Terms:
         """One term a site and objective."""
-        rise = self.preset.rise(lesson.clock)
+        rise = self.preset.ramp_factor(lesson.clock)
         terms: dict[str, Term] = {}
         for place in self.sites:
             site = lesson.sites[place]

@@ -17,7 +17,7 @@ from stillhouse.methods.terms import batch_term, rows_of_all
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.softmax import KD
 from stillhouse.objectives.presets.standardized import LSKD
-from stillhouse.spec import SHORT, spec
+from stillhouse.spec import SHORT, require, spec
 from stillhouse.types import STRONG, Lesson, Site, Term, Terms, variant
 
 Base = Annotated[KD | LSKD, Field(discriminator="name"), SHORT]
@@ -51,8 +51,8 @@ class MLKD(AtSites):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if any(temperature <= 0 for temperature in self.temperatures):
-            raise ValueError(f"temperatures must be above 0, and are {self.temperatures}")
+        positive = all(temperature > 0 for temperature in self.temperatures)
+        require(positive, "temperatures", "positive", self.temperatures)
 
     @property
     def label_share(self) -> float:
@@ -83,7 +83,7 @@ class MultiLevel(Method):
         for place in self.spec.sites:
             weak, strong = (lesson.sites[name] for name in (place, variant(place, STRONG)))
             for name, term in self.levels(weak, strong).items():
-                factor = self.spec.rise(lesson.clock) * self.point.weight
+                factor = self.spec.ramp_factor(lesson.clock) * self.point.weight
                 terms[f"{place}/{name}"] = term._replace(weight=factor)
         return terms
 

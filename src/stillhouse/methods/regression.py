@@ -77,7 +77,7 @@ class Regression(Method):
             ours, theirs = self.connector(student).mean((2, 3)), teacher.mean((2, 3))
             features = mse(ours, theirs)
             answers = mse(self.answer(ours), self.answer(theirs))
-        rise = self.spec.rise(lesson.clock)
+        rise = self.spec.ramp_factor(lesson.clock)
         return {
             "feature": row_term(features, lesson.weight, rise * self.spec.feature_weight),
             "regression": row_term(answers, lesson.weight, rise * self.spec.weight),

@@ -21,7 +21,7 @@ from stillhouse.models.aliases import find_aliases
 from stillhouse.models.labelwise import TOKENS, Labelwise
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.feature import PairsOption, TapPairs
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 from stillhouse.types import Lesson, Terms
 
 Relation = Callable[[Tensor, Tensor], Tensor]  # (N, E), (N, F) -> ()
@@ -76,8 +76,7 @@ class RKD(Related):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.eps <= 0:
-            raise ValueError(f"eps must be above 0, and is {self.eps}")
+        require(self.eps > 0, "eps", "positive", self.eps)
         if not self.distance and not self.angle:
             raise ValueError("distance and angle are both 0, which leaves nothing to compare")
 
@@ -114,8 +113,7 @@ class PKT(Related):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.eps <= 0:
-            raise ValueError(f"eps must be above 0, and is {self.eps}")
+        require(self.eps > 0, "eps", "positive", self.eps)
 
     def relations(self) -> Mapping[str, tuple[Relation, float]]:
         """Affinities."""
@@ -166,7 +164,7 @@ class Relational(Method):
 
     def forward(self, lesson: Lesson) -> Terms:
         """Every rank computes the same value, from the rows of all."""
-        rise = self.spec.rise(lesson.clock)
+        rise = self.spec.ramp_factor(lesson.clock)
         terms = {}
         for index, place in enumerate(self.names):
             student = self.vectors(lesson.student.taps[self.student_taps[index]])

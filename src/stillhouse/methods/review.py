@@ -17,7 +17,7 @@ from stillhouse.methods.terms import row_term
 from stillhouse.models.connectors import Fusion
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.feature import PairsOption, TapPairs
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 from stillhouse.types import Lesson, Terms
 
 VECTORS = ("penultimate", "penultimate")
@@ -51,8 +51,7 @@ class ReviewKD(PairedSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.width < 1:
-            raise ValueError(f"width must be at least 1, and is {self.width}")
+        require(self.width >= 1, "width", "at least 1", self.width)
 
     def taps(self, setting: Setting) -> TapPairs:
         """The stages and the vectors that classifiers read, where the recipe leaves them open."""
@@ -84,7 +83,7 @@ class Review(Paired):
 
     def forward(self, lesson: Lesson) -> Terms:
         """One term a pair, the deepest first."""
-        rise, deeper = self.spec.rise(lesson.clock), None
+        rise, deeper = self.spec.ramp_factor(lesson.clock), None
         terms = {}
         for index in reversed(range(len(self.names))):
             student = as_map(upcast(lesson.student.taps[self.student_taps[index]]))

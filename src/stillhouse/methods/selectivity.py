@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from stillhouse.functional.channels import planes, selectivity
+from stillhouse.functional.channels import channel_rows, selectivity
 from stillhouse.methods.base import Method
 from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
 from stillhouse.methods.setting import Setting
@@ -49,4 +49,4 @@ class Selectivity(Paired):
     def compare(self, index: int, student: Tensor, teacher: Tensor) -> Tensor:
         """(N, C, H, W), (N, D, h, w) -> (N,)."""
         s, t = align(student, teacher)
-        return selectivity(planes(s), planes(t))
+        return selectivity(channel_rows(s), channel_rows(t))

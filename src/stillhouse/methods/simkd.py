@@ -12,7 +12,7 @@ from stillhouse.methods.setting import ComposedMethod, Setting
 from stillhouse.models.adapters import align
 from stillhouse.models.teacher_head import use_teacher_head
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 
 PROJECTOR = "projector"
 
@@ -42,8 +42,7 @@ class SimKD(ComposedMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.reduction < 1:
-            raise ValueError(f"reduction must be at least 1, and is {self.reduction}")
+        require(self.reduction >= 1, "reduction", "at least 1", self.reduction)
 
     def reshape(self, setting: Setting) -> nn.Module:
         """The student with a projector and the teacher's classifier in place of its own."""

@@ -17,7 +17,7 @@ from stillhouse.methods.catalogue import MethodSpec
 from stillhouse.methods.control import CONTROL
 from stillhouse.models.labelwise import HeadSpec
 from stillhouse.objectives import presets
-from stillhouse.spec import KIND, SHORT, spec
+from stillhouse.spec import KIND, SHORT, require, spec
 from stillhouse.tasks.catalogue import TaskSpec
 from stillhouse.tasks.classification import ClassificationSpec
 
@@ -57,10 +57,8 @@ class Data:
     repeats: int = 1  # copies of a sample in a step, each in another view
 
     def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise ValueError(f"batch must be at least 1, and is {self.batch}")
-        if self.repeats < 1:
-            raise ValueError(f"repeats must be at least 1, and is {self.repeats}")
+        require(self.batch >= 1, "batch", "at least 1", self.batch)
+        require(self.repeats >= 1, "repeats", "at least 1", self.repeats)
         if self.repeats > 1 and self.views is not None:
             raise ValueError(
                 "repeats shows a sample in several new views, and views in one of a fixed few; "
@@ -98,16 +96,12 @@ class Training:
     average: float = 0.0  # decay of the moving average that is kept; 0: none
 
     def __post_init__(self) -> None:
-        if self.epochs <= 0:
-            raise ValueError(f"epochs must be above 0, and is {self.epochs}")
-        if self.course is not None and self.course < self.epochs:
-            raise ValueError(
-                f"course must be at least the {self.epochs:g} epochs, and is {self.course:g}"
-            )
-        if self.accumulate < 1:
-            raise ValueError(f"accumulate must be at least 1, and is {self.accumulate}")
-        if not 0 <= self.average < 1:
-            raise ValueError(f"average must be from 0 to below 1, and is {self.average}")
+        require(self.epochs > 0, "epochs", "positive", self.epochs)
+        course = self.course
+        least = f"at least `epochs`, {self.epochs:g}"
+        require(course is None or course >= self.epochs, "course", least, course)
+        require(self.accumulate >= 1, "accumulate", "at least 1", self.accumulate)
+        require(0 <= self.average < 1, "average", "in [0, 1)", self.average)
 
 
 def switched(value: Any) -> Any:
@@ -124,8 +118,7 @@ class StoreSpec:
     path: Path | None = None  # None: in the cache, under the hash of all that it depends on
 
     def __post_init__(self) -> None:
-        if self.top is not None and self.top < 1:
-            raise ValueError(f"top must be at least 1, and is {self.top}")
+        require(self.top is None or self.top >= 1, "top", "at least 1", self.top)
 
 
 @spec
@@ -252,8 +245,7 @@ class Comparison:
     searched: dict[str, Searched] = field(default_factory=dict)  # by the method's label
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise ValueError(f"seeds must be at least 1, and is {self.seeds}")
+        require(self.seeds >= 1, "seeds", "at least 1", self.seeds)
         for label in self.searched:
             if label not in self.methods:
                 raise ValueError(f"searched speaks of {label}, which is none of the methods")

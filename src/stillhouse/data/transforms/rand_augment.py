@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.data.transforms.checks import check_channels
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 
 MOST = 10.0  # where magnitudes end, as in the paper
 BINS = 31  # that torchvision divides the range of each operation into
@@ -32,12 +32,9 @@ class RandAugment:
     batched: ClassVar[Literal[False]] = False
 
     def __post_init__(self) -> None:
-        if self.ops < 1:
-            raise ValueError(f"ops must be at least 1, and is {self.ops}")
-        if not 0 <= self.magnitude <= MOST:
-            raise ValueError(f"magnitude must lie in [0, 10], and is {self.magnitude}")
-        if not self.deviation >= 0:
-            raise ValueError(f"deviation must not be negative, and is {self.deviation}")
+        require(self.ops >= 1, "ops", "at least 1", self.ops)
+        require(0 <= self.magnitude <= MOST, "magnitude", "in [0, 10]", self.magnitude)
+        require(self.deviation >= 0, "deviation", "non-negative", self.deviation)
 
     def single(self) -> Callable[[Tensor], Tensor]:
         """One image: (C, H, W) uint8 -> the same shape."""
