@@ -23,7 +23,7 @@ from stillhouse.build.data import make_training_loader
 from stillhouse.build.networks import TeacherNetwork, make_network
 from stillhouse.build.run import make_pupil
 from stillhouse.build.teacher import make_teacher
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.distributed import combine
 from stillhouse.engine.environment import seed_everything
 from stillhouse.methods.catalogue import published
@@ -57,16 +57,16 @@ def recipes() -> dict[str, Recipe]:
 class Steps:
     """Forward and backward of a student under one method, again and again."""
 
-    def __init__(self, recipe: Recipe, shop: Workshop) -> None:
+    def __init__(self, recipe: Recipe, session: Session) -> None:
         taught = None
         if recipe.teacher is not None:
-            sources = shop.sources
+            sources = session.sources
             network = make_network(recipe.teacher, len(sources.classes), sources.channels, None)
             taught = TeacherNetwork(network, network)
-        self.pupil = make_pupil(recipe, shop, taught).train()
-        self.teacher = make_teacher(recipe, shop, taught, self.pupil.method)
-        device, views = shop.hardware.device, self.pupil.method.views
-        self.loader = make_training_loader(recipe, shop.sources, device, views)
+        self.pupil = make_pupil(recipe, session, taught).train()
+        self.teacher = make_teacher(recipe, session, taught, self.pupil.method)
+        device, views = session.hardware.device, self.pupil.method.views
+        self.loader = make_training_loader(recipe, session.sources, device, views)
 
     def seconds(self, number: int) -> float:
         """Processor time of some steps of one epoch, the loader's time included."""
@@ -81,8 +81,8 @@ def main() -> None:
     torch.set_num_threads(1)
     seed_everything(0, False)
     made = recipes()
-    shop = Workshop.open(made[PLAIN], quiet=True)
-    steps = {name: Steps(recipe, shop) for name, recipe in made.items()}
+    session = Session.open(made[PLAIN], quiet=True)
+    steps = {name: Steps(recipe, session) for name, recipe in made.items()}
     spent: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(ROUNDS + 1):
         for name, one in steps.items():

@@ -24,7 +24,7 @@ from stillhouse.build.data import make_training_loader
 from stillhouse.build.networks import TeacherNetwork, make_network
 from stillhouse.build.run import make_pupil
 from stillhouse.build.teacher import make_teacher
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.distributed import combine
 from stillhouse.engine.environment import seed_everything
 from stillhouse.methods.control import Control
@@ -67,11 +67,11 @@ def recipes() -> dict[str, Recipe]:
 class Steps:
     """Forward and backward of a student under one kind of teacher, again and again."""
 
-    def __init__(self, recipe: Recipe, shop: Workshop, taught: TeacherNetwork) -> None:
+    def __init__(self, recipe: Recipe, session: Session, taught: TeacherNetwork) -> None:
         mine = taught if recipe.teacher else None
-        self.pupil = make_pupil(recipe, shop, mine).train()
-        self.teacher = make_teacher(recipe, shop, mine, self.pupil.method)
-        self.loader = make_training_loader(recipe, shop.sources, shop.hardware.device)
+        self.pupil = make_pupil(recipe, session, mine).train()
+        self.teacher = make_teacher(recipe, session, mine, self.pupil.method)
+        self.loader = make_training_loader(recipe, session.sources, session.hardware.device)
 
     def seconds(self, number: int) -> float:
         """Processor time of some steps of one epoch; every epoch holds every image."""
@@ -86,11 +86,11 @@ def speed() -> list[Row]:
     """Time of a step beside one without a teacher, once every answer is known."""
     seed_everything(0, False)
     made = recipes()
-    shop = Workshop.open(made["live"], quiet=True)
+    session = Session.open(made["live"], quiet=True)
     assert made["live"].teacher is not None
-    network = make_network(made["live"].teacher, 100, shop.sources.channels, None)
+    network = make_network(made["live"].teacher, 100, session.sources.channels, None)
     steps = {
-        name: Steps(recipe, shop, TeacherNetwork(network, network)) for name, recipe in made.items()
+        name: Steps(recipe, session, TeacherNetwork(network, network)) for name, recipe in made.items()
     }
     for batch in steps["remembered"].loader.epoch(0):
         steps["remembered"].teacher(batch)

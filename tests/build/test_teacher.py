@@ -20,7 +20,7 @@ from stillhouse.engine.interrupt import Stopped
 from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
 from stillhouse.recipes import load
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.runs.doctor import examine
 from stillhouse.runs.execute import Result, run_cell
 from stillhouse.build.teacher import batches_from, forecast, make_teacher, prefill, store_of
@@ -46,11 +46,11 @@ def words(tmp_path: Path) -> tuple[str, ...]:
     return (*given, "teacher.remember=false", f"teacher.store.path={tmp_path}/store")
 
 
-def opened(*words: str) -> tuple[Recipe, Workshop, TeacherNetwork]:
+def opened(*words: str) -> tuple[Recipe, Session, TeacherNetwork]:
     recipe = quick(*words)
     assert recipe.teacher is not None
-    shop = Workshop.open(recipe, quiet=True)
-    return recipe, shop, load_teacher(recipe.teacher, [kept_teacher()], shop.sources)
+    session = Session.open(recipe, quiet=True)
+    return recipe, session, load_teacher(recipe.teacher, [kept_teacher()], session.sources)
 
 
 def weights_of(result: Result) -> Tensor:
@@ -115,10 +115,10 @@ def test_what_a_recipe_cannot_say(words: list[str], sentence: str) -> None:
 def test_what_cannot_be_stored_is_refused(tmp_path: Path, words: list[str], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         run(tmp_path / "run", *STORE, *words)
-    recipe, shop, taught = opened(*STORE, *words)
+    recipe, session, taught = opened(*STORE, *words)
     if "method" not in words[0]:
         with pytest.raises(UserError, match=sentence):
-            prefill(recipe, shop, taught)
+            prefill(recipe, session, taught)
 
 
 def test_endless_views_and_features_are_refused_before_a_teacher_is_trained(tmp_path: Path) -> None:
@@ -133,9 +133,9 @@ def test_a_method_from_elsewhere_that_needs_features_is_refused() -> None:
     class Curious(Method):
         teacher_taps = ("stage1",)
 
-    recipe, shop, taught = opened(*STORE)
+    recipe, session, taught = opened(*STORE)
     with pytest.raises(UserError, match="keeps logits alone, and .* asks for the teacher's stage1"):
-        make_teacher(recipe, shop, taught, Curious())
+        make_teacher(recipe, session, taught, Curious())
 
 
 # --------------------------------------------------------------------------------- what it changes
@@ -160,13 +160,13 @@ def test_a_store_is_filled_once_for_all_seeds_methods_and_processes(
 ) -> None:
     said: list[str] = []
     more = (*words, AUGMENTED, "data.views=2")
-    recipe, shop, taught = opened(*more)
-    prefill(recipe, shop, taught, said.append)
+    recipe, session, taught = opened(*more)
+    prefill(recipe, session, taught, said.append)
     assert len(said) == 1 and said[0].startswith(
         f"teacher: storing 400 answers of stillhouse/little in 9.6 kB at {tmp_path}/store, about"
     )
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "store").iterdir()}
-    prefill(recipe, shop, taught, said.append)
+    prefill(recipe, session, taught, said.append)
     for seed, method in ((0, "kd"), (1, "kd"), (1, "dkd")):
         word = f"method={method}"
         run(tmp_path / f"{method}{seed}", *more, f"seed={seed}", word, say=said.append)
@@ -177,10 +177,10 @@ def test_a_store_is_filled_once_for_all_seeds_methods_and_processes(
 
 def test_its_answers_are_to_the_images_that_are_shown(words: tuple[str, ...]) -> None:
     more = (*words, "teacher.store.precision=full", AUGMENTED, "data.views=3")
-    recipe, shop, taught = opened(*more, "seed=5")
-    stored = make_teacher(recipe, shop, taught, Method())
+    recipe, session, taught = opened(*more, "seed=5")
+    stored = make_teacher(recipe, session, taught, Method())
     assert isinstance(stored, Cached) and stored.store.rows == 600
-    loader, network = make_training_loader(recipe, shop.sources, CPU), taught.network
+    loader, network = make_training_loader(recipe, session.sources, CPU), taught.network
     for epoch in range(4):
         for batch in loader.epoch(epoch):
             with torch.no_grad():
@@ -189,39 +189,39 @@ def test_its_answers_are_to_the_images_that_are_shown(words: tuple[str, ...]) ->
 
 
 def test_without_a_path_it_lies_in_the_cache_by_what_it_depends_on() -> None:
-    recipe, shop, taught = opened(*STORE)
-    places = {store_of(recipe, shop, taught).folder}
+    recipe, session, taught = opened(*STORE)
+    places = {store_of(recipe, session, taught).folder}
     for words in (["teacher.store.top=3"], ["data.transforms=[{kind: resize, size: 8}]"]):
-        places.add(store_of(quick(*STORE, *words), shop, taught).folder)
+        places.add(store_of(quick(*STORE, *words), session, taught).folder)
     with torch.no_grad():
         next(taught.network.parameters()).add_(1)
-    places.add(store_of(recipe, shop, taught).folder)
+    places.add(store_of(recipe, session, taught).folder)
     assert len(places) == 4 and {p.parent for p in places} == {cache_folder() / "answers"}
     for words in (["seed=3"], ["method=dkd"], ["train.epochs=9"], ["data.batch=8"]):
-        assert store_of(quick(*STORE, *words), shop, taught).folder in places
+        assert store_of(quick(*STORE, *words), session, taught).folder in places
 
 
 def test_another_recipe_at_the_same_place_is_refused(words: tuple[str, ...]) -> None:
-    recipe, shop, taught = opened(*words)
-    prefill(recipe, shop, taught)
+    recipe, session, taught = opened(*words)
+    prefill(recipe, session, taught)
     other = quick(*words, "data.transforms=[{kind: resize, size: 8}]")
     with pytest.raises(UserError, match=r"store was filled for other transforms; .*store\.path"):
-        prefill(other, shop, taught)
-    fewer = Workshop.open(quick(*words, "data.train.count=100"), quiet=True)
+        prefill(other, session, taught)
+    fewer = Session.open(quick(*words, "data.train.count=100"), quiet=True)
     with pytest.raises(UserError, match=r"store was filled for other data; .*store\.path"):
         prefill(recipe, fewer, taught)
     with torch.no_grad():
         next(taught.network.parameters()).add_(1)
     with pytest.raises(UserError, match=r"store was filled by another teacher; .*store\.path"):
-        prefill(recipe, shop, taught)
+        prefill(recipe, session, taught)
 
 
 def test_a_recipe_without_a_store_has_nothing_to_fill(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     for words in ([], ["teacher.remember=false"]):
         prefill(*opened(*words), said.append)
-    recipe, shop, _ = opened(*STORE)
-    prefill(recipe, shop, None, said.append)
+    recipe, session, _ = opened(*STORE)
+    prefill(recipe, session, None, said.append)
     assert said == []
 
 
@@ -247,9 +247,9 @@ def test_a_stop_while_it_is_filled_ends_the_run_and_keeps_the_answers(
 def shown(seed: int, *words: str, filling: bool = False) -> dict[tuple[int, int], Tensor]:
     """Every image of four epochs, by sample and view."""
     recipe = quick(AUGMENTED, f"seed={seed}", *words)
-    shop = Workshop.open(recipe, quiet=True)
+    session = Session.open(recipe, quiet=True)
     make: Callable[..., Any] = make_filling_loader if filling else make_training_loader
-    loader = make(recipe, shop.sources, CPU)
+    loader = make(recipe, session.sources, CPU)
     found = {}
     for batch in (batch for epoch in range(4) for batch in loader.epoch(epoch)):
         for key, view, image in zip(
@@ -281,8 +281,8 @@ def test_endless_views_follow_the_seed() -> None:
 
 @pytest.mark.parametrize("transforms", ["[{kind: flip}]", "[]"], ids=["random", "none"])
 def test_batches_can_be_entered_at_any_row(transforms: str) -> None:
-    recipe, shop, _ = opened(f"data.transforms={transforms}", "data.views=3")
-    loader = make_filling_loader(recipe, shop.sources, CPU)
+    recipe, session, _ = opened(f"data.transforms={transforms}", "data.views=3")
+    loader = make_filling_loader(recipe, session.sources, CPU)
     views = 3 if "flip" in transforms else 1
     whole = torch.cat([200 * b.views + b.keys for b in batches_from(0, loader, views)])
     assert whole.tolist() == list(range(200 * views))
@@ -302,9 +302,9 @@ def test_the_doctor_says_what_a_store_takes_and_fills_none(
     place = f"200 answers of stillhouse/little in 4.8 kB at {tmp_path}/store, about 1 s"
     assert said.endswith(f"; to store: {place}")
     assert list(tmp_path.iterdir()) == []
-    recipe, shop, taught = opened(*words)
-    prefill(recipe, shop, taught)
-    assert forecast(recipe, shop, taught) == f"stored: 200 answers in 4.8 kB at {tmp_path}/store"
+    recipe, session, taught = opened(*words)
+    prefill(recipe, session, taught)
+    assert forecast(recipe, session, taught) == f"stored: 200 answers in 4.8 kB at {tmp_path}/store"
     checks = {check.name: check for check in examine(quick(*words))}
     assert "stored: 200" in checks["step"].said
     other = quick(*words, AUGMENTED, "data.views=1")

@@ -18,7 +18,7 @@ from stillhouse.build.contract import BESIDE
 from stillhouse.build.data import frequency
 from stillhouse.build.networks import TeacherNetwork, load_teacher, make_student
 from stillhouse.build.run import make_pupil, make_run
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.data.source import Pixels, targets_of
 from stillhouse.distiller import Distiller
 from stillhouse.engine.train import set_rates
@@ -117,11 +117,11 @@ def test_the_shipped_student_says_its_head(finished: Path) -> None:
 )
 def test_every_method_of_the_papers_teaches(method: str) -> None:
     made = recipe(f"method={method}")
-    shop = Workshop.open(made)
+    session = Session.open(made)
     torch.manual_seed(0)
-    teacher = make_student(made.student, shop.sources)  # as good as any
-    pupil = make_pupil(made, shop, untaught(teacher))
-    batch = next(shop.split("train").epoch(0))
+    teacher = make_student(made.student, session.sources)  # as good as any
+    pupil = make_pupil(made, session, untaught(teacher))
+    batch = next(session.split("train").epoch(0))
     trace = Tapped(teacher.eval(), pupil.method.teacher_taps, (batch.images[:2],))(batch.images)
     terms = pupil(batch, detached(trace), Clock(20, 40, 10))
     assert len(terms) > 1 and all(bool(t.total.isfinite()) for t in terms.values())
@@ -159,41 +159,41 @@ def detached(trace: Trace) -> Trace:
 def test_what_does_not_fit_is_a_sentence(word: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         made = recipe(word)
-        shop = Workshop.open(made)
-        make_pupil(made, shop, untaught(make_student(made.student, shop.sources)))
+        session = Session.open(made)
+        make_pupil(made, session, untaught(make_student(made.student, session.sources)))
 
 
 def test_embeddings_need_a_head() -> None:
     made = recipe("method=cd", "student.head=null")
-    shop = Workshop.open(made)
-    teacher = make_student(recipe().student, shop.sources)
+    session = Session.open(made)
+    teacher = make_student(recipe().student, session.sources)
     with pytest.raises(UserError, match=r"student\.head=labelwise"):
-        make_pupil(made, shop, untaught(teacher))
+        make_pupil(made, session, untaught(teacher))
 
 
 def test_mixed_images_have_no_labels_for_methods_that_ask() -> None:
     made = recipe("method=ps", "data.mix={mixup: 1}")
-    shop = Workshop.open(made)
+    session = Session.open(made)
     with pytest.raises(UserError, match="ps needs the labels of each image, and data.mix gives"):
-        make_pupil(made, shop, untaught(make_student(made.student, shop.sources)))
+        make_pupil(made, session, untaught(make_student(made.student, session.sources)))
 
 
 def test_one_class_an_image_is_a_case_of_several() -> None:
     made = load.load("digits/raw", ["task=multilabel", "engine.device=cpu"])
-    shop = Workshop.open(made)
-    assert shop.task.chance == pytest.approx(10)
-    batch = next(shop.split("val").epoch(0))
-    network = make_student(made.student, shop.sources)
-    terms = shop.task.supervise(Tapped(network.eval())(batch.images), batch)
+    session = Session.open(made)
+    assert session.task.chance == pytest.approx(10)
+    batch = next(session.split("val").epoch(0))
+    network = make_student(made.student, session.sources)
+    terms = session.task.supervise(Tapped(network.eval())(batch.images), batch)
     hot = F.one_hot(batch.target, 10).float()
     expected = F.binary_cross_entropy_with_logits(network(batch.images), hot, reduction="sum")
     torch.testing.assert_close(terms["label"].mean(), expected / len(hot))
 
 
 def test_chance_is_how_frequent_a_class_is() -> None:
-    shop = Workshop.open(recipe())
-    labels = targets_of(shop.sources.val)
-    assert shop.task.chance == pytest.approx(100 * float(labels.mean()))
+    session = Session.open(recipe())
+    labels = targets_of(session.sources.val)
+    assert session.task.chance == pytest.approx(100 * float(labels.mean()))
 
     class Unknowing:
         """A source that knows labels only with their images."""
@@ -208,8 +208,8 @@ def test_chance_is_how_frequent_a_class_is() -> None:
         def __getitem__(self, index: int) -> Any:
             return self.whole[index]
 
-    assert isinstance(shop.sources.val, Pixels)
-    found = frequency(Unknowing(shop.sources.val), 10)
+    assert isinstance(session.sources.val, Pixels)
+    found = frequency(Unknowing(session.sources.val), 10)
     assert found == pytest.approx(float(labels.mean()))
 
 
@@ -220,7 +220,7 @@ def test_a_teacher_of_another_order_of_classes_keeps_its_embeddings(
     finished: Path, tmp_path: Path
 ) -> None:
     made = recipe("method=cd")
-    shop = Workshop.open(made)
+    session = Session.open(made)
     path = tmp_path / STUDENT
     shutil.copy(finished / STUDENT, path)
     said = json.loads((finished / f"{STUDENT}{BESIDE}").read_text())
@@ -231,10 +231,10 @@ def test_a_teacher_of_another_order_of_classes_keeps_its_embeddings(
         "teacher={name: stillhouse/tiny, head: {width: 16, heads: 2, hidden: 16}}"
     ).teacher
     assert spec is not None
-    found = load_teacher(spec, [path], shop.sources)
+    found = load_teacher(spec, [path], session.sources)
     assert isinstance(found.network, Labelwise)
     assert found.notes == ("the teacher's classes are put in the data's order",)
-    plain = make_student(recipe().student, shop.sources)
+    plain = make_student(recipe().student, session.sources)
     weights.load(plain, finished / STUDENT)
     images = torch.randn(2, 3, 24, 24)
     ours, theirs = (
@@ -246,19 +246,19 @@ def test_a_teacher_of_another_order_of_classes_keeps_its_embeddings(
 
 
 def test_weights_of_another_head_are_refused(finished: Path) -> None:
-    shop = Workshop.open(recipe())
+    session = Session.open(recipe())
     spec = recipe("teacher={name: stillhouse/tiny}", "teacher.head=null").teacher
     assert spec is not None
     with pytest.raises(UserError, match=r"with a labelwise head, .* say teacher\.head=labelwise"):
-        load_teacher(spec, [finished / STUDENT], shop.sources)
+        load_teacher(spec, [finished / STUDENT], session.sources)
 
 
 def test_a_student_begins_from_a_network_of_other_classes(tmp_path: Path) -> None:
     published = zoo.create("stillhouse/tiny", 1000, 3)
     weights.save(published, tmp_path / "published.safetensors")
     made = recipe(f"student.start={tmp_path / 'published.safetensors'}")
-    shop = Workshop.open(made)
-    student = make_student(made.student, shop.sources)
+    session = Session.open(made)
+    student = make_student(made.student, session.sources)
     assert isinstance(student, Labelwise)
     stem = student.get_submodule("trunk.model.stem")
     assert all(
@@ -266,10 +266,10 @@ def test_a_student_begins_from_a_network_of_other_classes(tmp_path: Path) -> Non
         for a, b in zip(stem.parameters(), published.stem.parameters(), strict=True)
     )
     bare = recipe(f"student.start={tmp_path / 'published.safetensors'}", "student.head=null")
-    plain = make_student(bare.student, shop.sources)
+    plain = make_student(bare.student, session.sources)
     assert torch.equal(plain.stem[0].weight, published.stem[0].weight)
     with pytest.raises(UserError, match="there is no such file"):
-        make_student(recipe(f"student.start={tmp_path / 'no.safetensors'}").student, shop.sources)
+        make_student(recipe(f"student.start={tmp_path / 'no.safetensors'}").student, session.sources)
 
 
 def test_training_stops_on_the_way_of_a_longer_course(tmp_path: Path) -> None:
@@ -277,8 +277,8 @@ def test_training_stops_on_the_way_of_a_longer_course(tmp_path: Path) -> None:
     rates = []
     for words in (["train.epochs=2", "train.course=6"], ["train.epochs=6"]):
         made = recipe(*words, "method=none")
-        shop = Workshop.open(made)
-        with make_run(made, tmp_path, shop, None) as run:
+        session = Session.open(made)
+        with make_run(made, tmp_path, session, None) as run:
             assert run.steps == (6 if "train.course=6" in words else 18)  # of three an epoch
             found = []
             for step in range(6):

@@ -17,7 +17,7 @@ from stillhouse.errors import UserError
 from stillhouse.models import cost
 from stillhouse.recipes import load
 from stillhouse.build.run import make_pupil
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.runs.costs import name_of, shipped
 from stillhouse.runs.execute import measure
 from stillhouse.build.teacher import make_live
@@ -76,12 +76,12 @@ def test_acclimation_leaves_the_student_s_gradient_alone() -> None:
     slopes = {}
     for words in (ACCLIMATED, "method={name: dist, temperature: 4}"):
         recipe = quick(words, LIVE)
-        shop = Workshop.open(recipe, quiet=True)
-        taught = load_teacher(recipe.teacher, [kept_teacher()], shop.sources)
+        session = Session.open(recipe, quiet=True)
+        taught = load_teacher(recipe.teacher, [kept_teacher()], session.sources)
         torch.manual_seed(0)
-        pupil = make_pupil(recipe, shop, taught)
-        teacher = make_live(recipe, shop, taught, pupil.method)
-        batch = next(make_training_loader(recipe, shop.sources, shop.hardware.device).epoch(0))
+        pupil = make_pupil(recipe, session, taught)
+        teacher = make_live(recipe, session, taught, pupil.method)
+        batch = next(make_training_loader(recipe, session.sources, session.hardware.device).epoch(0))
         combine(pupil(batch, teacher(batch), Clock(0, 10, 5))).backward()
         slopes[words] = [p.grad for p in pupil.student.parameters()]
     ours, theirs = slopes.values()
@@ -140,9 +140,9 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_an_ensemble_teaches_by_the_mean_of_its_logits(members: str) -> None:
     recipe = quick(members, "teacher.gate=false")
-    shop = Workshop.open(recipe, quiet=True)
+    session = Session.open(recipe, quiet=True)
     paths = [member.weights for member in recipe.teacher.networks]
-    taught = load_teacher(recipe.teacher, paths, shop.sources)
+    taught = load_teacher(recipe.teacher, paths, session.sources)
     images = torch.randn(3, 1, 8, 8)
     network = taught.network.eval()
     said = [member.network(images) for member in taught.members]
@@ -216,8 +216,8 @@ def test_a_student_with_its_teacher_s_classifier_is_shipped_whole(tmp_path: Path
     found = run(tmp_path / "run", "method=simkd", LIVE, EACH_STEP)
     again = measure(load.load(found.folder), found.folder, "test", None)
     assert again["top1"] == found.student["test"]["top1"]
-    shop = Workshop.open(recipe, quiet=True)
-    network = make_deployed(recipe, shop.sources, found.folder / "student.safetensors")
+    session = Session.open(recipe, quiet=True)
+    network = make_deployed(recipe, session.sources, found.folder / "student.safetensors")
     assert cost.parameters(network) == found.student["parameters"] > 1_382
     assert name_of(shipped(recipe)) == "stillhouse/tiny with the classifier of stillhouse/little"
     line = terms_of(found.folder)

@@ -14,7 +14,7 @@ import torch
 
 from alone import Alone
 from quick import kept_teacher, metrics, quick, run, student_bytes
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.engine import train as training
 from stillhouse.engine.interrupt import Stopped
 from stillhouse.errors import UserError
@@ -311,7 +311,7 @@ def test_a_blind_or_paused_cell_never_sees_test(
     from stillhouse.runs.training import finished
 
     kept_teacher()
-    monkeypatch.setattr(Workshop, "test", lambda self: pytest.fail("test was looked at"))
+    monkeypatch.setattr(Session, "test", lambda self: pytest.fail("test was looked at"))
     recipe = quick("train.epochs=3")
     paused = run_cell(recipe, tmp_path / "cell", until=1, blind=True)
     assert paused["steps"] == 6 and paused["of"] == 18 and len(paused["history"]) == 1

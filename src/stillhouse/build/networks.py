@@ -22,7 +22,7 @@ from stillhouse.build.contract import Contract, read_contract
 from stillhouse.recipes.schema import TeacherMember, Network, Recipe, TeacherSpec
 from stillhouse.batches import Batch
 from stillhouse.build.data import Sources
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 
 
 def make_network(
@@ -50,10 +50,10 @@ def make_network(
     return network
 
 
-def make_student(spec: Network, shop: Workshop) -> nn.Module:
+def make_student(spec: Network, session: Session) -> nn.Module:
     """The student for the classes, channels and size of the data."""
-    network = make_network(spec, shop.sources, spec.weights)
-    check_output(network, spec.name, shop)
+    network = make_network(spec, session.sources, spec.weights)
+    check_output(network, spec.name, session)
     return network
 
 
@@ -101,9 +101,9 @@ class TeacherNetwork:
         return f"{head}.{number}.{inside}{found}".rstrip(".")
 
 
-def load_teacher(spec: TeacherSpec, paths: Sequence[Path], shop: Workshop) -> TeacherNetwork:
+def load_teacher(spec: TeacherSpec, paths: Sequence[Path], session: Session) -> TeacherNetwork:
     """The teacher with its weights, or the ensemble that its members are."""
-    loaded = [load_member(one, path, shop) for one, path in zip(spec.networks, paths, strict=True)]
+    loaded = [load_member(one, path, session) for one, path in zip(spec.networks, paths, strict=True)]
     if not spec.members:
         return loaded[0]
     notes = tuple(
@@ -113,14 +113,14 @@ def load_teacher(spec: TeacherSpec, paths: Sequence[Path], shop: Workshop) -> Te
     return TeacherNetwork(whole, whole, notes, tuple(loaded))
 
 
-def untrained_teacher(spec: TeacherSpec, shop: Workshop) -> TeacherNetwork:
+def untrained_teacher(spec: TeacherSpec, session: Session) -> TeacherNetwork:
     """A teacher that is still to be trained, with random weights, for its shapes."""
     loaded = []
     for member in spec.networks:
-        network = make_network(member, shop.sources)
+        network = make_network(member, session.sources)
         # weights may be of other classes; a network without them must fit the data as it is
         if member.weights is None:
-            check_output(network, member.name, shop)
+            check_output(network, member.name, session)
         loaded.append(TeacherNetwork(network, network))
     if not spec.members:
         return loaded[0]
@@ -128,9 +128,9 @@ def untrained_teacher(spec: TeacherSpec, shop: Workshop) -> TeacherNetwork:
     return TeacherNetwork(whole, whole, (), tuple(loaded))
 
 
-def load_member(spec: TeacherMember, path: Path, shop: Workshop) -> TeacherNetwork:
+def load_member(spec: TeacherMember, path: Path, session: Session) -> TeacherNetwork:
     """One network with its weights, fitted to the data where it was made for others."""
-    sources = shop.sources
+    sources = session.sources
     contract = read_contract(path)
     if contract and contract.name != spec.name:
         raise UserError(
@@ -145,7 +145,7 @@ def load_member(spec: TeacherMember, path: Path, shop: Workshop) -> TeacherNetwo
         )
     inner = make_network(spec, sources, path, classes=classes, size=size_of(spec, contract))
     loaded = fit(spec, inner, contract, sources)
-    check_output(loaded.network, spec.name, shop)
+    check_output(loaded.network, spec.name, session)
     return loaded
 
 
@@ -192,13 +192,13 @@ def fit(spec: TeacherMember, inner: nn.Module, contract: Contract | None, source
     return TeacherNetwork(Fitted(inner, data=data, own=own, size=size, select=select), inner, tuple(notes))
 
 
-def check_output(network: nn.Module, name: str, shop: Workshop) -> None:
+def check_output(network: nn.Module, name: str, session: Session) -> None:
     """Refuse a network whose output for two blank images does not fit the task."""
-    example = example_of(shop.sources)
+    example = example_of(session.sources)
     blank = Batch(example, None, torch.arange(2), torch.zeros(2, dtype=torch.int64))
     with undisturbed(network), readable_errors(name, tuple(example.shape[1:])):
-        out = network(*shop.task.inputs(blank))
-    shop.task.check_output(out, name, len(example))
+        out = network(*session.task.inputs(blank))
+    session.task.check_output(out, name, len(example))
 
 
 @contextmanager

@@ -38,28 +38,28 @@ from stillhouse.methods.build import make_method, reshaped
 from stillhouse.build.networks import TeacherNetwork, example_of, make_student
 from stillhouse.recipes.schema import Recipe, Training
 from stillhouse.build.data import make_training_loader
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.tasks.base import Task
 from stillhouse.tasks.classification import Classification
 from stillhouse.tasks.multilabel import Multilabel
 from stillhouse.teachers.base import Teacher
 
 
-def make_pupil(recipe: Recipe, shop: Workshop, loaded: TeacherNetwork | None) -> Pupil[Any]:
+def make_pupil(recipe: Recipe, session: Session, loaded: TeacherNetwork | None) -> Pupil[Any]:
     """A new student with its method, on the CPU."""
-    check_labels(recipe.method, shop.sources.train)
-    student, example = make_student(recipe.student, shop), example_of(shop.sources)
+    check_labels(recipe.method, session.sources.train)
+    student, example = make_student(recipe.student, session), example_of(session.sources)
     method: Method = NoTerms()
     if loaded is not None:
         setting = Setting(
-            student, loaded.inner.cpu(), example, lambda: labels_of(shop.sources.train)
+            student, loaded.inner.cpu(), example, lambda: labels_of(session.sources.train)
         )
         student = reshaped(recipe.method, setting)
         setting = replace(setting, student=student)
         method = method_of(recipe.method, setting, loaded.members if apart(recipe) else ())
     if recipe.data.mix:
         check_mixing(recipe.method, method)
-    return Pupil(Tapped(student, method.student_taps, (example,)), method, shop.task)
+    return Pupil(Tapped(student, method.student_taps, (example,)), method, session.task)
 
 
 def apart(recipe: Recipe) -> bool:
@@ -111,31 +111,31 @@ def check_mixing(specs: Sequence[Any], method: Method) -> None:
 
 @contextmanager
 def make_run(
-    recipe: Recipe, folder: Path, shop: Workshop, loaded: TeacherNetwork | None, say: Say = silent
+    recipe: Recipe, folder: Path, session: Session, loaded: TeacherNetwork | None, say: Say = silent
 ) -> Iterator[Run]:
     """Everything that one training owns; its files are closed at the end."""
-    hardware, engine = shop.hardware, recipe.engine
-    pupil = make_pupil(recipe, shop, loaded)
+    hardware, engine = session.hardware, recipe.engine
+    pupil = make_pupil(recipe, session, loaded)
     student, method = pupil.student.model, pupil.method
     if engine.channels_last and hardware.device.type != "cpu":  # there torch corrupts its heap
         pupil.to(memory_format=torch.channels_last)
     if engine.compile:
         pupil.student.compile()
     prepared = hardware.prepare(pupil)
-    loader = make_training_loader(recipe, shop.sources, hardware.device, method.views)
+    loader = make_training_loader(recipe, session.sources, hardware.device, method.views)
     accumulate = recipe.train.accumulate
     per_epoch = max(1, len(loader) // accumulate)
     steps, course = max(1, round(recipe.train.epochs * per_epoch)), recipe.train.course
-    teacher = make_teacher(recipe, shop, loaded, method, say)
+    teacher = make_teacher(recipe, session, loaded, method, say)
     groups = make_groups(recipe.train, pupil, teacher)
     records = Records(folder, tensorboard=engine.tensorboard) if rank() == 0 else None
     images = recipe.data.batch * accumulate * world_size()
-    with show(steps, images=images, first_rank=rank() == 0 and not shop.quiet) as progress:
+    with show(steps, images=images, first_rank=rank() == 0 and not session.quiet) as progress:
         try:
             yield Run(
                 pupil=prepared,
                 teacher=teacher,
-                task=shop.task,
+                task=session.task,
                 loader=loader,
                 groups=groups,
                 hardware=hardware,
@@ -147,7 +147,7 @@ def make_run(
                 average=Average(student, recipe.train.average) if recipe.train.average else None,
                 records=records,
                 progress=progress,
-                validation=shop.val,
+                validation=session.val,
                 moved=teacher.network if isinstance(teacher, Learner) else None,
                 course=None if course is None else round(course * per_epoch),
                 log_every=engine.log_every,

@@ -10,7 +10,7 @@ from typing import Any
 from stillhouse.batches import Batch
 from stillhouse.build.data import data_is_finite, make_filling_loader
 from stillhouse.build.networks import TeacherNetwork, example_of
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.data.cache import cache_folder
 from stillhouse.data.loader import Loader
 from stillhouse.data.transforms import is_random
@@ -39,33 +39,33 @@ def view_count(data: Data) -> int:
 
 
 def prefill(
-    teacher: TeacherSpec | None, shop: Workshop, loaded: TeacherNetwork | None, say: Say = silent
+    teacher: TeacherSpec | None, session: Session, loaded: TeacherNetwork | None, say: Say = silent
 ) -> None:
     """Fill the store of a teacher that has one, before many runs share it."""
     if teacher is not None and loaded is not None and teacher.store:
-        filled_store(teacher, shop, loaded, say).open()
+        filled_store(teacher, session, loaded, say).open()
 
 
-def filled_store(teacher: TeacherSpec, shop: Workshop, loaded: TeacherNetwork, say: Say) -> Store:
+def filled_store(teacher: TeacherSpec, session: Session, loaded: TeacherNetwork, say: Say) -> Store:
     """The store with every output in it; a requested stop keeps what is there."""
-    store = store_of(teacher, shop, loaded)
+    store = store_of(teacher, session, loaded)
     with Interrupt() as interrupt:
-        fill(store, filling_of(teacher, shop, loaded, say, lambda: interrupt.asked))
+        fill(store, filling_of(teacher, session, loaded, say, lambda: interrupt.asked))
         # the only exchange between ranks, each of which may have been the one that filled
-        stop = interrupt.agreed(shop.hardware.device)
+        stop = interrupt.agreed(session.hardware.device)
     loaded.network.cpu()
     if stop:
         raise Stopped
     return store
 
 
-def describe_store(teacher: TeacherSpec, shop: Workshop, loaded: TeacherNetwork) -> str:
+def describe_store(teacher: TeacherSpec, session: Session, loaded: TeacherNetwork) -> str:
     """What filling the store would take, or that it is full; nothing is written."""
-    store = store_of(teacher, shop, loaded)
+    store = store_of(teacher, session, loaded)
     left = store.rows - store.kept()
     if not left:
         return f"stored: {store.rows:,} outputs in {amount(store.size)} at {store.folder}"
-    filling = filling_of(teacher, shop, loaded, silent, bool)
+    filling = filling_of(teacher, session, loaded, silent, bool)
     with closing(filling.read(0)) as batches:
         outputs = (answer(filling.teacher, batch, store, filling.storable) for batch in batches)
         pace = begin(outputs)[1]
@@ -74,23 +74,23 @@ def describe_store(teacher: TeacherSpec, shop: Workshop, loaded: TeacherNetwork)
 
 def filling_of(
     teacher: TeacherSpec,
-    shop: Workshop,
+    session: Session,
     loaded: TeacherNetwork,
     say: Say,
     stop: Callable[[], bool],
 ) -> Filling[Any]:
     """The teacher's network, and every batch that it is asked for."""
-    device = shop.hardware.device
-    loader = make_filling_loader(shop.data, shop.sources, device, shop.workers)
-    views = view_count(shop.data)
+    device = session.hardware.device
+    loader = make_filling_loader(session.data, session.sources, device, session.workers)
+    views = view_count(session.data)
     loaded.network.cpu()
     network: Frozen[Any] = Frozen(
-        loaded.network, shop.task.inputs, (), (example_of(shop.sources),)
+        loaded.network, session.task.inputs, (), (example_of(session.sources),)
     )
     network.network.to(device)
     return Filling(
         network,
-        shop.task.storable,
+        session.task.storable,
         teacher.name,
         lambda row: batches_from(row, loader, views),
         say,
@@ -109,18 +109,18 @@ def batches_from(row: int, loader: Loader, views: int) -> Generator[Batch[Any], 
         key = 0
 
 
-def store_of(teacher: TeacherSpec, shop: Workshop, loaded: TeacherNetwork) -> Store:
+def store_of(teacher: TeacherSpec, session: Session, loaded: TeacherNetwork) -> Store:
     """The store of a teacher, identified by everything that its outputs depend on."""
-    sources, spec = shop.sources, teacher.store
+    sources, spec = session.sources, teacher.store
     assert spec is not None
     identity = Identity(
         teacher=describe_teacher(teacher, loaded),
         data=sources.train.fingerprint,
         samples=len(sources.train),
-        transforms=[asdict(transform) for transform in shop.data.transforms],
+        transforms=[asdict(transform) for transform in session.data.transforms],
         mean=sources.mean,
         std=sources.std,
-        views=view_count(shop.data),
+        views=view_count(session.data),
         form=Form(len(sources.classes), spec.precision, spec.top),
     )
     return Store(spec.path or cache_folder() / "answers" / identity.digest()[:16], identity)

@@ -7,7 +7,7 @@ from typing import Any
 
 from stillhouse.build.networks import TeacherNetwork, example_of
 from stillhouse.build.store import Say, filled_store, silent, view_count
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
 from stillhouse.models.last_layers import closing
@@ -24,7 +24,7 @@ NEEDS = {"moves": "trains the teacher", "views": "needs two views of each image"
 
 def make_teacher(
     recipe: Recipe,
-    shop: Workshop,
+    session: Session,
     loaded: TeacherNetwork | None,
     method: Method,
     say: Say = silent,
@@ -35,48 +35,48 @@ def make_teacher(
         return Absent()
     check_storable(recipe, method)
     if teacher.store:
-        return Cached(filled_store(teacher, shop, loaded, say))
-    live = make_live(shop, loaded, method)
+        return Cached(filled_store(teacher, session, loaded, say))
+    live = make_live(session, loaded, method)
     if teacher.remember:
         views = view_count(recipe.data)
-        return Remembering(live, len(shop.sources.train), views, shop.task.storable)
+        return Remembering(live, len(session.sources.train), views, session.task.storable)
     return live
 
 
 def make_live(
-    shop: Workshop, loaded: TeacherNetwork, method: Method
+    session: Session, loaded: TeacherNetwork, method: Method
 ) -> Frozen[Any] | Learner[Any]:
     """The network itself: frozen, or with layers that the method trains."""
     if method.moves_teacher:
-        return make_learner(shop, loaded, method)
-    return make_frozen(shop, loaded, method.teacher_taps)
+        return make_learner(session, loaded, method)
+    return make_frozen(session, loaded, method.teacher_taps)
 
 
-def make_frozen(shop: Workshop, loaded: TeacherNetwork, taps: Sequence[str] = ()) -> Frozen[Any]:
+def make_frozen(session: Session, loaded: TeacherNetwork, taps: Sequence[str] = ()) -> Frozen[Any]:
     """The frozen network, on its device."""
     loaded.network.cpu()
-    example = example_of(shop.sources)
+    example = example_of(session.sources)
     frozen: Frozen[Any] = Frozen(
-        loaded.network, shop.task.inputs, loaded.taps(taps, example), (example,)
+        loaded.network, session.task.inputs, loaded.taps(taps, example), (example,)
     )
-    frozen.network.to(shop.hardware.device)
+    frozen.network.to(session.hardware.device)
     return frozen
 
 
-def make_learner(shop: Workshop, loaded: TeacherNetwork, method: Method) -> Learner[Any]:
+def make_learner(session: Session, loaded: TeacherNetwork, method: Method) -> Learner[Any]:
     """The network with the layers that the method trains, on its device."""
     loaded.network.cpu()
-    example = example_of(shop.sources)
+    example = example_of(session.sources)
     named = paths(loaded.inner, method.teacher_layers, example)
     places = list(named.values()) or closing(loaded.inner, example)
     # moved before its parameters are collected: on another device they would be other parameters
-    loaded.network.to(shop.hardware.device)
+    loaded.network.to(session.hardware.device)
     return Learner(
         loaded.network,
-        shop.task.inputs,
+        session.task.inputs,
         loaded.taps(places, example).values(),
         loaded.taps(method.teacher_taps, example),
-        (example.to(shop.hardware.device),),
+        (example.to(session.hardware.device),),
     )
 
 

@@ -19,14 +19,14 @@ from stillhouse.methods.base import Method
 from stillhouse.methods.setting import Setting
 from stillhouse.models import cost, zoo
 from stillhouse.build.run import make_groups, make_pupil
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.build.store import describe_store
 from stillhouse.build.teacher import check_storable, make_live
 from stillhouse.build.networks import TeacherNetwork, untrained_teacher, example_of, make_student
 from stillhouse.recipes.schema import Recipe
 from stillhouse.build.data import make_training_loader
 from stillhouse.runs.tap_plan import places, plan_of, suggestions
-from stillhouse.runs.teaching import check_teacher, find_teacher
+from stillhouse.runs.teacher import check_teacher, find_teacher
 from stillhouse.teachers.base import Teacher, observe
 from stillhouse.teachers.frozen import Absent
 from stillhouse.types import Clock
@@ -73,17 +73,17 @@ class Patient:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self._shop: Workshop | None = None
+        self._session: Session | None = None
         self._student: nn.Module | None = None
         self._taught: TeacherNetwork | None = None
         self._pupil: Pupil[Any] | None = None
 
     @property
-    def shop(self) -> Workshop:
+    def session(self) -> Session:
         """Data and device, if they are there."""
-        if self._shop is None:
+        if self._session is None:
             raise Untried
-        return self._shop
+        return self._session
 
     @property
     def student(self) -> nn.Module:
@@ -112,17 +112,17 @@ class Patient:
 
     def data(self) -> str:
         """Open every split, and load a batch."""
-        shop = Workshop.open(self.recipe)
-        sources = shop.sources
+        session = Session.open(self.recipe)
+        sources = session.sources
         sizes = ", ".join(
             f"{len(getattr(sources, name)):,} {name}" for name in ("train", "val", "test")
         )
-        loader = make_training_loader(self.recipe, sources, shop.hardware.device)
+        loader = make_training_loader(self.recipe, sources, session.hardware.device)
         since = perf_counter()
         batch = next(iter(loader.epoch(0)))
         speed = len(batch) / (perf_counter() - since)
         shape = " x ".join(map(str, batch.images.shape[1:]))
-        self._shop = shop
+        self._session = session
         return (
             f"{self.recipe.data.name}: {sizes}; {len(sources.classes)} classes; images {shape}; "
             f"first batch at {speed:,.0f} images/s" + "".join(f"; {note}" for note in sources.notes)
@@ -130,30 +130,30 @@ class Patient:
 
     def network(self) -> str:
         """Make the student and let it speak."""
-        shop = self.shop
-        self._student = student = make_student(self.recipe.student, shop)
+        session = self.session
+        self._student = student = make_student(self.recipe.student, session)
         return self.size_of(student, self.recipe.student.name)
 
     def member(self) -> str:
         """Make the teacher, and measure it where it has weights."""
-        shop, teacher = self.shop, self.recipe.teacher
+        session, teacher = self.session, self.recipe.teacher
         if teacher is None or not self.recipe.distils:
             return "none: the student learns from labels alone"
-        loaded = find_teacher(self.recipe, teacher, shop)
+        loaded = find_teacher(self.recipe, teacher, session)
         if loaded is None:
-            self._taught = loaded = untrained_teacher(teacher, shop)
+            self._taught = loaded = untrained_teacher(teacher, session)
             epochs = sum(member.train.epochs for member in teacher.networks if member.train)
             said = f"{self.size_of(loaded.inner, teacher.name)}; is trained first, {epochs:g}"
             return f"{said} epochs, and measured then"
         self._taught = loaded
-        score = check_teacher(teacher, loaded, shop)
-        headline = shop.task.headline
+        score = check_teacher(teacher, loaded, session)
+        headline = session.task.headline
         reached = f"{headline} {score['validation'][headline]:.2f} on validation"
         return f"{self.size_of(loaded.inner, teacher.name)}; {reached}"
 
     def contract(self) -> str:
         """Whether classes, sizes and normalisations of both networks fit the data."""
-        loaded, sources = self.loaded, self.shop.sources
+        loaded, sources = self.loaded, self.session.sources
         notes = list(loaded.notes) if loaded else []
         for who in (self.recipe.student, self.recipe.teacher):
             published = zoo.preprocessing(who.name) if who and who.weights else None
@@ -166,8 +166,8 @@ class Patient:
 
     def taps(self) -> str:
         """What the method taps, with paths, shapes and adapters, and what else could be tapped."""
-        loaded, bare, example = self.loaded, self.student, example_of(self.shop.sources)
-        self._pupil = pupil = make_pupil(self.recipe, self.shop, loaded)
+        loaded, bare, example = self.loaded, self.student, example_of(self.session.sources)
+        self._pupil = pupil = make_pupil(self.recipe, self.session, loaded)
         student = pupil.student.model
         if loaded is None:
             return f"none needed; the student's places: {places(student, example)}"
@@ -188,17 +188,17 @@ class Patient:
 
     def step(self) -> str:
         """One forward and backward of everything, timed."""
-        shop, pupil = self.shop, self._pupil
+        session, pupil = self.session, self._pupil
         if pupil is None:
             raise Untried
-        pupil.to(shop.hardware.device)
+        pupil.to(session.hardware.device)
         teacher = self.live(pupil.method)
         make_groups(self.recipe.train, pupil, teacher)
-        device, views = shop.hardware.device, pupil.method.views
-        loader = make_training_loader(self.recipe, shop.sources, device, views)
+        device, views = session.hardware.device, pupil.method.views
+        loader = make_training_loader(self.recipe, session.sources, device, views)
         since = perf_counter()
         batch = next(iter(loader.epoch(0)))
-        with shop.hardware.autocast():
+        with session.hardware.autocast():
             terms = pupil(batch, observe(teacher, batch, views), Clock(0, 1, 1))
         loss = combine(terms)
         if not bool(loss.isfinite()):
@@ -218,14 +218,14 @@ class Patient:
         if self.loaded is None:
             return Absent()
         check_storable(self.recipe, method)
-        return make_live(self.shop, self.loaded, method)
+        return make_live(self.session, self.loaded, method)
 
     def stored(self) -> str:
         """What the teacher's store will take, where there is to be one."""
         teacher = self.recipe.teacher
         if self.loaded is None or teacher is None or not teacher.store:
             return ""
-        return f"; {describe_store(teacher, self.shop, self.loaded)}"
+        return f"; {describe_store(teacher, self.session, self.loaded)}"
 
     def disk(self) -> str:
         """Whether a few checkpoints fit."""
@@ -240,7 +240,7 @@ class Patient:
 
     def size_of(self, network: nn.Module, name: str) -> str:
         """A network's parameters and operations."""
-        example = example_of(self.shop.sources)[:1]
+        example = example_of(self.session.sources)[:1]
         work = cost.flops(network, example)
         return f"{name}: {cost.parameters(network):,} parameters, {work / 1e6:,.1f} MFLOPs an image"
 

@@ -12,7 +12,7 @@ from stillhouse.engine.evaluate import evaluate
 from stillhouse.errors import UserError
 from stillhouse.files import write_json
 from stillhouse.build.run import make_pupil
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.build.store import Say, silent
 from stillhouse.build.teacher import check_storable
 from stillhouse.build.networks import make_deployed
@@ -20,7 +20,7 @@ from stillhouse.methods.control import Control
 from stillhouse.recipes.schema import Recipe
 from stillhouse.build.data import SplitSources, make_training_loader, with_fingerprints
 from stillhouse.tasks.base import Task
-from stillhouse.runs.teaching import find_teacher, obtain_teacher
+from stillhouse.runs.teacher import find_teacher, obtain_teacher
 from stillhouse.runs.training import STUDENT, TEACHER, Score, claimed, train_one
 
 
@@ -62,38 +62,38 @@ def execute(
     """
     if splits is not None or task is not None:
         recipe = replace(recipe, data=with_fingerprints(recipe.data, splits or {}, task))
-    shop = Workshop.open(recipe, splits=splits, task=task)
+    session = Session.open(recipe, splits=splits, task=task)
     if rank() != 0:
         say = silent  # the first rank speaks
-    for note in shop.sources.notes:
+    for note in session.sources.notes:
         say(f"data: {note}")
     if recipe.distils:
         check_storable(recipe)  # before anything is trained
     if overwrite:
-        try_build(recipe, shop)
+        try_build(recipe, session)
     with claimed(recipe, folder, resume, overwrite):
         loaded = teacher_score = None
         if recipe.teacher is not None and recipe.distils:
-            loaded, teacher_score = obtain_teacher(recipe, recipe.teacher, shop, say)
+            loaded, teacher_score = obtain_teacher(recipe, recipe.teacher, session, say)
             on_first_rank(lambda: write_json(folder / TEACHER, teacher_score))
         control = None
         if recipe.control and recipe.distils:
             say("control: the same student without a teacher")
             alone = replace(recipe, method=(Control(),), teacher=None, control=False)
-            control = train_one(alone, folder / "control", shop, None, resume=True)
-        student = train_one(recipe, folder, shop, loaded, resume=resume, say=say)
-        return Result(folder, shop.task.headline, student, teacher_score, control)
+            control = train_one(alone, folder / "control", session, None, resume=True)
+        student = train_one(recipe, folder, session, loaded, resume=resume, say=say)
+        return Result(folder, session.task.headline, student, teacher_score, control)
 
 
-def try_build(recipe: Recipe, shop: Workshop) -> None:
+def try_build(recipe: Recipe, session: Session) -> None:
     """Build everything once, so that a recipe which cannot run does not overwrite a run."""
-    make_training_loader(recipe, shop.sources, shop.hardware.device)
+    make_training_loader(recipe, session.sources, session.hardware.device)
     loaded = None
     if recipe.teacher is not None and recipe.distils:
-        loaded = find_teacher(recipe, recipe.teacher, shop)
+        loaded = find_teacher(recipe, recipe.teacher, session)
         if loaded is None:
             return  # it is trained first
-    make_pupil(recipe, shop, loaded)
+    make_pupil(recipe, session, loaded)
 
 
 PATIENCE = 20.0  # seconds that a cell's process has to save and end when its study was killed
@@ -106,15 +106,15 @@ def run_cell(
 
     `until` is an epoch to pause after; a `blind` one never looks at the test split.
     """
-    shop = Workshop.open(recipe, quiet=True)
+    session = Session.open(recipe, quiet=True)
     loaded = None
     if recipe.teacher is not None and recipe.distils:
-        loaded = find_teacher(recipe, recipe.teacher, shop)
+        loaded = find_teacher(recipe, recipe.teacher, session)
         if loaded is None:
             raise UserError(f"the teacher {recipe.teacher.name} is not trained yet")
-        loaded.network.to(shop.hardware.device)
+        loaded.network.to(session.hardware.device)
     with claimed(recipe, folder, True, False, PATIENCE):
-        return train_one(recipe, folder, shop, loaded, resume=True, until=until, blind=blind)
+        return train_one(recipe, folder, session, loaded, resume=True, until=until, blind=blind)
 
 
 # --------------------------------------------------------------------------------------- afterwards
@@ -122,12 +122,12 @@ def run_cell(
 
 def measure(recipe: Recipe, folder: Path, split: str, path: Path | None) -> Mapping[str, float]:
     """What the student of a run, or other weights for it, reach on a split."""
-    shop = Workshop.open(recipe)
+    session = Session.open(recipe)
     file = path or folder / STUDENT
     if path is None and not file.is_file():
         raise UserError(
             f"{folder} has no {STUDENT} yet; finish it with `stillhouse run {folder} --resume`"
         )
-    student = make_deployed(recipe, shop.sources, file)
-    network = shop.traced(student.to(shop.hardware.device))
-    return evaluate(shop.task, network, shop.split(split).epoch(0), shop.hardware)
+    student = make_deployed(recipe, session.sources, file)
+    network = session.traced(student.to(session.hardware.device))
+    return evaluate(session.task, network, session.split(split).epoch(0), session.hardware)

@@ -22,7 +22,7 @@ from stillhouse.files import write_json, write_text
 from stillhouse.models import cost, weights
 from stillhouse.recipes import load
 from stillhouse.build.run import make_run
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.build.contract import BESIDE
 from stillhouse.build.store import Say, silent
 from stillhouse.build.networks import (
@@ -79,7 +79,7 @@ def forget(folder: Path) -> None:
 def train_one(
     recipe: Recipe,
     folder: Path,
-    shop: Workshop,
+    session: Session,
     loaded: TeacherNetwork | None,
     *,
     resume: bool,
@@ -94,7 +94,7 @@ def train_one(
         return done
     on_first_rank(lambda: folder.mkdir(parents=True, exist_ok=True))
     environment.seed_everything(recipe.seed, recipe.engine.deterministic)
-    with make_run(recipe, folder, shop, loaded, say) as run:
+    with make_run(recipe, folder, session, loaded, say) as run:
         run.teacher_hash = teacher
         torch.manual_seed(derive_seed(recipe.seed, rank()))  # whatever building drew
         if resume:
@@ -108,28 +108,28 @@ def train_one(
             )
         if run.start < run.steps:
             state.save(run)
-            return score_of(recipe, run, shop, {})
-        return conclude(recipe, run, folder, shop, blind=blind)
+            return score_of(recipe, run, session, {})
+        return conclude(recipe, run, folder, session, blind=blind)
 
 
-def conclude(recipe: Recipe, run: Run, folder: Path, shop: Workshop, *, blind: bool) -> Score:
+def conclude(recipe: Recipe, run: Run, folder: Path, session: Session, *, blind: bool) -> Score:
     """Measure the student as it ended, and write it with its result."""
     state.save(run)
     with state.averaged(run):
         network = run.inside.student.eval()
-        test = {} if blind else evaluate(shop.task, network, shop.test(), shop.hardware)
+        test = {} if blind else evaluate(session.task, network, session.test(), session.hardware)
         on_first_rank(lambda: weights.save(run.student, folder / STUDENT))
-    score = score_of(recipe, run, shop, test)
+    score = score_of(recipe, run, session, test)
     learner = run.teacher if isinstance(run.teacher, Learner) else None
     if learner is not None:
-        score["acclimation"] = acclimated(learner, run, shop, blind=blind)
+        score["acclimation"] = acclimated(learner, run, session, blind=blind)
 
     def write() -> None:
         if learner is not None:
             weights.save(learner.network.model, folder / MOVED)
-        contract = contract_of(recipe.student, shop.sources)
+        contract = contract_of(recipe.student, session.sources)
         write_text(folder / f"{STUDENT}{BESIDE}", contract.text())
-        write_json(folder / "manifest.json", manifest(recipe, shop, run))
+        write_json(folder / "manifest.json", manifest(recipe, session, run))
         write_json(folder / RESULT, score)  # last: it says that all the rest is there
 
     on_first_rank(write)
@@ -137,15 +137,15 @@ def conclude(recipe: Recipe, run: Run, folder: Path, shop: Workshop, *, blind: b
 
 
 def acclimated(
-    learner: Learner[Any], run: Run, shop: Workshop, *, blind: bool
+    learner: Learner[Any], run: Run, session: Session, *, blind: bool
 ) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
     """What the teacher reached before it learned from its student, and after."""
 
     def look() -> Mapping[str, Mapping[str, float]]:
         network = learner.network.eval()
-        splits = {"validation": shop.val} | ({} if blind else {"test": shop.test})
+        splits = {"validation": session.val} | ({} if blind else {"test": session.test})
         return {
-            name: evaluate(shop.task, network, batches(), shop.hardware)
+            name: evaluate(session.task, network, batches(), session.hardware)
             for name, batches in splits.items()
         }
 
@@ -154,7 +154,7 @@ def acclimated(
     return {"before": before, "after": look()}
 
 
-def score_of(recipe: Recipe, run: Run, shop: Workshop, test: Mapping[str, float]) -> Score:
+def score_of(recipe: Recipe, run: Run, session: Session, test: Mapping[str, float]) -> Score:
     """What is known of a training where it stands."""
     return {
         "format": FORMAT,
@@ -162,11 +162,11 @@ def score_of(recipe: Recipe, run: Run, shop: Workshop, test: Mapping[str, float]
         "seed": recipe.seed,
         "recipe": load.digest(recipe),
         "teacher": run.teacher_hash,
-        "headline": shop.task.headline,
+        "headline": session.task.headline,
         "test": dict(test),
         "validation": run.history[-1] if run.history else {},
         "history": run.history,
-        "best": max(run.history, key=lambda h: h[shop.task.headline], default={}),
+        "best": max(run.history, key=lambda h: h[session.task.headline], default={}),
         "parameters": cost.parameters(run.student),
         "steps": run.start,
         "of": run.steps,
@@ -174,7 +174,7 @@ def score_of(recipe: Recipe, run: Run, shop: Workshop, test: Mapping[str, float]
     }
 
 
-def manifest(recipe: Recipe, shop: Workshop, run: Run) -> Mapping[str, Any]:
+def manifest(recipe: Recipe, session: Session, run: Run) -> Mapping[str, Any]:
     """What a result came from."""
     return {
         "recipe": load.digest(recipe),
@@ -183,9 +183,9 @@ def manifest(recipe: Recipe, shop: Workshop, run: Run) -> Mapping[str, Any]:
         "data": {
             name: source.fingerprint
             for name, source in (
-                ("train", shop.sources.train),
-                ("val", shop.sources.val),
-                ("test", shop.sources.test),
+                ("train", session.sources.train),
+                ("val", session.sources.val),
+                ("test", session.sources.test),
             )
         },
         "seed": recipe.seed,

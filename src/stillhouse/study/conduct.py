@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stillhouse.build.networks import make_student, untrained_teacher
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.engine.devices import launched_ranks
 from stillhouse.engine.folder import MARK, claim
 from stillhouse.errors import UserError
@@ -27,20 +27,20 @@ def conduct(
 ) -> Study:
     """Train every cell that is not finished yet, and read what came of all."""
     refuse_ranks()
-    shop = Workshop.open(plan.recipe, quiet=True)
-    rehearse(plan, shop)
+    session = Session.open(plan.recipe, quiet=True)
+    rehearse(plan, session)
     with claim(folder, resume=True, recipe=foundation(plan.recipe)):
         clear(plan.cells(folder), overwrite)
-        write_plan(plan, folder, shop.task.headline)
-        Conductor(plan, folder, shop, workers, say).run()
+        write_plan(plan, folder, session.task.headline)
+        Conductor(plan, folder, session, workers, say).run()
     return read_study(folder)
 
 
-def rehearse(plan: Plan, shop: Workshop) -> None:
+def rehearse(plan: Plan, session: Session) -> None:
     """Make every network once, lest hours pass before a wrong name is said."""
-    make_student(plan.recipe.student, shop)
+    make_student(plan.recipe.student, session)
     for teacher in plan.teachers.values():
-        untrained_teacher(teacher, shop)
+        untrained_teacher(teacher, session)
 
 
 def refuse_ranks() -> None:
@@ -80,7 +80,7 @@ class Conductor:
 
     plan: Plan
     folder: Path
-    shop: Workshop
+    session: Session
     workers: Workers
     say: Say
     ended: int = 0
@@ -91,7 +91,7 @@ class Conductor:
         self.say(f"{len(plan.arms)} arms x {len(plan.seeds)} seeds: {plan.size} runs")
         for note in plan.notes:
             self.say(f"note: {note}")
-        faculty = Faculty(plan.recipe, plan.teachers, self.shop, self.say)
+        faculty = Faculty(plan.recipe, plan.teachers, self.session, self.say)
         apprentices = faculty.gather()
         controls = plan.cells(self.folder, plan.controls)
         faculty.graduate(self.workers.train([*apprentices, *controls], self.note))
@@ -112,7 +112,7 @@ class Conductor:
         if cell.folder.parent.parent != self.folder:
             return  # a teacher, of which more is said when it is measured
         self.ended += 1
-        headline = self.shop.task.headline
+        headline = self.session.task.headline
         arms = {name: label for label, name in self.plan.folders.items()}
         said = (
             f"failed: {outcome.sentence}"

@@ -9,10 +9,10 @@ from pathlib import Path
 from stillhouse.build.networks import TeacherNetwork
 from stillhouse.build.store import prefill
 from stillhouse.build.teacher import check_storable
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.errors import UserError
 from stillhouse.recipes.schema import Recipe, TeacherSpec
-from stillhouse.runs.teaching import (
+from stillhouse.runs.teacher import (
     check_teacher,
     find_teacher,
     member_folder,
@@ -31,7 +31,7 @@ class Faculty:
 
     recipe: Recipe
     teachers: Mapping[str, TeacherSpec]
-    shop: Workshop
+    session: Session
     say: Say
     blind: bool = False  # never look at the test split
     scores: dict[str, Score] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Faculty:
             untrained = [
                 member_recipe(self.recipe, member)
                 for member in teacher.networks
-                if member_weights(self.recipe, member, self.shop) is None
+                if member_weights(self.recipe, member, self.session) is None
             ]
             if not untrained:
                 self.admit(label)
@@ -69,13 +69,13 @@ class Faculty:
         """Measure a teacher, and refuse one that cannot teach."""
         try:
             score = check_teacher(
-                self.teachers[label], self.taught(label), self.shop, blind=self.blind
+                self.teachers[label], self.taught(label), self.session, blind=self.blind
             )
         except UserError as error:
             self.refuse(label, str(error))
             return
         self.scores[label] = score
-        split, headline = "validation" if self.blind else "test", self.shop.task.headline
+        split, headline = "validation" if self.blind else "test", self.session.task.headline
         self.say(f"teacher {label}: {headline} {score[split][headline]:.1f} on {split}")
 
     def refuse(self, label: str, sentence: str) -> None:
@@ -88,7 +88,7 @@ class Faculty:
     def taught(self, label: str) -> TeacherNetwork:
         """A teacher as its pupils meet it."""
         teacher = self.teachers[label]
-        taught = find_teacher(self.recipe, teacher, self.shop)
+        taught = find_teacher(self.recipe, teacher, self.session)
         assert taught is not None
         return taught
 
@@ -98,4 +98,4 @@ class Faculty:
             stored = [r for r in pupils if r.teacher is not None and r.teacher.store]
             if stored and label not in self.wrong:
                 check_storable(stored[0])
-                prefill(stored[0].teacher, self.shop, self.taught(label), self.say)
+                prefill(stored[0].teacher, self.session, self.taught(label), self.say)

@@ -9,7 +9,7 @@ from statistics import mean
 from typing import Any
 
 from stillhouse.build.networks import example_of, make_network, make_student
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.engine.folder import claim
 from stillhouse.errors import UserError
 from stillhouse.files import csv_text, write_text
@@ -75,7 +75,7 @@ class Sweep:
 
     plan: Plan
     folder: Path
-    shop: Workshop
+    session: Session
     workers: Workers
     say: Say
     trials: int
@@ -85,7 +85,7 @@ class Sweep:
 
     def run(self) -> list[Search]:
         """All rounds; what is finished from an earlier go is only read."""
-        faculty = Faculty(self.plan.recipe, self.plan.teachers, self.shop, self.say, blind=True)
+        faculty = Faculty(self.plan.recipe, self.plan.teachers, self.session, self.say, blind=True)
         faculty.graduate(self.workers.train(faculty.gather(), lambda cell, outcome: None))
         searches = [self.search(arm) for arm in self.plan.arms if not arm.is_control]
         teacher = next(iter(self.plan.teachers))
@@ -105,7 +105,7 @@ class Sweep:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         methods = arm.recipe.method
         tapped = any(hasattr(method, "pairs") for method in methods)
-        taps = common_taps(arm.recipe, self.shop) if tapped else ()
+        taps = common_taps(arm.recipe, self.session) if tapped else ()
         fixed = held(arm.method)
         space = narrowed(default_space(methods, taps, fixed), self.given, methods)
         space = {key: a for key, a in space.items() if key.removeprefix("method.") not in fixed}
@@ -172,7 +172,7 @@ class Sweep:
             return None
         epochs = self.plan.recipe.train.epochs
         share = 1.0 if until is None else until / epochs
-        return [value_at(s, share, self.shop.task.headline) for s in found if isinstance(s, dict)]
+        return [value_at(s, share, self.session.task.headline) for s in found if isinstance(s, dict)]
 
     def judge(
         self, search: Search, trial: Trial, outcomes: Mapping[Path, Outcome], rung: float
@@ -220,13 +220,13 @@ def value_at(score: Score, share: float, headline: str) -> float:
     return float((reached or history)[-1][headline])
 
 
-def common_taps(recipe: Recipe, shop: Workshop) -> list[str]:
+def common_taps(recipe: Recipe, session: Session) -> list[str]:
     """The stages that student and teacher both have, by one name."""
     assert recipe.teacher is not None
-    sources, example = shop.sources, example_of(shop.sources)
+    sources, example = session.sources, example_of(session.sources)
     if recipe.teacher.members:
         return []  # the places of several networks have no common names
-    student = make_student(recipe.student, shop)
+    student = make_student(recipe.student, session)
     teacher = make_network(recipe.teacher, sources)
     ours, theirs = stages(student, example), stages(teacher, example)
     common = [name for name in ours if name in theirs and ours[name]]
@@ -248,10 +248,10 @@ def sweep(
     refuse_ranks()
     if len(plan.teachers) > 1:
         raise UserError("a sweep has one teacher; name one with --teachers")
-    shop = Workshop.open(plan.recipe, quiet=True)
-    rehearse(plan, shop)
+    session = Session.open(plan.recipe, quiet=True)
+    rehearse(plan, session)
     with claim(folder, resume=True, recipe=foundation(plan.recipe)):
-        made = Sweep(plan, folder, shop, workers, say, trials, seed, prune, space or {})
+        made = Sweep(plan, folder, session, workers, say, trials, seed, prune, space or {})
         searches = made.run()
         write_text(folder / TRIALS, every_trial(searches))
         write_text(folder / CHOSEN, load.text(chosen(plan, searches)))

@@ -21,7 +21,7 @@ from stillhouse.tasks.base import Task
 
 
 @dataclass(frozen=True)
-class Workshop:
+class Session:
     """Data, task and hardware, opened once for all trainings of a recipe."""
 
     data: Data
@@ -38,7 +38,7 @@ class Workshop:
         quiet: bool = False,
         splits: SplitSources | None = None,
         task: Task[Any] | None = None,
-    ) -> Workshop:
+    ) -> Session:
         """Open the data and find the device; a task that is given replaces the recipe's."""
         engine = recipe.engine
         if engine.threads:
@@ -46,7 +46,7 @@ class Workshop:
         hardware = Hardware(engine.device, engine.precision)
         sources = open_sources(recipe.data, splits)
         task = task or recipe.task.build(facts_of(recipe.data, sources))
-        return Workshop(recipe.data, sources, task, hardware, engine.workers, quiet)
+        return Session(recipe.data, sources, task, hardware, engine.workers, quiet)
 
     def split(self, name: str) -> Loader:
         """Batches of a split, each sample once over all ranks."""

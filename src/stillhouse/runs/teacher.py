@@ -11,7 +11,7 @@ from stillhouse.engine.evaluate import evaluate
 from stillhouse.errors import UserError
 from stillhouse.models import cost
 from stillhouse.recipes import load
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.runs.gate import gate
 from stillhouse.build.store import Say
 from stillhouse.build.networks import (
@@ -24,30 +24,30 @@ from stillhouse.runs.training import STUDENT, Score, claimed, finished, train_on
 
 
 def obtain_teacher(
-    recipe: Recipe, teacher: TeacherSpec, shop: Workshop, say: Say
+    recipe: Recipe, teacher: TeacherSpec, session: Session, say: Say
 ) -> tuple[TeacherNetwork, Score]:
     """The teacher from its file, or trained first and kept; refused if it is no good."""
     paths = [
-        member_weights(recipe, member, shop) or train_member(recipe, member, shop, say)
+        member_weights(recipe, member, session) or train_member(recipe, member, session, say)
         for member in teacher.networks
     ]
-    loaded = load_teacher(teacher, paths, shop)
+    loaded = load_teacher(teacher, paths, session)
     for note in loaded.notes:
         say(f"teacher: {note}")
-    return loaded, check_teacher(teacher, loaded, shop)
+    return loaded, check_teacher(teacher, loaded, session)
 
 
 def check_teacher(
-    teacher: TeacherSpec, loaded: TeacherNetwork, shop: Workshop, *, blind: bool = False
+    teacher: TeacherSpec, loaded: TeacherNetwork, session: Session, *, blind: bool = False
 ) -> Score:
     """Measure a teacher on the user's own data, and refuse one that a guess could match."""
-    loaded.network.to(shop.hardware.device)
-    network = shop.traced(loaded.network)
-    task = shop.task
-    validation = evaluate(task, network, shop.val(), shop.hardware)
+    loaded.network.to(session.hardware.device)
+    network = session.traced(loaded.network)
+    task = session.task
+    validation = evaluate(task, network, session.val(), session.hardware)
     if teacher.gate:
-        gate(teacher.name, task, validation, len(shop.sources.val))
-    test = {} if blind else evaluate(task, network, shop.test(), shop.hardware)
+        gate(teacher.name, task, validation, len(session.sources.val))
+    test = {} if blind else evaluate(task, network, session.test(), session.hardware)
     return {
         "name": teacher.name,
         "parameters": cost.parameters(loaded.inner),
@@ -56,14 +56,14 @@ def check_teacher(
     }
 
 
-def find_teacher(recipe: Recipe, teacher: TeacherSpec, shop: Workshop) -> TeacherNetwork | None:
+def find_teacher(recipe: Recipe, teacher: TeacherSpec, session: Session) -> TeacherNetwork | None:
     """The teacher, where all of it has weights."""
-    paths = [member_weights(recipe, member, shop) for member in teacher.networks]
+    paths = [member_weights(recipe, member, session) for member in teacher.networks]
     there = [path for path in paths if path is not None]
-    return load_teacher(teacher, there, shop) if len(there) == len(paths) else None
+    return load_teacher(teacher, there, session) if len(there) == len(paths) else None
 
 
-def member_weights(recipe: Recipe, member: TeacherMember, shop: Workshop) -> Path | None:
+def member_weights(recipe: Recipe, member: TeacherMember, session: Session) -> Path | None:
     """The weights of a teacher or member; None where they are still to be trained."""
     if member.weights is not None:
         return member.weights
@@ -98,11 +98,11 @@ def member_folder(alone: Recipe) -> Path:
     return cache_folder() / "teachers" / load.digest(alone)
 
 
-def train_member(recipe: Recipe, member: TeacherMember, shop: Workshop, say: Say) -> Path:
+def train_member(recipe: Recipe, member: TeacherMember, session: Session, say: Say) -> Path:
     """Train a teacher or member once."""
     alone = member_recipe(recipe, member)
     folder = member_folder(alone)
     say(f"teacher: training {member.name}, kept in {folder}")
     with claimed(alone, folder, True, False):
-        train_one(alone, folder, shop, None, resume=True)
+        train_one(alone, folder, session, None, resume=True)
     return folder / STUDENT
