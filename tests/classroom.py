@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stillhouse.batches import Batch
 from stillhouse.engine.pupil import Pupil
 from stillhouse.methods.base import Method
-from stillhouse.methods.labelwise import Embedded
+from stillhouse.methods.labelwise import LabelwiseSpec
 from stillhouse.methods.setting import Composed, Setting
 from stillhouse.models.labelwise import EMBEDDINGS, LabelwiseHead, labelwise
 from stillhouse.models.last_layers import closing
@@ -148,7 +148,7 @@ def networks(seed: int, spec: Composed) -> Setting:
     torch.manual_seed(seed)
     student: nn.Module = build("small", CLASSES, channels=1)
     example = torch.randn(2, 1, *SIZE)
-    if isinstance(spec, Embedded):
+    if isinstance(spec, LabelwiseSpec):
         student = labelwise(student, CLASSES, example, LabelwiseHead(8, 2, 16, dropout=0.0))
         torch.manual_seed(99)
         teacher = labelwise(teacher, CLASSES, example, LabelwiseHead(12, 2, 16, dropout=0.0))

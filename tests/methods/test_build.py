@@ -112,9 +112,9 @@ def test_a_package_can_bring_one(installed: None) -> None:
 @pytest.mark.parametrize(
     ("entry", "sentence"),
     [
-        ("onw", r"brings a method 'onw'; did you mean 'own'"),
-        ("xyz", r"brings a method 'xyz'; there are 2 in stillhouse\.methods"),
-        ("loss", r"'loss' is a MSELoss, not a stillhouse Method"),
+        ("onw", r"provides a method 'onw'; did you mean 'own'"),
+        ("xyz", r"provides a method 'xyz'; 2 are registered in stillhouse\.methods"),
+        ("loss", r"must return a stillhouse Method, got MSELoss"),
     ],
 )
 def test_a_package_that_does_not(installed: None, entry: str, sentence: str) -> None:

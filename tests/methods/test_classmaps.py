@@ -79,5 +79,5 @@ def test_networks_of_other_classes_are_refused() -> None:
 def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match="size must be at least 1, and is 0"):
         CATKD(size=0)
-    with pytest.raises(ValueError, match="one cell, normalised, says nothing"):
+    with pytest.raises(ValueError, match="a normalised map of one cell is constant"):
         CATKD(size=1, normalise=True)

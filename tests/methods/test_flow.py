@@ -144,7 +144,7 @@ class OneStage(nn.Sequential):
 
 def test_networks_with_one_stage_in_common_have_no_flow() -> None:
     one = Setting(OneStage(), OneStage(), torch.zeros(2, 3, 8, 8))
-    with pytest.raises(UserError, match="fsp compares two stages or more"):
+    with pytest.raises(UserError, match="fsp needs at least two stages"):
         FSP(pairs="stages").build(one)
 
 

@@ -36,7 +36,7 @@ def test_a_ramp_may_be_a_cosine_or_a_step() -> None:
 def test_a_ramp_of_an_epoch_is_over_at_once() -> None:
     assert course(Ramp(1)) == [1.0] * 12  # epochs count from 1, as a warm-up's do
     assert course(Ramp(20)) == pytest.approx(
-        [presets.kd(warmup=20).rise(at(e)) for e in range(1, 13)]
+        [presets.kd(warmup=20).ramp_factor(at(e)) for e in range(1, 13)]
     )
 
 
@@ -52,10 +52,10 @@ def test_a_course_that_makes_no_sense_is_refused() -> None:
 @pytest.mark.parametrize("name", published())
 def test_every_method_may_be_given_a_ramp(name: str) -> None:
     spec = published()[name](ramp=Ramp(10, start=1, end=0))
-    assert spec.rise(at(5)) == 0.5 and spec.rise(at(50)) == 0
+    assert spec.ramp_factor(at(5)) == 0.5 and spec.rise(at(50)) == 0
 
 
 def test_a_ramp_of_lskd_stands_before_its_base_s() -> None:
     base = presets.dkd(warmup=20)
-    assert presets.lskd(base=base, ramp=Ramp(4)).rise(at(2)) == 0.5
-    assert presets.lskd(base=presets.kd(ramp=Ramp(4))).rise(at(2)) == 0.5
+    assert presets.lskd(base=base, ramp=Ramp(4)).ramp_factor(at(2)) == 0.5
+    assert presets.lskd(base=presets.kd(ramp=Ramp(4))).ramp_factor(at(2)) == 0.5

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.errors import UserError
-from stillhouse.methods.build import reshaped
+from stillhouse.methods.build import reshape_student
 from stillhouse.methods.setting import Setting
 from stillhouse.models import weights, zoo
 from stillhouse.models.dry_run import undisturbed
@@ -66,7 +66,7 @@ def make_deployed(recipe: Recipe, sources: Sources, path: Path | None) -> nn.Mod
     specs = [spec for spec in recipe.method if spec.reshapes]
     if specs and recipe.teacher is not None and not recipe.teacher.members:
         teacher = make_network(replace(recipe.teacher, start=None), sources)
-        network = reshaped(specs, Setting(network, teacher, example_of(sources)))
+        network = reshape_student(specs, Setting(network, teacher, example_of(sources)))
     if path is not None:
         weights.load(network, path)
     return network

@@ -34,7 +34,7 @@ from stillhouse.recipes import load, schema
 from stillhouse.build.store import Say, silent
 from stillhouse.build.teacher import make_teacher
 from stillhouse.teachers.learner import Learner
-from stillhouse.methods.build import make_method, reshaped
+from stillhouse.methods.build import make_method, reshape_student
 from stillhouse.build.networks import TeacherNetwork, example_of, make_student
 from stillhouse.recipes.schema import Recipe, Training
 from stillhouse.build.data import make_training_loader
@@ -54,7 +54,7 @@ def make_pupil(recipe: Recipe, session: Session, loaded: TeacherNetwork | None) 
         setting = Setting(
             student, loaded.inner.cpu(), example, lambda: labels_of(session.sources.train)
         )
-        student = reshaped(recipe.method, setting)
+        student = reshape_student(recipe.method, setting)
         setting = replace(setting, student=student)
         method = method_of(recipe.method, setting, loaded.members if apart(recipe) else ())
     if recipe.data.mix:

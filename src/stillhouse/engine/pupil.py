@@ -11,7 +11,7 @@ from torch import nn
 from stillhouse.batches import Batch, Target
 from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
-from stillhouse.methods.per_teacher import tap_of, trace_of
+from stillhouse.methods.per_teacher import member_tap, member_trace
 from stillhouse.models.taps import Tapped
 from stillhouse.tasks.base import Task
 from stillhouse.types import (
@@ -79,8 +79,8 @@ class Pupil(nn.Module, Generic[T]):
         if moves:
             sites |= renamed(made(student.detached(), teacher[FIRST]).sites, LEARNING)
         for number in range(self.method.members):
-            member = made(student, trace_of(fixed[FIRST], number))
-            sites |= renamed(member.sites, tap_of(number))
+            member = made(student, member_trace(fixed[FIRST], number))
+            sites |= renamed(member.sites, member_tap(number))
         return replace(lesson, sites=sites)
 
     def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:

@@ -74,7 +74,7 @@ class Published:
         """Whether the method trains layers of the teacher."""
         return "moves" in self.needs
 
-    def rise(self, clock: Clock) -> float:
+    def ramp_factor(self, clock: Clock) -> float:
         """What the weights are multiplied by at this time."""
         if self.ramp:
             return self.ramp.factor(clock)

@@ -48,10 +48,10 @@ class LSKD(LogitPreset):
         """The base's weight of the label loss, unless another is given."""
         return self.base.label_share if self.label_weight is None else self.label_weight
 
-    def rise(self, clock: Clock) -> float:
+    def ramp_factor(self, clock: Clock) -> float:
         """The base's course, unless another is given."""
         own = self.warmup > 0 or self.ramp is not None
-        return super().rise(clock) if own else self.base.rise(clock)
+        return super().ramp_factor(clock) if own else self.base.rise(clock)
 
     def objectives(self) -> Objectives:
         """The base's objectives with standardised rows."""
