@@ -52,7 +52,7 @@ def test_a_course_that_makes_no_sense_is_refused() -> None:
 @pytest.mark.parametrize("name", published())
 def test_every_method_may_be_given_a_ramp(name: str) -> None:
     spec = published()[name](ramp=Ramp(10, start=1, end=0))
-    assert spec.ramp_factor(at(5)) == 0.5 and spec.rise(at(50)) == 0
+    assert spec.ramp_factor(at(5)) == 0.5 and spec.ramp_factor(at(50)) == 0
 
 
 def test_a_ramp_of_lskd_stands_before_its_base_s() -> None:

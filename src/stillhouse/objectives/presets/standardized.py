@@ -51,7 +51,7 @@ class LSKD(LogitPreset):
     def ramp_factor(self, clock: Clock) -> float:
         """The base's course, unless another is given."""
         own = self.warmup > 0 or self.ramp is not None
-        return super().ramp_factor(clock) if own else self.base.rise(clock)
+        return super().ramp_factor(clock) if own else self.base.ramp_factor(clock)
 
     def objectives(self) -> Objectives:
         """The base's objectives with standardised rows."""
