@@ -72,7 +72,7 @@ def test_labels_may_be_left_out() -> None:
 
 
 def test_networks_of_other_classes_are_refused() -> None:
-    with pytest.raises(UserError, match="the student knows 5 classes and the teacher 7"):
+    with pytest.raises(UserError, match="the student has 5 classes and the teacher 7"):
         CATKD().build(setting(teacher=build("medium", 7)))
 
 

@@ -130,7 +130,7 @@ def test_flow_may_have_the_first_part_of_a_run_to_itself() -> None:
 
 
 def test_flow_needs_two_stages() -> None:
-    with pytest.raises(ValueError, match="two stages or more"):
+    with pytest.raises(ValueError, match="at least two stages"):
         FSP(pairs=(("last", "last"),))
     with pytest.raises(ValueError, match="init is a number of epochs or a share of the run"):
         FSP(init=-1)

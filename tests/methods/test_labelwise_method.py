@@ -254,7 +254,7 @@ def test_a_network_without_label_wise_embeddings_is_told_where_to_get_them(name:
 )
 @every
 def test_a_tap_of_another_shape_is_refused(name: str, tap: str, gives: str) -> None:
-    sentence = f"the student's tap '{tap}' gives {gives}; say student.head=labelwise"
+    sentence = f"the student's tap '{tap}' gives {gives}; set student.head=labelwise"
     with pytest.raises(UserError, match=sentence):
         made(name, pairs=((tap, "embeddings"),))
 
@@ -280,7 +280,7 @@ def test_stages_are_no_label_wise_embeddings(name: str) -> None:
 def test_labels_have_to_be_there_and_fit(name: str) -> None:
     with pytest.raises(UserError, match=f"method {name} needs the classes of each image"):
         made(name)(replace(taught(), labels=None))
-    with pytest.raises(UserError, match="there are 5 embeddings an image, and 7 classes"):
+    with pytest.raises(UserError, match="there are 5 embeddings per image and 7 classes"):
         made(name)(replace(taught(), labels=torch.ones(6, 7)))
 
 
