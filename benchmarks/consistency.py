@@ -26,7 +26,7 @@ from stillhouse.models import weights
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.teacher import find_teacher
-from stillhouse.runs.training import MOVED, STUDENT
+from stillhouse.runs.training import TRAINED_TEACHER, STUDENT
 from stillhouse.study.findings import Found, Study, read_study
 from stillhouse.study.statistics import interval
 
@@ -77,9 +77,9 @@ def judged(study: Study, judge: Judge, arms: list[str]) -> dict[str, dict[int, P
         for seed in arm.scores:
             place = cell(arm, seed)
             found.setdefault(arm.label, {})[seed] = judge.look(place, judge.original)
-            if (place / MOVED).is_file():
+            if (place / TRAINED_TEACHER).is_file():
                 label = f"{arm.label}, beside the teacher as it ended"
-                moved = judge.moved(place / MOVED)
+                moved = judge.moved(place / TRAINED_TEACHER)
                 found.setdefault(label, {})[seed] = judge.look(place, moved)
     return found
 

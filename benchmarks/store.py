@@ -31,17 +31,17 @@ from stillhouse.methods.control import Control
 from stillhouse.objectives import presets
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
-from stillhouse.teachers.store.outputs import Form
+from stillhouse.teachers.store.outputs import RowFormat
 from stillhouse.types import Clock
 
 RESULTS = Path(__file__).parent / "results" / "store.csv"
 ROUNDS, STEPS = 15, 20
 SHAPE = (256, 1000)
 FORMS = {
-    "full": Form(SHAPE[1], "full"),
-    "half": Form(SHAPE[1], "half"),
-    "half, top 100": Form(SHAPE[1], "half", 100),
-    "half, top 10": Form(SHAPE[1], "half", 10),
+    "full": RowFormat(SHAPE[1], "full"),
+    "half": RowFormat(SHAPE[1], "half"),
+    "half, top 100": RowFormat(SHAPE[1], "half", 100),
+    "half, top 10": RowFormat(SHAPE[1], "half", 10),
 }
 LOSSES = {
     "kd, temperature 1": presets.kd(temperature=1),

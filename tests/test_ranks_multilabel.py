@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from stillhouse.batches import Batch
 from stillhouse.distributed import combine, means, rank
-from stillhouse.engine.evaluate import merge
+from stillhouse.engine.evaluate import merge_ranks
 from stillhouse.engine.pupil import Pupil
 from stillhouse.methods.base import Method
 from stillhouse.models.taps import Tapped
@@ -174,16 +174,16 @@ def rank_main(number: int, folder: str) -> None:
         shard = slice(cuts[rank()], cuts[rank() + 1])
         for kind, make in METERS.items():
             meter = counted(make(), shard)
-            merge(meter, CPU)
+            merge_ranks(meter, CPU)
             found[kind, name] = dict(meter.summary())
         census = counted(Census(), shard)
-        merge(census, CPU)
+        merge_ranks(census, CPU)
         found["census", name] = dict(census.state())
         for reduction in ("sum", "batch", "mean"):
             found[reduction, name] = learn(reduction, DistributedDataParallel, shard)
     for kind, make in METERS.items():
         meter = make()
-        merge(meter, CPU)
+        merge_ranks(meter, CPU)
         found[kind, "nobody"] = dict(meter.summary())
     torch.save(found, Path(folder, f"rank{number}.pt"))
     dist.barrier()

@@ -26,7 +26,7 @@ from stillhouse.build.data import (
     make_filling_loader,
     make_training_loader,
     open_sources,
-    strong_of,
+    strong_transforms,
 )
 from stillhouse.study.plan import make_plan
 
@@ -158,7 +158,7 @@ def test_the_strong_view_is_the_first_made_stronger_where_nothing_is_said() -> N
     recipe = quick(WEAK)
     sources = open_sources(recipe.data)
     chain = (Crop(2), Flip(), RandAugment(2, uniform=True), Cutout(0.5))
-    assert strong_of(recipe.data) == chain
+    assert strong_transforms(recipe.data) == chain
     batch = next(make_training_loader(recipe, sources, CPU, views=2).epoch(3))
     single = Single(chain, derive_seed(recipe.seed, STRONG))
     wanted = torch.stack([single(sources.train[k].image, k, 3) for k in batch.keys.tolist()])
@@ -170,7 +170,7 @@ def test_the_strong_view_is_the_first_made_stronger_where_nothing_is_said() -> N
 
 def test_a_recipe_can_say_what_the_strong_view_is() -> None:
     recipe = quick(WEAK, "data.strong=[{kind: cutout, size: 1}]")
-    assert strong_of(recipe.data) == (Cutout(1.0),)
+    assert strong_transforms(recipe.data) == (Cutout(1.0),)
     assert make_training_loader(recipe, open_sources(recipe.data), CPU, 2).looks[1].transforms == (
         Cutout(1.0),
     )

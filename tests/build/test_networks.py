@@ -16,7 +16,7 @@ from quick import kept_teacher, metrics, quick, run
 from stillhouse.errors import UserError
 from stillhouse.models import weights, zoo
 from stillhouse.build.session import Session
-from stillhouse.build.contract import BESIDE, read_contract
+from stillhouse.build.contract import CONTRACT_SUFFIX, read_contract
 from stillhouse.build.networks import TeacherNetwork, make_student, load_teacher
 from stillhouse.recipes.schema import Network, TeacherSpec
 from stillhouse.build.data import open_sources
@@ -40,8 +40,8 @@ def put(tmp_path: Path, change: Any = None, **contract: Any) -> Path:
     state = safetensors.torch.load_file(kept_teacher())
     path = tmp_path / "teacher.safetensors"
     safetensors.torch.save_file(change(state) if change else state, path)
-    said = json.loads((kept_teacher().parent / f"student.safetensors{BESIDE}").read_text())
-    path.with_name(path.name + BESIDE).write_text(json.dumps(said | contract))
+    said = json.loads((kept_teacher().parent / f"student.safetensors{CONTRACT_SUFFIX}").read_text())
+    path.with_name(path.name + CONTRACT_SUFFIX).write_text(json.dumps(said | contract))
     return path
 
 
@@ -90,7 +90,7 @@ def test_classes_in_another_order_are_put_in_the_datas(tmp_path: Path, session: 
     assert made.notes == ("the teacher's classes are put in the data's order",)
     plain = score(TeacherNetwork(original(), original()), session)
     assert score(made, session) == pytest.approx(plain)
-    path.with_name(path.name + BESIDE).unlink()  # and not by luck
+    path.with_name(path.name + CONTRACT_SUFFIX).unlink()  # and not by luck
     with pytest.raises(UserError, match="check its weights, its class order"):
         score(taught(path, session), session)
 
@@ -147,7 +147,7 @@ def test_a_contract_that_does_not_fit(
 
 def test_a_contract_that_is_no_json(tmp_path: Path, session: Session) -> None:
     path = put(tmp_path)
-    path.with_name(path.name + BESIDE).write_text("{")
+    path.with_name(path.name + CONTRACT_SUFFIX).write_text("{")
     with pytest.raises(UserError, match=r"json should say .* cannot be read"):
         taught(path, session)
 

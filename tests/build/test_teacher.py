@@ -21,13 +21,13 @@ from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
 from stillhouse.recipes import load
 from stillhouse.build.session import Session
-from stillhouse.runs.doctor import examine
-from stillhouse.runs.execute import Result, run_cell
-from stillhouse.build.teacher import batches_from, forecast, make_teacher, prefill, store_of
+from stillhouse.runs.doctor import check_recipe
+from stillhouse.runs.execute import Result, run_job
+from stillhouse.build.teacher import batches_from, forecast, make_teacher, prefill, make_store
 from stillhouse.build.networks import TeacherNetwork, load_teacher
 from stillhouse.recipes.schema import Recipe, StoreSpec
 from stillhouse.build.data import make_filling_loader, make_training_loader
-from stillhouse.teachers.store.cached import Cached
+from stillhouse.teachers.store.cached import DiskCached
 
 STORE = ("teacher.remember=false", "teacher.store=true")
 AUGMENTED = "data.transforms=[{kind: crop, padding: 1}, {kind: flip}]"
@@ -109,7 +109,7 @@ def test_what_a_recipe_cannot_say(words: list[str], sentence: str) -> None:
         ([AUGMENTED], r"teacher\.store needs finitely many views of each image; say data\.views=1"),
         (["method=cwd"], "teacher.store keeps logits alone, and method cwd asks for the teacher's"),
         (["method=[kd, pkd]"], "and method pkd asks for the teacher's last; say .*store=false"),
-        (["teacher.store.top=10"], "top must be from 1 to 9 for 10 classes, and is 10"),
+        (["teacher.store.top=10"], "top must be from 1 to 9 for 10 classes, got 10"),
     ],
 )
 def test_what_cannot_be_stored_is_refused(tmp_path: Path, words: list[str], sentence: str) -> None:
@@ -163,14 +163,14 @@ def test_a_store_is_filled_once_for_all_seeds_methods_and_processes(
     recipe, session, taught = opened(*more)
     prefill(recipe, session, taught, said.append)
     assert len(said) == 1 and said[0].startswith(
-        f"teacher: storing 400 answers of stillhouse/little in 9.6 kB at {tmp_path}/store, about"
+        f"teacher: storing 400 outputs of stillhouse/little in 9.6 kB at {tmp_path}/store, about"
     )
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "store").iterdir()}
     prefill(recipe, session, taught, said.append)
     for seed, method in ((0, "kd"), (1, "kd"), (1, "dkd")):
         word = f"method={method}"
         run(tmp_path / f"{method}{seed}", *more, f"seed={seed}", word, say=said.append)
-    assert run_cell(quick(*more, "seed=2"), tmp_path / "cell")["seed"] == 2
+    assert run_job(quick(*more, "seed=2"), tmp_path / "cell")["seed"] == 2
     assert len(said) == 1
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "store").iterdir()} == before
 
@@ -179,7 +179,7 @@ def test_its_answers_are_to_the_images_that_are_shown(words: tuple[str, ...]) ->
     more = (*words, "teacher.store.precision=full", AUGMENTED, "data.views=3")
     recipe, session, taught = opened(*more, "seed=5")
     stored = make_teacher(recipe, session, taught, Method())
-    assert isinstance(stored, Cached) and stored.store.rows == 600
+    assert isinstance(stored, DiskCached) and stored.store.rows == 600
     loader, network = make_training_loader(recipe, session.sources, CPU), taught.network
     for epoch in range(4):
         for batch in loader.epoch(epoch):
@@ -190,15 +190,15 @@ def test_its_answers_are_to_the_images_that_are_shown(words: tuple[str, ...]) ->
 
 def test_without_a_path_it_lies_in_the_cache_by_what_it_depends_on() -> None:
     recipe, session, taught = opened(*STORE)
-    places = {store_of(recipe, session, taught).folder}
+    places = {make_store(recipe, session, taught).folder}
     for words in (["teacher.store.top=3"], ["data.transforms=[{kind: resize, size: 8}]"]):
-        places.add(store_of(quick(*STORE, *words), session, taught).folder)
+        places.add(make_store(quick(*STORE, *words), session, taught).folder)
     with torch.no_grad():
         next(taught.network.parameters()).add_(1)
-    places.add(store_of(recipe, session, taught).folder)
+    places.add(make_store(recipe, session, taught).folder)
     assert len(places) == 4 and {p.parent for p in places} == {cache_folder() / "answers"}
     for words in (["seed=3"], ["method=dkd"], ["train.epochs=9"], ["data.batch=8"]):
-        assert store_of(quick(*STORE, *words), session, taught).folder in places
+        assert make_store(quick(*STORE, *words), session, taught).folder in places
 
 
 def test_another_recipe_at_the_same_place_is_refused(words: tuple[str, ...]) -> None:
@@ -238,7 +238,7 @@ def test_a_stop_while_it_is_filled_ends_the_run_and_keeps_the_answers(
         run(tmp_path / "run", *words, say=interrupt)
     run(tmp_path / "run", *words, say=said.append, resume=True)
     first, second = said
-    assert "storing 200 answers" in first and "storing 136 more of 200 answers" in second
+    assert "storing 200 outputs" in first and "storing 136 more of 200 outputs" in second
 
 
 # ------------------------------------------------------------------------------------- the views
@@ -298,21 +298,21 @@ def test_batches_can_be_entered_at_any_row(transforms: str) -> None:
 def test_the_doctor_says_what_a_store_takes_and_fills_none(
     tmp_path: Path, words: tuple[str, ...]
 ) -> None:
-    said = {check.name: check.said for check in examine(quick(*words))}["step"]
-    place = f"200 answers of stillhouse/little in 4.8 kB at {tmp_path}/store, about 1 s"
+    said = {check.name: check.message for check in check_recipe(quick(*words))}["step"]
+    place = f"200 outputs of stillhouse/little in 4.8 kB at {tmp_path}/store, about 1 s"
     assert said.endswith(f"; to store: {place}")
     assert list(tmp_path.iterdir()) == []
     recipe, session, taught = opened(*words)
     prefill(recipe, session, taught)
-    assert forecast(recipe, session, taught) == f"stored: 200 answers in 4.8 kB at {tmp_path}/store"
-    checks = {check.name: check for check in examine(quick(*words))}
-    assert "stored: 200" in checks["step"].said
+    assert forecast(recipe, session, taught) == f"stored: 200 outputs in 4.8 kB at {tmp_path}/store"
+    checks = {check.name: check for check in check_recipe(quick(*words))}
+    assert "stored: 200" in checks["step"].message
     other = quick(*words, AUGMENTED, "data.views=1")
-    checks = {check.name: check for check in examine(other)}
-    assert checks["step"].passed is False and "for other transforms" in checks["step"].said
+    checks = {check.name: check for check in check_recipe(other)}
+    assert checks["step"].passed is False and "for other transforms" in checks["step"].message
 
 
 @pytest.mark.parametrize("word, sentence", [(AUGMENTED, "finitely"), ("method=cwd", "logits")])
 def test_the_doctor_says_what_cannot_be_stored(word: str, sentence: str) -> None:
-    checks = {check.name: check for check in examine(quick(*STORE, word))}
-    assert checks["step"].passed is False and sentence in checks["step"].said
+    checks = {check.name: check for check in check_recipe(quick(*STORE, word))}
+    assert checks["step"].passed is False and sentence in checks["step"].message

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillhouse.batches import Batch
-from stillhouse.build.contract import BESIDE
+from stillhouse.build.contract import CONTRACT_SUFFIX
 from stillhouse.build.data import frequency
 from stillhouse.build.networks import TeacherNetwork, load_teacher, make_student
 from stillhouse.build.run import make_pupil, make_run
@@ -30,8 +30,8 @@ from stillhouse.models.taps import Tapped
 from stillhouse.objectives import presets
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
-from stillhouse.runs.doctor import examine
-from stillhouse.runs.execute import execute, measure
+from stillhouse.runs.doctor import check_recipe
+from stillhouse.runs.execute import execute, evaluate_run
 from stillhouse.runs.training import STUDENT
 from stillhouse.types import Clock, Trace
 
@@ -81,9 +81,9 @@ def test_a_run_measures_what_several_labels_are_measured_by(finished: Path) -> N
 
 
 def test_the_shipped_student_says_its_head(finished: Path) -> None:
-    said = json.loads((finished / f"{STUDENT}{BESIDE}").read_text())
+    said = json.loads((finished / f"{STUDENT}{CONTRACT_SUFFIX}").read_text())
     assert (said["name"], said["head"]) == ("stillhouse/tiny", "labelwise")
-    again = measure(recipe("method=l2d"), finished, "test", None)
+    again = evaluate_run(recipe("method=l2d"), finished, "test", None)
     score = json.loads((finished / "result.json").read_text())
     assert again == pytest.approx(score["test"])
     plain = labelwise(
@@ -223,10 +223,10 @@ def test_a_teacher_of_another_order_of_classes_keeps_its_embeddings(
     session = Session.open(made)
     path = tmp_path / STUDENT
     shutil.copy(finished / STUDENT, path)
-    said = json.loads((finished / f"{STUDENT}{BESIDE}").read_text())
+    said = json.loads((finished / f"{STUDENT}{CONTRACT_SUFFIX}").read_text())
     order = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
     said["classes"] = [said["classes"][i] for i in order]
-    path.with_name(path.name + BESIDE).write_text(json.dumps(said))
+    path.with_name(path.name + CONTRACT_SUFFIX).write_text(json.dumps(said))
     spec = recipe(
         "teacher={name: stillhouse/tiny, head: {width: 16, heads: 2, hidden: 16}}"
     ).teacher
@@ -329,10 +329,10 @@ def test_labels_that_do_not_fit_are_a_sentence() -> None:
 
 
 def test_the_doctor_looks_at_a_labelwise_pair() -> None:
-    found = {check.name: check for check in examine(recipe("method=l2d"))}
+    found = {check.name: check for check in check_recipe(recipe("method=l2d"))}
     assert all(check.passed for check in found.values()), found
-    assert "embeddings (10x16) -> embeddings (10x24)" in found["taps"].said
-    assert "embeddings/cd" in found["step"].said
+    assert "embeddings (10x16) -> embeddings (10x24)" in found["taps"].message
+    assert "embeddings/cd" in found["step"].message
 
 
 def test_rows_of_a_batch_keep_their_labels() -> None:
@@ -362,5 +362,5 @@ def test_a_run_says_what_its_data_left_out(tmp_path: Path) -> None:
     notes = [line for line in said if line.startswith("data: ")]
     assert len(notes) == 2 and all("3" in note and "label" in note for note in notes), said
     assert result.student["test"]["map"] > 0
-    found = {check.name: check.said for check in examine(made)}
+    found = {check.name: check.message for check in check_recipe(made)}
     assert notes[0].removeprefix("data: ") in found["data"]

@@ -27,7 +27,7 @@ from stillhouse.models import weights, zoo
 from stillhouse.models.weights import state_hash
 from stillhouse.recipes import load
 from stillhouse.runs import training as executing
-from stillhouse.runs.execute import Result, execute, measure
+from stillhouse.runs.execute import Result, execute, evaluate_run
 from stillhouse.build.data import open_sources
 
 AUGMENTED = "data.transforms=[{kind: crop, padding: 1}, {kind: flip}]"
@@ -153,7 +153,7 @@ def test_the_student_loads_into_the_bare_network_and_is_as_good_as_recorded(done
     assert recorded["top1"] == pytest.approx(100 * float(hits))
     assert recorded["loss"] == pytest.approx(float(F.cross_entropy(logits, test.targets)), rel=1e-4)
     assert recorded == done.student["test"]
-    assert recorded == measure(quick(), done.folder, "test", None)
+    assert recorded == evaluate_run(quick(), done.folder, "test", None)
 
 
 def test_the_result_names_all_three_with_their_sizes(done: Result) -> None:

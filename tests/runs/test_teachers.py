@@ -19,11 +19,11 @@ from stillhouse.recipes import load
 from stillhouse.build.run import make_pupil
 from stillhouse.build.session import Session
 from stillhouse.runs.costs import name_of, shipped
-from stillhouse.runs.execute import measure
+from stillhouse.runs.execute import evaluate_run
 from stillhouse.build.teacher import make_live
 from stillhouse.build.networks import make_deployed, load_teacher
 from stillhouse.build.data import make_training_loader
-from stillhouse.runs.training import MOVED, RESULT
+from stillhouse.runs.training import TRAINED_TEACHER, RESULT
 from stillhouse.types import Clock
 
 LIVE = "teacher.remember=false"
@@ -52,7 +52,7 @@ def acclimated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_only_the_teacher_s_last_block_and_head_move(acclimated: Path) -> None:
     before = safetensors.torch.load_file(kept_teacher())
-    after = safetensors.torch.load_file(acclimated / MOVED)
+    after = safetensors.torch.load_file(acclimated / TRAINED_TEACHER)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved and all(name.startswith(("stage2.0.", "head.")) for name in moved)
     assert {"head.weight", "stage2.0.conv1.weight"} <= moved
@@ -100,7 +100,7 @@ def test_a_stopped_run_takes_up_its_teacher_too(
     assert training.Interrupt.agreed is asked
     again = run(tmp_path / "run", ACCLIMATED, LIVE, resume=True).folder
     assert student_bytes(again) == student_bytes(acclimated)
-    assert (again / MOVED).read_bytes() == (acclimated / MOVED).read_bytes()
+    assert (again / TRAINED_TEACHER).read_bytes() == (acclimated / TRAINED_TEACHER).read_bytes()
     assert metrics(again) == metrics(acclimated)
 
 
@@ -109,7 +109,7 @@ def test_its_layers_and_its_optimiser_may_be_said(tmp_path: Path) -> None:
     group = "train.groups={teacher: {kind: sgd, lr: 0.5, momentum: 0}}"
     folder = run(tmp_path / "run", *words, group, EACH_STEP).folder
     before = safetensors.torch.load_file(kept_teacher())
-    after = safetensors.torch.load_file(folder / MOVED)
+    after = safetensors.torch.load_file(folder / TRAINED_TEACHER)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {"head.weight", "head.bias"}
     line = terms_of(folder)
@@ -214,7 +214,7 @@ def test_a_weaker_teacher_may_teach_a_stronger_student(tmp_path: Path) -> None:
 def test_a_student_with_its_teacher_s_classifier_is_shipped_whole(tmp_path: Path) -> None:
     recipe = quick("method=simkd", LIVE)
     found = run(tmp_path / "run", "method=simkd", LIVE, EACH_STEP)
-    again = measure(load.load(found.folder), found.folder, "test", None)
+    again = evaluate_run(load.load(found.folder), found.folder, "test", None)
     assert again["top1"] == found.student["test"]["top1"]
     session = Session.open(recipe, quiet=True)
     network = make_deployed(recipe, session.sources, found.folder / "student.safetensors")

@@ -307,25 +307,25 @@ def test_the_best_epoch_is_said_when_asked(done: tuple[Study, list[str]]) -> Non
 def test_a_blind_or_paused_cell_never_sees_test(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stillhouse.runs.execute import run_cell
-    from stillhouse.runs.training import finished
+    from stillhouse.runs.execute import run_job
+    from stillhouse.runs.training import read_result
 
     kept_teacher()
     monkeypatch.setattr(Session, "test", lambda self: pytest.fail("test was looked at"))
     recipe = quick("train.epochs=3")
-    paused = run_cell(recipe, tmp_path / "cell", until=1, blind=True)
+    paused = run_job(recipe, tmp_path / "cell", until=1, blind=True)
     assert paused["steps"] == 6 and paused["of"] == 18 and len(paused["history"]) == 1
     assert not (tmp_path / "cell" / "result.json").exists()
-    same = run_cell(recipe, tmp_path / "cell", until=1, blind=True)
+    same = run_job(recipe, tmp_path / "cell", until=1, blind=True)
     assert same["history"] == paused["history"]
-    whole = run_cell(recipe, tmp_path / "cell", blind=True)
+    whole = run_job(recipe, tmp_path / "cell", blind=True)
     assert whole["test"] == {} and whole["history"][0] == paused["history"][0]
     teacher = whole["teacher"]
-    assert finished(recipe, tmp_path / "cell", teacher, blind=True) is not None
-    assert finished(recipe, tmp_path / "cell", teacher) is None  # one with a test score is wanted
+    assert read_result(recipe, tmp_path / "cell", teacher, blind=True) is not None
+    assert read_result(recipe, tmp_path / "cell", teacher) is None  # one with a test score is wanted
     monkeypatch.undo()
-    seeing = run_cell(recipe, tmp_path / "cell")
+    seeing = run_job(recipe, tmp_path / "cell")
     assert seeing["test"] and torch.isfinite(torch.tensor(seeing["test"]["top1"]))
-    straight = run_cell(recipe, tmp_path / "other")
+    straight = run_job(recipe, tmp_path / "other")
     assert student_bytes(tmp_path / "cell") == student_bytes(tmp_path / "other")
     assert straight["test"] == seeing["test"]

@@ -59,7 +59,7 @@ def test_its_state_can_be_taken_up_and_its_beginning_seen_again() -> None:
             parameter.add_(1)
     moved = teacher.fingerprint()
     assert moved != first
-    with teacher.original() as network:
+    with teacher.initial_weights() as network:
         assert network is teacher.network.model and teacher.fingerprint() == first
     assert teacher.fingerprint() == moved
     other.network.model.load_state_dict({**other.network.model.state_dict(), **teacher.state()})

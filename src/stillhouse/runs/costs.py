@@ -10,15 +10,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from stillhouse.build.networks import example_of, make_deployed, make_network, untrained_teacher
+from stillhouse.build.session import Session
 from stillhouse.engine import environment
 from stillhouse.errors import UserError
 from stillhouse.files import write_json
-from stillhouse.methods.setting import Composed
 from stillhouse.models import cost
-from stillhouse.build.session import Session
-from stillhouse.build.networks import untrained_teacher, example_of, make_deployed, make_network
 from stillhouse.recipes.schema import Network, Recipe, TeacherSpec
-from stillhouse.build.data import Sources
 
 COSTS = "cost.json"
 BATCH = 32

@@ -14,7 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.batches import Batch
-from stillhouse.data.source import Source, targets_of, take
+from stillhouse.build.data import make_training_loader
+from stillhouse.build.networks import TeacherNetwork, make_deployed
+from stillhouse.build.run import make_pupil
+from stillhouse.build.session import Session
+from stillhouse.build.teacher import make_live
+from stillhouse.data.source import Source, take, targets_of
 from stillhouse.data.stratify import stratify
 from stillhouse.engine import checkpoints, environment
 from stillhouse.engine.state import STATE
@@ -26,13 +31,8 @@ from stillhouse.explain.hearing import AS_EVER, CONTROL, TEACHER, Look
 from stillhouse.explain.parts import sections
 from stillhouse.explain.section import Section, dump, parse
 from stillhouse.files import write_json
-from stillhouse.build.run import make_pupil
-from stillhouse.build.session import Session
-from stillhouse.build.teacher import make_live
-from stillhouse.build.networks import TeacherNetwork, make_deployed
 from stillhouse.methods.control import Control
 from stillhouse.recipes.schema import Recipe
-from stillhouse.build.data import make_loader, make_training_loader
 from stillhouse.runs.teacher import find_teacher
 from stillhouse.runs.training import STUDENT
 from stillhouse.types import Clock

@@ -1,32 +1,32 @@
-"""The teacher of a recipe: found, trained first where it has no weights, and looked at."""
+"""The teacher of a recipe: loaded, or trained first if it has no weights, and evaluated."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
+from stillhouse.build.networks import TeacherNetwork, load_teacher
+from stillhouse.build.session import Session
+from stillhouse.build.store import Say
 from stillhouse.data.cache import cache_folder
 from stillhouse.distributed import on_first_rank
 from stillhouse.engine.evaluate import evaluate
 from stillhouse.errors import UserError
+from stillhouse.methods.control import Control
 from stillhouse.models import cost
 from stillhouse.recipes import load
-from stillhouse.build.session import Session
+from stillhouse.recipes.schema import Network, Recipe, TeacherMember, TeacherSpec
 from stillhouse.runs.gate import gate
-from stillhouse.build.store import Say
-from stillhouse.build.networks import (
-    TeacherNetwork,
-    load_teacher,
-)
-from stillhouse.methods.control import Control
-from stillhouse.recipes.schema import TeacherMember, Network, Recipe, TeacherSpec
-from stillhouse.runs.training import STUDENT, Score, claimed, finished, train_one
+from stillhouse.runs.training import STUDENT, Score, claim_folder, read_result, run_training
 
 
 def obtain_teacher(
     recipe: Recipe, teacher: TeacherSpec, session: Session, say: Say
 ) -> tuple[TeacherNetwork, Score]:
-    """The teacher from its file, or trained first and kept; refused if it is no good."""
+    """The teacher and its scores; members without weights are trained first, in the cache folder.
+
+    Raises UserError for a teacher that does not pass the gate.
+    """
     paths = [
         member_weights(recipe, member, session) or train_member(recipe, member, session, say)
         for member in teacher.networks
@@ -40,7 +40,10 @@ def obtain_teacher(
 def check_teacher(
     teacher: TeacherSpec, loaded: TeacherNetwork, session: Session, *, blind: bool = False
 ) -> Score:
-    """Measure a teacher on the user's own data, and refuse one that a guess could match."""
+    """Evaluate a teacher on the data; raises UserError if it does not pass the gate.
+
+    With `blind`, the test split is not used.
+    """
     loaded.network.to(session.hardware.device)
     network = session.traced(loaded.network)
     task = session.task
@@ -57,28 +60,31 @@ def check_teacher(
 
 
 def find_teacher(recipe: Recipe, teacher: TeacherSpec, session: Session) -> TeacherNetwork | None:
-    """The teacher, where all of it has weights."""
+    """The teacher with its weights; None if a member is still to be trained."""
     paths = [member_weights(recipe, member, session) for member in teacher.networks]
-    there = [path for path in paths if path is not None]
-    return load_teacher(teacher, there, session) if len(there) == len(paths) else None
+    found = [path for path in paths if path is not None]
+    return load_teacher(teacher, found, session) if len(found) == len(paths) else None
 
 
 def member_weights(recipe: Recipe, member: TeacherMember, session: Session) -> Path | None:
-    """The weights of a teacher or member; None where they are still to be trained."""
+    """The path to the weights of a teacher or member; None if they are still to be trained."""
     if member.weights is not None:
         return member.weights
-    alone = member_recipe(recipe, member)
-    folder = member_folder(alone)
-    done = on_first_rank(lambda: finished(alone, folder, ""))
-    return folder / STUDENT if done is not None else None
+    training = member_recipe(recipe, member)
+    folder = member_folder(training)
+    result = on_first_rank(lambda: read_result(training, folder, ""))
+    return folder / STUDENT if result is not None else None
 
 
 def member_recipe(recipe: Recipe, member: TeacherMember) -> Recipe:
-    """The recipe that trains a teacher or member: the same data, and what it says of itself."""
+    """The recipe that trains a teacher or member, on the same data without distillation.
+
+    Raises UserError for a member that has neither weights nor `train`.
+    """
     if member.train is None:
         raise UserError(
-            f"the teacher {member.name} has no weights: give teacher.weights=FILE, or say under "
-            "teacher.train how it is to be trained first"
+            f"the teacher {member.name} has no weights; set teacher.weights=FILE, or describe "
+            "under teacher.train how it is trained first"
         )
     return replace(
         recipe,
@@ -93,16 +99,16 @@ def member_recipe(recipe: Recipe, member: TeacherMember) -> Recipe:
     )
 
 
-def member_folder(alone: Recipe) -> Path:
-    """Where a trained teacher is kept, under the hash of its recipe."""
-    return cache_folder() / "teachers" / load.digest(alone)
+def member_folder(training: Recipe) -> Path:
+    """The cache folder of a trained teacher, named by the hash of its recipe."""
+    return cache_folder() / "teachers" / load.digest(training)
 
 
 def train_member(recipe: Recipe, member: TeacherMember, session: Session, say: Say) -> Path:
-    """Train a teacher or member once."""
-    alone = member_recipe(recipe, member)
-    folder = member_folder(alone)
-    say(f"teacher: training {member.name}, kept in {folder}")
-    with claimed(alone, folder, True, False):
-        train_one(alone, folder, session, None, resume=True)
+    """Train a teacher or member in its cache folder; returns the path to its weights."""
+    training = member_recipe(recipe, member)
+    folder = member_folder(training)
+    say(f"teacher: training {member.name} in {folder}")
+    with claim_folder(training, folder, True, False):
+        run_training(training, folder, session, None, resume=True)
     return folder / STUDENT

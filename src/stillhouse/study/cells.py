@@ -19,7 +19,7 @@ from stillhouse.errors import UserError
 from stillhouse.files import write_json
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
-from stillhouse.runs.execute import run_cell
+from stillhouse.runs.execute import run_job
 from stillhouse.runs.training import Score
 
 
@@ -58,7 +58,7 @@ def train_cell(cell: Cell) -> Outcome:
     """One training in a process of its own; a mistake in one is a result and not an end of all."""
     try:
         with BUSY:
-            score = run_cell(cell.recipe, cell.folder, until=cell.until, blind=cell.blind)
+            score = run_job(cell.recipe, cell.folder, until=cell.until, blind=cell.blind)
     except UserError as error:
         return failed(cell, str(error))
     except (RuntimeError, MemoryError, ValueError, TypeError, OSError, ArithmeticError) as error:

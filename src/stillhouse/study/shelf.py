@@ -13,7 +13,7 @@ from stillhouse.errors import UserError
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.execute import Result
-from stillhouse.runs.training import FORMAT, RESULT, TEACHER, Score
+from stillhouse.runs.training import RESULT_FORMAT, RESULT, TEACHER, Score
 from stillhouse.study.findings import STUDY, Study, answer, read_study
 from stillhouse.study.sweep import CHOSEN
 
@@ -97,7 +97,7 @@ def read_score(path: Path) -> Score | None:
         return None
     try:
         score = json.loads(path.read_text(encoding="utf-8"))
-        if path.name == RESULT and score.get("format") != FORMAT:
+        if path.name == RESULT and score.get("format") != RESULT_FORMAT:
             raise UserError(
                 f"{path} was written by another version of stillhouse; read it with that version, "
                 "or run its recipe again"
