@@ -87,7 +87,7 @@ def test_classes_in_another_order_are_put_in_the_datas(tmp_path: Path, session: 
     rows = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
     path = put(tmp_path, lambda s: heads(s, rows), classes=[DIGITS[row] for row in rows])
     made = taught(path, session)
-    assert made.notes == ("the teacher's classes are put in the data's order",)
+    assert made.notes == ("the teacher's classes are reordered to those of the data",)
     plain = score(TeacherNetwork(original(), original()), session)
     assert score(made, session) == pytest.approx(plain)
     path.with_name(path.name + CONTRACT_SUFFIX).unlink()  # and not by luck
@@ -111,7 +111,7 @@ def test_missing_classes_are_named(tmp_path: Path, session: Session) -> None:
 
 def test_images_are_normalised_anew(tmp_path: Path, session: Session, image: Tensor) -> None:
     made = taught(put(tmp_path, mean=[0.5], std=[0.2]), session)
-    assert made.notes == ("images are normalised anew for the teacher",)
+    assert made.notes == ("images are normalised with the teacher's mean and std",)
     pixels = image * 0.25 + 0.25
     ours, theirs = made.network.eval()(image), original()((pixels - 0.5) / 0.2)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
@@ -132,8 +132,8 @@ def test_images_are_resized(tmp_path: Path, session: Session, image: Tensor) -> 
 @pytest.mark.parametrize(
     ("contract", "sentence"),
     [
-        ({"name": "stillhouse/medium"}, "holds weights of stillhouse/medium, and the recipe's"),
-        ({"channels": 3}, "takes 3 channels, and the data have 1"),
+        ({"name": "stillhouse/medium"}, "holds weights of stillhouse/medium, but the teacher is"),
+        ({"channels": 3}, "takes 3 channels, but the images have 1"),
         ({"classes": 7}, r"teacher\.safetensors\.json should say .* cannot be read: .*; delete it"),
         ({"size": [8]}, r"cannot be read"),
     ],

@@ -122,7 +122,7 @@ def test_a_stopped_run_says_how_to_go_on(
         ("digits/raw", ["data=folder", "data.path=/nosuch"], "/nosuch/train does not exist"),
         ("digits/raw", ["data.train.count=9999"], "digits/raw has 1078 train images, not 9999"),
         ("digits/raw", ["data.batch=999"], "too few for one batch of 999"),
-        ("digits/raw", ["train.groups={metod: adamw}"], "train.groups.metod: nothing trainable"),
+        ("digits/raw", ["train.groups={metod: adamw}"], "train.groups.metod: there is no such group"),
         ("digits/raw", ["engine.device=cuda:7"], "engine.device"),
         ("digits/raw", ["teacher.weights=/nosuch/t.pt"], "there is no folder '/nosuch'"),
         ("digits/raw", ["student=timm/vit_tiny_patch16_224"], "does not take images of 1 x 8 x 8"),

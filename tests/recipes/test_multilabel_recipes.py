@@ -233,7 +233,7 @@ def test_a_teacher_of_another_order_of_classes_keeps_its_embeddings(
     assert spec is not None
     found = load_teacher(spec, [path], session.sources)
     assert isinstance(found.network, Labelwise)
-    assert found.notes == ("the teacher's classes are put in the data's order",)
+    assert found.notes == ("the teacher's classes are reordered to those of the data",)
     plain = make_student(recipe().student, session.sources)
     weights.load(plain, finished / STUDENT)
     images = torch.randn(2, 3, 24, 24)

@@ -37,7 +37,7 @@ def test_a_whole_recipe_passes_and_says_what_it_is() -> None:
     assert found["student"].message.startswith("stillhouse/tiny: 1,382 parameters")
     assert "top1 66.39 on validation" in found["teacher"].message
     assert "the same for both" in found["contract"].message
-    assert "the student's places: stage1" in found["taps"].message
+    assert "taps of the student: stage1" in found["taps"].message
     assert "12 steps" in found["step"].message and "kd" in found["step"].message
     assert "MB free" in found["disk"].message
 
@@ -45,13 +45,13 @@ def test_a_whole_recipe_passes_and_says_what_it_is() -> None:
 def test_a_teacher_that_is_still_to_be_trained_passes() -> None:
     found = checks("teacher.seed=77")
     assert verdicts(found) == {}
-    assert "is trained first, 3 epochs" in found["teacher"].message
+    assert "is trained first, for 3 epochs" in found["teacher"].message
 
 
 def test_a_run_without_a_teacher_passes() -> None:
     found = checks("method=none", "teacher=null")
     assert verdicts(found) == {}
-    assert "learns from labels alone" in found["teacher"].message
+    assert "trained on labels only" in found["teacher"].message
 
 
 def test_taps_are_shown_with_their_shapes() -> None:
@@ -131,7 +131,7 @@ SKIP = None
         (
             ["train.groups={metod: {kind: sgd, lr: 0.1}}"],
             "step",
-            "train.groups.metod: nothing trainable is called that; there are student",
+            "train.groups.metod: there is no such group of parameters, only student",
             set(),
         ),
         (
@@ -150,7 +150,7 @@ def test_what_is_wrong_is_said_once(
     assert verdicts(found) == wanted | {name: False}
     assert sentence in found[name].message
     for other in skipped:
-        assert found[other].message == "not tried, because of what failed above"
+        assert found[other].message == "not run, because a check above failed"
 
 
 @pytest.mark.parametrize(

@@ -524,7 +524,7 @@ def test_another_teacher_under_the_same_name_is_another_run(tmp_path: Path) -> N
     before = execute(recipe, tmp_path / "run", say=str).student
     assert execute(recipe, tmp_path / "run", resume=True, say=str).student == before
     weights.save(second, path)
-    with pytest.raises(UserError, match="begun with other weights of the teacher"):
+    with pytest.raises(UserError, match="written with other weights of the teacher"):
         execute(recipe, tmp_path / "run", resume=True, say=str)
     assert before["teacher"] == weights.state_hash(first)
 
@@ -545,7 +545,7 @@ def test_a_torch_data_set_stands_in_for_the_recipe_s_own(tmp_path: Path) -> None
     flipped = trained("flipped", other)
     assert flipped.student["recipe"] != mine.student["recipe"]  # and so the teacher is its own
     assert flipped.student["teacher"] != mine.student["teacher"]
-    with pytest.raises(UserError, match="splits need train, and val"):
+    with pytest.raises(UserError, match="splits must contain train and val"):
         execute(
             recipe, tmp_path / "half", splits={"train": FromTorch(pairs, pixels.classes, "mine")}
         )
