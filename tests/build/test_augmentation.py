@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from quick import quick
-from stillhouse.data.loader import STRONG
+from stillhouse.data.loader import STRONG_SEED
 from stillhouse.data.mixing import Mix
 from stillhouse.data.random import derive_seed
 from stillhouse.data.transforms import Crop, Cutout, Flip, RandAugment, Single, normalise
@@ -160,7 +160,7 @@ def test_the_strong_view_is_the_first_made_stronger_where_nothing_is_said() -> N
     chain = (Crop(2), Flip(), RandAugment(2, uniform=True), Cutout(0.5))
     assert strong_transforms(recipe.data) == chain
     batch = next(make_training_loader(recipe, sources, CPU, views=2).epoch(3))
-    single = Single(chain, derive_seed(recipe.seed, STRONG))
+    single = Single(chain, derive_seed(recipe.seed, STRONG_SEED))
     wanted = torch.stack([single(sources.train[k].image, k, 3) for k in batch.keys.tolist()])
     mean, std = torch.tensor(sources.mean), torch.tensor(sources.std)
     assert torch.equal(batch.strong, normalise(wanted, mean, std))
@@ -239,7 +239,7 @@ def test_all_of_it_comes_back_from_a_file(tmp_path: Path) -> None:
     "word, sentence",
     [
         ("data.repeats=0", "repeats must be at least 1, and is 0"),
-        ("data.mix={mixup: -1}", "mixup must be a number from 0 on, and is -1"),
+        ("data.mix={mixup: -1}", "mixup must be finite and at least 0, got -1"),
         ("data.mix={mixu: 1}", "mixu"),
         ("data.transforms=[{kind: rand_augment, magnitude: 30}]", r"lie in \[0, 10\], and is 30"),
         ("data.strong=[{kind: cutot}]", "cutot"),
@@ -253,7 +253,7 @@ def test_what_it_may_not_say(word: str, sentence: str) -> None:
 
 
 def test_copies_have_no_numbered_views() -> None:
-    with pytest.raises(UserError, match="repeats shows a sample in several new views, and views"):
+    with pytest.raises(UserError, match="repeats needs new augmentations, but views"):
         quick(WEAK, "data.views=2", "data.repeats=2")
     assert Data("digits/raw", repeats=2).views is None
 
@@ -264,7 +264,7 @@ def test_answers_to_mixed_images_are_not_kept() -> None:
     with pytest.raises(UserError) as error:
         check_storable(recipe)
     assert str(error.value) == (
-        "teacher.remember keeps answers to images that come back, and data.mix makes new ones; "
+        "teacher.remember caches outputs of repeated images, but data.mix makes new images; "
         "leave one of them out"
     )
     plan = make_plan(quick("data.mix={mixup: 1}", "teacher.remember=false"), seeds=1)

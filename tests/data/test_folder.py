@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from stillhouse.data.single.folder import Folder, decode_image, folder
-from stillhouse.data.source import split, targets_of
+from stillhouse.data.source import hold_out, targets_of
 from stillhouse.errors import UserError
 
 
@@ -92,7 +92,7 @@ def test_labels_need_no_decoding(root: Path, monkeypatch: pytest.MonkeyPatch) ->
     data = folder(root)
     assert targets_of(data) is data.targets
     assert data.targets.tolist() == [0, 0, 1, 1]
-    rest, held = split(data, 2)
+    rest, held = hold_out(data, 2)
     assert targets_of(rest).tolist() == targets_of(held).tolist() == [0, 1]
 
 

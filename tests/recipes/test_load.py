@@ -210,8 +210,8 @@ def test_a_wrong_line_is_named(file: Path, line: str, wrong: str, sentence: str)
         ("nosuch.key=3", r"unknown key nosuch"),
         ("data.train=[1", r"is no YAML value"),
         ("teacher=null", r"method kd needs a teacher"),
-        ("method=[kd, none]", r"method none stands alone"),
-        ("method=[]", r"names no method"),
+        ("method=[kd, none]", r"method none cannot be combined"),
+        ("method=[]", r"method is an empty list"),
     ],
 )
 def test_a_wrong_override_is_named(file: Path, word: str, sentence: str) -> None:

@@ -249,7 +249,7 @@ def test_weights_of_another_head_are_refused(finished: Path) -> None:
     session = Session.open(recipe())
     spec = recipe("teacher={name: stillhouse/tiny}", "teacher.head=null").teacher
     assert spec is not None
-    with pytest.raises(UserError, match=r"with a labelwise head, .* say teacher\.head=labelwise"):
+    with pytest.raises(UserError, match=r"with a labelwise head, .* set teacher\.head=labelwise"):
         load_teacher(spec, [finished / STUDENT], session.sources)
 
 

@@ -182,9 +182,9 @@ def test_a_place_in_an_ensemble_must_say_whose(members: str, tmp_path: Path) -> 
 def test_members_are_said_once() -> None:
     one = "members: [stillhouse/little]"
     for words, sentence in {
-        f"teacher={{name: both, weights: a.pt, {one}}}": "say them of each member",
-        "teacher={name: stillhouse/little, teach: apart}": "teach apart needs members",
-        f"teacher={{name: both, train: null, teach: apart, {one}}}": "are asked each time",
+        f"teacher={{name: both, weights: a.pt, {one}}}": "set them for each member",
+        "teacher={name: stillhouse/little, teach: apart}": "teach=apart needs several teachers",
+        f"teacher={{name: both, train: null, teach: apart, {one}}}": "cannot be cached with teach=apart",
     }.items():
         with pytest.raises(UserError, match=sentence):
             quick(words)

@@ -10,7 +10,7 @@ import torch
 
 from stillhouse.data.catalogue import IMAGENET, entry, open_source
 from stillhouse.data.loader import BatchSampler, Loader
-from stillhouse.data.source import Source, notes_of, split, targets_of
+from stillhouse.data.source import Source, hold_out, notes_of, targets_of
 from stillhouse.data.targets import collate
 from stillhouse.data.transforms import Cutout, RandAugment, Transform, is_random
 from stillhouse.distributed import rank, world_size
@@ -62,7 +62,7 @@ def open_sources(data: Data, given: SplitSources | None = None) -> Sources:
     if "train" not in given or not (data.holdout or "val" in given):
         raise UserError("splits must contain train and val; leave out val only with data.holdout")
     train = given["train"]
-    train, val = split(train, data.holdout) if data.holdout else (train, given["val"])
+    train, val = hold_out(train, data.holdout) if data.holdout else (train, given["val"])
     splits = (train, val, given.get("test", val))
     return describe_splits(data, splits, data.mean or IMAGENET[0], data.std or IMAGENET[1])
 
@@ -115,7 +115,7 @@ def open_training(data: Data) -> tuple[Source, Source]:
     train = open_split(data, "train")
     if not data.holdout:
         return train, open_split(data, "val")
-    return split(train, data.holdout)
+    return hold_out(train, data.holdout)
 
 
 def open_test(data: Data) -> Source | None:

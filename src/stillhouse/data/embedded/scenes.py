@@ -25,10 +25,11 @@ from stillhouse.data.embedded.glyphs import (
     to_bytes,
 )
 from stillhouse.data.source import fingerprint_of_recipe
+from stillhouse.data.targets import IGNORE
 from stillhouse.errors import UserError
 
 OBJECTS = 4  # at most, in a scene
-IGNORE = 255  # class of a pixel that nobody should be judged by
+
 
 _VERSION = 1
 _CELLS = 3  # a scene is a grid of so many cells a side, and an object has a cell to itself
