@@ -1,17 +1,18 @@
 """How the students of a study rank the classes beside their teacher, with paired intervals.
 
 `.venv/bin/python benchmarks/consistency.py STUDY --against ARM` prints, for every arm or those that
-`--arms` names, the share of test images whose true class has the teacher's rank (TC) and the mean
-Spearman correlation of the others (NC), over seeds, and the paired difference of NC to the arm
-named, with a 95 % interval. An arm whose teacher moved is compared with that teacher, too. The
-table is written to consistency.csv in the study's folder.
+`--arms` names (`kd 'dist*'`), the share of test images whose true class has the teacher's rank (TC)
+and the mean Spearman correlation of the others (NC), over seeds, and the paired difference of NC to
+the arm named, with a 95 % interval. An arm whose teacher moved is compared with that teacher, too.
+The table is written to consistency.csv in the study's folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import mean
 
@@ -26,9 +27,9 @@ from stillhouse.models import weights
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.teacher import find_teacher
-from stillhouse.runs.training import TRAINED_TEACHER, STUDENT
-from stillhouse.study.findings import Found, Study, read_study
-from stillhouse.study.statistics import interval
+from stillhouse.runs.training import STUDENT, TRAINED_TEACHER
+from stillhouse.study.results import ArmResult, Study, read_study
+from stillhouse.study.statistics import difference_interval
 
 Pair = tuple[float, float]  # TC in percent, NC
 
@@ -45,8 +46,8 @@ class Judge:
         assert recipe.teacher is not None
         self.session = Session.open(recipe, quiet=True)
         batches = list(self.session.test())
-        self.images = torch.cat([batch.image for batch in batches])
-        self.labels = torch.cat([batch.label for batch in batches])
+        self.images = torch.cat([batch.images for batch in batches])
+        self.labels = torch.cat([batch.target for batch in batches])
         taught = find_teacher(recipe, recipe.teacher, self.session)
         assert taught is not None
         self.teacher = taught.network
@@ -62,7 +63,7 @@ class Judge:
 
     def look(self, folder: Path, teacher: Tensor) -> Pair:
         """TC and NC of one run's student."""
-        recipe = load.load(folder / load.RECIPE)
+        recipe = load.load(folder / load.RECIPE_FILE)
         student = make_deployed(recipe, self.session.sources, folder / STUDENT)
         ours = Voice("student", said(student, self.images))
         found = consistency(ours, Voice("teacher", teacher), self.labels)
@@ -73,7 +74,8 @@ class Judge:
 def judged(study: Study, judge: Judge, arms: list[str]) -> dict[str, dict[int, Pair]]:
     """Each arm's numbers by seed; a moved teacher makes a row of its own."""
     found: dict[str, dict[int, Pair]] = {}
-    for arm in (arm for arm in study.arms if not arms or arm.label in arms):
+    named = [arm for arm in study.arms if any(fnmatchcase(arm.label, name) for name in arms)]
+    for arm in named if arms else study.arms:
         for seed in arm.scores:
             place = cell(arm, seed)
             found.setdefault(arm.label, {})[seed] = judge.look(place, judge.original)
@@ -84,7 +86,7 @@ def judged(study: Study, judge: Judge, arms: list[str]) -> dict[str, dict[int, P
     return found
 
 
-def cell(arm: Found, seed: int) -> Path:
+def cell(arm: ArmResult, seed: int) -> Path:
     return arm.folder / str(seed)
 
 
@@ -102,21 +104,21 @@ def table(found: Mapping[str, Mapping[int, Pair]], against: str) -> list[dict[st
             "nc_over": "",
         }
         if label != against and len(common) > 1:
-            gain = interval(ours, theirs)
+            gain = difference_interval(ours, theirs)
             row["nc_over"] = f"{gain.mean:+.3f} ({gain.low:+.3f} … {gain.high:+.3f})"
         rows.append(row)
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("study", type=Path)
     parser.add_argument("--against", default="none")
     parser.add_argument("--arms", nargs="*", default=[])
-    words = parser.parse_args()
+    words = parser.parse_args(argv)
     study = read_study(words.study)
     taught = next(arm for arm in study.arms if not arm.is_control and arm.scores)
-    judge = Judge(load.load(cell(taught, next(iter(taught.scores))) / load.RECIPE))
+    judge = Judge(load.load(cell(taught, next(iter(taught.scores))) / load.RECIPE_FILE))
     rows = table(judged(study, judge, words.arms), words.against)
     with (words.study / "consistency.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*rows[0]], lineterminator="\n")

@@ -1,21 +1,19 @@
 """Three ranks with ragged shards against one process with the whole batch: the same gradients.
 
-The ranks are spawned once; what each found is written to a file, and held against one process here.
+The ranks are spawned once for all such files; what each found is held against one process here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from gloo import RANKS
 from stillhouse.batches import Batch
 from stillhouse.distributed import (
     combine,
@@ -36,11 +34,10 @@ from stillhouse.methods.logit import Logits
 from stillhouse.models.taps import Tapped
 from stillhouse.objectives import presets
 from stillhouse.tasks.classification import Classification
+from stillhouse.teachers.base import observe
 from stillhouse.teachers.frozen import Frozen
-from stillhouse.types import Clock, Lesson, Site, Term, Terms, Trace
+from stillhouse.types import Lesson, Site, Term, Terms, Trace
 from tiny import CLOCK, Net, batch
-
-RANKS = 3
 
 
 @dataclass(frozen=True)
@@ -68,8 +65,8 @@ class Weighed(Classification):
 
     rows: Tensor | None = field(default=None, kw_only=True)
 
-    def lesson(self, student: Trace, teacher: Trace, batch: Batch, clock: Clock) -> Lesson:
-        lesson = super().lesson(student, teacher, batch, clock)
+    def lesson(self, student: Trace, teacher: Trace, batch: Batch, *rest: Any) -> Lesson:
+        lesson = super().lesson(student, teacher, batch, *rest)
         if self.rows is None:
             return lesson
         weight = self.rows[batch.keys]
@@ -124,7 +121,7 @@ def build(shards: Shards) -> tuple[Pupil[Any], Frozen[Any], Batch]:
 
 def learn(module: nn.Module, teacher: Frozen[Any], rows: Batch) -> dict[str, Any]:
     """One step without an optimiser: the loss, each term's mean, and every gradient."""
-    terms = module(rows, teacher(rows), CLOCK)
+    terms = module(rows, observe(teacher, rows), CLOCK)
     loss = combine(terms)
     loss.backward()
     pupil = getattr(module, "module", module)
@@ -178,23 +175,9 @@ def collect() -> dict[str, Any]:
     }
 
 
-def rank_main(number: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    store = f"file://{folder}/store"
-    dist.init_process_group("gloo", init_method=store, rank=number, world_size=RANKS)
+def on_each_rank() -> dict[str, Any]:
     found: dict[str, Any] = {name: learn_on_a_rank(shards) for name, shards in SCENES.items()}
-    found |= {"talk": first_rank_talks(), "collect": collect()}
-    torch.save(found, Path(folder, f"rank{number}.pt"))
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each rank found."""
-    folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(rank_main, (str(folder),), nprocs=RANKS)
-    return [torch.load(folder / f"rank{n}.pt", weights_only=True) for n in range(RANKS)]
+    return found | {"talk": first_rank_talks(), "collect": collect()}
 
 
 @pytest.fixture(scope="module")

@@ -1,22 +1,18 @@
 """Every method of the catalogue on three ranks with ragged shards, against one process.
 
-The ranks are spawned once and take each method through two steps without an optimiser, so that
-what a method remembers of one step is in the next. NoTerms but the method may tell ranks apart:
-BatchNorms read no batch, and DDP does not copy buffers from the first rank. MGD draws a mask in
-each process for its own images, which makes ranks differ from one process by design; it has none
-here.
+The ranks take each method through two steps without an optimiser, so that what a method remembers
+of one step is in the next. Nothing but the method may tell ranks apart: BatchNorms
+read no batch, and DDP does not copy buffers from the first rank. MGD draws a mask in each process
+for its own images, which makes ranks differ from one process by design; it has none here.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -24,7 +20,7 @@ from classroom import CLOCKS, SAMPLES, Classroom, batch, calm, enrol, rows
 from stillhouse.distributed import average_gradients, combine, means, rank
 from stillhouse.methods.catalogue import catalogue
 
-RANKS, IMAGES = 3, 7
+IMAGES = 7
 STEPS = CLOCKS["first"], CLOCKS["last"]
 CATALOGUE = catalogue()
 SCENES = {
@@ -41,7 +37,7 @@ def seat(name: str, scene: str) -> Classroom:
     weight = None
     if counts is not None:
         weight = torch.zeros(SAMPLES, dtype=torch.double)
-        weight[batch(IMAGES).key] = torch.tensor(counts, dtype=torch.double)
+        weight[batch(IMAGES).keys] = torch.tensor(counts, dtype=torch.double)
     return enrol(calm(CATALOGUE[name]), weight).doubled().still()
 
 
@@ -57,7 +53,7 @@ def learn(classroom: Classroom, module: Any, shard: slice) -> dict[str, Any]:
         loss.backward()
         teacher = [p for p in classroom.teacher.parameters() if p.requires_grad]
         if classroom.learner is not None:
-            teacher = list(classroom.learner.learning.values())
+            teacher = list(classroom.learner.trainable.values())
             average_gradients(teacher)
         named = [*pupil.named_parameters(), *((f"teacher{i}", p) for i, p in enumerate(teacher))]
         found.append(
@@ -88,22 +84,8 @@ def on_a_rank(name: str, scene: str) -> dict[str, Any]:
     return learn(classroom, module, slice(cuts[rank()], cuts[rank() + 1]))
 
 
-def rank_main(number: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    store = f"file://{folder}/store"
-    dist.init_process_group("gloo", init_method=store, rank=number, world_size=RANKS)
-    found = {(name, scene): on_a_rank(name, scene) for scene in SCENES for name in CATALOGUE}
-    torch.save(found, Path(folder, f"rank{number}.pt"))
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, Any]]:
-    """What each rank found."""
-    folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(rank_main, (str(folder),), nprocs=RANKS)
-    return [torch.load(folder / f"rank{n}.pt", weights_only=True) for n in range(RANKS)]
+def on_each_rank() -> dict[Any, Any]:
+    return {(name, scene): on_a_rank(name, scene) for scene in SCENES for name in CATALOGUE}
 
 
 def close(got: Tensor, want: Tensor) -> None:

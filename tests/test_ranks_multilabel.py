@@ -1,23 +1,22 @@
 """Three ranks with ragged shards against one process: what a meter sums up, and sums of losses.
 
 A ranking is of all scores at once, and a plain sum has no mass that ranks could add up: both go
-wrong silently where ranks are merged by halves. The ranks are spawned once.
+wrong silently where ranks are merged by halves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from gloo import RANKS
 from stillhouse.batches import Batch
 from stillhouse.distributed import combine, means, rank
 from stillhouse.engine.evaluate import merge_ranks
@@ -34,7 +33,7 @@ from stillhouse.tasks.multilabel import Multilabel
 from stillhouse.types import Lesson, Terms, Trace
 from tiny import CLOCK, Net, batch
 
-RANKS, IMAGES, CLASSES = 3, 11, 5
+IMAGES, CLASSES = 11, 5
 CPU = torch.device("cpu")
 SHARDS = {
     "ragged": (0, 2, 7, 11),
@@ -51,7 +50,7 @@ def images() -> Batch:
     rows = batch(IMAGES, CLASSES)
     label = (torch.rand(IMAGES, CLASSES) < 0.4).double()
     label[:, 2] = 0
-    return rows._replace(label=label)
+    return replace(rows, target=label)
 
 
 def scores() -> Tensor:
@@ -102,7 +101,7 @@ def counted(meter: Any, shard: slice) -> Any:
     """A meter that saw some images, one at a time, as a rank without images sees none."""
     rows, out = images(), scores()
     if isinstance(meter, type(Classification().meter())):
-        rows = rows._replace(label=rows.key % CLASSES)
+        rows = replace(rows, target=rows.keys % CLASSES)
     if isinstance(meter, Census) and shard.start < shard.stop:
         meter.update(Trace(out[shard]), rows.rows(shard))
         return meter
@@ -136,8 +135,8 @@ def learn(reduction: Any, wrap: Callable[[Any], Any], shard: slice) -> dict[str,
     pupil, teacher = build(reduction)
     module, rows = wrap(pupil), images().rows(shard)
     with torch.no_grad():
-        trace = Trace(teacher(rows.image))
-    terms = module(rows, trace, CLOCK)
+        trace = Trace(teacher(rows.images))
+    terms = module(rows, {"": trace}, CLOCK)
     loss = combine(terms)
     loss.backward()
     return {
@@ -151,10 +150,10 @@ def written_out(reduction: str) -> dict[str, Any]:
     """The same in one process, with none of our losses, terms or masses."""
     pupil, teacher = build(reduction)
     rows, student = images(), pupil.student.model
-    z, t = student(rows.image), teacher(rows.image).detach().sigmoid()
+    z, t = student(rows.images), teacher(rows.images).detach().sigmoid()
     entropy = F.binary_cross_entropy(t, t, reduction="sum")
     kl = F.binary_cross_entropy_with_logits(z, t, reduction="sum") - entropy
-    label = F.binary_cross_entropy_with_logits(z, rows.label, reduction="sum")
+    label = F.binary_cross_entropy_with_logits(z, rows.target, reduction="sum")
     label = label / {"sum": 1, "batch": IMAGES, "mean": IMAGES * CLASSES}[reduction]
     loss = label + 0.5 * kl
     loss.backward()
@@ -165,10 +164,7 @@ def written_out(reduction: str) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------- on each rank
 
 
-def rank_main(number: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    store = f"file://{folder}/store"
-    dist.init_process_group("gloo", init_method=store, rank=number, world_size=RANKS)
+def on_each_rank() -> dict[Any, Any]:
     found: dict[Any, Any] = {}
     for name, cuts in SHARDS.items():
         shard = slice(cuts[rank()], cuts[rank() + 1])
@@ -185,17 +181,7 @@ def rank_main(number: int, folder: str) -> None:
         meter = make()
         merge_ranks(meter, CPU)
         found[kind, "nobody"] = dict(meter.summary())
-    torch.save(found, Path(folder, f"rank{number}.pt"))
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, Any]]:
-    """What each rank found."""
-    folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(rank_main, (str(folder),), nprocs=RANKS)
-    return [torch.load(folder / f"rank{n}.pt", weights_only=True) for n in range(RANKS)]
+    return found
 
 
 # ----------------------------------------------------------------------------------- what must hold

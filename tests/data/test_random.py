@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stillhouse.data.random import derive_seed, uniform_number, seeded, uniform
+from stillhouse.data.random import derive_seed, seeded, uniform, uniform_number
 
 WRAP = 2**64
 

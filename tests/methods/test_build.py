@@ -10,7 +10,7 @@ from torch import nn
 
 from quick import quick
 from stillhouse.errors import UserError
-from stillhouse.methods import build as methods
+from stillhouse.methods import plugin
 from stillhouse.methods.base import Method
 from stillhouse.methods.build import make_method
 from stillhouse.methods.combined import Combined, NoTerms
@@ -47,7 +47,7 @@ class Point:
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [Point("own", Own), Point("loss", nn.MSELoss)]
     monkeypatch.setattr(
-        methods, "entry_points", lambda group: points if group == methods.PLUGINS else []
+        plugin, "entry_points", lambda group: points if group == plugin.GROUP else []
     )
 
 

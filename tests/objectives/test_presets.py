@@ -236,7 +236,9 @@ def test_flat_maps_stay_finite(case: Case) -> None:
 
 
 def test_a_warm_up_is_the_share_of_epochs_begun() -> None:
-    rises = [presets.dkd(warmup=4).ramp_factor(Clock(step, 60, 10)) for step in (0, 9, 10, 29, 30, 59)]
+    rises = [
+        presets.dkd(warmup=4).ramp_factor(Clock(step, 60, 10)) for step in (0, 9, 10, 29, 30, 59)
+    ]
     assert rises == [0.25, 0.25, 0.5, 0.75, 1.0, 1.0]
     assert presets.dkd().ramp_factor(Clock(0, 60, 10)) == 1.0
 

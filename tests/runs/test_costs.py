@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from quick import quick
-from stillhouse.models import cost, zoo
-from stillhouse.runs import costs
-from stillhouse.build.session import Session
-from stillhouse.runs.costs import BATCH, COSTS, costs_of, measure, named_networks
 from stillhouse.build.networks import example_of
+from stillhouse.build.session import Session
+from stillhouse.models import cost, zoo
 from stillhouse.recipes.schema import Network
+from stillhouse.runs import costs
+from stillhouse.runs.costs import BATCH, COSTS, costs_of, measure, named_networks
 
 
 def test_a_network_is_measured_as_it_is_built() -> None:

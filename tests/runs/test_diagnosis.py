@@ -10,19 +10,19 @@ import torch
 from safetensors.torch import save_file
 
 from quick import kept_teacher, quick, run, student_bytes
+from stillhouse.build.networks import make_deployed, make_network
+from stillhouse.build.run import make_pupil
+from stillhouse.build.session import Session
 from stillhouse.data.source import targets_of
 from stillhouse.engine.environment import seed_everything
 from stillhouse.errors import UserError
 from stillhouse.explain.hearing import Look
 from stillhouse.explain.section import Pictures, Section, Table
 from stillhouse.recipes import load
+from stillhouse.recipes.schema import Recipe
 from stillhouse.runs import diagnosis
-from stillhouse.build.run import make_pupil
-from stillhouse.build.session import Session
 from stillhouse.runs.diagnosis import KEPT, Student, diagnose, kept, sample, sections_of
 from stillhouse.runs.execute import Result
-from stillhouse.build.networks import make_deployed, make_network
-from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.training import STUDENT
 from stillhouse.types import Trace
 
@@ -227,5 +227,7 @@ def test_close_samples_are_shown_as_networks_are_given_them() -> None:
     assert torch.equal(batch.target, whole.target[[7, 3]])
     pixels = again.pixels(batch.images)
     assert pixels.dtype == torch.uint8
-    mean, std = (torch.tensor(x)[:, None, None] for x in (session.sources.mean, session.sources.std))
+    mean, std = (
+        torch.tensor(x)[:, None, None] for x in (session.sources.mean, session.sources.std)
+    )
     torch.testing.assert_close((pixels / 255 - mean) / std, batch.images, atol=0.02, rtol=0)

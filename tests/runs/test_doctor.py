@@ -137,7 +137,7 @@ SKIP = None
         (
             ["method=cwd"],  # with the memory for logits on
             "step",
-            "teacher.remember keeps logits alone",
+            "teacher.remember keeps logits only",
             set(),
         ),
     ],
@@ -175,7 +175,9 @@ def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage)
     found = checks()
     assert verdicts(found) == {"disk": False}
-    assert "0 MB are free here" in found["disk"].message and "another --out" in found["disk"].message
+    assert (
+        "0 MB are free here" in found["disk"].message and "another --out" in found["disk"].message
+    )
 
 
 def test_published_weights_that_expect_another_normalisation_are_noted(tmp_path: Path) -> None:
@@ -183,7 +185,9 @@ def test_published_weights_that_expect_another_normalisation_are_noted(tmp_path:
 
     weights.save(zoo.create("torchvision/resnet18", 10, 1), tmp_path / "r.safetensors")
     name = "torchvision/resnet18"
-    said = checks(f"student={{name: {name}, weights: {tmp_path}/r.safetensors}}")["contract"].message
+    said = checks(f"student={{name: {name}, weights: {tmp_path}/r.safetensors}}")[
+        "contract"
+    ].message
     assert f"published weights of {name} expect mean (0.485, 0.456, 0.406)" in said
 
 

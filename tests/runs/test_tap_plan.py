@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from stillhouse import methods
+from stillhouse.methods.build import make_method
 from stillhouse.methods.setting import Setting
 from stillhouse.models import zoo
 from stillhouse.objectives import presets
-from stillhouse.methods.build import make_method
 from stillhouse.runs.tap_plan import plan_of, suggestions
 
 EXAMPLE = torch.zeros(2, 3, 64, 64)

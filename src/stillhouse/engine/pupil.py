@@ -16,7 +16,6 @@ from stillhouse.models.taps import Tapped
 from stillhouse.tasks.base import Task
 from stillhouse.types import (
     LEARNING,
-    MEMBERS,
     STRONG,
     Clock,
     Lesson,
@@ -83,8 +82,9 @@ class Pupil(nn.Module, Generic[T]):
             reverse = make_lesson(student.detached(), teacher[FIRST_VIEW])
             sites |= name_variants(reverse.sites, LEARNING)
         for number in range(self.method.members):
-            member = make_lesson(student, member_trace(fixed[FIRST_VIEW], number))
-            sites |= name_variants(member.sites, member_tap(number))
+            for name, trace in traces.items():
+                member = make_lesson(trace, member_trace(fixed[name], number))
+                sites |= name_variants(name_variants(member.sites, name), member_tap(number))
         return replace(lesson, sites=sites)
 
     def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
@@ -106,25 +106,31 @@ def select_views(batch: Batch[T], method: Method) -> dict[str, Batch[T]]:
 
 
 def name_variants(sites: Mapping[str, Site], name: str) -> dict[str, Site]:
-    """The sites under the names of a variant: `class@strong`."""
-    return {variant(site, name): value for site, value in sites.items()}
+    """The sites under the names of a variant, `class@strong`; unchanged if `name` is ""."""
+    return {variant(site, name) if name else site: value for site, value in sites.items()}
 
 
 def check_method_sites(method: Method, task: Task[Any]) -> None:
-    """Raise UserError for a method with a site that the task does not have."""
-    known = task.sites
+    """Raise UserError for a method with a site that its lessons do not have."""
+    available = available_sites(method, task)
     for site in method.sites:
-        base, _, kind = site.partition("@")
-        if base not in known:
+        if site not in available:
             raise UserError(
-                f"the method compares the networks at site {base!r}, but the sites of this task "
-                f"are {', '.join(known) or 'none'}; set sites to one of them"
+                f"the method compares the networks at site {site!r}, but this task and method have "
+                f"{', '.join(available) or 'none'}; set sites to one of them"
             )
-        if kind not in ("", STRONG, LEARNING) and not kind.startswith(MEMBERS):
-            raise UserError(
-                f"site {site!r} has no variant {kind!r}; the variants are {STRONG}, {LEARNING} and "
-                f"{MEMBERS}.NUMBER"
-            )
+
+
+def available_sites(method: Method, task: Task[Any]) -> list[str]:
+    """The names of all sites in the lessons of a task and a method, with their variants."""
+    strong = [variant(site, STRONG) for site in task.sites] if method.views > 1 else []
+    trained = [variant(site, LEARNING) for site in task.sites] if method.moves_teacher else []
+    members = [
+        variant(site, member_tap(number))
+        for number in range(method.members)
+        for site in (*task.sites, *strong)
+    ]
+    return [*task.sites, *strong, *trained, *members]
 
 
 def unwrap_pupil(pupil: nn.Module) -> Pupil[Any]:

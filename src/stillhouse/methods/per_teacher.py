@@ -20,6 +20,11 @@ class PerTeacher(Combined):
     def __init__(self, methods: Sequence[Method]) -> None:
         super().__init__({str(number): method for number, method in enumerate(methods)})
         self.members = len(methods)
+        self.sites = tuple(
+            variant(site, member_tap(number))
+            for number, method in enumerate(methods)
+            for site in method.sites
+        )
         self.teacher_taps = unique_names(
             (member_tap(number), *(member_tap(number, tap) for tap in method.teacher_taps))
             for number, method in enumerate(methods)

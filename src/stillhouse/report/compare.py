@@ -14,7 +14,7 @@ from stillhouse.runs.costs import named_networks, shipped
 from stillhouse.runs.diagnosis import Student, diagnose
 from stillhouse.runs.execute import Result
 from stillhouse.runs.training import STUDENT
-from stillhouse.study.shelf import read_run, run_answer
+from stillhouse.study.index import read_run, summarize_run
 
 
 def compare_page(first: Path, second: Path, look: Look = AS_EVER) -> Page:
@@ -38,7 +38,10 @@ def compare_page(first: Path, second: Path, look: Look = AS_EVER) -> Page:
         scores = {"teacher": result.teacher, **scores}
     return Page(
         title=f"{names[0]} and {names[1]}",
-        answers=(difference(names, one[1], result), *(run_answer(*read) for read in (one, other))),
+        answers=(
+            difference(names, one[1], result),
+            *(summarize_run(*read) for read in (one, other)),
+        ),
         headline=headline,
         bars=tuple(Bar(who, score["test"][headline]) for who, score in scores.items()),
         costs=priced.costs,
@@ -47,7 +50,7 @@ def compare_page(first: Path, second: Path, look: Look = AS_EVER) -> Page:
         curves=curves,
         tables=(parts.score_table(scores),),
         sections=sections,
-        recipe=load.text(recipe),
+        recipe=load.to_yaml(recipe),
         environment=parts.environment_text(second),
         again=(f"stillhouse report --compare {first} {second}",),
     )
@@ -62,7 +65,7 @@ def named(first: Path, second: Path) -> tuple[str, str]:
 
 def refuse_strangers(one: Recipe, other: Recipe, first: Path, second: Path) -> None:
     """Only runs on the same data can be compared."""
-    if load.plain(one)["data"] != load.plain(other)["data"]:
+    if load.to_dict(one)["data"] != load.to_dict(other)["data"]:
         raise UserError(
             f"{first} and {second} were run on different data, and their scores compare nothing; "
             "give two runs whose recipes agree under data"
@@ -82,7 +85,7 @@ def difference(names: tuple[str, str], one: Result, other: Result) -> str:
 
 def differing(one: Recipe, other: Recipe) -> tuple[str, ...]:
     """In which sections the two recipes differ."""
-    first, second = load.plain(one), load.plain(other)
+    first, second = load.to_dict(one), load.to_dict(other)
     shown = [key for key in first if first[key] != second[key] and key not in ("title", "study")]
     if not shown:
         return ("The two recipes are the same",)

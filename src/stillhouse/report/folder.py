@@ -17,22 +17,22 @@ from stillhouse.report.parts import PAGE
 from stillhouse.report.render import write_page, write_pages
 from stillhouse.report.run import run_page
 from stillhouse.report.study import study_page
-from stillhouse.study.findings import By, read_study
-from stillhouse.study.shelf import browse, is_run, is_study
-from stillhouse.study.statistics import Kind
+from stillhouse.study.index import is_run, is_study, list_runs
+from stillhouse.study.results import ScoreBy, read_study
+from stillhouse.study.statistics import IntervalKind
 
 
 def page_of(
     folder: Path,
     against: str | None = None,
-    by: By = "last",
-    kind: Kind = "t",
+    by: ScoreBy = "last",
+    kind: IntervalKind = "t",
     look: Look = AS_EVER,
 ) -> Page:
     """The page of a run or of a study."""
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; `stillhouse runs ls` shows those there are")
-    if not is_study(folder) and not is_run(folder) and [*browse(folder)]:
+    if not is_study(folder) and not is_run(folder) and [*list_runs(folder)]:
         raise UserError(
             f"{folder} holds runs and is none; name one of `stillhouse runs ls {folder}`"
         )
@@ -45,8 +45,8 @@ def write_folders(
     folders: Sequence[Path],
     out: Path | None = None,
     against: str | None = None,
-    by: By = "last",
-    kind: Kind = "t",
+    by: ScoreBy = "last",
+    kind: IntervalKind = "t",
 ) -> Path:
     """One page of all folders; those that cannot be read are named on it, and the rest shown."""
     pages: list[Page] = []

@@ -50,7 +50,9 @@ class Draft:
         """The costs of networks: those that a folder keeps, else measured now."""
         session = self.session
         return (
-            Priced() if session is None else self.tried(lambda: price(named, session, folder), Priced())
+            Priced()
+            if session is None
+            else self.tried(lambda: price(named, session, folder), Priced())
         )
 
     def sections(self, make: Callable[[Session], tuple[Section, ...]]) -> tuple[Section, ...]:

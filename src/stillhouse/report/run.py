@@ -16,7 +16,7 @@ from stillhouse.runs.costs import named_networks
 from stillhouse.runs.diagnosis import sections_of
 from stillhouse.runs.execute import Result
 from stillhouse.runs.training import Score
-from stillhouse.study.shelf import read_run, run_answer
+from stillhouse.study.index import read_run, summarize_run
 
 
 def write_run(folder: Path, *, explain: bool = True) -> Path:
@@ -37,7 +37,7 @@ def run_page(folder: Path, look: Look = AS_EVER, *, explain: bool = True) -> Pag
     curves = draft.curves(courses(folder), result.headline)
     return Page(
         title=recipe.title or recipe.student.name,
-        answers=(run_answer(recipe, result),),
+        answers=(summarize_run(recipe, result),),
         headline=result.headline,
         bars=bars(recipe, result),
         costs=priced.costs,
@@ -46,7 +46,7 @@ def run_page(folder: Path, look: Look = AS_EVER, *, explain: bool = True) -> Pag
         curves=curves,
         tables=(parts.score_table(scores(result)),),
         sections=sections,
-        recipe=load.text(recipe),
+        recipe=load.to_yaml(recipe),
         environment=parts.environment_text(folder),
         again=again(recipe, folder),
     )

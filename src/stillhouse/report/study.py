@@ -19,8 +19,8 @@ from stillhouse.runs.costs import Priced, shipped
 from stillhouse.runs.diagnosis import Student, diagnose, keep, kept
 from stillhouse.runs.training import STUDENT
 from stillhouse.study import table
-from stillhouse.study.findings import Found, Study
-from stillhouse.study.table import Row, make_rows, search_lines
+from stillhouse.study.results import ArmResult, Study
+from stillhouse.study.table import StudyRow, make_rows, search_lines
 
 
 def write_study(study: Study, against: str | None = None, *, explain: bool = True) -> Path:
@@ -54,7 +54,7 @@ def study_page(
         curves=curves,
         tables=tables(study, rows, against),
         sections=sections,
-        recipe=load.text(recipe),
+        recipe=load.to_yaml(recipe),
         environment=environment(study),
         again=(
             "# save the recipe above as study.yaml",
@@ -86,12 +86,12 @@ def shaped(recipe: Recipe) -> dict[str, Priced]:
     return {f"student of {k}": one for k, one in found.items() if isinstance(one, Recipe)}
 
 
-def answers(study: Study, rows: list[Row]) -> tuple[str, ...]:
+def answers(study: Study, rows: list[StudyRow]) -> tuple[str, ...]:
     """Every method's answer, the best first."""
-    return tuple(table.answers(study, rows)) or ("No method has a finished run yet",)
+    return tuple(table.summarize_rows(study, rows)) or ("No method has a finished run yet",)
 
 
-def bars(study: Study, rows: list[Row]) -> tuple[Bar, ...]:
+def bars(study: Study, rows: list[StudyRow]) -> tuple[Bar, ...]:
     """Teachers, then the control, then methods from the best to the worst."""
     part = "test" if study.by == "last" else "validation"
     pairs = study.recipe.study.pairs if study.recipe.study else {}
@@ -109,14 +109,14 @@ def bars(study: Study, rows: list[Row]) -> tuple[Bar, ...]:
     return (*teachers, *(bar_of(study, row) for row in rows if row.mean is not None))
 
 
-def bar_of(study: Study, row: Row) -> Bar:
+def bar_of(study: Study, row: StudyRow) -> Bar:
     """One arm's bar; the control is called what it is."""
     assert row.mean is not None
     name = "control" if row.method == CONTROL else row.method
     return Bar(name, row.mean, row.deviation or 0.0, row.paper)
 
 
-def how(study: Study, rows: list[Row]) -> tuple[str, ...]:
+def how(study: Study, rows: list[StudyRow]) -> tuple[str, ...]:
     """How the numbers came about."""
     split = (
         "the test split after the last epoch"
@@ -135,7 +135,7 @@ def how(study: Study, rows: list[Row]) -> tuple[str, ...]:
     )
 
 
-def tables(study: Study, rows: list[Row], against: str | None) -> tuple[Table, ...]:
+def tables(study: Study, rows: list[StudyRow], against: str | None) -> tuple[Table, ...]:
     """The comparison, every seed, and what was searched."""
     found = [comparison(study, rows, against), every_seed(study, rows)]
     if study.searched:
@@ -143,7 +143,7 @@ def tables(study: Study, rows: list[Row], against: str | None) -> tuple[Table, .
     return tuple(found)
 
 
-def comparison(study: Study, rows: list[Row], against: str | None) -> Table:
+def comparison(study: Study, rows: list[StudyRow], against: str | None) -> Table:
     """A row an arm, a column a number, so that each column sorts."""
     named = {
         "method": "method",
@@ -174,7 +174,7 @@ def comparison(study: Study, rows: list[Row], against: str | None) -> Table:
     )
 
 
-def every_seed(study: Study, rows: list[Row]) -> Table:
+def every_seed(study: Study, rows: list[StudyRow]) -> Table:
     """One column a seed."""
     seeds = sorted({seed for arm in study.arms for seed in (*arm.scores, *arm.failures)})
     cells: list[tuple[Cell, ...]] = []
@@ -202,8 +202,8 @@ def searches(study: Study) -> Table:
 
 def chosen_options(method: object) -> str:
     """A method's options that are not its defaults."""
-    spelt = load.plain_method(method)
-    default = load.plain_method(type(method)())
+    spelt = load.method_to_dict(method)
+    default = load.method_to_dict(type(method)())
     told = {key: value for key, value in spelt.items() if value != default.get(key)}
     said = (f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in told.items())
     return ", ".join(said) or "the defaults"
@@ -215,7 +215,7 @@ def courses(study: Study) -> dict[str, Path]:
     return {called(study, arm): cell(arm) for arm in (*chosen[:1], *chosen[-1:])}
 
 
-def company(study: Study) -> list[Found]:
+def company(study: Study) -> list[ArmResult]:
     """The best arm, its control before it, and between them all that had the same teacher."""
     best = study.best()
     if best is None:
@@ -225,13 +225,13 @@ def company(study: Study) -> list[Found]:
     return [*([control] if control.scores else []), *others, best]
 
 
-def called(study: Study, arm: Found) -> str:
+def called(study: Study, arm: ArmResult) -> str:
     """An arm as a page of one comparison calls it."""
     best = study.best()
     return UNTAUGHT if best is not None and arm.label == best.control else arm.label
 
 
-def cell(arm: Found) -> Path:
+def cell(arm: ArmResult) -> Path:
     """The run of an arm at its first seed."""
     return arm.folder / str(min(arm.scores))
 
@@ -242,7 +242,7 @@ def environment(study: Study) -> str:
     return parts.environment_text(folders[0]) if folders else ""
 
 
-def gains(study: Study, rows: list[Row]) -> Chart:
+def gains(study: Study, rows: list[StudyRow]) -> Chart:
     """The gain of every method with its interval."""
     told = [row for row in rows if row.gain is not None]
     places = tuple(float(place) for place in range(len(told)))
@@ -259,7 +259,7 @@ def gains(study: Study, rows: list[Row]) -> Chart:
 def sections_of(study: Study, session: Session, look: Look) -> tuple[Section, ...]:
     """The diagnoses of the best arm and its company at one seed: those that are kept, or new."""
     students = [
-        Student(called(study, arm), load.load(cell(arm) / load.RECIPE), cell(arm) / STUDENT)
+        Student(called(study, arm), load.load(cell(arm) / load.RECIPE_FILE), cell(arm) / STUDENT)
         for arm in company(study)
     ]
     if not students:

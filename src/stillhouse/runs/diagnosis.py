@@ -112,7 +112,11 @@ def sample(source: Source, limit: int) -> Source:
     """At most so many samples, every class with its share: files may come sorted by class."""
     if len(source) <= limit:
         return source
-    return take(source, stratify(targets_of(source), len(source.classes), limit, 0), f"{source.name}, {limit} of them")
+    return take(
+        source,
+        stratify(targets_of(source), len(source.classes), limit, 0),
+        f"{source.name}, {limit} of them",
+    )
 
 
 def teacher_of(recipe: Recipe, session: Session) -> TeacherNetwork | None:

@@ -51,7 +51,7 @@ def claim_folder(
         lock = claim(
             folder, resume=resume, overwrite=overwrite, recipe=digest, patience=lock_timeout
         )
-        write_text(folder / "recipe.yaml", load.text(recipe))
+        write_text(folder / "recipe.yaml", load.to_yaml(recipe))
         if not (folder / RESULT).is_file():  # otherwise the file describes where that was trained
             write_json(folder / "environment.json", environment.describe())
         return lock

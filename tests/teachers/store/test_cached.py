@@ -111,7 +111,9 @@ def gradient(method: str, student: Tensor, teacher: Tensor, target: Tensor) -> T
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
-    "form, tolerance", [(RowFormat(CLASSES, "full"), 0), (RowFormat(CLASSES), 2e-3)], ids=["full", "half"]
+    "form, tolerance",
+    [(RowFormat(CLASSES, "full"), 0), (RowFormat(CLASSES), 2e-3)],
+    ids=["full", "half"],
 )
 def test_gradients_are_those_of_the_live_teacher(
     tmp_path: Path, method: str, form: RowFormat, tolerance: float
@@ -156,17 +158,23 @@ def test_it_is_the_teacher_that_filled_it_and_learns_nothing(tmp_path: Path) -> 
 
 def test_what_half_precision_cannot_hold_is_refused() -> None:
     out = torch.tensor([[1.0, -70_000.0], [0.0, 3.0]])
-    words = r"logits of one image differ by up to 7e\+04, which half .*teacher\.store\.precision=full"
+    words = (
+        r"logits of one image differ by up to 7e\+04, which half .*teacher\.store\.precision=full"
+    )
     with pytest.raises(UserError, match=words):
         RowFormat(2).pack(out)
     assert torch.equal(through(RowFormat(2, "full"), out), out)
-    assert torch.equal(through(RowFormat(2, "half", 1), out), out)  # here the other class is the rest
+    assert torch.equal(
+        through(RowFormat(2, "half", 1), out), out
+    )  # here the other class is the rest
     shifted = torch.tensor([[70_000.0, 70_001.5]])  # which no half is, and their distance is
     assert torch.equal(through(RowFormat(2), shifted), shifted)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("form", [RowFormat(3), RowFormat(3, "full"), RowFormat(3, "full", 1)], ids=str)
+@pytest.mark.parametrize(
+    "form", [RowFormat(3), RowFormat(3, "full"), RowFormat(3, "full", 1)], ids=str
+)
 def test_what_is_no_number_is_refused(form: RowFormat, value: float) -> None:
     with pytest.raises(UserError, match="not finite .*check its weights"):
         form.pack(torch.tensor([[0.0, 1.0, value]]))

@@ -21,8 +21,8 @@ from stores import BATCH, BLOCK, CLASSES, ROWS, Counting, Moving, filled, fillin
 
 from stillhouse.errors import UserError
 from stillhouse.files import lock, unlock
-from stillhouse.teachers import store
 from stillhouse.teachers.store import fill as filling
+from stillhouse.teachers.store import store
 from stillhouse.teachers.store.cached import DiskCached
 from stillhouse.teachers.store.fill import fill
 from stillhouse.teachers.store.outputs import RowFormat
@@ -108,9 +108,9 @@ def test_a_stop_at_the_end_is_no_harm(folder: Path) -> None:
 
 def start(folder: Path, record: Path) -> subprocess.Popen[bytes]:
     """Another process that fills the same store, a tenth of a second a batch."""
-    tests = Path(__file__).parents[1]
-    path = os.pathsep.join([str(tests), str(tests / "teachers")])
-    words = [sys.executable, str(tests / "teachers" / "stores.py"), str(folder), str(record)]
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here.parents[1]), str(here)])
+    words = [sys.executable, str(here / "stores.py"), str(folder), str(record)]
     return subprocess.Popen(words, env={**os.environ, "PYTHONPATH": path})
 
 
@@ -216,7 +216,10 @@ MEND = "delete it, or give another teacher.store.path"
         ({"views": 4}, "was filled for another number of views"),
         ({"row_format": RowFormat(6, "full")}, "was filled for other classes"),
         ({"row_format": RowFormat(CLASSES, "half")}, "was filled in another precision"),
-        ({"row_format": RowFormat(CLASSES, "full", 2)}, "was filled with another number of kept classes"),
+        (
+            {"row_format": RowFormat(CLASSES, "full", 2)},
+            "was filled with another number of kept classes",
+        ),
     ],
     ids=lambda x: next(iter(x)) if isinstance(x, dict) else "",
 )
@@ -295,7 +298,9 @@ def test_torn_answers_are_found_before_more_are_asked(folder: Path) -> None:
     assert again.asked == []
 
 
-@pytest.mark.parametrize("form", [RowFormat(CLASSES, "full", 2), RowFormat(CLASSES, "half", 2)], ids=str)
+@pytest.mark.parametrize(
+    "form", [RowFormat(CLASSES, "full", 2), RowFormat(CLASSES, "half", 2)], ids=str
+)
 def test_every_column_is_looked_at(tmp_path: Path, form: RowFormat) -> None:
     for name in form.columns():
         filled(tmp_path / name, form)
@@ -374,7 +379,7 @@ def test_a_disk_that_is_full_is_said_before_anything_is_asked(
 def test_a_disk_that_becomes_full_keeps_the_blocks(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add, left = store.ledger.add, [2]
+    add, left = store.index.append_block, [2]
 
     def until_full(path: Path, block: Any) -> None:
         left[0] -= 1
@@ -382,7 +387,7 @@ def test_a_disk_that_becomes_full_keeps_the_blocks(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         add(path, block)
 
-    monkeypatch.setattr(store.ledger, "add", until_full)
+    monkeypatch.setattr(store.index, "append_block", until_full)
     with pytest.raises(UserError) as error:
         fill(Store(folder, identity()), filling_by(Counting()))
     kept = Store(folder, identity()).kept()
