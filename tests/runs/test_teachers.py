@@ -187,7 +187,7 @@ def test_members_are_said_once() -> None:
     for words, sentence in {
         f"teacher={{name: both, weights: a.pt, {one}}}": "set them for each member",
         "teacher={name: stillhouse/little, teach: apart}": "teach=apart needs several teachers",
-        f"teacher={{name: both, train: null, teach: apart, {one}}}": "cannot be cached with teach=apart",
+        f"teacher={{name: both, train: null, teach: apart, {one}}}": "cached with teach=apart",
     }.items():
         with pytest.raises(UserError, match=sentence):
             quick(words)

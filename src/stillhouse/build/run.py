@@ -88,8 +88,9 @@ def check_labels(specs: Sequence[Any], train: Source) -> None:
     for spec in specs:
         if "class" in spec.needs:
             raise UserError(
-                f"method {spec.name} needs one class per image, but {train.name} has other targets; "
-                "choose a method that does not, such as tld, or one for several classes, such as ps"
+                f"method {spec.name} needs one class per image, but {train.name} has other "
+                "targets; choose a method that does not, such as tld, or one for several classes, "
+                "such as ps"
             )
 
 
