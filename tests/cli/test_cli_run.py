@@ -126,7 +126,11 @@ def test_an_interrupted_run_prints_how_to_continue(
         ("digits/raw", ["data=folder", "data.path=/nosuch"], "/nosuch/train does not exist"),
         ("digits/raw", ["data.train.count=9999"], "digits/raw has 1078 train images, not 9999"),
         ("digits/raw", ["data.batch=999"], "too few for one batch of 999"),
-        ("digits/raw", ["train.groups={metod: adamw}"], "train.groups.metod: nothing trainable"),
+        (
+            "digits/raw",
+            ["train.groups={metod: adamw}"],
+            "train.groups.metod: there is no such group",
+        ),
         ("digits/raw", ["engine.device=cuda:7"], "engine.device"),
         ("digits/raw", ["teacher.weights=/nosuch/t.pt"], "there is no folder '/nosuch'"),
         ("digits/raw", ["student=timm/vit_tiny_patch16_224"], "does not take images of 1 x 8 x 8"),

@@ -102,7 +102,7 @@ def schooled(name: str) -> tuple[Classroom, list[str]]:
 def test_every_parameter_has_a_gradient_unless_the_method_says_it_is_idle(name: str) -> None:
     """As DDP asks of it."""
     classroom, without = schooled(name)
-    assert classroom.method.idle or without == []
+    assert classroom.method.unused_parameters or without == []
 
 
 @every

@@ -28,7 +28,7 @@ from stillhouse.models import weights, zoo
 from stillhouse.models.weights import state_hash
 from stillhouse.recipes import load
 from stillhouse.runs import training as executing
-from stillhouse.runs.execute import Result, execute, measure
+from stillhouse.runs.execute import Result, evaluate_run, execute
 
 AUGMENTED = "data.transforms=[{kind: crop, padding: 1}, {kind: flip}]"
 
@@ -153,7 +153,7 @@ def test_the_student_loads_into_the_bare_network_and_is_as_good_as_recorded(done
     assert recorded["top1"] == pytest.approx(100 * float(hits))
     assert recorded["loss"] == pytest.approx(float(F.cross_entropy(logits, test.targets)), rel=1e-4)
     assert recorded == done.student["test"]
-    assert recorded == measure(quick(), done.folder, "test", None)
+    assert recorded == evaluate_run(quick(), done.folder, "test", None)
 
 
 def test_the_result_names_all_three_with_their_sizes(done: Result) -> None:
@@ -522,7 +522,7 @@ def test_another_teacher_under_the_same_name_is_another_run(tmp_path: Path) -> N
     before = execute(recipe, tmp_path / "run", say=str).student
     assert execute(recipe, tmp_path / "run", resume=True, say=str).student == before
     weights.save_weights(second, path)
-    with pytest.raises(UserError, match="begun with other weights of the teacher"):
+    with pytest.raises(UserError, match="written with other weights of the teacher"):
         execute(recipe, tmp_path / "run", resume=True, say=str)
     assert before["teacher"] == weights.state_hash(first)
 
@@ -543,7 +543,7 @@ def test_a_torch_data_set_stands_in_for_the_recipe_s_own(tmp_path: Path) -> None
     flipped = trained("flipped", other)
     assert flipped.student["recipe"] != mine.student["recipe"]  # and so the teacher is its own
     assert flipped.student["teacher"] != mine.student["teacher"]
-    with pytest.raises(UserError, match="splits need train, and val"):
+    with pytest.raises(UserError, match="splits must contain train and val"):
         execute(
             recipe, tmp_path / "half", splits={"train": FromTorch(pairs, pixels.classes, "mine")}
         )

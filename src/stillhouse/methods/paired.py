@@ -70,7 +70,7 @@ class Paired(Method):
 
     def forward(self, lesson: Lesson) -> Terms:
         """One term a pair."""
-        rise = self.spec.ramp_factor(lesson.clock)
+        ramp = self.spec.ramp_factor(lesson.clock)
         terms = {}
         for index, (name, weight) in enumerate(zip(self.names, self.weights, strict=True)):
             student = lesson.student.taps[self.student_taps[index]]
@@ -78,7 +78,7 @@ class Paired(Method):
             with full_precision(student):
                 adapted = upcast(self.adapters[index](upcast(student)))
                 losses = self.compare(index, adapted, teacher)
-            terms[name] = row_term(losses, lesson.weight, rise * weight)
+            terms[name] = row_term(losses, lesson.weight, ramp * weight)
         return terms
 
 
