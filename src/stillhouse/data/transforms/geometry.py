@@ -15,9 +15,9 @@ from stillhouse.spec import require, spec
 Interpolation = Literal["bilinear", "bicubic"]
 
 
-def _padding_value(part: Any) -> int:
+def _padding_value(part: Tensor) -> int:
     """The value of padding: `IGNORE` for class masks, else 0."""
-    return IGNORE if isinstance(part, Tensor) and part.dtype != torch.bool else 0
+    return 0 if part.dtype == torch.bool or part.is_floating_point() else IGNORE
 
 
 @spec
@@ -170,8 +170,21 @@ class CenterCrop:
         require(self.size >= 1, "size", "at least 1", self.size)
 
     def single(self) -> Move:
-        """The function for one image, boxes and masks: (C, H, W) uint8 -> (C, size, size)."""
-        from torchvision.transforms import v2
+        """One image: (C, H, W) uint8 -> (C, size, size)."""
+        return self.crop
 
-        crop: Move = v2.CenterCrop(self.size)
-        return crop
+    def crop(self, image: Tensor, *others: Any) -> Any:
+        """The centre of an image, with its boxes and masks; a smaller image is padded first.
+
+        torchvision would round the places of boxes otherwise.
+        """
+        from torchvision.transforms.v2 import functional as F
+
+        down, right = (max(0, self.size - side) for side in image.shape[-2:])
+        padding = [right // 2, down // 2, (right + 1) // 2, (down + 1) // 2]
+        fills = [0] + [_padding_value(other) for other in others]
+        moved = [
+            F.center_crop(F.pad(part, padding, fill=fill), [self.size])
+            for part, fill in zip((image, *others), fills, strict=True)
+        ]
+        return moved if others else moved[0]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from stillhouse.data.transforms.checks import check_channels
+from stillhouse.errors import UserError
 from stillhouse.spec import require, spec
 
 MAX_MAGNITUDE = 10.0  # as in the paper
@@ -28,7 +29,7 @@ class RandAugment:
     deviation: float = 0.5
     uniform: bool = False
     kind: Literal["rand_augment"] = "rand_augment"
-    geometric: ClassVar[Literal[False]] = False
+    geometric: ClassVar[Literal[True]] = True  # it rotates, shears and translates
     random: ClassVar[bool] = True
     batched: ClassVar[Literal[False]] = False
 
@@ -59,8 +60,13 @@ class _RepeatedRandAugment:
             v2.RandAugment(1, magnitude, MAGNITUDE_BINS) for magnitude in range(MAGNITUDE_BINS)
         ]
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Tensor, *others: Any) -> Tensor:
         check_channels("rand_augment", image)
+        if others:
+            raise UserError(
+                "rand_augment rotates and shears images, but boxes and masks cannot follow it; use "
+                "color_jitter for such data"
+            )
         for _ in range(self.spec.ops):
             image = self.transforms[self.spec.bin()](image)
         return image
