@@ -6,7 +6,6 @@ import csv
 from pathlib import Path
 
 import pytest
-from stillhouse.study.runner import run_study
 
 import consistency
 import keep
@@ -19,6 +18,7 @@ from alone import Alone
 from quick import kept_teacher, quick
 from stillhouse.methods.catalogue import published
 from stillhouse.study.plan import make_plan
+from stillhouse.study.runner import run_study
 
 RESULTS = Path(losses.__file__).parent / "results"
 
