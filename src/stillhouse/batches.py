@@ -64,6 +64,8 @@ class Objects:
         return replace(self, **pinned)
 
 
+ABSENT = -1  # the class index, or the share of each class, of an image without labels
+
 # Class indices (N,), one share per class (N, classes), class indices per pixel (N, H, W), objects,
 # or None for images without labels.
 Target = Tensor | Objects | None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.batches import Batch, Objects, select_target
-from stillhouse.data.source import FromTorch, Pixels, Source, split, targets_of
+from stillhouse.data.source import FromTorch, Pixels, Source, hold_out, targets_of
 from stillhouse.data.stratify import stratify
 from stillhouse.data.targets import (
     IGNORE,
@@ -316,7 +316,7 @@ def test_a_source_of_every_kind_is_split(form: str, kind: str) -> None:
     # what is read sample by sample leaves masks out, which would fill the memory
     wanted = [unmasked(t) for t in many(kind)] if form == "torch" else many(kind)
     assert same_target(targets_of(whole), collate(wanted))
-    rest, held = split(whole, 30)
+    rest, held = hold_out(whole, 30)
     assert (len(rest), len(held)) == (90, 30)
     assert sorted(keys_of(rest) + keys_of(held)) == list(range(MANY))
     for part in (rest, held):
@@ -351,12 +351,12 @@ def test_a_source_without_targets_is_split_at_random(form: str) -> None:
     if form == "torch":
         data = FromTorch([(image, None) for image in pixels("index").images], "abcd", "toy")
     assert data[3].target is None and targets_of(data) is None
-    rest, held = split(data, 0.25)
+    rest, held = hold_out(data, 0.25)
     assert (len(rest), len(held)) == (90, 30)
     assert sorted(keys_of(rest) + keys_of(held)) == list(range(MANY))
     assert held[0].target is None and targets_of(held) is None
-    assert keys_of(split(data, 0.25, seed=1)[1]) != keys_of(held)
-    assert keys_of(split(data, 0.25)[1]) == keys_of(held)
+    assert keys_of(hold_out(data, 0.25, seed=1)[1]) != keys_of(held)
+    assert keys_of(hold_out(data, 0.25)[1]) == keys_of(held)
 
 
 @pytest.mark.parametrize("kind", ["index", "shares", "objects"])
@@ -364,7 +364,7 @@ def test_samples_without_a_target_have_their_share(kind: str) -> None:
     targets = [None if i % 4 == 3 else target for i, target in enumerate(many(kind))]
     images = pixels(kind).images
     data = Pixels(images, collate(targets), tuple("abcd"), "print", "toy")
-    rest, held = split(data, 40)
+    rest, held = hold_out(data, 40)
     absent = sum(targets[key] is None for key in keys_of(held))
     assert abs(absent - 10) <= 1 and (len(rest), len(held)) == (80, 40)
 
@@ -376,7 +376,7 @@ def test_masks_of_images_of_different_sizes_do_not_hinder_a_split() -> None:
         one = {"boxes": torch.tensor([[0.0, 0, 2, 2]]), "labels": torch.tensor([number % 2])}
         one |= {"masks": torch.ones(1, side, side, dtype=torch.bool)}
         pairs.append((torch.zeros(3, side, side, dtype=torch.uint8), one))
-    rest, held = split(FromTorch(pairs, "ab", "toy"), 10)
+    rest, held = hold_out(FromTorch(pairs, "ab", "toy"), 10)
     assert targets_of(held).labels.bincount().tolist() == [5, 5]
     assert targets_of(rest).masks is None
     assert rest[0].target.masks.shape[-1] == rest[0].image.shape[-1]

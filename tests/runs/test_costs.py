@@ -9,7 +9,7 @@ import pytest
 
 from quick import quick
 from stillhouse.build.networks import example_of
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.models import cost, zoo
 from stillhouse.recipes.schema import Network
 from stillhouse.runs import costs
@@ -17,9 +17,9 @@ from stillhouse.runs.costs import BATCH, COSTS, costs_of, measure, named_network
 
 
 def test_a_network_is_measured_as_it_is_built() -> None:
-    shop = Workshop.open(quick(), quiet=True)
-    found = measure(quick().student, shop)
-    network, one = zoo.create("stillhouse/tiny", 10, 1), example_of(shop.sources)[:1]
+    session = Session.open(quick(), quiet=True)
+    found = measure(quick().student, session)
+    network, one = zoo.create("stillhouse/tiny", 10, 1), example_of(session.sources)[:1]
     assert found["name"] == "stillhouse/tiny"
     assert found["parameters"] == sum(p.numel() for p in network.parameters()) == 1382
     assert found["flops"] == cost.flops(network, one)
@@ -34,17 +34,17 @@ def test_the_teacher_is_among_them_where_there_is_one() -> None:
 
 
 def test_they_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shop, named = Workshop.open(quick(), quiet=True), named_networks(quick())
-    first = costs_of(tmp_path, shop, named)
+    session, named = Session.open(quick(), quiet=True), named_networks(quick())
+    first = costs_of(tmp_path, session, named)
     assert first["machine"] and [*first["networks"]] == ["teacher", "student"]
     asked: list[str] = []
-    monkeypatch.setattr(costs, "measure", lambda one, shop: asked.append(one.name) or {})
-    assert costs_of(tmp_path, shop, named) == json.loads((tmp_path / COSTS).read_text()) == first
+    monkeypatch.setattr(costs, "measure", lambda one, session: asked.append(one.name) or {})
+    assert costs_of(tmp_path, session, named) == json.loads((tmp_path / COSTS).read_text()) == first
     assert asked == []
-    costs_of(tmp_path, shop, {"student": Network("stillhouse/small")})
+    costs_of(tmp_path, session, {"student": Network("stillhouse/small")})
     assert asked == ["stillhouse/small"]
     (tmp_path / COSTS).write_text("{")
-    costs_of(tmp_path, shop, named)
+    costs_of(tmp_path, session, named)
     assert asked[1:] == ["stillhouse/little", "stillhouse/tiny"]
 
 
@@ -53,5 +53,5 @@ def test_what_cannot_be_measured_is_left_open(monkeypatch: pytest.MonkeyPatch) -
         raise RuntimeError("no counter for this operation")
 
     monkeypatch.setattr(cost, "flops", refuse)
-    found = measure(quick().student, Workshop.open(quick(), quiet=True))
+    found = measure(quick().student, Session.open(quick(), quiet=True))
     assert found["flops"] is None and found["latency_1"] > 0

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from quick import kept_teacher, quick, run, student_bytes
 from stillhouse.build.networks import make_deployed, make_network
 from stillhouse.build.run import make_pupil
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.data.source import targets_of
 from stillhouse.engine.environment import seed_everything
 from stillhouse.errors import UserError
@@ -37,7 +37,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Result:
 
 @pytest.fixture(scope="module")
 def sections(done: Result) -> dict[str, Section]:
-    found = sections_of(done.folder, quick(*WORDS), Workshop.open(quick(*WORDS), quiet=True))
+    found = sections_of(done.folder, quick(*WORDS), Session.open(quick(*WORDS), quiet=True))
     return {section.name: section for section in found}
 
 
@@ -67,7 +67,7 @@ def test_they_are_about_the_networks_that_lie_there(
     """The accuracies per class have the means that the run's own evaluation found on test."""
     assert done.control is not None and done.teacher is not None
     rows = table(sections["classes"])
-    counts = torch.bincount(targets_of(Workshop.open(quick(), quiet=True).sources.test)).double()
+    counts = torch.bincount(targets_of(Session.open(quick(), quiet=True).sources.test)).double()
     for who, score in (
         ("teacher", done.teacher),
         ("control", done.control),
@@ -93,19 +93,19 @@ def test_the_gradients_are_of_the_start_and_of_the_end(sections: dict[str, Secti
 def test_the_start_is_where_the_run_began() -> None:
     """The first gradient is that of the very weights that training began with."""
     recipe = quick(*WORDS)
-    shop = Workshop.open(recipe, quiet=True)
+    session = Session.open(recipe, quiet=True)
     seed_everything(recipe.seed, False)
-    first = make_pupil(recipe, shop, diagnosis.teacher_of(recipe, shop))
+    first = make_pupil(recipe, session, diagnosis.teacher_of(recipe, session))
     seed_everything(recipe.seed, False)
-    again = make_pupil(recipe, shop, diagnosis.teacher_of(recipe, shop))
+    again = make_pupil(recipe, session, diagnosis.teacher_of(recipe, session))
     for a, b in zip(first.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
 def test_diagnosing_changes_no_file_of_the_run(done: Result, sections: dict[str, Section]) -> None:
     before = student_bytes(done), (done.folder / "state.pt").read_bytes()
-    shop = Workshop.open(quick(*WORDS), quiet=True)
-    fresh = sections_of(done.folder, quick(*WORDS), shop, Look(fresh=True))
+    session = Session.open(quick(*WORDS), quiet=True)
+    fresh = sections_of(done.folder, quick(*WORDS), session, Look(fresh=True))
     assert (student_bytes(done), (done.folder / "state.pt").read_bytes()) == before
     assert [section.name for section in fresh] == [*sections]
 
@@ -114,8 +114,8 @@ def test_what_is_kept_is_read_and_not_made_again(
     done: Result, sections: dict[str, Section], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(diagnosis, "diagnose_run", lambda *_: pytest.fail("made again"))
-    shop = Workshop.open(quick(*WORDS), quiet=True)
-    found = sections_of(done.folder, quick(*WORDS), shop)
+    session = Session.open(quick(*WORDS), quiet=True)
+    found = sections_of(done.folder, quick(*WORDS), session)
     assert [section.name for section in found] == [*sections]
     other = Student("student", quick(*WORDS), done.folder / "control" / STUDENT)
     assert kept(done.folder, [other]) is None  # other weights under the same name
@@ -137,33 +137,33 @@ def test_a_damaged_diagnosis_is_a_sentence(done: Result, tmp_path: Path, content
 
 def test_students_of_several_recipes_are_heard_side_by_side(done: Result) -> None:
     recipe = quick(*WORDS)
-    shop = Workshop.open(recipe, quiet=True)
+    session = Session.open(recipe, quiet=True)
     students = [
         Student("first", recipe, done.folder / "control" / STUDENT),
         Student("second", recipe, done.folder / STUDENT),
     ]
-    found = {section.name: section for section in diagnose(recipe, students, shop, Look(50))}
+    found = {section.name: section for section in diagnose(recipe, students, session, Look(50))}
     names = {row[0] for row in table(found["agreement"]).rows}
     assert {"first", "second"} <= names
-    alone = diagnose(quick("method=none", "teacher=null"), students, shop, Look(50))
+    alone = diagnose(quick("method=none", "teacher=null"), students, session, Look(50))
     assert "consistency" not in {section.name for section in alone}
 
 
 def test_a_teacher_that_is_gone_is_said(done: Result) -> None:
     # of another seed, which nobody trained
     recipe = quick(*WORDS, "teacher.seed=77")
-    shop = Workshop.open(recipe, quiet=True)
-    first, *rest = diagnose(recipe, [Student("student", recipe, done.folder / STUDENT)], shop)
+    session = Session.open(recipe, quiet=True)
+    first, *rest = diagnose(recipe, [Student("student", recipe, done.folder / STUDENT)], session)
     assert first.title == "What is not shown"
     assert "stillhouse/little was not heard" in first.said[0] and "trains it again" in first.said[0]
     assert "consistency" not in {section.name for section in rest}
 
 
 def test_a_sample_has_every_class_whatever_the_order() -> None:
-    from stillhouse.data.embedded.digits import raw
+    from stillhouse.data.embedded.digits import make_raw
     from stillhouse.data.source import take
 
-    source = raw("test")
+    source = make_raw("test")
     by_class = take(source, targets_of(source).argsort(), "sorted")
     assert targets_of(sample(by_class, 50)).unique().numel() == 10
     assert len(sample(by_class, 50)) == 50 and sample(by_class, 5000) is by_class
@@ -183,13 +183,13 @@ def several(*words: str) -> Recipe:
 def test_a_run_of_several_classes_has_its_own_diagnoses(tmp_path: Path) -> None:
     """Of three networks that know nothing."""
     recipe = several()
-    shop = Workshop.open(recipe, quiet=True)
+    session = Session.open(recipe, quiet=True)
     students = []
     for name in ("teacher", "control", "student"):
         path = tmp_path / f"{name}.safetensors"
-        save_file(make_network(recipe.student, shop.sources).state_dict(), path)
+        save_file(make_network(recipe.student, session.sources).state_dict(), path)
         students.append(Student(name, recipe, path))
-    found = {section.name: section for section in diagnose(recipe, students, shop)}
+    found = {section.name: section for section in diagnose(recipe, students, session)}
     assert [*found] == [
         "agreement",
         "decisions",
@@ -201,9 +201,9 @@ def test_a_run_of_several_classes_has_its_own_diagnoses(tmp_path: Path) -> None:
     ]
     rows = table(found["decisions"]).rows
     for student, row in zip(students, rows, strict=True):
-        network = make_deployed(recipe, shop.sources, student.weights).eval()
-        meter = shop.task.meter()
-        for batch in shop.test():
+        network = make_deployed(recipe, session.sources, student.weights).eval()
+        meter = session.task.meter()
+        for batch in session.test():
             with torch.no_grad():
                 meter.update(Trace(network(batch.images)), batch)
         score = meter.summary()
@@ -218,14 +218,16 @@ def test_a_run_of_several_classes_has_its_own_diagnoses(tmp_path: Path) -> None:
 def test_close_samples_are_shown_as_networks_are_given_them() -> None:
     """After the transforms of evaluation, with the colours that they had before normalisation."""
     recipe = several("data.evaluation=[{kind: resize, size: 32}, {kind: center_crop, size: 24}]")
-    shop = Workshop.open(recipe, quiet=True)
-    again = diagnosis.closer(shop.sources.test, recipe, shop)
+    session = Session.open(recipe, quiet=True)
+    again = diagnosis.closer(session.sources.test, recipe, session)
     (batch,) = again.batches(torch.tensor([7, 3]))
-    (whole,) = shop.test()
+    (whole,) = session.test()
     assert batch.images.shape == (2, 3, 24, 24)
     assert torch.equal(batch.images, whole.images[[7, 3]])
     assert torch.equal(batch.target, whole.target[[7, 3]])
     pixels = again.pixels(batch.images)
     assert pixels.dtype == torch.uint8
-    mean, std = (torch.tensor(x)[:, None, None] for x in (shop.sources.mean, shop.sources.std))
+    mean, std = (
+        torch.tensor(x)[:, None, None] for x in (session.sources.mean, session.sources.std)
+    )
     torch.testing.assert_close((pixels / 255 - mean) / std, batch.images, atol=0.02, rtol=0)

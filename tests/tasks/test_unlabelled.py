@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stillhouse.batches import Batch, Target
-from stillhouse.build.run import check_labels, labels_of
+from stillhouse.build.run import check_labels, training_labels
 from stillhouse.data.loader import BatchSampler, Loader
 from stillhouse.data.mixing import Mix
 from stillhouse.data.source import FromTorch, Pixels, targets_of
@@ -258,9 +258,11 @@ def test_methods_that_need_labels_are_refused(name: str) -> None:
 
 def test_a_memory_of_labels_needs_all_of_them() -> None:
     for unknown in ([7], list(range(IMAGES))):
-        with pytest.raises(UserError, match="needs the labels of every sample, which toy does not"):
-            labels_of(data("torch", False, unknown))
-    assert labels_of(data("torch", False, [])).tolist() == indices()
+        with pytest.raises(
+            UserError, match="needs one label tensor of all samples, which toy does not"
+        ):
+            training_labels(data("torch", False, unknown))
+    assert training_labels(data("torch", False, [])).tolist() == indices()
 
 
 @pytest.mark.parametrize("form", ["pixels", "torch"])

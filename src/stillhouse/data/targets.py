@@ -1,7 +1,7 @@
-"""What is known of samples: how targets are collated, and which classes they contain.
+"""Targets of samples: how they are collated, and which classes they contain.
 
 The target of one sample is a class index (int), one share per class (classes,), class indices per
-pixel (H, W), `Objects` of one image, or None where nothing is known of it.
+pixel (H, W), `Objects` of one image, or None for a sample without labels.
 """
 
 from __future__ import annotations
@@ -14,19 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stillhouse.batches import Objects, Target, select_target
+from stillhouse.batches import ABSENT, Objects, Target, select_target
 from stillhouse.errors import UserError
 
 SampleTarget = int | Tensor | Objects | None
-ABSENT = -1  # the class index of a sample without a label, in a batch of others with one
-IGNORE = 255  # the class index of a pixel that no loss and no score counts
+IGNORE = 255  # the class index of pixels that losses and scores ignore
 
 
 def collate(targets: Sequence[SampleTarget]) -> Target:
-    """Targets of samples as that of a batch.
+    """The target of a batch from those of its samples; None if all are None.
 
-    Where only some are None, a class index becomes -1, shares of classes become -1 each, and class
-    indices per pixel become 255, which is ignored.
+    If some are None, their class index, or all their shares of classes, are -1, and all pixels of a
+    mask are 255. Raises UserError for targets of different kinds.
     """
     known = [target for target in targets if target is not None]
     if not known:
@@ -36,7 +35,7 @@ def collate(targets: Sequence[SampleTarget]) -> Target:
     if isinstance(known[0], Objects):
         return _collate_objects(targets)
     if isinstance(known[0], Tensor):
-        absent = torch.full_like(known[0], IGNORE if moves(known[0]) else ABSENT)
+        absent = torch.full_like(known[0], IGNORE if is_spatial(known[0]) else ABSENT)
         return torch.stack([t if isinstance(t, Tensor) else absent for t in targets])
     return torch.tensor([ABSENT if t is None else t for t in targets], dtype=torch.int64)
 
@@ -62,15 +61,15 @@ def _collate_objects(targets: Sequence[Any]) -> Objects:
 
 
 def target_at(targets: Target, index: int) -> SampleTarget:
-    """The target of one sample out of that of many."""
+    """The target of one sample from the collated targets."""
     if isinstance(targets, Tensor):
         return int(targets[index]) if targets.ndim == 1 else targets[index]
-    found: SampleTarget = select_target(targets, slice(index, index + 1))
-    return found
+    target: SampleTarget = select_target(targets, slice(index, index + 1))
+    return target
 
 
-def count(targets: Target) -> int:
-    """The number of samples that a target describes."""
+def count_samples(targets: Target) -> int:
+    """The number of samples of collated targets; 0 for None."""
     if isinstance(targets, Objects):
         return targets.images
     return 0 if targets is None else len(targets)
@@ -78,25 +77,25 @@ def count(targets: Target) -> int:
 
 def presence(targets: Target, classes: int) -> Tensor:
     """Which classes each sample contains: -> (N, classes) bool."""
-    found = torch.zeros(count(targets), classes + 1, dtype=torch.bool)
+    present = torch.zeros(count_samples(targets), classes + 1, dtype=torch.bool)
     if isinstance(targets, Objects):
-        found[targets.image.cpu(), targets.labels.cpu()] = True
+        present[targets.image.cpu(), targets.labels.cpu()] = True
     elif isinstance(targets, Tensor) and targets.ndim == 2:
-        found[:, :classes] = targets.cpu() > 0
+        present[:, :classes] = targets.cpu() > 0
     elif isinstance(targets, Tensor):
         index = targets.cpu().flatten(1) if targets.ndim > 1 else targets.cpu()[:, None]
-        # what is absent or ignored falls into a column of its own, which is dropped
+        # absent labels and ignored pixels go to an extra column, which is dropped
         index = torch.where((index < 0) | (index >= classes), classes, index)
-        found.scatter_(1, index, True)
-    return found[:, :classes]
+        present.scatter_(1, index, True)
+    return present[:, :classes]
 
 
-def describe(target: SampleTarget) -> str:
-    """A target as text, for a fingerprint."""
+def describe_target(target: SampleTarget) -> str:
+    """A target as text, for fingerprints."""
     if isinstance(target, Objects):
         return str([digest(part) for part in target.tensors().values()])
     if isinstance(target, Tensor):
-        return digest(target) if moves(target) else str(target.nonzero().flatten().tolist())
+        return digest(target) if is_spatial(target) else str(target.nonzero().flatten().tolist())
     return str(target)
 
 
@@ -106,8 +105,8 @@ def digest(part: Tensor) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def moves(target: Target | int) -> bool:
-    """Whether a target lies in the image, so that geometric transforms change it."""
+def is_spatial(target: Target | int) -> bool:
+    """Whether a target has positions in the image, which geometric transforms change."""
     return isinstance(target, Objects) or (isinstance(target, Tensor) and _is_mask(target))
 
 

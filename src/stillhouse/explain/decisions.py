@@ -10,7 +10,7 @@ from torch import Tensor
 from stillhouse.explain.hearing import Hearing
 from stillhouse.explain.section import Bars, Cell, Section, Series, Table
 from stillhouse.explain.words import compared, decimal, percent, start, the
-from stillhouse.functional.ranking import above_half, counted, macro_f1, micro_f1
+from stillhouse.functional.ranking import above_half, count_decisions, macro_f1, micro_f1
 
 MOST = 6  # classes an image, from which on counts share a bar
 TRUTH = "truth"
@@ -60,7 +60,7 @@ def section(hearing: Hearing) -> Section:
 def decisions(logits: Tensor, present: Tensor) -> Decisions:
     """What comes of a threshold of a half: (N, C), (N, C) bool."""
     said = above_half(logits)
-    counts = counted(said, present)
+    counts = count_decisions(said, present)
     right, wrong, missed = (int(count.sum()) for count in counts)
     excess = said.sum(1) - present.sum(1)
     return Decisions(

@@ -31,7 +31,7 @@ def compare_page(first: Path, second: Path, look: Look = AS_EVER) -> Page:
     ]
     draft = parts.Draft(recipe)
     priced = draft.priced(named_networks(recipe, {s.name: shipped(s.recipe) for s in students}))
-    sections = draft.sections(lambda shop: diagnose(recipe, students, shop, look, names[0]))
+    sections = draft.sections(lambda session: diagnose(recipe, students, session, look, names[0]))
     curves = draft.curves(dict(zip(names, (first, second), strict=True)), headline)
     scores = {names[0]: one[1].student, names[1]: result.student}
     if result.teacher is not None:

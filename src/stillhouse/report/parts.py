@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.engine import records
 from stillhouse.engine.environment import machine
 from stillhouse.errors import UserError
@@ -36,7 +36,7 @@ class Draft:
 
     def __init__(self, recipe: Recipe, notes: tuple[str, ...] = ()) -> None:
         self.notes = list(notes)
-        self.shop = self.tried(lambda: opened(recipe), None)
+        self.session = self.tried(lambda: opened(recipe), None)
 
     def tried(self, make: Callable[[], T], otherwise: T) -> T:
         """A part, or what stands for it when it cannot be had."""
@@ -48,32 +48,34 @@ class Draft:
 
     def priced(self, named: Named, folder: Path | None = None) -> Priced:
         """The costs of networks: those that a folder keeps, else measured now."""
-        shop = self.shop
+        session = self.session
         return (
-            Priced() if shop is None else self.tried(lambda: price(named, shop, folder), Priced())
+            Priced()
+            if session is None
+            else self.tried(lambda: price(named, session, folder), Priced())
         )
 
-    def sections(self, make: Callable[[Workshop], tuple[Section, ...]]) -> tuple[Section, ...]:
+    def sections(self, make: Callable[[Session], tuple[Section, ...]]) -> tuple[Section, ...]:
         """Diagnoses, where the data are there."""
-        shop = self.shop
-        return () if shop is None else self.tried(lambda: make(shop), ())
+        session = self.session
+        return () if session is None else self.tried(lambda: make(session), ())
 
     def curves(self, folders: Mapping[str, Path], headline: str) -> tuple[Chart, ...]:
         """The course of several runs by name."""
         return self.tried(lambda: curves_of(folders, headline), ())
 
 
-def opened(recipe: Recipe) -> Workshop | None:
+def opened(recipe: Recipe) -> Session | None:
     """The data of a recipe."""
-    return Workshop.open(recipe, quiet=True)
+    return Session.open(recipe, quiet=True)
 
 
-def price(named: Named, shop: Workshop, folder: Path | None) -> Priced:
+def price(named: Named, session: Session, folder: Path | None) -> Priced:
     """What each network takes."""
     if folder is None:
-        found, where = {who: measure(one, shop) for who, one in named.items()}, machine()
+        found, where = {who: measure(one, session) for who, one in named.items()}, machine()
     else:
-        content = costs_of(folder, shop, named)
+        content = costs_of(folder, session, named)
         found, where = content["networks"], content["machine"]
     return Priced(tuple(Cost(who, **one) for who, one in found.items()), where)
 

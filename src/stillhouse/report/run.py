@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.explain.hearing import AS_EVER, Look
 from stillhouse.explain.section import Section
 from stillhouse.recipes import load
@@ -30,8 +30,8 @@ def run_page(folder: Path, look: Look = AS_EVER, *, explain: bool = True) -> Pag
     draft = parts.Draft(recipe)
     priced = draft.priced(named_networks(recipe), folder)
 
-    def diagnosed(shop: Workshop) -> tuple[Section, ...]:
-        return sections_of(folder, recipe, shop, look)
+    def diagnosed(session: Session) -> tuple[Section, ...]:
+        return sections_of(folder, recipe, session, look)
 
     sections = draft.sections(diagnosed) if explain else ()
     curves = draft.curves(courses(folder), result.headline)

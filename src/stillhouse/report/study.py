@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.explain.hearing import AS_EVER, Look
 from stillhouse.explain.hearing import CONTROL as UNTAUGHT
 from stillhouse.explain.section import Bars, Cell, Chart, Section, Series, Table
@@ -41,7 +41,7 @@ def study_page(
     draft = parts.Draft(recipe, study.notes)
     networks = {**teachers(recipe), **students(recipe), **shaped(recipe)}
     priced = draft.priced(networks, study.folder)
-    sections = draft.sections(lambda shop: sections_of(study, shop, look)) if explain else ()
+    sections = draft.sections(lambda session: sections_of(study, session, look)) if explain else ()
     curves = (gains(study, rows), *draft.curves(courses(study), study.headline))
     return Page(
         title=study.title,
@@ -256,7 +256,7 @@ def gains(study: Study, rows: list[StudyRow]) -> Chart:
 # ------------------------------------------------------------------------------------- diagnostics
 
 
-def sections_of(study: Study, shop: Workshop, look: Look) -> tuple[Section, ...]:
+def sections_of(study: Study, session: Session, look: Look) -> tuple[Section, ...]:
     """The diagnoses of the best arm and its company at one seed: those that are kept, or new."""
     students = [
         Student(called(study, arm), load.load(cell(arm) / load.RECIPE_FILE), cell(arm) / STUDENT)
@@ -266,6 +266,6 @@ def sections_of(study: Study, shop: Workshop, look: Look) -> tuple[Section, ...]
         return ()
     found = None if look.fresh else kept(study.folder, students)
     if found is None:
-        found = diagnose(students[-1].recipe, students, shop, look)
+        found = diagnose(students[-1].recipe, students, session, look)
         keep(study.folder, students, found)
     return found

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from stillhouse.build.networks import example_of, make_deployed, make_network, untrained_teacher
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.engine import environment
 from stillhouse.errors import UserError
 from stillhouse.files import write_json
@@ -24,7 +24,7 @@ Costs = dict[str, Any]
 Priced = Network | TeacherSpec | Recipe  # a recipe for its student, where a method gives it a shape
 
 
-def costs_of(folder: Path, shop: Workshop, named: Mapping[str, Priced]) -> Costs:
+def costs_of(folder: Path, session: Session, named: Mapping[str, Priced]) -> Costs:
     """The costs that a folder holds, measured first where it holds none of these networks.
 
     They are measured once: a page that is written again elsewhere still says where they come from.
@@ -40,7 +40,7 @@ def costs_of(folder: Path, shop: Workshop, named: Mapping[str, Priced]) -> Costs
         pass  # none yet, or of an older page
     found: Costs = {
         "machine": environment.machine(),
-        "networks": {who: measure(one, shop) for who, one in named.items()},
+        "networks": {who: measure(one, session) for who, one in named.items()},
     }
     write_json(path, found)
     return found
@@ -70,20 +70,20 @@ def name_of(spec: Priced) -> str:
     return spec.name
 
 
-def network_of(spec: Priced, shop: Workshop) -> nn.Module:
+def network_of(spec: Priced, session: Session) -> nn.Module:
     """A network with random weights."""
-    sources = shop.sources
+    sources = session.sources
     if isinstance(spec, Recipe):
         return make_deployed(spec, sources, None)
     if isinstance(spec, TeacherSpec):
-        return untrained_teacher(spec, shop).network
+        return untrained_teacher(spec, session).network
     return make_network(replace(spec, start=None), sources)
 
 
-def measure(spec: Priced, shop: Workshop) -> Costs:
+def measure(spec: Priced, session: Session) -> Costs:
     """Size, operations, time and memory of one network with random weights."""
-    sources, device = shop.sources, shop.hardware.device
-    network = network_of(spec, shop)
+    sources, device = session.sources, session.hardware.device
+    network = network_of(spec, session)
     network.to(device).eval()
     one = example_of(sources)[:1].to(device)
     many = one.expand(BATCH, *one.shape[1:]).contiguous()

@@ -17,8 +17,8 @@ from stillhouse.batches import Batch
 from stillhouse.build.data import make_training_loader
 from stillhouse.build.networks import TeacherNetwork, make_deployed
 from stillhouse.build.run import make_pupil
+from stillhouse.build.session import Session
 from stillhouse.build.teacher import make_live
-from stillhouse.build.workshop import Workshop
 from stillhouse.data.source import Source, take, targets_of
 from stillhouse.data.stratify import stratify
 from stillhouse.engine import checkpoints, environment
@@ -33,7 +33,7 @@ from stillhouse.explain.section import Section, dump, parse
 from stillhouse.files import write_json
 from stillhouse.methods.control import Control
 from stillhouse.recipes.schema import Recipe
-from stillhouse.runs.teaching import find_teacher
+from stillhouse.runs.teacher import find_teacher
 from stillhouse.runs.training import STUDENT
 from stillhouse.types import Clock
 
@@ -52,7 +52,7 @@ class Student(NamedTuple):
 def diagnose(
     recipe: Recipe,
     students: Sequence[Student],
-    shop: Workshop,
+    session: Session,
     look: Look = AS_EVER,
     base: str = CONTROL,
 ) -> tuple[Section, ...]:
@@ -61,26 +61,26 @@ def diagnose(
     The last student is the one that they are about, and `base` the one that it is compared with.
     """
     networks: dict[str, nn.Module] = {}
-    loaded = teacher_of(recipe, shop)
+    loaded = teacher_of(recipe, session)
     if loaded is not None:
         networks[TEACHER] = loaded.network
-    sources, device = shop.sources, shop.hardware.device
+    sources, device = session.sources, session.hardware.device
     for student in students:
         networks[student.name] = make_deployed(student.recipe, sources, student.weights)
     for network in networks.values():
         network.to(device).eval()
     heard = sample(sources.test, look.limit)
-    loader = shop.loader(heard)
+    loader = session.loader(heard)
     hearing = listen(
         networks,
-        shop.task,
+        session.task,
         lambda: loader.epoch(0),
         sources.classes,
         lambda key: heard[key].image,
         len(heard),
-        closer(heard, shop),
+        closer(heard, session),
     )
-    found = sections(shop.task, replace(hearing, base=base, layout=look.layout))
+    found = sections(session.task, replace(hearing, base=base, layout=look.layout))
     return found if loaded or not recipe.distils else (unheard(recipe), *found)
 
 
@@ -94,13 +94,13 @@ def unheard(recipe: Recipe) -> Section:
     return Section("unheard", "What is not shown", (said,))
 
 
-def closer(heard: Source, shop: Workshop) -> Closer:
+def closer(heard: Source, session: Session) -> Closer:
     """Some samples once more, as networks are given them and as one looks at them."""
-    sources, device = shop.sources, shop.hardware.device
+    sources, device = session.sources, session.hardware.device
     mean, std = (torch.tensor(x, device=device)[:, None, None] for x in (sources.mean, sources.std))
 
     def batches(keys: Tensor) -> Iterable[Batch[Any]]:
-        return shop.loader(take(heard, keys, heard.name)).epoch(0)
+        return session.loader(take(heard, keys, heard.name)).epoch(0)
 
     def pixels(images: Tensor) -> Tensor:
         return (255 * (images * std + mean)).round().clamp(0, 255).to(torch.uint8)
@@ -119,19 +119,19 @@ def sample(source: Source, limit: int) -> Source:
     )
 
 
-def teacher_of(recipe: Recipe, shop: Workshop) -> TeacherNetwork | None:
+def teacher_of(recipe: Recipe, session: Session) -> TeacherNetwork | None:
     """The teacher of a recipe, where it has one whose weights are there."""
     if recipe.teacher is None or not recipe.distils:
         return None
-    return find_teacher(recipe, recipe.teacher, shop)
+    return find_teacher(recipe, recipe.teacher, session)
 
 
 def diagnose_run(
-    folder: Path, recipe: Recipe, shop: Workshop, look: Look = AS_EVER
+    folder: Path, recipe: Recipe, session: Session, look: Look = AS_EVER
 ) -> tuple[Section, ...]:
     """What can be said of one run: its networks on test, and the gradients of its terms."""
-    found = diagnose(recipe, students_of(folder, recipe), shop, look)
-    pulls = gradients_of(folder, recipe, shop)
+    found = diagnose(recipe, students_of(folder, recipe), session, look)
+    pulls = gradients_of(folder, recipe, session)
     return found if pulls is None else (*found, pulls)
 
 
@@ -143,16 +143,16 @@ def students_of(folder: Path, recipe: Recipe) -> list[Student]:
     return [control, student] if control.weights.is_file() else [student]
 
 
-def gradients_of(folder: Path, recipe: Recipe, shop: Workshop) -> Section | None:
+def gradients_of(folder: Path, recipe: Recipe, session: Session) -> Section | None:
     """How each term pulls the student as the run begins, and as it ends."""
-    loaded = teacher_of(recipe, shop)
+    loaded = teacher_of(recipe, session)
     if loaded is None:
         return None
     environment.seed_everything(recipe.seed, recipe.engine.deterministic)
-    pupil = make_pupil(recipe, shop, loaded).to(shop.hardware.device)
+    pupil = make_pupil(recipe, session, loaded).to(session.hardware.device)
     method = pupil.method
-    teacher = make_live(shop, loaded, method)
-    loader = make_training_loader(recipe, shop.sources, shop.hardware.device, method.views)
+    teacher = make_live(session, loaded, method)
+    loader = make_training_loader(recipe, session.sources, session.hardware.device, method.views)
     state = checkpoints.load(folder / STATE)
     steps = int(state["step"])
     moments = {}
@@ -171,13 +171,13 @@ def gradients_of(folder: Path, recipe: Recipe, shop: Workshop) -> Section | None
 
 
 def sections_of(
-    folder: Path, recipe: Recipe, shop: Workshop, look: Look = AS_EVER
+    folder: Path, recipe: Recipe, session: Session, look: Look = AS_EVER
 ) -> tuple[Section, ...]:
     """The diagnoses of a run: those that its folder keeps, or made now and kept."""
     students = students_of(folder, recipe)
     found = None if look.fresh else kept(folder, students)
     if found is None:
-        found = diagnose_run(folder, recipe, shop, look)
+        found = diagnose_run(folder, recipe, session, look)
         keep(folder, students, found)
     return found
 
