@@ -16,9 +16,9 @@ from stillhouse.data.targets import (
     IGNORE,
     SampleTarget,
     collate,
-    count,
-    describe,
-    moves,
+    count_samples,
+    describe_target,
+    is_spatial,
     presence,
     target_at,
 )
@@ -89,13 +89,13 @@ def contained(present: Tensor) -> list[set[int]]:
 def test_targets_come_out_of_a_batch_as_they_went_in(kind: str) -> None:
     targets = KINDS[kind]
     whole = collate(targets)
-    assert count(whole) == 4
+    assert count_samples(whole) == 4
     for number, target in enumerate(targets):
         assert same_target(target_at(whole, number), target)
     for chosen in ([2, 0], [1], [], [3, 3, 1]):
         again = collate([targets[i] for i in chosen]) if chosen else None
         part = select_target(whole, torch.tensor(chosen, dtype=torch.int64))
-        assert count(part) == len(chosen)
+        assert count_samples(part) == len(chosen)
         assert not chosen or same_target(part, again)
     assert same_target(select_target(whole, slice(1, 3)), collate(targets[1:3]))
 
@@ -128,7 +128,7 @@ def test_samples_without_a_target_keep_their_place_and_have_no_class(
 ) -> None:
     targets = [None if i in absent else target for i, target in enumerate(KINDS[kind])]
     whole = collate(targets)
-    assert count(whole) == 4
+    assert count_samples(whole) == 4
     wanted = [set() if i in absent else CONTAINED[kind][i] for i in range(4)]
     assert contained(presence(whole, CLASSES)) == wanted
     for number, target in enumerate(targets):
@@ -145,7 +145,7 @@ def test_what_stands_for_an_absent_target() -> None:
     things = collate([None, objects([1]), None])
     assert things.image.tolist() == [1] and things.images == 3
     assert collate([None, None]) is None and collate([]) is None
-    assert count(None) == 0 and presence(None, CLASSES).shape == (0, CLASSES)
+    assert count_samples(None) == 0 and presence(None, CLASSES).shape == (0, CLASSES)
 
 
 @pytest.mark.parametrize(
@@ -170,26 +170,26 @@ def test_targets_of_several_kinds_are_refused(targets: list[SampleTarget]) -> No
 @every_kind
 def test_what_geometry_moves(kind: str) -> None:
     lies = kind in ("map", "objects", "masks")
-    assert all(moves(target) is lies for target in KINDS[kind])
-    assert moves(collate(KINDS[kind])) is lies
-    assert not moves(None)
+    assert all(is_spatial(target) is lies for target in KINDS[kind])
+    assert is_spatial(collate(KINDS[kind])) is lies
+    assert not is_spatial(None)
 
 
 @every_kind
 def test_a_description_tells_targets_apart(kind: str) -> None:
-    texts = {describe(target) for target in (*KINDS[kind], None)}
+    texts = {describe_target(target) for target in (*KINDS[kind], None)}
     assert len(texts) == (4 if kind == "index" else 5)  # two samples have one index
-    assert all(describe(target) == describe(target) for target in KINDS[kind])
+    assert all(describe_target(target) == describe_target(target) for target in KINDS[kind])
 
 
 def test_maps_of_the_same_pixels_and_other_classes_are_told_apart() -> None:
-    assert describe(mask(1, 2)) != describe(mask(2, 1))
+    assert describe_target(mask(1, 2)) != describe_target(mask(2, 1))
 
 
 def test_objects_of_other_masks_are_told_apart() -> None:
     one = masked([1, 2])
-    assert describe(one) != describe(replace(one, masks=~one.masks))
-    assert describe(one) != describe(replace(one, crowd=~one.crowd))
+    assert describe_target(one) != describe_target(replace(one, masks=~one.masks))
+    assert describe_target(one) != describe_target(replace(one, crowd=~one.crowd))
 
 
 # ------------------------------------------------------------------------------------- the objects
