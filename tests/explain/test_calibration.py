@@ -8,7 +8,7 @@ import pytest
 import torch
 from heard import everyone, hearing, row
 
-from stillhouse.batches import Labelled
+from stillhouse.batches import Batch
 from stillhouse.explain import calibration
 from stillhouse.explain.section import Lines
 from stillhouse.tasks.classification import Classification
@@ -21,7 +21,7 @@ def test_the_numbers_are_those_of_the_task_s_meter() -> None:
     for voice in heard.voices:
         meter = Classification(5).meter()
         blank = torch.zeros(50)
-        meter.update(Trace(voice.logits), Labelled(blank, heard.labels, blank, blank))
+        meter.update(Trace(voice.logits), Batch(blank, heard.labels, blank, blank))
         found = row(section.tables[0], voice.name)
         assert found[0] == pytest.approx(meter.summary()["top1"])
         assert found[2] == pytest.approx(meter.summary()["calibration_error"])

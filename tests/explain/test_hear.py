@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stillhouse.batches import Labelled
+from stillhouse.batches import Batch
 from stillhouse.errors import UserError
 from stillhouse.explain.close import Closer
 from stillhouse.explain.hear import hear, known, listen
@@ -24,10 +24,10 @@ TASK = Classification(5)
 IMAGES = torch.arange(10.0)[:, None, None, None] * torch.ones(1, 3, 8, 8) / 10
 
 
-def batches() -> Iterator[Labelled]:
+def batches() -> Iterator[Batch[Tensor]]:
     """Ten samples in an order of their own: 9, 8, .. 0."""
     for keys in torch.arange(9, -1, -1).split(4):
-        yield Labelled(IMAGES[keys], keys % 5, keys, torch.zeros_like(keys))
+        yield Batch(IMAGES[keys], keys % 5, keys, torch.zeros_like(keys))
 
 
 def test_a_voice_is_what_the_network_says_in_eval_mode() -> None:
@@ -49,9 +49,9 @@ def test_a_voice_is_what_the_network_says_in_eval_mode() -> None:
 def test_no_more_is_asked_than_the_limit() -> None:
     asked = []
 
-    def counted() -> Iterator[Labelled]:
+    def counted() -> Iterator[Batch[Tensor]]:
         for given in batches():
-            asked.append(len(given.label))
+            asked.append(len(given))
             yield given
 
     voice = hear("student", small.build("tiny", 5, 3), TASK, counted(), limit=6)
@@ -100,13 +100,13 @@ HOT = (torch.rand(30, 5, generator=DICE) < 0.4).float()
 HOT[0], HOT[1] = 0, 1  # an image without a class, and one with all
 
 
-def rows(keys: Tensor, size: int = 7) -> Iterator[Labelled]:
+def rows(keys: Tensor, size: int = 7) -> Iterator[Batch[Tensor]]:
     """These samples in batches."""
     for some in keys.split(size):
-        yield Labelled(MANY[some], HOT[some], some, torch.zeros_like(some))
+        yield Batch(MANY[some], HOT[some], some, torch.zeros_like(some))
 
 
-def backwards() -> Iterator[Labelled]:
+def backwards() -> Iterator[Batch[Tensor]]:
     """Thirty samples in an order of their own: 29, 28, .. 0."""
     return rows(torch.arange(29, -1, -1))
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from heard import row
 from torch import Tensor, nn
 
-from stillhouse.batches import Labelled
+from stillhouse.batches import Batch
 from stillhouse.engine.pupil import Pupil
 from stillhouse.explain.gradient import Pull, gradients, section
 from stillhouse.explain.section import Bars
@@ -19,6 +21,7 @@ from stillhouse.models.taps import Tapped
 from stillhouse.models.weights import state_hash
 from stillhouse.objectives.presets.softmax import KD
 from stillhouse.tasks.classification import Classification
+from stillhouse.teachers.base import observe
 from stillhouse.teachers.frozen import Frozen
 from stillhouse.types import Clock, Term, Terms, Trace
 from tiny import CLOCK, batch
@@ -34,7 +37,7 @@ class Toy(nn.Module):
         self.w = nn.Parameter(torch.tensor([1.0, 2.0]))
         self.extra, self.weight = extra, weight
 
-    def forward(self, batch: Tensor, teacher: Trace, clock: Clock) -> Terms:
+    def forward(self, batch: Tensor, teacher: Mapping[str, Trace], clock: Clock) -> Terms:
         label = (self.w - batch).square().sum() / 2
         mass = torch.tensor(float(len(batch)))
         return {
@@ -50,7 +53,7 @@ def labels_loss(w: Tensor, x: Tensor) -> Tensor:
 def pull(extra: Extra, weight: float = 1.0) -> Pull:
     toy = Toy(extra, weight)
     batches = [torch.tensor([[0.0, 1.0], [3.0, -1.0]]), torch.tensor([[0.5, 0.5]])]
-    return gradients(toy, toy.parameters(), lambda _: Trace(None), batches, CLOCK)[1]
+    return gradients(toy, toy.parameters(), lambda _: {"": Trace(None)}, batches, CLOCK)[1]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +80,7 @@ def test_the_word_is_that_of_the_loss(
 def test_norm_is_that_of_the_mean_gradient_of_batches() -> None:
     toy = Toy(lambda w, x: (w * x).sum(), 2.0)
     batches = [torch.tensor([[0.0, 1.0], [3.0, -1.0]]), torch.tensor([[0.5, 0.5]])]
-    label, other = gradients(toy, [toy.w], lambda _: Trace(None), batches, CLOCK)
+    label, other = gradients(toy, [toy.w], lambda _: {"": Trace(None)}, batches, CLOCK)
     w = toy.w.detach()
     mine = sum(w - b.mean(0) for b in batches) / 2
     theirs = 2.0 * sum(b.mean(0) for b in batches) / 2
@@ -91,7 +94,7 @@ def test_norm_is_that_of_the_mean_gradient_of_batches() -> None:
 def test_without_a_pull_of_labels_nothing_is_compared() -> None:
     toy = Toy(labels_loss)
     batches = [torch.zeros(1, 2)]
-    (_, other) = gradients(toy, [toy.w], lambda _: Trace(None), batches, CLOCK, labels=())
+    (_, other) = gradients(toy, [toy.w], lambda _: {"": Trace(None)}, batches, CLOCK, labels=())
     assert (other.ratio, other.cosine, other.word) == (None, None, "works")
     shown = section({"end": [other]})
     assert shown is not None and "the labels do not pull" in shown.said[0]
@@ -113,23 +116,23 @@ class Noisy(nn.Module):
         return scores
 
 
-def images(n: int) -> Labelled:
+def images(n: int) -> Batch[Tensor]:
     made = batch(n)
-    return made._replace(image=made.image.float())
+    return replace(made, images=made.images.float())
 
 
 def test_a_pupil_s_terms_pull_as_in_training_and_nothing_is_left_behind() -> None:
     student = Noisy()
     student.net.stem.eval()
-    teacher: Frozen[Labelled] = Frozen(small.build("tiny", 5, 3), Classification(5).inputs)
-    pupil: Pupil[Labelled] = Pupil(Tapped(student), Logits(KD()), Classification(5))
+    teacher: Frozen[Batch[Tensor]] = Frozen(small.build("tiny", 5, 3), Classification(5).inputs)
+    pupil: Pupil[Tensor] = Pupil(Tapped(student), Logits(KD()), Classification(5))
     pupil.student.model.drop.eval()
     parameters = list(student.parameters())
     parameters[0].grad = torch.ones_like(parameters[0])
     modes = [m.training for m in pupil.modules()]
     given, calls = [images(8), images(6)], student.calls
     before, taught, random = state_hash(pupil), teacher.fingerprint(), torch.get_rng_state()
-    found = gradients(pupil, parameters, teacher, given, CLOCK)
+    found = gradients(pupil, parameters, partial(observe, teacher), given, CLOCK)
     assert state_hash(pupil) == before and teacher.fingerprint() == taught
     assert [m.training for m in pupil.modules()] == modes and student.calls is calls
     assert parameters[0].grad is not None and bool((parameters[0].grad == 1).all())
@@ -139,24 +142,25 @@ def test_a_pupil_s_terms_pull_as_in_training_and_nothing_is_left_behind() -> Non
 
 
 def test_each_call_says_the_same() -> None:
-    pupil: Pupil[Labelled] = Pupil(Tapped(Noisy()), Logits(KD()), Classification(5))
-    teacher: Frozen[Labelled] = Frozen(small.build("tiny", 5, 3), Classification(5).inputs)
+    pupil: Pupil[Tensor] = Pupil(Tapped(Noisy()), Logits(KD()), Classification(5))
+    teacher: Frozen[Batch[Tensor]] = Frozen(small.build("tiny", 5, 3), Classification(5).inputs)
     given, parameters = [images(8)], list(pupil.student.parameters())
-    one = gradients(pupil, parameters, teacher, given, CLOCK)
-    assert gradients(pupil, parameters, teacher, given, CLOCK) == one
+    one = gradients(pupil, parameters, partial(observe, teacher), given, CLOCK)
+    assert gradients(pupil, parameters, partial(observe, teacher), given, CLOCK) == one
 
 
 def test_a_pupil_s_pull_is_that_of_backward() -> None:
-    pupil: Pupil[Labelled] = Pupil(
+    pupil: Pupil[Tensor] = Pupil(
         Tapped(small.build("tiny", 5, 3)), Logits(KD()), Classification(5)
     )
-    teacher: Frozen[Labelled] = Frozen(small.build("tiny", 5, 3), Classification(5).inputs)
+    teacher: Frozen[Batch[Tensor]] = Frozen(small.build("tiny", 5, 3), Classification(5).inputs)
     given = images(8)
-    found = {p.term: p for p in gradients(pupil, pupil.parameters(), teacher, [given], CLOCK)}
+    seen = partial(observe, teacher)
+    found = {p.term: p for p in gradients(pupil, pupil.parameters(), seen, [given], CLOCK)}
     grads = {}
     for name in found:
         pupil.zero_grad()
-        term = pupil.train()(given, teacher(given), CLOCK)[name]
+        term = pupil.train()(given, seen(given), CLOCK)[name]
         (term.weight * term.total / term.mass).backward()
         grads[name] = torch.cat(
             [p.grad.flatten() for p in pupil.parameters() if p.grad is not None]

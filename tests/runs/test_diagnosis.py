@@ -219,7 +219,7 @@ def test_close_samples_are_shown_as_networks_are_given_them() -> None:
     """After the transforms of evaluation, with the colours that they had before normalisation."""
     recipe = several("data.evaluation=[{kind: resize, size: 32}, {kind: center_crop, size: 24}]")
     shop = Workshop.open(recipe, quiet=True)
-    again = diagnosis.closer(shop.sources.test, recipe, shop)
+    again = diagnosis.closer(shop.sources.test, shop)
     (batch,) = again.batches(torch.tensor([7, 3]))
     (whole,) = shop.test()
     assert batch.images.shape == (2, 3, 24, 24)

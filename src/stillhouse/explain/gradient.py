@@ -53,15 +53,15 @@ class Pull:
 def gradients(
     pupil: nn.Module,
     parameters: Iterable[nn.Parameter],
-    teacher: Callable[[B], Trace],
+    observe: Callable[[B], Mapping[str, Trace]],
     batches: Iterable[B],
     clock: Clock,
     labels: Sequence[str] = ("label", "label_strong"),
 ) -> tuple[Pull, ...]:
     """The pull of every term on the student's parameters, averaged over batches.
 
-    The pupil, bare of DDP, answers (batch, trace, clock) with terms, in train mode; a term counts
-    weight * total / mass. Terms called `labels` are what the others are compared with. Networks,
+    The pupil, bare of DDP, answers (batch, traces, clock) with terms, in train mode; `observe` gives
+    the teacher's Traces of a batch by view. A term counts weight * total / mass. Terms called `labels` are what the others are compared with. Networks,
     gradients and random states stay as they were.
     """
     own = [p for p in parameters if p.requires_grad]
@@ -69,7 +69,7 @@ def gradients(
     count = 0
     with untouched(pupil), torch.enable_grad():
         for batch in batches:
-            terms = pupil(batch, teacher(batch), clock)
+            terms = pupil(batch, observe(batch), clock)
             for name, gradient in _of_terms(terms, own).items():
                 sums[name] = sums[name] + gradient if name in sums else gradient
             count += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from itertools import islice
@@ -35,7 +35,8 @@ from stillhouse.recipes.schema import Recipe
 from stillhouse.build.data import make_loader, make_training_loader
 from stillhouse.runs.teaching import find_teacher
 from stillhouse.runs.training import STUDENT
-from stillhouse.types import Clock
+from stillhouse.teachers.base import observe
+from stillhouse.types import Clock, Trace
 
 KEPT = "diagnosis.json"
 BATCHES = 4  # whose gradients are averaged
@@ -152,6 +153,10 @@ def gradients_of(folder: Path, recipe: Recipe, shop: Workshop) -> Section | None
     state = checkpoints.load(folder / STATE)
     steps = int(state["step"])
     moments = {}
+
+    def seen(batch: Batch[Any]) -> Mapping[str, Trace]:
+        return observe(teacher, batch, method.views)
+
     for moment, step in (("at the start", 0), ("at the end", max(0, steps - 1))):
         if step:
             pupil.load_state_dict(state["pupil"])
@@ -159,7 +164,7 @@ def gradients_of(folder: Path, recipe: Recipe, shop: Workshop) -> Section | None
         batches = [*islice(loader.epoch(0), BATCHES)]
         own = pupil.student.parameters()
         clock = Clock(step, steps, max(1, len(loader)))
-        moments[moment] = gradient.gradients(pupil, own, teacher, batches, clock)
+        moments[moment] = gradient.gradients(pupil, own, seen, batches, clock)
     return gradient.section(moments)
 
 
