@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from stillhouse.build.networks import make_deployed
 from stillhouse.build.workshop import Workshop
 from stillhouse.explain.consistency import consistency
-from stillhouse.explain.hearing import Voice
+from stillhouse.explain.predictions import Voice
 from stillhouse.models import weights
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe

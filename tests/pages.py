@@ -23,7 +23,7 @@ from stillhouse.explain.section import (
     Series,
     Table,
 )
-from stillhouse.report.model import Bar, Cost, Page
+from stillhouse.report.page import Bar, Cost, Page
 
 METHODS = ("kd", "dkd", "dist", "dist+", "lskd", "ttm", "mld", "tld", "bckd", "l2d")
 BAD = "<script>alert('1')</script> & \"<b>\""  # what a user may call a thing

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from heard import all_text, everyone, looked_at, row, several
+from synthetic import all_text, everyone, looked_at, row, several
 from PIL import Image
 from scipy import stats
 from torch import Tensor, nn
 
 from stillhouse.explain import activation
-from stillhouse.explain.camera import camera
-from stillhouse.explain.hearing import Hearing, Voice
-from stillhouse.explain.parts import sections
+from stillhouse.explain.layer_cam import camera
+from stillhouse.explain.predictions import Hearing, Voice
+from stillhouse.explain.catalogue import sections
 from stillhouse.explain.section import Pictures
 from stillhouse.models import small
 from stillhouse.models.ensemble import Ensemble

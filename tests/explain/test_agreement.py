@@ -8,12 +8,12 @@ import io
 import numpy as np
 import pytest
 import torch
-from heard import everyone, hearing, image, row
+from synthetic import everyone, hearing, image, row
 from PIL import Image
 
 from stillhouse.explain import agreement
-from stillhouse.explain.hearing import Hearing
-from stillhouse.explain.pictures import disagreements, png
+from stillhouse.explain.predictions import Hearing
+from stillhouse.explain.thumbnails import disagreements, png
 from stillhouse.explain.section import Pictures
 
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from heard import everyone, hearing, row
+from synthetic import everyone, hearing, row
 
 from stillhouse.batches import Batch
 from stillhouse.explain import calibration

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from heard import all_text, everyone, hearing
+from synthetic import all_text, everyone, hearing
 
 from stillhouse.explain import classes
 from stillhouse.explain.section import Bars

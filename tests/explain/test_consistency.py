@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from heard import everyone, hearing, row, ties
+from synthetic import everyone, hearing, row, ties
 from scipy.stats import spearmanr
 from torch import Tensor
 

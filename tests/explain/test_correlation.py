@@ -7,10 +7,12 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from heard import all_text, everyone, hearing, row, several, ties
+from synthetic import all_text, everyone, hearing, row, several, ties
 from scipy import stats
 
-from stillhouse.explain import correlation, relations, rows
+from stillhouse.explain import correlation, relations
+
+from stillhouse.explain import row_statistics as rows
 from stillhouse.explain.section import Heat
 
 MEASURES = {

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from heard import image, row, several
+from synthetic import image, row, several
 
 from stillhouse.explain import disagreement
 from stillhouse.explain.section import Pictures

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from heard import everyone, hearing
+from synthetic import everyone, hearing
 
 from stillhouse.explain import embedding
 from stillhouse.explain.section import Cloud, Section

@@ -7,12 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from heard import all_text, looked_at, row, several
+from synthetic import all_text, looked_at, row, several
 from torch import Tensor
 
-from stillhouse.explain import close, neighbours, retrieval
-from stillhouse.explain.close import Closer
-from stillhouse.explain.hearing import Hearing, Voice
+from stillhouse.explain import neighbours, retrieval
+
+from stillhouse.explain import subset as close
+from stillhouse.explain.subset import Closer
+from stillhouse.explain.predictions import Hearing, Voice
 from stillhouse.explain.neighbours import NEAREST, Search
 from stillhouse.explain.section import Pictures
 

@@ -13,7 +13,7 @@ import pytest
 import pages
 from browser import chromium, contrast
 from stillhouse.explain.section import Table
-from stillhouse.report.model import Page
+from stillhouse.report.page import Page
 from stillhouse.report.render import render, write_page
 
 Open = Callable[..., Any]

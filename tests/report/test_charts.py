@@ -20,10 +20,10 @@ import pages
 from stillhouse.explain.section import Bars, Cloud, Density, Heat, Joint, Lines, Series
 from stillhouse.report.charts import Drawn, draw
 from stillhouse.report.charts.drawing import Drawing
-from stillhouse.report.charts.heat import SIDE, matrix, shrunk
-from stillhouse.report.charts.joint import density, level
-from stillhouse.report.charts.looks import looks
-from stillhouse.report.charts.ramp import SHADES, lab, ramp
+from stillhouse.report.charts.heatmap import SIDE, matrix, shrunk
+from stillhouse.report.charts.density import density, level
+from stillhouse.report.charts.styles import looks
+from stillhouse.report.charts.colormap import SHADES, lab, ramp
 
 RANDOM = Random(0)
 NAN, INF = math.nan, math.inf

@@ -16,8 +16,8 @@ import pages
 from browser import contrast
 from stillhouse.explain.section import Picture, Pictures, Table
 from stillhouse.report import render as rendering
-from stillhouse.report.costs import table as cost_table
-from stillhouse.report.model import Bar, Cost, Page
+from stillhouse.report.cost_table import table as cost_table
+from stillhouse.report.page import Bar, Cost, Page
 from stillhouse.report.render import render, write_page, write_pages
 
 EMPTY = {"meta", "br", "hr", "link", "img", "input"}

@@ -13,7 +13,7 @@ from quick import kept_teacher, quick, run, student_bytes
 from stillhouse.data.source import targets_of
 from stillhouse.engine.environment import seed_everything
 from stillhouse.errors import UserError
-from stillhouse.explain.hearing import Look
+from stillhouse.explain.predictions import Look
 from stillhouse.explain.section import Pictures, Section, Table
 from stillhouse.recipes import load
 from stillhouse.runs import diagnosis

@@ -19,8 +19,8 @@ def explain(
     files: Path | None = None,
 ) -> None:
     """Diagnose anew, write the page, and print what the diagnoses say."""
-    from stillhouse.explain.hearing import Look
-    from stillhouse.report.folder import explained
+    from stillhouse.explain.predictions import Look
+    from stillhouse.report.write import explained
 
     found = explained(run, other, Look(limit, layout, fresh=True), files)
     for section in found.sections:
@@ -36,7 +36,7 @@ def report(
     folders: Sequence[Path], compare: bool, table: str | None, view: View, out: Path | None
 ) -> None:
     """Write a page, or print a table."""
-    from stillhouse.report.folder import write_compared, write_folders
+    from stillhouse.report.write import write_compared, write_folders
     from stillhouse.study.table import text_of
 
     if compare and len(folders) != 2:

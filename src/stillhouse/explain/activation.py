@@ -10,12 +10,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stillhouse.explain import camera, rows
-from stillhouse.explain.hearing import Close, Hearing, Voice
-from stillhouse.explain.pictures import FEW, coded, sized
-from stillhouse.explain.rows import evenly
+from stillhouse.explain import layer_cam as camera
+
+from stillhouse.explain import row_statistics as rows
+from stillhouse.explain.predictions import Close, Hearing, Voice
+from stillhouse.explain.thumbnails import FEW, coded, sized
+from stillhouse.explain.row_statistics import evenly
 from stillhouse.explain.section import Cell, Picture, Pictures, Section, Table
-from stillhouse.explain.words import compared, decimal, start, the
+from stillhouse.explain.phrases import compared, decimal, start, the
 
 if TYPE_CHECKING:
     from PIL.Image import Image

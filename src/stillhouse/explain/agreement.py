@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from stillhouse.explain.hearing import Hearing, Voice
-from stillhouse.explain.pictures import disagreements
+from stillhouse.explain.predictions import Hearing, Voice
+from stillhouse.explain.thumbnails import disagreements
 from stillhouse.explain.section import Cell, Section, Table
-from stillhouse.explain.words import compared, hundred, percent, start, the
+from stillhouse.explain.phrases import compared, hundred, percent, start, the
 
 
 class Split(NamedTuple):

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from stillhouse.explain import rows
-from stillhouse.explain.hearing import Hearing, Voice
+from stillhouse.explain import row_statistics as rows
+from stillhouse.explain.predictions import Hearing, Voice
 from stillhouse.explain.section import Lines, Section, Series, Table
-from stillhouse.explain.words import compared, percent, start, the
+from stillhouse.explain.phrases import compared, percent, start, the
 from stillhouse.tasks.meters.accuracy import BINS
 
 

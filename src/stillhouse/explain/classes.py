@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from stillhouse.explain.byclass import ByClass
-from stillhouse.explain.hearing import Hearing, Voice
-from stillhouse.explain.rows import Rows
+from stillhouse.explain.per_class import ByClass
+from stillhouse.explain.predictions import Hearing, Voice
+from stillhouse.explain.row_statistics import Rows
 from stillhouse.explain.section import Section
 
 

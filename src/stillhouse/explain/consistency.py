@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stillhouse.explain import rows
-from stillhouse.explain.hearing import Hearing, Voice
+from stillhouse.explain import row_statistics as rows
+from stillhouse.explain.predictions import Hearing, Voice
 from stillhouse.explain.section import Section, Table
-from stillhouse.explain.words import compared, decimal, percent, start, the
+from stillhouse.explain.phrases import compared, decimal, percent, start, the
 
 
 class Consistency(NamedTuple):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from stillhouse.explain import rows
-from stillhouse.explain.hearing import Hearing
+from stillhouse.explain import row_statistics as rows
+from stillhouse.explain.predictions import Hearing
 from stillhouse.explain.section import Cell, Section, Table
-from stillhouse.explain.words import compared, decimal, start, the
+from stillhouse.explain.phrases import compared, decimal, start, the
 
 KENDALL_LIMIT = 1000  # images, because its time is that of sorting each vector in Python
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stillhouse.explain.hearing import Hearing
+from stillhouse.explain.predictions import Hearing
 from stillhouse.explain.section import Bars, Cell, Section, Series, Table
-from stillhouse.explain.words import compared, decimal, percent, start, the
+from stillhouse.explain.phrases import compared, decimal, percent, start, the
 from stillhouse.functional.ranking import above_half, counted, macro_f1, micro_f1
 
 MOST = 6  # classes an image, from which on counts share a bar

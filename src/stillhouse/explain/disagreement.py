@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from stillhouse.explain.hearing import Hearing, Voice
-from stillhouse.explain.pictures import FEW, PICTURES, png
+from stillhouse.explain.predictions import Hearing, Voice
+from stillhouse.explain.thumbnails import FEW, PICTURES, png
 from stillhouse.explain.section import Cell, Picture, Pictures, Section, Table
-from stillhouse.explain.words import (
+from stillhouse.explain.phrases import (
     compared,
     decimal,
     hundred,

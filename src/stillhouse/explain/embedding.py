@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stillhouse.explain.hearing import Hearing, Layout, Voice
-from stillhouse.explain.rows import Rows, evenly
+from stillhouse.explain.predictions import Hearing, Layout, Voice
+from stillhouse.explain.row_statistics import Rows, evenly
 from stillhouse.explain.section import Cloud, Section, Series
 
 SAMPLES, CLASSES = 1000, 10

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from stillhouse.explain.hearing import Hearing, Voice
-from stillhouse.explain.rows import Rows
+from stillhouse.explain.predictions import Hearing, Voice
+from stillhouse.explain.row_statistics import Rows
 from stillhouse.explain.section import Cell, Density, Joint, Section, Table
-from stillhouse.explain.words import compared, decimal, start, the
+from stillhouse.explain.phrases import compared, decimal, start, the
 from stillhouse.functional import softmax_kl
 
 CELLS = 40  # of the histogram along each side

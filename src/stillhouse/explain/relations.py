@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from stillhouse.explain import rows
-from stillhouse.explain.hearing import Hearing
+from stillhouse.explain import row_statistics as rows
+from stillhouse.explain.predictions import Hearing
 from stillhouse.explain.section import Heat, Matrix, Section, Table
-from stillhouse.explain.words import compared, decimal, start, the
+from stillhouse.explain.phrases import compared, decimal, start, the
 
 CELLS = 100  # of a heat map along each side
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stillhouse.explain.hearing import Close, Hearing, Voice
-from stillhouse.explain.pictures import FEW, png
-from stillhouse.explain.rows import evenly
+from stillhouse.explain.predictions import Close, Hearing, Voice
+from stillhouse.explain.thumbnails import FEW, png
+from stillhouse.explain.row_statistics import evenly
 from stillhouse.explain.section import Cell, Picture, Pictures, Section, Table
-from stillhouse.explain.words import compared, listed, percent, the
+from stillhouse.explain.phrases import compared, listed, percent, the
 
 SHOWN = 3  # queries, with what each network finds
 SIDE = 64  # pixels of a picture

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from stillhouse.errors import UserError
-from stillhouse.explain.hearing import AS_EVER, TEACHER, Look
+from stillhouse.explain.predictions import AS_EVER, TEACHER, Look
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
-from stillhouse.report import parts
-from stillhouse.report.model import Bar, Page
+from stillhouse.report import draft as parts
+from stillhouse.report.page import Bar, Page
 from stillhouse.runs.costs import named_networks, shipped
 from stillhouse.runs.diagnosis import Student, diagnose
 from stillhouse.runs.execute import Result

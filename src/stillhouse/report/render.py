@@ -18,11 +18,13 @@ from markupsafe import Markup
 
 from stillhouse.explain.section import Chart, Picture, Pictures, Table
 from stillhouse.files import write_text
-from stillhouse.report import bars, costs, words
+from stillhouse.report import score_bars as bars
+from stillhouse.report import cost_table as costs
+from stillhouse.report import formatting as words
 from stillhouse.report.charts import draw
 from stillhouse.report.charts.drawing import Drawing
-from stillhouse.report.charts.keys import swatch
-from stillhouse.report.model import Page
+from stillhouse.report.charts.legend import swatch
+from stillhouse.report.page import Page
 
 T = TypeVar("T")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from stillhouse.build.workshop import Workshop
-from stillhouse.explain.hearing import AS_EVER, Look
+from stillhouse.explain.predictions import AS_EVER, Look
 from stillhouse.explain.section import Section
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
-from stillhouse.report import parts
-from stillhouse.report.model import Bar, Page
+from stillhouse.report import draft as parts
+from stillhouse.report.page import Bar, Page
 from stillhouse.report.render import write_page
 from stillhouse.runs.costs import named_networks
 from stillhouse.runs.diagnosis import sections_of

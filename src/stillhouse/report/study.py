@@ -6,14 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from stillhouse.build.workshop import Workshop
-from stillhouse.explain.hearing import AS_EVER, Look
-from stillhouse.explain.hearing import CONTROL as UNTAUGHT
+from stillhouse.explain.predictions import AS_EVER, Look
+from stillhouse.explain.predictions import CONTROL as UNTAUGHT
 from stillhouse.explain.section import Bars, Cell, Chart, Section, Series, Table
 from stillhouse.methods.control import CONTROL
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Comparison, Recipe
-from stillhouse.report import parts
-from stillhouse.report.model import Bar, Page
+from stillhouse.report import draft as parts
+from stillhouse.report.page import Bar, Page
 from stillhouse.report.render import write_page
 from stillhouse.runs.costs import Priced, shipped
 from stillhouse.runs.diagnosis import Student, diagnose, keep, kept

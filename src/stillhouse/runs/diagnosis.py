@@ -19,11 +19,11 @@ from stillhouse.data.stratify import stratify
 from stillhouse.engine import checkpoints, environment
 from stillhouse.engine.state import STATE
 from stillhouse.errors import UserError
-from stillhouse.explain import gradient
-from stillhouse.explain.close import Closer
-from stillhouse.explain.hear import listen
-from stillhouse.explain.hearing import AS_EVER, CONTROL, TEACHER, Look
-from stillhouse.explain.parts import sections
+from stillhouse.explain import gradients as gradient
+from stillhouse.explain.subset import Closer
+from stillhouse.explain.collect import listen
+from stillhouse.explain.predictions import AS_EVER, CONTROL, TEACHER, Look
+from stillhouse.explain.catalogue import sections
 from stillhouse.explain.section import Section, dump, parse
 from stillhouse.files import write_json
 from stillhouse.build.run import make_pupil

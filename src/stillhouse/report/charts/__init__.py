@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import assert_never
 
 from stillhouse.explain.section import Bars, Cloud, Heat, Joint, Lines
-from stillhouse.report.charts import bars, cloud, heat, joint, lines
+from stillhouse.report.charts import bars, lines
+from stillhouse.report.charts import scatter as cloud
+from stillhouse.report.charts import heatmap as heat
+from stillhouse.report.charts import density as joint
 from stillhouse.report.charts.canvas import styled
 from stillhouse.report.charts.drawing import Drawing
 

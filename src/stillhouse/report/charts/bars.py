@@ -21,9 +21,9 @@ from stillhouse.report.charts.canvas import (
 )
 from stillhouse.report.charts.drawing import NOTHING, Drawing, Key
 from stillhouse.report.charts.lines import points
-from stillhouse.report.charts.looks import Look, looks
-from stillhouse.report.scale import Scale, around, gap, linear
-from stillhouse.report.words import alike, clipped, listed, short
+from stillhouse.report.charts.styles import Look, looks
+from stillhouse.report.axis_scale import Scale, around, gap, linear
+from stillhouse.report.formatting import alike, clipped, listed, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from stillhouse.report.charts.looks import stand_in
-from stillhouse.report.scale import Scale
+from stillhouse.report.charts.styles import stand_in
+from stillhouse.report.axis_scale import Scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

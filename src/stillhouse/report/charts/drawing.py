@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stillhouse.report.charts.looks import Look
+from stillhouse.report.charts.styles import Look
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from stillhouse.explain.section import Lines, Series
 from stillhouse.report.charts import svg
 from stillhouse.report.charts.canvas import SOFT, plane
 from stillhouse.report.charts.drawing import NOTHING, Drawing, Key
-from stillhouse.report.charts.looks import Look, looks
-from stillhouse.report.scale import Scale, finite, fitting, linear
-from stillhouse.report.words import clipped, listed, short
+from stillhouse.report.charts.styles import Look, looks
+from stillhouse.report.axis_scale import Scale, finite, fitting, linear
+from stillhouse.report.formatting import clipped, listed, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as Tree
 
-from stillhouse.report.charts.looks import STAND_INS
+from stillhouse.report.charts.styles import STAND_INS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillhouse.report.scale import Scale, around, fitting, labels, linear
+from stillhouse.report.axis_scale import Scale, around, fitting, labels, linear
 
 VALUES = st.lists(
     st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True)), min_size=0, max_size=6

@@ -16,8 +16,8 @@ from PIL import Image
 import pages
 from stillhouse.errors import UserError
 from stillhouse.explain.section import Lines, Picture, Pictures, Section, Series, Table
-from stillhouse.report.files import colours, csv_of, free, make_folder, slug, write_files
-from stillhouse.report.model import Page
+from stillhouse.report.chart_files import colours, csv_of, free, make_folder, slug, write_files
+from stillhouse.report.page import Page
 from stillhouse.report.render import render
 
 SVG, HREF = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
@@ -112,7 +112,7 @@ def test_a_chart_has_its_title_its_legend_and_the_colours_of_the_page(tmp_path: 
 
 
 def test_every_colour_of_a_page_by_day_is_known() -> None:
-    from stillhouse.report.charts.looks import VARIABLES
+    from stillhouse.report.charts.styles import VARIABLES
 
     assert {*VARIABLES} <= {*colours()}
     assert colours()["paper"] == "#ffffff"

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from stillhouse.batches import Batch
 from stillhouse.errors import UserError
-from stillhouse.explain.close import Closer
-from stillhouse.explain.hear import hear, known, listen
-from stillhouse.explain.hearing import Hearing
+from stillhouse.explain.subset import Closer
+from stillhouse.explain.collect import hear, known, listen
+from stillhouse.explain.predictions import Hearing
 from stillhouse.models import small
 from stillhouse.models.ensemble import Ensemble
 from stillhouse.models.labelwise import LabelwiseHead, labelwise

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from stillhouse.report.words import MINUS
+from stillhouse.report.formatting import MINUS
 
 DECADES = 3  # a quantity that spans more of them is shown on a logarithmic axis
 LIMIT = 1e300  # beyond it, differences overflow

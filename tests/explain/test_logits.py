@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from heard import everyone, hearing, row
+from synthetic import everyone, hearing, row
 
 from stillhouse.explain import logits
 from stillhouse.explain.section import Joint

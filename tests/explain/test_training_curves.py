@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stillhouse.explain import course
+from stillhouse.explain import training_curves as course
 from stillhouse.explain.section import Lines
 
 

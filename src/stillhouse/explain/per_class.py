@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stillhouse.explain.hearing import Hearing
-from stillhouse.explain.rows import Rows
+from stillhouse.explain.predictions import Hearing
+from stillhouse.explain.row_statistics import Rows
 from stillhouse.explain.section import Bars, Cell, Series, Table
-from stillhouse.explain.words import base, percent, points, start, the
+from stillhouse.explain.phrases import base, percent, points, start, the
 
 LIMIT = 100  # rows of the table
 ENDS = 10  # classes at each end of the chart

@@ -12,8 +12,8 @@ from xml.etree import ElementTree as Tree
 
 from stillhouse.report.charts.canvas import FONT, LETTER
 from stillhouse.report.charts.drawing import Drawing, Key
-from stillhouse.report.charts.keys import box, marks
-from stillhouse.report.words import clipped
+from stillhouse.report.charts.legend import box, marks
+from stillhouse.report.formatting import clipped
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 MARGIN, GAP = 12.0, 16.0

@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from heard import all_text, row, several
+from synthetic import all_text, row, several
 from sklearn.metrics import average_precision_score, f1_score
 
-from stillhouse.explain import decisions, precision
-from stillhouse.explain.hearing import Hearing
+from stillhouse.explain import decisions
+
+from stillhouse.explain import average_precision as precision
+from stillhouse.explain.predictions import Hearing
 from stillhouse.explain.section import Bars
 
 NAMES = ("teacher", "control", "student")

@@ -9,10 +9,10 @@ from time import perf_counter
 
 import pytest
 import torch
-from heard import everyone, hearing, looked_at, several
+from synthetic import everyone, hearing, looked_at, several
 
-from stillhouse.explain.hearing import Hearing, Voice
-from stillhouse.explain.parts import sections
+from stillhouse.explain.predictions import Hearing, Voice
+from stillhouse.explain.catalogue import sections
 from stillhouse.explain.section import (
     Bars,
     Cloud,

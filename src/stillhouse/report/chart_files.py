@@ -18,8 +18,8 @@ from stillhouse.errors import UserError
 from stillhouse.explain.section import Cell, Chart, Pictures, Table
 from stillhouse.files import replacing, write_text
 from stillhouse.report.charts import draw
-from stillhouse.report.charts.alone import alone
-from stillhouse.report.model import Page
+from stillhouse.report.charts.standalone import alone
+from stillhouse.report.page import Page
 
 LONGEST = 80  # letters of a name, without its ending
 

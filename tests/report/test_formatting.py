@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stillhouse.report.words import (
+from stillhouse.report.formatting import (
     alike,
     cell,
     clipped,

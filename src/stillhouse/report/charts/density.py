@@ -10,10 +10,10 @@ from stillhouse.explain.section import Density, Joint
 from stillhouse.report.charts import svg
 from stillhouse.report.charts.canvas import plane
 from stillhouse.report.charts.drawing import NOTHING, Drawing, Key
-from stillhouse.report.charts.heat import Rows, matrix
-from stillhouse.report.charts.looks import Look, looks
-from stillhouse.report.scale import linear
-from stillhouse.report.words import clipped, listed
+from stillhouse.report.charts.heatmap import Rows, matrix
+from stillhouse.report.charts.styles import Look, looks
+from stillhouse.report.axis_scale import linear
+from stillhouse.report.formatting import clipped, listed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

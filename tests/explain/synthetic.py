@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stillhouse.explain.hearing import Close, Hearing, Voice
+from stillhouse.explain.predictions import Close, Hearing, Voice
 from stillhouse.explain.section import Section, Table
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from stillhouse.report.charts.looks import role
-from stillhouse.report.model import Cost
-from stillhouse.report.words import NONE, count, ratio, seconds
+from stillhouse.report.charts.styles import role
+from stillhouse.report.page import Cost
+from stillhouse.report.formatting import NONE, count, ratio, seconds
 
 
 @dataclass(frozen=True)

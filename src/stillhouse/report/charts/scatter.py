@@ -12,10 +12,10 @@ from stillhouse.explain.section import Cloud, Series
 from stillhouse.report.charts import svg
 from stillhouse.report.charts.canvas import INK, LETTER, LINE, axes, blank, write
 from stillhouse.report.charts.drawing import NOTHING, Drawing, Key
-from stillhouse.report.charts.looks import MARKERS, other
-from stillhouse.report.charts.ramp import rgb
-from stillhouse.report.scale import finite, span
-from stillhouse.report.words import clipped
+from stillhouse.report.charts.styles import MARKERS, other
+from stillhouse.report.charts.colormap import rgb
+from stillhouse.report.axis_scale import finite, span
+from stillhouse.report.formatting import clipped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.explain.section import Bars, Section, Series, Table
-from stillhouse.explain.untouched import untouched
-from stillhouse.explain.words import decimal
+from stillhouse.explain.train_mode import untouched
+from stillhouse.explain.phrases import decimal
 from stillhouse.types import Clock, Term, Trace
 
 B = TypeVar("B")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from stillhouse.explain.hearing import CONTROL, TEACHER, Hearing, Voice
+from stillhouse.explain.predictions import CONTROL, TEACHER, Hearing, Voice
 
 NOTHING = "no number"
 

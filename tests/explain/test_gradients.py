@@ -8,12 +8,12 @@ from functools import partial
 
 import pytest
 import torch
-from heard import row
+from synthetic import row
 from torch import Tensor, nn
 
 from stillhouse.batches import Batch
 from stillhouse.engine.pupil import Pupil
-from stillhouse.explain.gradient import Pull, gradients, section
+from stillhouse.explain.gradients import Pull, gradients, section
 from stillhouse.explain.section import Bars
 from stillhouse.methods.logit import Logits
 from stillhouse.models import small

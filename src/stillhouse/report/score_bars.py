@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stillhouse.report.charts.looks import role
-from stillhouse.report.model import Bar, Page
-from stillhouse.report.scale import Scale, around
-from stillhouse.report.words import fixed
+from stillhouse.report.charts.styles import role
+from stillhouse.report.page import Bar, Page
+from stillhouse.report.axis_scale import Scale, around
+from stillhouse.report.formatting import fixed
 
 CLOSER = 0.5  # of the whole axis: what is wider than that needs no closer look
 

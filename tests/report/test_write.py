@@ -15,12 +15,12 @@ from browser import chromium
 from quick import WORDS, kept_teacher, quick, run
 from stillhouse.cli.app import app
 from stillhouse.errors import UserError
-from stillhouse.explain.hearing import Look
+from stillhouse.explain.predictions import Look
 from stillhouse.explain.section import Bars
 from stillhouse.recipes import load
 from stillhouse.report.compare import compare_page
-from stillhouse.report.folder import page_of, write_folders
-from stillhouse.report.model import Page
+from stillhouse.report.write import page_of, write_folders
+from stillhouse.report.page import Page
 from stillhouse.report.run import run_page
 from stillhouse.report.study import called, chosen_options, company, study_page
 from stillhouse.study.conduct import conduct

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from stillhouse.batches import Batch
 from stillhouse.errors import UserError
-from stillhouse.explain.camera import camera
-from stillhouse.explain.close import Closer, choose
-from stillhouse.explain.hearing import LIMIT, Close, Hearing, Voice
+from stillhouse.explain.layer_cam import camera
+from stillhouse.explain.subset import Closer, choose
+from stillhouse.explain.predictions import LIMIT, Close, Hearing, Voice
 from stillhouse.explain.neighbours import Search, distances, nearest
 from stillhouse.models.dry_run import undisturbed
 from stillhouse.models.labelwise import EMBEDDINGS, Decoder

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from stillhouse.batches import Batch
-from stillhouse.explain.hearing import Close
-from stillhouse.explain.rows import evenly
+from stillhouse.explain.predictions import Close
+from stillhouse.explain.row_statistics import evenly
 
 SAMPLES, QUERIES = 200, 1000
 

@@ -22,7 +22,7 @@ from stillhouse.explain import (
     relations,
     retrieval,
 )
-from stillhouse.explain.hearing import Hearing
+from stillhouse.explain.predictions import Hearing
 from stillhouse.explain.section import Section
 from stillhouse.tasks.classification import Classification
 from stillhouse.tasks.multilabel import Multilabel

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.batches import Batch
-from stillhouse.explain import rows
+from stillhouse.explain import row_statistics as rows
 
 TEACHER, CONTROL = "teacher", "control"
 LIMIT = 5000  # samples: enough for a tenth of a point of most shares, and seconds to diagnose

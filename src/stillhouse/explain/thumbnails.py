@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stillhouse.explain.hearing import Hearing, Voice
+from stillhouse.explain.predictions import Hearing, Voice
 from stillhouse.explain.section import Picture, Pictures
-from stillhouse.explain.words import percent
+from stillhouse.explain.phrases import percent
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -15,9 +15,9 @@ from stillhouse.explain.section import Heat, Matrix
 from stillhouse.report.charts import svg
 from stillhouse.report.charts.canvas import INK, LETTER, PAPER, WIDTH, axes, blank, write
 from stillhouse.report.charts.drawing import NOTHING, Drawing
-from stillhouse.report.charts.ramp import SHADES, ramp
-from stillhouse.report.scale import LIMIT, finite, gap, labels, linear, span
-from stillhouse.report.words import alike, short
+from stillhouse.report.charts.colormap import SHADES, ramp
+from stillhouse.report.axis_scale import LIMIT, finite, gap, labels, linear, span
+from stillhouse.report.formatting import alike, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,10 +11,10 @@ from stillhouse.build.workshop import Workshop
 from stillhouse.engine import records
 from stillhouse.engine.environment import machine
 from stillhouse.errors import UserError
-from stillhouse.explain import course
+from stillhouse.explain import training_curves as course
 from stillhouse.explain.section import Cell, Chart, Section, Table
 from stillhouse.recipes.schema import Recipe
-from stillhouse.report.model import Cost
+from stillhouse.report.page import Cost
 from stillhouse.runs.costs import Priced as Spec
 from stillhouse.runs.costs import costs_of, measure
 from stillhouse.runs.training import Score

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stillhouse.errors import UserError
-from stillhouse.explain.hearing import AS_EVER, Look
+from stillhouse.explain.predictions import AS_EVER, Look
 from stillhouse.explain.section import Section
 from stillhouse.report.compare import compare_page
-from stillhouse.report.files import Written, make_folder, write_files
-from stillhouse.report.model import Page
-from stillhouse.report.parts import PAGE
+from stillhouse.report.chart_files import Written, make_folder, write_files
+from stillhouse.report.page import Page
+from stillhouse.report.draft import PAGE
 from stillhouse.report.render import write_page, write_pages
 from stillhouse.report.run import run_page
 from stillhouse.report.study import study_page

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from stillhouse.explain.byclass import ByClass
-from stillhouse.explain.hearing import Hearing, Voice
-from stillhouse.explain.rows import Rows, average
+from stillhouse.explain.per_class import ByClass
+from stillhouse.explain.predictions import Hearing, Voice
+from stillhouse.explain.row_statistics import Rows, average
 from stillhouse.explain.section import Bars, Chart, Section, Series
-from stillhouse.explain.words import compared, listed, percent, start, the
+from stillhouse.explain.phrases import compared, listed, percent, start, the
 from stillhouse.functional.ranking import average_precision
 
 BARS = 40  # of all networks together: more cannot be read beside each other
