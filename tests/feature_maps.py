@@ -1,4 +1,4 @@
-"""Maps that tests of losses on them share."""
+"""Feature maps for tests of losses on them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def maps(*shape: int) -> tuple[Tensor, Tensor]:
 def agrees(
     loss: Callable[[Tensor], Tensor], formula: Callable[[Any], Sequence[complex]], at: Tensor
 ) -> None:
-    """A loss an image is what loops say, and so is the gradient of the sum over images."""
+    """The loss per image, and the gradient of its sum, equal those of a plain formula."""
     value = loss(at)
     (slope,) = torch.autograd.grad(value.sum(), at)
     want = [z.real for z in map(complex, formula(at.tolist()))]
@@ -34,7 +34,7 @@ def agrees(
 
 
 def finite(loss: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, Tensor]:
-    """Value and gradient, neither of which may be NaN or infinite."""
+    """Value and gradient, which must be finite."""
     at = at.clone().requires_grad_()
     value = loss(at)
     (slope,) = torch.autograd.grad(value.sum(), at)

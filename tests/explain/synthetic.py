@@ -1,4 +1,4 @@
-"""Hearings small enough to be counted by hand."""
+"""Predictions small enough to be checked by hand."""
 
 from __future__ import annotations
 
@@ -9,25 +9,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stillhouse.explain.predictions import Close, Hearing, Voice
+from stillhouse.explain.predictions import Outputs, Predictions
 from stillhouse.explain.section import Section, Table
+from stillhouse.explain.subset import Subset
 
 
 def image(index: int) -> Tensor:
     return torch.full((1, 8, 8), index % 256, dtype=torch.uint8)
 
 
-def ties(n: int, c: int) -> Tensor:
-    """Logits of few different values, so that ranks are shared; the first row is constant."""
+def tied_logits(n: int, c: int) -> Tensor:
+    """Logits of few different values, so that there are ties; the first row is constant."""
     logits = torch.randint(-3, 4, (n, c)).float()
     logits[0] = 1.0
     return logits
 
 
-def hearing(*names: str, n: int = 12, c: int = 5, features: int = 0, **logits: Tensor) -> Hearing:
-    """Voices by name, with random logits where none are given."""
-    voices = tuple(
-        Voice(
+def make_predictions(
+    *names: str, n: int = 12, c: int = 5, features: int = 0, **logits: Tensor
+) -> Predictions:
+    """Outputs by name, with random logits where none are given."""
+    outputs = tuple(
+        Outputs(
             name,
             logits[name] if name in logits else torch.randn(n, c),
             torch.randn(n, features) if features else None,
@@ -35,11 +38,11 @@ def hearing(*names: str, n: int = 12, c: int = 5, features: int = 0, **logits: T
         for name in names
     )
     labels = torch.arange(n) % c
-    return Hearing(voices, labels, tuple(f"c{i}" for i in range(c)), image)
+    return Predictions(outputs, labels, tuple(f"c{i}" for i in range(c)), image)
 
 
-def everyone(**options: int) -> Hearing:
-    return hearing("teacher", "control", "student", **options)
+def three_networks(**options: int) -> Predictions:
+    return make_predictions("teacher", "control", "student", **options)
 
 
 def row(table: Table, name: str) -> tuple[object, ...]:
@@ -48,28 +51,31 @@ def row(table: Table, name: str) -> tuple[object, ...]:
 
 
 def all_text(section: Section) -> str:
-    return " ".join(section.said)
+    return " ".join(section.sentences)
 
 
-def several(*names: str, n: int = 12, c: int = 5, **logits: Tensor) -> Hearing:
-    """The same with any number of classes an image, and with a class in each image but the last."""
-    heard = hearing(*names, n=n, c=c, **logits)
+def make_multilabel(*names: str, n: int = 12, c: int = 5, **logits: Tensor) -> Predictions:
+    """The same with any number of classes per image, and at least one in each but the last."""
+    predictions = make_predictions(*names, n=n, c=c, **logits)
     labels = (torch.rand(n, c) < 0.4).float()
     labels[torch.arange(n), torch.arange(n) % c] = 1
     labels[-1] = 0
-    return replace(heard, labels=labels)
+    return replace(predictions, labels=labels)
 
 
-def looked_at(heard: Hearing, **of: Callable[[Voice], Any]) -> Hearing:
-    """With every image that has a class looked at closely; `of` gives voices what came of it."""
-    present = heard.present
-    samples = present.any(1).nonzero().flatten()
-    close = Close(
+def with_subset(predictions: Predictions, **fields: Callable[[Outputs], Any]) -> Predictions:
+    """A subset of every image that has a class; `fields` compute fields of the outputs."""
+    positives = predictions.positives
+    samples = positives.any(1).nonzero().flatten()
+    subset = Subset(
         samples,
-        present[samples].double().argmax(1),
-        present[samples].nonzero(),
+        positives[samples].double().argmax(1),
+        positives[samples].nonzero(),
         list,
-        lambda places: torch.stack([image(int(samples[p])) for p in places]),
+        lambda positions: torch.stack([image(int(samples[p])) for p in positions]),
     )
-    voices = tuple(replace(v, **{k: made(v) for k, made in of.items()}) for v in heard.voices)
-    return replace(heard, voices=voices, close=close)
+    outputs = tuple(
+        replace(one, **{name: make(one) for name, make in fields.items()})
+        for one in predictions.outputs
+    )
+    return replace(predictions, outputs=outputs, subset=subset)

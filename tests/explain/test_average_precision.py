@@ -7,85 +7,87 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from synthetic import all_text, row, several
 from sklearn.metrics import average_precision_score, f1_score
+from synthetic import all_text, make_multilabel, row
 
-from stillhouse.explain import decisions
-
-from stillhouse.explain import average_precision as precision
-from stillhouse.explain.predictions import Hearing
-from stillhouse.explain.section import Bars
+from stillhouse.explain import average_precision, decisions
+from stillhouse.explain.predictions import Predictions
+from stillhouse.explain.section import BarChart
 
 NAMES = ("teacher", "control", "student")
 
 
-def everyone(n: int = 40, c: int = 5) -> Hearing:
-    return several(*NAMES, n=n, c=c)
+def three_networks(n: int = 40, c: int = 5) -> Predictions:
+    return make_multilabel(*NAMES, n=n, c=c)
 
 
 # --------------------------------------------------------------------------- average precision
 
 
 def test_precisions_and_gains_are_those_of_scikit_learn() -> None:
-    heard = everyone()
-    section = precision.section(heard)
+    predictions = three_networks()
+    section = average_precision.section(predictions)
     (table,) = section.tables
     assert table.columns == (
         "class", "images", "teacher, %", "control, %", "student, %", "gain over the control",
     )  # fmt: skip
     for line in table.rows:
-        c = heard.classes.index(str(line[0]))
-        true = heard.labels[:, c].numpy()
-        areas = [100 * average_precision_score(true, v.logits[:, c].numpy()) for v in heard.voices]
+        c = predictions.classes.index(str(line[0]))
+        true = predictions.labels[:, c].numpy()
+        areas = [
+            100 * average_precision_score(true, v.logits[:, c].numpy()) for v in predictions.outputs
+        ]
         assert line[1:] == pytest.approx((int(true.sum()), *areas, areas[2] - areas[1]))
     gains = [line[-1] for line in table.rows]
     assert gains == sorted(gains, reverse=True) and len(gains) == 5
     columns = np.array([line[2:5] for line in table.rows], float).mean(0)
-    assert f"is {columns[2]:.1f} % (control {columns[1]:.1f} %)" in section.said[0]
-    assert f"the teacher's is {columns[0]:.1f} %" in section.said[0]
+    assert f"images: {columns[2]:.1f} % (control {columns[1]:.1f} %)" in section.sentences[0]
+    assert f"; teacher {columns[0]:.1f} %." in section.sentences[0]
 
 
 def test_bars_are_of_every_network_and_of_the_gain() -> None:
-    heard = everyone()
-    section = precision.section(heard)
+    predictions = three_networks()
+    section = average_precision.section(predictions)
     every, gain = section.charts
-    assert isinstance(every, Bars) and isinstance(gain, Bars)
+    assert isinstance(every, BarChart) and isinstance(gain, BarChart)
     assert [series.name for series in every.series] == [*NAMES]
-    assert every.labels == heard.classes  # in the order of the data
+    assert every.labels == predictions.classes  # in the order of the data
     rows = {line[0]: line for line in section.tables[0].rows}
     assert every.series[2].y == pytest.approx([rows[name][4] for name in every.labels])
     assert gain.series[0].y == pytest.approx([rows[name][-1] for name in gain.labels])
-    many = precision.section(several(*NAMES, n=40, c=14))  # 42 bars, which nobody reads
+    many = average_precision.section(make_multilabel(*NAMES, n=40, c=14))
     assert len(many.charts) == 1
 
 
 def test_a_class_without_images_is_left_out_and_named() -> None:
-    heard = everyone()
-    labels = heard.labels.clone()
+    predictions = three_networks()
+    labels = predictions.labels.clone()
     labels[:, 3] = 0
-    section = precision.section(replace(heard, labels=labels))
+    section = average_precision.section(replace(predictions, labels=labels))
     assert {line[0] for line in section.tables[0].rows} == {"c0", "c1", "c2", "c4"}
-    assert section.said[-1] == "Left out, because no image has the class: c3."
-    none = precision.section(replace(heard, labels=torch.zeros_like(labels)))
-    assert none.said == ("No image has a class.",) and not none.tables and not none.charts
+    assert section.sentences[-1] == "Left out, because no image has the class: c3."
+    none = average_precision.section(replace(predictions, labels=torch.zeros_like(labels)))
+    assert none.sentences == ("No image has a class.",) and not none.tables and not none.charts
 
 
 def test_without_a_control_classes_go_by_precision() -> None:
-    section = precision.section(several("teacher", "student", n=40))
+    section = average_precision.section(make_multilabel("teacher", "student", n=40))
     values = [line[-1] for line in section.tables[0].rows]
     assert values == sorted(values, reverse=True)
-    assert "The student ranks" in all_text(section) and "gain" not in all_text(section)
+    assert "Highest average precision of the student: " in all_text(
+        section
+    ) and "gain" not in all_text(section)
 
 
 # ----------------------------------------------------------------------------------- decisions
 
 
 def test_decisions_are_those_counted_by_hand() -> None:
-    heard = everyone()
-    section = decisions.section(heard)
+    predictions = three_networks()
+    section = decisions.section(predictions)
     (table,) = section.tables
-    true = heard.labels.numpy() > 0
-    for voice in heard.voices:
+    true = predictions.labels.numpy() > 0
+    for voice in predictions.outputs:
         said = torch.sigmoid(voice.logits).numpy() > 0.5
         both = sum(bool(a and b) for a, b in zip(said.flat, true.flat, strict=True))
         counts = [(int(a.sum()), int(b.sum())) for a, b in zip(said, true, strict=True)]
@@ -104,14 +106,14 @@ def test_decisions_are_those_counted_by_hand() -> None:
 
 
 def test_counts_of_classes_are_shared_out_over_all_images() -> None:
-    heard = several(*NAMES, n=40, c=9)
-    (chart,) = decisions.section(heard).charts
-    assert isinstance(chart, Bars)
-    assert [series.name for series in chart.series] == ["truth", *NAMES]
+    predictions = make_multilabel(*NAMES, n=40, c=9)
+    (chart,) = decisions.section(predictions).charts
+    assert isinstance(chart, BarChart)
+    assert [series.name for series in chart.series] == ["ground truth", *NAMES]
     assert chart.labels == ("0", "1", "2", "3", "4", "5", "6 or more")
     for series, chosen in zip(
         chart.series,
-        [heard.labels > 0, *(v.logits.sigmoid() > 0.5 for v in heard.voices)],
+        [predictions.labels > 0, *(v.logits.sigmoid() > 0.5 for v in predictions.outputs)],
         strict=True,
     ):
         found = [0] * 7
@@ -121,11 +123,10 @@ def test_counts_of_classes_are_shared_out_over_all_images() -> None:
 
 
 def test_who_says_too_many_is_told_and_who_says_nothing_is_no_crash() -> None:
-    heard = several("teacher", "loud", loud=torch.full((12, 5), 9.0))
-    section = decisions.section(heard)
-    truth = float(heard.labels.sum()) / 12
-    assert f"It says 5.00 classes an image, and there are {truth:.2f}, so it says too many." in (
-        section.said
-    )
-    mute = decisions.section(several("mute", mute=torch.full((12, 5), -9.0)))
+    predictions = make_multilabel("teacher", "loud", loud=torch.full((12, 5), 9.0))
+    section = decisions.section(predictions)
+    truth = float(predictions.labels.sum()) / 12
+    wanted = f"5.00 classes per image; the images have {truth:.2f}, so it predicts too many."
+    assert section.sentences[1].endswith(wanted)
+    mute = decisions.section(make_multilabel("mute", mute=torch.full((12, 5), -9.0)))
     assert row(mute.tables[0], "mute")[:4] == (0.0, 0.0, None, 0.0)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from stillhouse.batches import Batch
 from stillhouse.engine.pupil import Pupil
-from stillhouse.explain.gradients import Pull, gradients, section
-from stillhouse.explain.section import Bars
+from stillhouse.explain.gradients import TermGradient, section, term_gradients
+from stillhouse.explain.section import BarChart
 from stillhouse.methods.logit import Logits
 from stillhouse.models import small
 from stillhouse.models.taps import Tapped
@@ -50,41 +50,41 @@ def labels_loss(w: Tensor, x: Tensor) -> Tensor:
     return (w - x).square().sum() / 2
 
 
-def pull(extra: Extra, weight: float = 1.0) -> Pull:
+def pull(extra: Extra, weight: float = 1.0) -> TermGradient:
     toy = Toy(extra, weight)
     batches = [torch.tensor([[0.0, 1.0], [3.0, -1.0]]), torch.tensor([[0.5, 0.5]])]
-    return gradients(toy, toy.parameters(), lambda _: {"": Trace(None)}, batches, CLOCK)[1]
+    return term_gradients(toy, toy.parameters(), lambda _: {"": Trace(None)}, batches, CLOCK)[1]
 
 
 @pytest.mark.parametrize(
-    ("extra", "weight", "ratio", "cosine", "word"),
+    ("extra", "weight", "ratio", "cosine", "verdict"),
     [
-        (labels_loss, 3.0, 3, 1, "works"),
-        (labels_loss, 11.0, 11, 1, "dominates"),
-        (labels_loss, 9e-4, 9e-4, 1, "dead"),
-        (lambda w, x: -labels_loss(w, x), 1.0, 1, -1, "conflicts"),
-        (lambda w, x: 0 * w.sum(), 1.0, 0, None, "dead"),
-        (lambda w, x: x.sum(), 1.0, 0, None, "dead"),
-        (labels_loss, 0.0, 0, None, "dead"),
+        (labels_loss, 3.0, 3, 1, "ok"),
+        (labels_loss, 11.0, 11, 1, "dominant"),
+        (labels_loss, 9e-4, 9e-4, 1, "negligible"),
+        (lambda w, x: -labels_loss(w, x), 1.0, 1, -1, "conflicting"),
+        (lambda w, x: 0 * w.sum(), 1.0, 0, None, "negligible"),
+        (lambda w, x: x.sum(), 1.0, 0, None, "negligible"),
+        (labels_loss, 0.0, 0, None, "negligible"),
     ],
 )
 def test_the_word_is_that_of_the_loss(
-    extra: Extra, weight: float, ratio: float, cosine: float | None, word: str
+    extra: Extra, weight: float, ratio: float, cosine: float | None, verdict: str
 ) -> None:
     found = pull(extra, weight)
     assert found.ratio == pytest.approx(ratio)
     assert found.cosine == (None if cosine is None else pytest.approx(cosine))
-    assert found.word == word
+    assert found.verdict == verdict
 
 
 def test_norm_is_that_of_the_mean_gradient_of_batches() -> None:
     toy = Toy(lambda w, x: (w * x).sum(), 2.0)
     batches = [torch.tensor([[0.0, 1.0], [3.0, -1.0]]), torch.tensor([[0.5, 0.5]])]
-    label, other = gradients(toy, [toy.w], lambda _: {"": Trace(None)}, batches, CLOCK)
+    label, other = term_gradients(toy, [toy.w], lambda _: {"": Trace(None)}, batches, CLOCK)
     w = toy.w.detach()
     mine = sum(w - b.mean(0) for b in batches) / 2
     theirs = 2.0 * sum(b.mean(0) for b in batches) / 2
-    assert label.norm == pytest.approx(float(mine.norm())) and label.word == "labels"
+    assert label.norm == pytest.approx(float(mine.norm())) and label.verdict == "label term"
     assert other.norm == pytest.approx(float(theirs.norm()))
     assert other.ratio == pytest.approx(float(theirs.norm() / mine.norm()))
     cosine = torch.nn.functional.cosine_similarity(mine, theirs, dim=0)
@@ -94,10 +94,12 @@ def test_norm_is_that_of_the_mean_gradient_of_batches() -> None:
 def test_without_a_pull_of_labels_nothing_is_compared() -> None:
     toy = Toy(labels_loss)
     batches = [torch.zeros(1, 2)]
-    (_, other) = gradients(toy, [toy.w], lambda _: {"": Trace(None)}, batches, CLOCK, labels=())
-    assert (other.ratio, other.cosine, other.word) == (None, None, "works")
+    (_, other) = term_gradients(
+        toy, [toy.w], lambda _: {"": Trace(None)}, batches, CLOCK, label_terms=()
+    )
+    assert (other.ratio, other.cosine, other.verdict) == (None, None, "ok")
     shown = section({"end": [other]})
-    assert shown is not None and "the labels do not pull" in shown.said[0]
+    assert shown is not None and "the labels have no gradient" in shown.sentences[0]
     assert shown.charts == ()
 
 
@@ -132,7 +134,7 @@ def test_a_pupil_s_terms_pull_as_in_training_and_nothing_is_left_behind() -> Non
     modes = [m.training for m in pupil.modules()]
     given, calls = [images(8), images(6)], student.calls
     before, taught, random = state_hash(pupil), teacher.fingerprint(), torch.get_rng_state()
-    found = gradients(pupil, parameters, partial(observe, teacher), given, CLOCK)
+    found = term_gradients(pupil, parameters, partial(observe, teacher), given, CLOCK)
     assert state_hash(pupil) == before and teacher.fingerprint() == taught
     assert [m.training for m in pupil.modules()] == modes and student.calls is calls
     assert parameters[0].grad is not None and bool((parameters[0].grad == 1).all())
@@ -145,18 +147,16 @@ def test_each_call_says_the_same() -> None:
     pupil: Pupil[Tensor] = Pupil(Tapped(Noisy()), Logits(KD()), Classification(5))
     teacher: Frozen[Batch[Tensor]] = Frozen(small.build("tiny", 5, 3), Classification(5).inputs)
     given, parameters = [images(8)], list(pupil.student.parameters())
-    one = gradients(pupil, parameters, partial(observe, teacher), given, CLOCK)
-    assert gradients(pupil, parameters, partial(observe, teacher), given, CLOCK) == one
+    one = term_gradients(pupil, parameters, partial(observe, teacher), given, CLOCK)
+    assert term_gradients(pupil, parameters, partial(observe, teacher), given, CLOCK) == one
 
 
 def test_a_pupil_s_pull_is_that_of_backward() -> None:
-    pupil: Pupil[Tensor] = Pupil(
-        Tapped(small.build("tiny", 5, 3)), Logits(KD()), Classification(5)
-    )
+    pupil: Pupil[Tensor] = Pupil(Tapped(small.build("tiny", 5, 3)), Logits(KD()), Classification(5))
     teacher: Frozen[Batch[Tensor]] = Frozen(small.build("tiny", 5, 3), Classification(5).inputs)
     given = images(8)
     seen = partial(observe, teacher)
-    found = {p.term: p for p in gradients(pupil, pupil.parameters(), seen, [given], CLOCK)}
+    found = {p.term: p for p in term_gradients(pupil, pupil.parameters(), seen, [given], CLOCK)}
     grads = {}
     for name in found:
         pupil.zero_grad()
@@ -173,36 +173,36 @@ def test_a_pupil_s_pull_is_that_of_backward() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "cosine", "word"),
+    ("ratio", "cosine", "verdict"),
     [
-        (9.9, 0.0, "works"),
-        (10.1, -0.5, "dominates"),
-        (1.1e-3, 0.0, "works"),
-        (0.9e-3, -0.5, "dead"),
-        (1.0, -0.09, "works"),
-        (1.0, -0.11, "conflicts"),
+        (9.9, 0.0, "ok"),
+        (10.1, -0.5, "dominant"),
+        (1.1e-3, 0.0, "ok"),
+        (0.9e-3, -0.5, "negligible"),
+        (1.0, -0.09, "ok"),
+        (1.0, -0.11, "conflicting"),
     ],
 )
-def test_words_change_at_their_thresholds(ratio: float, cosine: float, word: str) -> None:
-    assert Pull("kd", ratio, ratio, cosine).word == word
+def test_words_change_at_their_thresholds(ratio: float, cosine: float, verdict: str) -> None:
+    assert TermGradient("kd", ratio, ratio, cosine).verdict == verdict
 
 
 def test_moments_stand_beside_each_other() -> None:
-    label = Pull("label", 2.0, 1.0, 1.0, labels=True)
+    label = TermGradient("label", 2.0, 1.0, 1.0, is_label=True)
     moments = {
-        "start": [label, Pull("kd", 30.0, 15.0, 0.5)],
-        "end": [label, Pull("kd", 1.0, 0.5, -0.4), Pull("at", 0.0, 0.0, None)],
+        "start": [label, TermGradient("kd", 30.0, 15.0, 0.5)],
+        "end": [label, TermGradient("kd", 1.0, 0.5, -0.4), TermGradient("at", 0.0, 0.0, None)],
     }
     shown = section(moments)
     assert shown is not None
     (table,), (chart,) = shown.tables, shown.charts
     assert [line[-1] for line in table.rows] == [
-        "labels", "dominates", "labels", "conflicts", "dead",
+        "label term", "dominant", "label term", "conflicting", "negligible",
     ]  # fmt: skip
-    assert row(table, "end") == ("label", 2.0, 1.0, 1.0, "labels")
-    assert isinstance(chart, Bars) and chart.labels == ("kd", "at")
+    assert row(table, "end") == ("label", 2.0, 1.0, 1.0, "label term")
+    assert isinstance(chart, BarChart) and chart.labels == ("kd", "at")
     assert [s.y for s in chart.series] == [(15.0, None), (0.5, 0.0)]
-    assert shown.said[0].startswith("Start: kd pulls ")
-    assert "15 times as hard" in shown.said[0] and "lower its weight" in shown.said[0]
-    assert "against the labels" in shown.said[1] and "no gradient" in shown.said[2]
+    assert shown.sentences[0].startswith("Start, kd: gradient norm 15 times that of the label loss")
+    assert "decrease its weight" in shown.sentences[0]
+    assert "conflicts with the labels" in shown.sentences[1] and "no gradient" in shown.sentences[2]
     assert section({}) is None

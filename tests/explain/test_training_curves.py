@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from stillhouse.explain import training_curves as course
-from stillhouse.explain.section import Lines
+from stillhouse.explain import training_curves as curves
+from stillhouse.explain.section import LineChart
 
 
 def record(scale: float = 1.0, steps: int = 4) -> list[dict[str, Any]]:
@@ -25,66 +25,66 @@ def record(scale: float = 1.0, steps: int = 4) -> list[dict[str, Any]]:
 
 
 def test_each_quantity_is_a_curve_of_each_run() -> None:
-    section = course.section({"kd": record(), "other": record(2.0)}, "top1")
+    section = curves.section({"kd": record(), "other": record(2.0)}, "top1")
     assert section is not None
-    charts = {c.title: c for c in section.charts if isinstance(c, Lines)}
+    charts = {c.title: c for c in section.charts if isinstance(c, LineChart)}
     assert list(charts) == [
-        "top1 on validation",
-        "Loss of the labels",
-        "Losses of the teaching",
-        "temperature",
-        "Weights that move",
-        "Rates of learning",
+        "Top-1 accuracy on validation",
+        "Label loss",
+        "Distillation loss",
+        "Temperature",
+        "Loss weight",
+        "Learning rate",
     ]
-    score = charts["top1 on validation"].series
+    score = charts["Top-1 accuracy on validation"].series
     assert [(s.name, s.x, s.y) for s in score] == [
         ("kd", (1, 2, 3, 4), (10, 20, 30, 40)),
         ("other", (1, 2, 3, 4), (10, 20, 30, 40)),
     ]
-    assert charts["Loss of the labels"].series[1].y == pytest.approx((2, 1, 2 / 3, 0.5))
-    taught = charts["Losses of the teaching"].series
+    assert charts["Label loss"].series[1].y == pytest.approx((2, 1, 2 / 3, 0.5))
+    taught = charts["Distillation loss"].series
     assert [s.name for s in taught] == ["kd: class/kd", "other: class/kd"]
-    assert [s.name for s in charts["Weights that move"].series] == [
+    assert [s.name for s in charts["Loss weight"].series] == [
         "kd: class/kd",
         "other: class/kd",
     ]
-    assert charts["temperature"].series[0].y == (4, 4, 4, 4)
+    assert charts["Temperature"].series[0].y == (4, 4, 4, 4)
 
 
 def test_sentences_say_where_it_ends_and_what_moved() -> None:
     lines = record()
     lines[-1]["top1"] = 25.0
-    section = course.section({"kd": lines}, "top1")
+    section = curves.section({"kd": lines}, "top1")
     assert section is not None
-    assert section.said == (
-        "kd: top1 ends at 25.0; its best was 30.0, at step 3.",
-        "kd: the weight of class/kd goes from 0.25 to 1.",
-        "kd: temperature stays at 4.",
+    assert section.sentences == (
+        "kd: final Top-1 accuracy 25.0, best 30.0 at step 3.",
+        "kd: weight of class/kd from 0.25 to 1.",
+        "kd: temperature constant at 4.",
     )
-    named = {c.title: c for c in section.charts if isinstance(c, Lines)}
-    assert named["Losses of the teaching"].series[0].name == "class/kd"
+    named = {c.title: c for c in section.charts if isinstance(c, LineChart)}
+    assert named["Distillation loss"].series[0].name == "class/kd"
 
 
 def test_the_headline_is_what_is_evaluated_first() -> None:
-    assert course.curves({"kd": record()})[0].title == "top1 on validation"
-    assert course.curves({"kd": [line for line in record() if line["kind"] == "train"]})[
+    assert curves.training_curves({"kd": record()})[0].title == "Top-1 accuracy on validation"
+    assert curves.training_curves({"kd": [line for line in record() if line["kind"] == "train"]})[
         0
-    ].title == ("Loss of the labels")
+    ].title == ("Label loss")
 
 
 def test_what_is_no_number_is_a_gap() -> None:
     lines = record()
     lines[2]["term/label"] = None
     lines[4]["term/label"] = float("nan")
-    (chart,) = [c for c in course.curves({"kd": lines}) if c.title == "Loss of the labels"]
+    (chart,) = [c for c in curves.training_curves({"kd": lines}) if c.title == "Label loss"]
     assert chart.series[0].y == (1.0, None, None, 0.25)
 
 
 def test_long_runs_are_averaged_in_groups() -> None:
-    section = course.section({"kd": record(steps=450)}, "top1")
-    assert section is not None and "averaged in groups" in section.said[-1]
-    (taught,) = [c for c in section.charts if c.title == "Losses of the teaching"]
-    assert isinstance(taught, Lines)
+    section = curves.section({"kd": record(steps=450)}, "top1")
+    assert section is not None and "averaged to at most 200 points" in section.sentences[-1]
+    (taught,) = [c for c in section.charts if c.title == "Distillation loss"]
+    assert isinstance(taught, LineChart)
     series = taught.series[0]
     assert len(series.x) == 150 and series.x[0] == 3 and series.x[-1] == 450
     assert series.y[0] == pytest.approx(2) and series.y[-1] == pytest.approx(449)
@@ -93,6 +93,6 @@ def test_long_runs_are_averaged_in_groups() -> None:
 def test_a_control_has_no_teaching_and_nothing_is_nothing() -> None:
     kept = ("kind", "step", "epoch", "top1", "term/label", "weight/label")
     control = [{k: v for k, v in line.items() if k in kept} for line in record()]
-    titles = [c.title for c in course.curves({"control": control})]
-    assert titles == ["top1 on validation", "Loss of the labels"]
-    assert course.section({"control": []}, "top1") is None and course.curves({}) == ()
+    titles = [c.title for c in curves.training_curves({"control": control})]
+    assert titles == ["Top-1 accuracy on validation", "Label loss"]
+    assert curves.section({"control": []}, "top1") is None and curves.training_curves({}) == ()

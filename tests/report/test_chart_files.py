@@ -15,8 +15,15 @@ from PIL import Image
 
 import pages
 from stillhouse.errors import UserError
-from stillhouse.explain.section import Lines, Picture, Pictures, Section, Series, Table
-from stillhouse.report.chart_files import colours, csv_of, free, make_folder, slug, write_files
+from stillhouse.explain.section import CaptionedImage, ImageGrid, LineChart, Section, Series, Table
+from stillhouse.report.chart_files import (
+    check_output_folder,
+    page_colours,
+    slug,
+    table_csv,
+    unique_name,
+    write_chart_files,
+)
 from stillhouse.report.page import Page
 from stillhouse.report.render import render
 
@@ -26,7 +33,7 @@ SVG, HREF = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("files") / "deep" / "down"
-    write_files(pages.rich(), path)
+    write_chart_files(pages.rich(), path)
     return path
 
 
@@ -40,31 +47,31 @@ def read(path: Path) -> list[list[str]]:
 def test_there_is_a_file_for_each_thing_and_no_other(folder: Path) -> None:
     page = pages.rich()
     charts = [*page.curves, *(c for s in page.sections for c in s.charts)]
-    several = [c for c in charts if isinstance(c, Pictures)]
+    several = [c for c in charts if isinstance(c, ImageGrid)]
     tables = [*page.tables, *(t for s in page.sections for t in s.tables)]
-    found = write_files(page, folder)  # over those that are there
+    found = write_chart_files(page, folder)  # over those that are there
     assert found == (
         len(list(folder.glob("*.svg"))),
         sum(len(c.pictures) for c in several),
         len(tables) + 1,  # and the costs
     )
-    assert len(list(folder.glob("*.png"))) == found.pictures
+    assert len(list(folder.glob("*.png"))) == found.images
     assert len(list(folder.glob("*.csv"))) == found.tables + len(several)
-    drawn = [c for c in charts if not isinstance(c, Pictures)]
+    drawn = [c for c in charts if not isinstance(c, ImageGrid)]
     assert 0 < found.charts <= len(drawn)
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
 def test_names_come_from_part_and_title_and_no_two_are_alike() -> None:
     taken: set[str] = set()
-    assert free("relations", "student minus teacher: correlation", taken) == (
+    assert unique_name("relations", "student minus teacher: correlation", taken) == (
         "relations-student-minus-teacher-correlation"
     )
-    assert free("gradient", "", taken) == "gradient"
-    assert free("gradient", "", taken) == "gradient-2"
-    assert free("gradient", "2", taken) == "gradient-2-2"
-    assert free("a", "../../etc/passwd", taken) == "a-etc-passwd"
-    assert len(free("a", "long " * 90, taken)) <= 80
+    assert unique_name("gradient", "", taken) == "gradient"
+    assert unique_name("gradient", "", taken) == "gradient-2"
+    assert unique_name("gradient", "2", taken) == "gradient-2-2"
+    assert unique_name("a", "../../etc/passwd", taken) == "a-etc-passwd"
+    assert len(unique_name("a", "long " * 90, taken)) <= 80
     assert slug("Beside the teacher's Größe, %") == "beside-the-teachers-groe"
 
 
@@ -74,7 +81,7 @@ def test_names_come_from_part_and_title_and_no_two_are_alike() -> None:
 def test_charts_are_drawings_that_need_nothing(folder: Path) -> None:
     for path in folder.glob("*.svg"):
         text = path.read_text(encoding="utf-8")
-        assert "var(" not in text and "night" not in text and "class=" not in text, path
+        assert "var(" not in text and "dark" not in text and "class=" not in text, path
         root = Tree.fromstring(text)
         width, height = (float(root.attrib[side]) for side in ("width", "height"))
         assert root.attrib["viewBox"] == f"0 0 {root.attrib['width']} {root.attrib['height']}"
@@ -93,14 +100,14 @@ def test_charts_are_drawings_that_need_nothing(folder: Path) -> None:
 def test_a_chart_has_its_title_its_legend_and_the_colours_of_the_page(tmp_path: Path) -> None:
     names = [f"a rather long name, number {n}" for n in range(9)] + ["student"]
     series = tuple(Series(name, (0.0, 1.0), (0.0, float(n))) for n, name in enumerate(names))
-    chart = Lines("Losses <& more>", "step", "loss", series)
+    chart = LineChart("Losses <& more>", "step", "loss", series)
     page = Page("p", ("a",), "top1", curves=(chart,))
-    assert write_files(page, tmp_path) == (1, 0, 0)
+    assert write_chart_files(page, tmp_path) == (1, 0, 0)
     text = (tmp_path / "curves-losses-more.svg").read_text()
     root = Tree.fromstring(text)
     said = {node.text for node in root.iter(f"{SVG}text")}
     assert {"Losses <& more>", *names} <= said
-    assert colours()["student"] in text and colours()["teacher"] not in text
+    assert page_colours()["student"] in text and page_colours()["teacher"] not in text
     places = [
         tuple(map(float, re.findall(r"[\d.]+", node.attrib["transform"])))
         for node in root.iter(f"{SVG}g")
@@ -114,13 +121,13 @@ def test_a_chart_has_its_title_its_legend_and_the_colours_of_the_page(tmp_path: 
 def test_every_colour_of_a_page_by_day_is_known() -> None:
     from stillhouse.report.charts.styles import VARIABLES
 
-    assert {*VARIABLES} <= {*colours()}
-    assert colours()["paper"] == "#ffffff"
+    assert {*VARIABLES} <= {*page_colours()}
+    assert page_colours()["paper"] == "#ffffff"
 
 
 def test_a_chart_without_values_is_no_file(tmp_path: Path) -> None:
-    empty = Lines("NoTerms", "x", "y", (Series("s", (1.0,), (None,)),))
-    assert write_files(Page("p", ("a",), "top1", curves=(empty,)), tmp_path) == (0, 0, 0)
+    empty = LineChart("NoTerms", "x", "y", (Series("s", (1.0,), (None,)),))
+    assert write_chart_files(Page("p", ("a",), "top1", curves=(empty,)), tmp_path) == (0, 0, 0)
     assert [*tmp_path.iterdir()] == []
 
 
@@ -134,9 +141,9 @@ def png(side: int) -> str:
 
 
 def test_pictures_are_their_own_bytes_with_what_is_said_beside_them(tmp_path: Path) -> None:
-    several = tuple(Picture(png(n), f"true: {n}, x", f"An image, {n}.") for n in (5, 6, 7))
-    section = Section("agreement", "Agreement", charts=(Pictures("Called so", several, 3),))
-    found = write_files(Page("p", ("a",), "top1", sections=(section,)), tmp_path)
+    several = tuple(CaptionedImage(png(n), f"true: {n}, x", f"An image, {n}.") for n in (5, 6, 7))
+    section = Section("agreement", "Agreement", charts=(ImageGrid("Called so", several, 3),))
+    found = write_chart_files(Page("p", ("a",), "top1", sections=(section,)), tmp_path)
     assert found == (0, 3, 0)
     lines = read(tmp_path / "agreement-called-so.csv")
     assert lines[0] == ["file", "caption", "description"]
@@ -148,7 +155,7 @@ def test_pictures_are_their_own_bytes_with_what_is_said_beside_them(tmp_path: Pa
 
 def test_a_table_keeps_every_digit_and_odd_names() -> None:
     table = Table(("", "", 'a "b", c'), (("x,\ny", 1 / 3, None), ("", 7, -0.5)))
-    found = [*csv.reader(io.StringIO(csv_of(table)))]
+    found = [*csv.reader(io.StringIO(table_csv(table)))]
     assert found[0] == ["", "", 'a "b", c']
     assert found[1:] == [["x,\ny", str(1 / 3), ""], ["", "7", "-0.5"]]
     assert float(found[1][1]) == 1 / 3
@@ -170,23 +177,23 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(
 ) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="file is a file; name a folder for the files"):
-        make_folder(tmp_path / "file")
+        check_output_folder(tmp_path / "file")
     with pytest.raises(UserError, match="could not write into .*: Not a directory; name another"):
-        make_folder(tmp_path / "file" / "below")
+        check_output_folder(tmp_path / "file" / "below")
 
     def refused(**_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("tempfile.TemporaryFile", refused)
     with pytest.raises(UserError, match="could not write into .*: Permission denied"):
-        make_folder(tmp_path)
+        check_output_folder(tmp_path)
 
 
 # ------------------------------------------------------------------------------------- the page
 
 
 def test_pictures_in_rows_say_how_many_stand_in_one() -> None:
-    several = Pictures("Rows", (Picture(png(9), "c", "a"),) * 4, 2)
+    several = ImageGrid("Rows", (CaptionedImage(png(9), "c", "a"),) * 4, 2)
     page = Page("p", ("a",), "top1", sections=(Section("s", "S", charts=(several,)),))
     assert 'class="pictures rowed" style="--columns:2"' in render(page)
     loose = replace(several, columns=0)

@@ -15,14 +15,14 @@ from browser import chromium
 from quick import WORDS, kept_teacher, quick, run
 from stillhouse.cli.app import app
 from stillhouse.errors import UserError
-from stillhouse.explain.predictions import Look
-from stillhouse.explain.section import Bars
+from stillhouse.explain.predictions import ExplainOptions
+from stillhouse.explain.section import BarChart
 from stillhouse.recipes import load
 from stillhouse.report.compare import compare_page
-from stillhouse.report.write import page_of, write_folders
 from stillhouse.report.page import Page
 from stillhouse.report.run import run_page
-from stillhouse.report.study import called, chosen_options, company, study_page
+from stillhouse.report.study import arm_name, chosen_options, shown_arms, study_page
+from stillhouse.report.write import make_page, write_report
 from stillhouse.study.conduct import conduct
 from stillhouse.study.findings import read_study
 from stillhouse.study.plan import make_plan
@@ -69,7 +69,10 @@ def test_a_run_s_page_has_everyone_and_what_the_paper_says(of_run: Page) -> None
     assert len(of_run.answers) == 1 and "one seed: no interval" in of_run.answers[0]
     (table,) = of_run.tables
     assert [row[0] for row in table.rows] == ["teacher", "control", "student"]
-    assert {chart.title for chart in of_run.curves} >= {"top1 on validation", "temperature"}
+    assert {chart.title for chart in of_run.curves} >= {
+        "Top-1 accuracy on validation",
+        "Temperature",
+    }
     assert load.check(load.spelt(of_run.recipe, ""), Path("page")) == load.load(
         "digits/raw",
         [*WORDS, "train.epochs=1", "control=true", "paper={student: 72.5, teacher: 79.4}"],
@@ -83,14 +86,16 @@ def test_a_study_s_page_has_every_arm_and_every_failure(of_study: Page) -> None:
     assert any("Student's t over paired seeds" in note for note in of_study.notes)
     methods, seeds = of_study.tables[:2]
     assert [row[0] for row in methods.rows] == ["none", "kd", "cwd:pairs=[[stage9,last]]"]
-    assert "over none" in methods.columns and "paper" in methods.columns
+    assert "gain over none" in methods.columns and "paper" in methods.columns
     assert seeds.columns == ("method", "seed 0", "seed 1")
     gains = of_study.curves[0]
-    assert isinstance(gains, Bars) and gains.labels == ("kd",)
+    assert isinstance(gains, BarChart) and gains.labels == ("kd",)
     row = dict(zip(methods.columns, methods.rows[1], strict=True))
     (series,) = gains.series
     assert series.y == (row["gain"],)
-    assert series.error[0] == pytest.approx((row["high"] - row["low"]) / 2)
+    assert series.error[0] == pytest.approx(
+        (row["gain, 95 % CI high"] - row["gain, 95 % CI low"]) / 2
+    )
     named = {section.name for section in of_study.sections}
     assert {"agreement", "consistency", "classes"} <= named
 
@@ -107,11 +112,11 @@ def test_diagnoses_keep_to_one_teacher_and_one_control(folder: Path, tmp_path: P
     study = read_study(tmp_path / "study")
     best = study.best()
     assert best is not None and len(study.arms) == 2 + 2 * 2 * 2
-    names = [called(study, arm) for arm in company(study)]
+    names = [arm_name(study, arm) for arm in shown_arms(study)]
     assert names[0] == "control" and names[-1] == best.label and len(names) == 5
-    assert company(study)[0].label == best.control
+    assert shown_arms(study)[0].label == best.control
     assert all(name.endswith(best.teacher) for name in names[1:])
-    page = study_page(study, look=Look(60))
+    page = study_page(study, options=ExplainOptions(60))
     (agreement,) = (s for s in page.sections if s.name == "agreement")
     assert [row[0] for row in agreement.tables[0].rows] == names
 
@@ -132,15 +137,18 @@ def test_commands_of_a_page_are_commands(of_run: Page, of_study: Page) -> None:
 
 
 def test_two_runs_are_set_beside_each_other(folder: Path, tmp_path: Path) -> None:
-    page = compare_page(folder / "run", folder / "other", Look(60))
+    page = compare_page(folder / "run", folder / "other", ExplainOptions(60))
     assert [bar.who for bar in page.bars] == ["teacher", "run", "other"]
-    assert re.match(r"other top1 [\d.]+, run [\d.]+: [+-][\d.]+ \(one run each", page.answers[0])
-    assert page.notes == ("The two recipes differ in method, control, paper",)
-    said = " ".join(sentence for section in page.sections for sentence in section.said)
-    assert "Against run, other is better in" in said and "control" not in said
+    assert re.match(
+        r"Top-1 accuracy: other [\d.]+, run [\d.]+, difference [+-][\d.]+ \(one run each",
+        page.answers[0],
+    )
+    assert page.notes == ("The two recipes differ in method, control, paper.",)
+    said = " ".join(sentence for section in page.sections for sentence in section.sentences)
+    assert "other is better than run on" in said and "control" not in said
     shutil.copytree(folder / "run", tmp_path / "run")
-    same = compare_page(folder / "run", tmp_path / "run", Look(60))
-    assert same.notes == ("The two recipes are the same",)
+    same = compare_page(folder / "run", tmp_path / "run", ExplainOptions(60))
+    assert same.notes == ("The two recipes are equal.",)
     assert [bar.who for bar in same.bars][1:] == [str(folder / "run"), str(tmp_path / "run")]
     with pytest.raises(UserError, match="cannot be compared with itself"):
         compare_page(folder / "run", folder / "run")
@@ -160,9 +168,9 @@ def test_what_cannot_be_had_is_a_note_and_the_rest_is_shown(folder: Path, tmp_pa
 
 def test_a_page_of_nothing_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no folder"):
-        page_of(tmp_path / "nosuch")
+        make_page(tmp_path / "nosuch")
     with pytest.raises(UserError, match=r"there is no folder .*; .* is no run"):
-        write_folders([tmp_path / "nosuch", tmp_path])
+        write_report([tmp_path / "nosuch", tmp_path])
 
 
 def test_chosen_options_are_those_that_are_no_defaults() -> None:
@@ -175,7 +183,7 @@ def test_chosen_options_are_those_that_are_no_defaults() -> None:
 def test_a_browser_takes_real_pages_without_a_word(
     folder: Path, of_run: Page, of_study: Page, tmp_path: Path
 ) -> None:
-    path = write_folders([folder / "run", folder / "study"], tmp_path / "all.html")
+    path = write_report([folder / "run", folder / "study"], tmp_path / "all.html")
     assert path.stat().st_size < 5_000_000
     with chromium() as browser:
         tab = browser.new_page(viewport={"width": 360, "height": 700})

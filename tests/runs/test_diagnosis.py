@@ -1,4 +1,4 @@
-"""Diagnoses of folders: that they are about the networks that lie there, and are kept."""
+"""Diagnoses of folders: of the networks in them, kept, and guarded against failures."""
 
 from __future__ import annotations
 
@@ -10,19 +10,27 @@ import torch
 from safetensors.torch import save_file
 
 from quick import kept_teacher, quick, run, student_bytes
+from stillhouse.build.networks import make_deployed, make_network
+from stillhouse.build.run import make_pupil
+from stillhouse.build.workshop import Workshop
 from stillhouse.data.source import targets_of
 from stillhouse.engine.environment import seed_everything
 from stillhouse.errors import UserError
-from stillhouse.explain.predictions import Look
-from stillhouse.explain.section import Pictures, Section, Table
+from stillhouse.explain.predictions import ExplainOptions
+from stillhouse.explain.section import ImageGrid, Section, Table
 from stillhouse.recipes import load
-from stillhouse.runs import diagnosis
-from stillhouse.build.run import make_pupil
-from stillhouse.build.workshop import Workshop
-from stillhouse.runs.diagnosis import KEPT, Student, diagnose, kept, sample, sections_of
-from stillhouse.runs.execute import Result
-from stillhouse.build.networks import make_deployed, make_network
 from stillhouse.recipes.schema import Recipe
+from stillhouse.runs import diagnosis
+from stillhouse.runs.diagnosis import (
+    DIAGNOSIS_FILE,
+    Student,
+    diagnose,
+    read_kept,
+    sections_of_run,
+    stratified_sample,
+    weight_ids,
+)
+from stillhouse.runs.execute import Result
 from stillhouse.runs.training import STUDENT
 from stillhouse.types import Trace
 
@@ -37,7 +45,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Result:
 
 @pytest.fixture(scope="module")
 def sections(done: Result) -> dict[str, Section]:
-    found = sections_of(done.folder, quick(*WORDS), Workshop.open(quick(*WORDS), quiet=True))
+    found = sections_of_run(done.folder, quick(*WORDS), Workshop.open(quick(*WORDS), quiet=True))
     return {section.name: section for section in found}
 
 
@@ -58,7 +66,7 @@ def test_a_run_has_every_diagnosis_of_its_task(sections: dict[str, Section]) -> 
         "activation",
         "gradient",
     }
-    assert all(section.said for section in sections.values())
+    assert all(section.sentences for section in sections.values())
 
 
 def test_they_are_about_the_networks_that_lie_there(
@@ -95,9 +103,9 @@ def test_the_start_is_where_the_run_began() -> None:
     recipe = quick(*WORDS)
     shop = Workshop.open(recipe, quiet=True)
     seed_everything(recipe.seed, False)
-    first = make_pupil(recipe, shop, diagnosis.teacher_of(recipe, shop))
+    first = make_pupil(recipe, shop, diagnosis.try_teacher(recipe, shop)[0])
     seed_everything(recipe.seed, False)
-    again = make_pupil(recipe, shop, diagnosis.teacher_of(recipe, shop))
+    again = make_pupil(recipe, shop, diagnosis.try_teacher(recipe, shop)[0])
     for a, b in zip(first.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -105,7 +113,7 @@ def test_the_start_is_where_the_run_began() -> None:
 def test_diagnosing_changes_no_file_of_the_run(done: Result, sections: dict[str, Section]) -> None:
     before = student_bytes(done), (done.folder / "state.pt").read_bytes()
     shop = Workshop.open(quick(*WORDS), quiet=True)
-    fresh = sections_of(done.folder, quick(*WORDS), shop, Look(fresh=True))
+    fresh = sections_of_run(done.folder, quick(*WORDS), shop, ExplainOptions(recompute=True))
     assert (student_bytes(done), (done.folder / "state.pt").read_bytes()) == before
     assert [section.name for section in fresh] == [*sections]
 
@@ -115,24 +123,30 @@ def test_what_is_kept_is_read_and_not_made_again(
 ) -> None:
     monkeypatch.setattr(diagnosis, "diagnose_run", lambda *_: pytest.fail("made again"))
     shop = Workshop.open(quick(*WORDS), quiet=True)
-    found = sections_of(done.folder, quick(*WORDS), shop)
+    found = sections_of_run(done.folder, quick(*WORDS), shop)
     assert [section.name for section in found] == [*sections]
+    kept = read_kept(done.folder)
+    assert kept is not None
+    assert kept.weights == weight_ids(diagnosis.students_of(done.folder, quick(*WORDS)))
     other = Student("student", quick(*WORDS), done.folder / "control" / STUDENT)
-    assert kept(done.folder, [other]) is None  # other weights under the same name
-    assert (done.folder / KEPT).stat().st_size < 1_000_000
+    assert weight_ids([other])[0] not in kept.weights  # other weights under the same name
+    assert (done.folder / DIAGNOSIS_FILE).stat().st_size < 1_000_000
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"other": 1}', "null"])
 def test_a_damaged_diagnosis_is_a_sentence(done: Result, tmp_path: Path, content: str) -> None:
     students = [Student("student", quick(*WORDS), done.folder / STUDENT)]
-    assert kept(tmp_path, students) is None
-    (tmp_path / KEPT).write_text(content)
-    with pytest.raises(UserError, match=f"{KEPT} is damaged; make it anew with `stillhouse expl"):
-        kept(tmp_path, students)
-    wrong = {"about": diagnosis.about(students), "sections": [{"name": 1}]}
-    (tmp_path / KEPT).write_text(json.dumps(wrong))
+    path = tmp_path / DIAGNOSIS_FILE
+    assert read_kept(tmp_path) is None
+    path.write_text(content)
+    with pytest.raises(
+        UserError, match="is damaged; run `stillhouse explain .*` to write it again"
+    ):
+        read_kept(tmp_path)
+    path.write_text(json.dumps({"about": weight_ids(students), "sections": [{"name": 1}]}))
     with pytest.raises(UserError, match="is damaged"):
-        kept(tmp_path, students)
+        read_kept(tmp_path)
+    assert read_kept(tmp_path, damaged_is_none=True) is None
 
 
 def test_students_of_several_recipes_are_heard_side_by_side(done: Result) -> None:
@@ -142,10 +156,12 @@ def test_students_of_several_recipes_are_heard_side_by_side(done: Result) -> Non
         Student("first", recipe, done.folder / "control" / STUDENT),
         Student("second", recipe, done.folder / STUDENT),
     ]
-    found = {section.name: section for section in diagnose(recipe, students, shop, Look(50))}
+    found = {
+        section.name: section for section in diagnose(recipe, students, shop, ExplainOptions(50))
+    }
     names = {row[0] for row in table(found["agreement"]).rows}
     assert {"first", "second"} <= names
-    alone = diagnose(quick("method=none", "teacher=null"), students, shop, Look(50))
+    alone = diagnose(quick("method=none", "teacher=null"), students, shop, ExplainOptions(50))
     assert "consistency" not in {section.name for section in alone}
 
 
@@ -154,8 +170,9 @@ def test_a_teacher_that_is_gone_is_said(done: Result) -> None:
     recipe = quick(*WORDS, "teacher.seed=77")
     shop = Workshop.open(recipe, quiet=True)
     first, *rest = diagnose(recipe, [Student("student", recipe, done.folder / STUDENT)], shop)
-    assert first.title == "What is not shown"
-    assert "stillhouse/little was not heard" in first.said[0] and "trains it again" in first.said[0]
+    assert first.title == "Missing networks" and first.sentences[0] == "Left out: teacher."
+    assert "weights of the teacher stillhouse/little are not in the cache" in first.sentences[1]
+    assert "run the recipe again" in first.sentences[1]
     assert "consistency" not in {section.name for section in rest}
 
 
@@ -165,8 +182,10 @@ def test_a_sample_has_every_class_whatever_the_order() -> None:
 
     source = raw("test")
     by_class = take(source, targets_of(source).argsort(), "sorted")
-    assert targets_of(sample(by_class, 50)).unique().numel() == 10
-    assert len(sample(by_class, 50)) == 50 and sample(by_class, 5000) is by_class
+    assert targets_of(stratified_sample(by_class, 50)).unique().numel() == 10
+    assert (
+        len(stratified_sample(by_class, 50)) == 50 and stratified_sample(by_class, 5000) is by_class
+    )
 
 
 # ------------------------------------------------------------------------------- several classes
@@ -191,9 +210,9 @@ def test_a_run_of_several_classes_has_its_own_diagnoses(tmp_path: Path) -> None:
         students.append(Student(name, recipe, path))
     found = {section.name: section for section in diagnose(recipe, students, shop)}
     assert [*found] == [
-        "agreement",
+        "disagreement",
         "decisions",
-        "precision",
+        "average_precision",
         "correlation",
         "relations",
         "retrieval",
@@ -211,15 +230,15 @@ def test_a_run_of_several_classes_has_its_own_diagnoses(tmp_path: Path) -> None:
         assert row[1:3] == pytest.approx((score["of1"], score["macro_f1"]), abs=1e-4)
     assert [row[1] for row in table(found["retrieval"]).rows[:3]] == ["label-wise embedding"] * 3
     (pictures,) = found["activation"].charts
-    assert isinstance(pictures, Pictures) and pictures.columns == 4
-    assert found["activation"].said[1].startswith("Over 60 images")
+    assert isinstance(pictures, ImageGrid) and pictures.columns == 4
+    assert "over 60 images: " in found["activation"].sentences[1]
 
 
 def test_close_samples_are_shown_as_networks_are_given_them() -> None:
     """After the transforms of evaluation, with the colours that they had before normalisation."""
     recipe = several("data.evaluation=[{kind: resize, size: 32}, {kind: center_crop, size: 24}]")
     shop = Workshop.open(recipe, quiet=True)
-    again = diagnosis.closer(shop.sources.test, shop)
+    again = diagnosis.subset_loader(shop.sources.test, shop)
     (batch,) = again.batches(torch.tensor([7, 3]))
     (whole,) = shop.test()
     assert batch.images.shape == (2, 3, 24, 24)

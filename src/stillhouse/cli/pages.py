@@ -19,24 +19,26 @@ def explain(
     files: Path | None = None,
 ) -> None:
     """Diagnose anew, write the page, and print what the diagnoses say."""
-    from stillhouse.explain.predictions import Look
-    from stillhouse.report.write import explained
+    from stillhouse.explain.predictions import ExplainOptions
+    from stillhouse.report.write import explain_folder
 
-    found = explained(run, other, Look(limit, layout, fresh=True), files)
-    for section in found.sections:
+    options = ExplainOptions(limit, layout, recompute=True)
+    result = explain_folder(run, other, options, files)
+    for section in result.sections:
         print(section.title)
-        print("\n".join(f"  {sentence}" for sentence in section.said))
-    print(f"report: {found.page}")
-    if found.written is not None:
-        charts, pictures, tables = found.written
-        print(f"files: {files} ({charts} charts, {pictures} pictures, {tables} tables)")
+        notes = (section.note,) if section.note else ()
+        print("\n".join(f"  {sentence}" for sentence in (*notes, *section.sentences)))
+    print(f"report: {result.page}")
+    if result.files is not None:
+        charts, images, tables = result.files
+        print(f"files: {files} ({charts} charts, {images} images, {tables} tables)")
 
 
 def report(
     folders: Sequence[Path], compare: bool, table: str | None, view: View, out: Path | None
 ) -> None:
     """Write a page, or print a table."""
-    from stillhouse.report.write import write_compared, write_folders
+    from stillhouse.report.write import write_comparison, write_report
     from stillhouse.study.table import text_of
 
     if compare and len(folders) != 2:
@@ -46,9 +48,9 @@ def report(
         print("".join(text_of(study, table, view.against) for study in found), end="")
         return
     page = (
-        write_compared(folders[0], folders[1], out)
+        write_comparison(folders[0], folders[1], out)
         if compare
-        else write_folders(folders, out, view.against, view.by, view.interval)
+        else write_report(folders, out, view.against, view.by, view.interval)
     )
     print(f"report: {page}")
 

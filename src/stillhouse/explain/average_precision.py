@@ -1,69 +1,80 @@
-"""How well each class is told from the others: its average precision, and what was gained."""
+"""Average precision of each class, and the gain over the control."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from stillhouse.explain.per_class import ByClass
-from stillhouse.explain.predictions import Hearing, Voice
-from stillhouse.explain.row_statistics import Rows, average
-from stillhouse.explain.section import Bars, Chart, Section, Series
-from stillhouse.explain.phrases import compared, listed, percent, start, the
-from stillhouse.functional.ranking import average_precision
+from stillhouse.explain.per_class import PerClass
+from stillhouse.explain.phrases import (
+    join_names,
+    percent,
+    with_article,
+    with_control,
+)
+from stillhouse.explain.predictions import Outputs, Predictions
+from stillhouse.explain.row_statistics import Rows, finite_mean
+from stillhouse.explain.section import BarChart, Chart, Section, Series
+from stillhouse.functional import ranking
 
-BARS = 40  # of all networks together: more cannot be read beside each other
+TITLE = "Average precision of each class"
+MAX_BARS = 40  # of all networks together
 
 
-def section(hearing: Hearing) -> Section:
-    """Average precision of each class, and by gain over the control or, without one, as it is."""
-    found = {voice.name: precisions(hearing, voice) for voice in hearing.shown}
-    count = hearing.present.sum(0).numpy()
-    one = ByClass(hearing, found, count, "average precision")
+def section(predictions: Predictions) -> Section:
+    """Average precision of each class, sorted by the gain over the control if there is one."""
+    values = {one.name: class_precisions(predictions, one) for one in predictions.main}
+    count = predictions.positives.sum(0).numpy()
+    per_class = PerClass(predictions, values, count, "average precision")
     charts: list[Chart] = []
-    if one.order:
-        charts.append(one.bars())
-    if 0 < len(one.order) * len(found) <= BARS:
-        charts.insert(0, _all(one))
+    if per_class.order:
+        charts.append(per_class.bars())
+    if 0 < len(per_class.order) * len(values) <= MAX_BARS:
+        charts.insert(0, _all_networks(per_class))
     return Section(
-        "precision",
-        "Average precision of each class",
-        (*_said(hearing, one), *one.said("ranks"), *_missing(hearing, one)),
-        (one.table(),) if one.order else (),
+        "average_precision",
+        TITLE,
+        (
+            *_sentences(predictions, per_class),
+            *per_class.sentences(),
+            *_missing(predictions, per_class),
+        ),
+        (per_class.table(),) if per_class.order else (),
         tuple(charts),
     )
 
 
-def precisions(hearing: Hearing, voice: Voice) -> Rows:
-    """Average precision of each class, NaN for one without positives: -> (C,)."""
-    found: Rows = average_precision(voice.logits, hearing.present).numpy()
-    return found
+def class_precisions(predictions: Predictions, outputs: Outputs) -> Rows:
+    """Average precision of each class, NaN for a class without positives: -> (C,)."""
+    values: Rows = ranking.average_precision(outputs.logits, predictions.positives).numpy()
+    return values
 
 
-def _all(one: ByClass) -> Bars:
+def _all_networks(per_class: PerClass) -> BarChart:
     """The bars of every network, classes in the order of the data."""
-    which = sorted(one.order)
+    which = sorted(per_class.order)
     places = tuple(map(float, range(len(which))))
     series = tuple(
         Series(name, places, tuple(100 * float(shares[c]) for c in which))
-        for name, shares in one.found.items()
+        for name, shares in per_class.values.items()
     )
-    labels = tuple(one.hearing.classes[c] for c in which)
-    return Bars(one.named, f"{one.what}, %", labels, series)
+    labels = tuple(per_class.predictions.classes[c] for c in which)
+    return BarChart(per_class.title, f"{per_class.metric}, %", labels, series)
 
 
-def _said(hearing: Hearing, one: ByClass) -> tuple[str, ...]:
-    means = {name: average(shares).value for name, shares in one.found.items()}
-    if means[hearing.student.name] is None:
+def _sentences(predictions: Predictions, per_class: PerClass) -> tuple[str, ...]:
+    means = {name: finite_mean(shares).value for name, shares in per_class.values.items()}
+    if means[predictions.student.name] is None:
         return ()
-    shares = compared(hearing, {name: percent(value) for name, value in means.items()})
-    said = f"{start(the(hearing.student))}'s mean average precision is {shares} of these images"
-    if hearing.teacher is None:
-        return (f"{said}.",)
-    return (f"{said}; the teacher's is {percent(means[hearing.teacher.name])}.",)
+    values = with_control(predictions, {name: percent(value) for name, value in means.items()})
+    student = with_article(predictions.student)
+    sentence = f"mAP of {student} on these images: {values}"
+    if predictions.teacher is not None:
+        sentence += f"; teacher {percent(means[predictions.teacher.name])}"
+    return (f"{sentence}.",)
 
 
-def _missing(hearing: Hearing, one: ByClass) -> tuple[str, ...]:
-    without = [hearing.classes[int(c)] for c in np.flatnonzero(one.count == 0)]
-    if not without or not one.order:
+def _missing(predictions: Predictions, per_class: PerClass) -> tuple[str, ...]:
+    without = [predictions.classes[int(c)] for c in np.flatnonzero(per_class.count == 0)]
+    if not without or not per_class.order:
         return ()
-    return (f"Left out, because no image has the class: {listed(without)}.",)
+    return (f"Left out, because no image has the class: {join_names(without)}.",)

@@ -1,15 +1,15 @@
-"""Which diagnoses a page holds, by task."""
+"""Every diagnosis by the name under which a task asks for it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import singledispatch
-from typing import Any
+from typing import NamedTuple
 
 from stillhouse.explain import (
     activation,
     agreement,
+    average_precision,
     calibration,
     classes,
     consistency,
@@ -18,69 +18,85 @@ from stillhouse.explain import (
     disagreement,
     embedding,
     logits,
-    precision,
     relations,
     retrieval,
 )
-from stillhouse.explain.predictions import Hearing
+from stillhouse.explain.guard import failed_section
+from stillhouse.explain.predictions import Predictions
 from stillhouse.explain.section import Section
-from stillhouse.tasks.classification import Classification
-from stillhouse.tasks.multilabel import Multilabel
 
-Part = Callable[[Hearing], Section | None]
-
-CLASSIFICATION: tuple[Part, ...] = (
-    agreement.section,
-    consistency.section,
-    correlation.section,
-    relations.section,
-    logits.section,
-    calibration.section,
-    classes.section,
-    embedding.section,
-    activation.section,
-)
-MULTILABEL: tuple[Part, ...] = (
-    disagreement.section,
-    decisions.section,
-    precision.section,
-    correlation.section,
-    relations.section,
-    retrieval.section,
-    activation.section,
-)
+MISSING = "missing"  # the section that names networks without outputs
 
 
-@singledispatch
-def sections(task: Any, hearing: Hearing) -> tuple[Section, ...]:
-    """What can be said of a hearing in this task; nothing for a task that has no parts here."""
-    return ()
+class Diagnosis(NamedTuple):
+    """A title, and a function that returns None where the predictions do not allow it."""
+
+    title: str
+    compute: Callable[[Predictions], Section | None]
 
 
-@sections.register(Classification)
-def of_classification(task: Classification, hearing: Hearing) -> tuple[Section, ...]:
-    """Ranks, correlations, logits, calibration, classes, features and class activation."""
-    return collect(CLASSIFICATION, hearing)
+DIAGNOSES: Mapping[str, Diagnosis] = {
+    "agreement": Diagnosis(agreement.TITLE, agreement.section),
+    "disagreement": Diagnosis(disagreement.TITLE, disagreement.section),
+    "decisions": Diagnosis(decisions.TITLE, decisions.section),
+    "average_precision": Diagnosis(average_precision.TITLE, average_precision.section),
+    "consistency": Diagnosis(consistency.TITLE, consistency.section),
+    "correlation": Diagnosis(correlation.TITLE, correlation.section),
+    "relations": Diagnosis(relations.TITLE, relations.section),
+    "retrieval": Diagnosis(retrieval.TITLE, retrieval.section),
+    "logits": Diagnosis(logits.TITLE, logits.section),
+    "calibration": Diagnosis(calibration.TITLE, calibration.section),
+    "classes": Diagnosis(classes.TITLE, classes.section),
+    "embedding": Diagnosis(embedding.TITLE, embedding.section),
+    "activation": Diagnosis(activation.TITLE, activation.section),
+}
 
 
-@sections.register(Multilabel)
-def of_multilabel(task: Multilabel, hearing: Hearing) -> tuple[Section, ...]:
-    """What is said at a half, precision of classes, correlations, neighbours and activation."""
-    return collect(MULTILABEL, hearing)
+def run_diagnoses(names: Iterable[str], predictions: Predictions) -> tuple[Section, ...]:
+    """The sections of the named diagnoses, in this order, after one that names missing networks.
+
+    A diagnosis that raises an error becomes a section that says why. Without a student, or with
+    logits of the student that are not finite, there is only the section of missing networks.
+    """
+    checked = drop_nonfinite(predictions)
+    found: list[Section] = []
+    if checked.missing:
+        found.append(missing_section(checked.missing))
+    lost = bool(predictions.outputs) and predictions.student.name in checked.missing
+    if lost or not checked.students:
+        return tuple(found)
+    if len(checked.labels):
+        missing = tuple(checked.missing)
+        sections = (run_diagnosis(name, checked) for name in names)
+        found += [replace(s, missing=missing) for s in sections if s is not None]
+    return tuple(found)
 
 
-def collect(parts: tuple[Part, ...], hearing: Hearing) -> tuple[Section, ...]:
-    """The sections of all parts that this hearing allows, without networks that lost their way."""
-    sound = tuple(voice for voice in hearing.voices if bool(voice.logits.isfinite().all()))
-    lost = [voice.name for voice in hearing.voices if voice not in sound]
-    left = replace(hearing, voices=sound)
-    notes = (_lost(lost),) if lost else ()
-    if not left.learners or not len(left.labels):
-        return notes
-    found = (part(left) for part in parts)
-    return (*notes, *(section for section in found if section is not None))
+def run_diagnosis(name: str, predictions: Predictions) -> Section | None:
+    """One diagnosis, or a section that says why it failed."""
+    if name not in DIAGNOSES:
+        known = ", ".join(DIAGNOSES)
+        sentence = f"The task asks for a diagnosis {name!r}, but there is none; known: {known}."
+        return Section(name, name, (sentence,), failed=True)
+    diagnosis = DIAGNOSES[name]
+    try:
+        return diagnosis.compute(predictions)
+    except Exception as error:
+        return failed_section(name, diagnosis.title, error)
 
 
-def _lost(names: list[str]) -> Section:
-    said = f"Left out, because some of their logits are no finite numbers: {', '.join(names)}."
-    return Section("lost", "What is not shown", (said,))
+def drop_nonfinite(predictions: Predictions) -> Predictions:
+    """The predictions without networks that have logits which are not finite."""
+    finite = tuple(o for o in predictions.outputs if bool(o.logits.isfinite().all()))
+    dropped = {
+        outputs.name: f"Some logits of {outputs.name} are not finite."
+        for outputs in predictions.outputs
+        if outputs not in finite
+    }
+    return replace(predictions, outputs=finite, missing={**predictions.missing, **dropped})
+
+
+def missing_section(missing: Mapping[str, str]) -> Section:
+    """Which networks the diagnoses are without, and why."""
+    names = ", ".join(missing)
+    return Section(MISSING, "Missing networks", (f"Left out: {names}.", *missing.values()))

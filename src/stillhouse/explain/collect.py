@@ -1,159 +1,195 @@
-"""Asking networks, and keeping what they say."""
+"""Collecting the outputs of networks for one split."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from stillhouse.batches import Batch
 from stillhouse.errors import UserError
-from stillhouse.explain.layer_cam import camera
-from stillhouse.explain.subset import Closer, choose
-from stillhouse.explain.predictions import LIMIT, Close, Hearing, Voice
-from stillhouse.explain.neighbours import Search, distances, nearest
+from stillhouse.explain.guard import describe_error, failure_sentence, log_traceback
+from stillhouse.explain.layer_cam import layer_cam
+from stillhouse.explain.neighbours import LabelwiseSearch, euclidean_distances, nearest_images
+from stillhouse.explain.predictions import MAX_IMAGES, Outputs, Predictions
+from stillhouse.explain.subset import Subset, SubsetLoader, choose_subset
 from stillhouse.models.dry_run import undisturbed
-from stillhouse.models.labelwise import EMBEDDINGS, Decoder
+from stillhouse.models.labelwise import EMBEDDINGS, find_labelwise_head
 from stillhouse.models.stages import stages
 from stillhouse.models.taps import Tapped
 from stillhouse.tasks.base import Task
-from stillhouse.tasks.images import logits, multi_hot
-from stillhouse.tasks.multilabel import Multilabel
 from stillhouse.types import Trace
 
 FEATURES = "penultimate"
 
 
-def listen(
+def collect_predictions(
     networks: Mapping[str, nn.Module],
     task: Task[Any],
     batches: Callable[[], Iterable[Batch[Any]]],
     classes: Iterable[str],
     image: Callable[[int], Tensor],
-    limit: int = LIMIT,
-    closer: Closer | None = None,
-) -> Hearing:
-    """What all networks say about the first samples of a split that gives the same at each call.
+    limit: int = MAX_IMAGES,
+    loader: SubsetLoader | None = None,
+) -> Predictions:
+    """The outputs of all networks for the first images of a split, the same at each call.
 
-    The order of the networks is that of the hearing: teacher, control, students. `image` gives the
-    pixels of a sample by its key: -> (C, H, W) uint8. With `closer` some are looked at closely.
+    The order of the networks is kept: teacher, control, students. `image` gives the pixels of a
+    sample by its key: -> (C, H, W) uint8. With `loader`, activation maps and neighbours of a subset
+    are collected, too. A network that fails is named in `missing`; the last one raises its error.
     """
     names = tuple(classes)
-    labels, keys = known(batches(), limit)
-    if isinstance(task, Multilabel) and len(labels):
-        labels = multi_hot(labels, torch.zeros(len(labels), len(names)))
-    close = None if closer is None or not len(labels) else choose(labels, keys, closer)
-    voices = tuple(
-        hear(n, network, task, batches(), limit, close) for n, network in networks.items()
+    labels, keys = collect_labels(task, batches(), limit)
+    subset = None if loader is None or not len(labels) else choose_subset(labels, keys, loader)
+    outputs: list[Outputs] = []
+    missing: dict[str, str] = {}
+    for number, (name, network) in enumerate(networks.items(), 1):
+        try:
+            outputs.append(collect_outputs(name, network, task, batches(), limit, subset))
+        except Exception as error:
+            if number == len(networks):
+                raise
+            missing[name] = failure_sentence(f"The outputs of {name}", error)
+    order = keys.tolist()
+    return Predictions(
+        tuple(outputs),
+        labels,
+        names,
+        lambda index: image(order[index]),
+        subset=subset,
+        missing=missing,
     )
-    places = keys.tolist()
-    return Hearing(voices, labels, names, lambda index: image(places[index]), close=close)
 
 
-def hear(
+def collect_outputs(
     name: str,
     network: nn.Module,
     task: Task[Any],
     batches: Iterable[Batch[Any]],
-    limit: int = LIMIT,
-    close: Close | None = None,
-) -> Voice:
-    """What one network says about at most `limit` samples, in eval mode; it stays as it was.
+    limit: int = MAX_IMAGES,
+    subset: Subset | None = None,
+) -> Outputs:
+    """The outputs of one network for at most `limit` images, in eval mode; it is not changed.
 
-    Features are what its classifier is given, (N, D), or None where no single vector is.
+    Features are the input of the classifier, (N, D), or None where that is not one vector.
     """
-    said: list[Tensor] = []
-    inner: list[Tensor] = []
-    ears, closely = None, Closely()
+    logits: list[Tensor] = []
+    features: list[Tensor] = []
+    maps, maps_error, search = None, "", None
+    tapped = None
     try:
         with undisturbed(network):
-            for batch in first(batches, limit):
-                inputs = task.inputs(batch)
-                if ears is None:
-                    ears = ear(network, *inputs)
-                    closely = look(ears, task, close, *inputs)
-                trace: Trace = ears(*inputs)
-                said.append(logits(trace).float().cpu())
-                inner += [trace.taps[FEATURES].float().cpu()] if FEATURES in trace.taps else []
-                if closely.search is not None:
-                    closely.search.add(trace.taps[EMBEDDINGS])
+            for batch in first_batches(batches, limit):
+                if tapped is None:
+                    example = task.inputs(batch.rows(slice(2)))
+                    tapped = tap_network(network, *example)
+                    maps, maps_error = collect_maps(network, task, subset, *example)
+                    search = labelwise_search(tapped, task, subset)
+                trace: Trace = tapped(*task.inputs(batch))
+                logits.append(task.collect(trace).float().cpu())
+                if FEATURES in trace.taps:
+                    features.append(trace.taps[FEATURES].float().cpu())
+                if search is not None:
+                    search.add(trace.taps[EMBEDDINGS])
     finally:
-        if ears is not None:
-            ears.close()
-    if not said:
-        raise UserError(f"there is no sample for {name} to be asked about; give a split that has")
-    features = torch.cat(inner) if inner else None
-    found = None if close is None else neighbours(close, closely.search, features)
-    labelwise = closely.search is not None
-    return Voice(name, torch.cat(said), features, found, labelwise, closely.maps)
+        if tapped is not None:
+            tapped.close()
+    if not logits:
+        raise UserError(f"the split has no images for {name}; choose a split with images")
+    vectors = torch.cat(features) if features else None
+    nearest = None if subset is None else nearest_to_queries(subset, search, vectors)
+    labelwise = search is not None
+    return Outputs(name, torch.cat(logits), vectors, nearest, labelwise, maps, maps_error)
 
 
-def ear(network: nn.Module, *inputs: Tensor) -> Tapped:
-    """The network with taps at what its classifier is given and at label-wise embeddings.
+def tap_network(network: nn.Module, *example: Any) -> Tapped:
+    """The network with taps at the input of its classifier and at its label-wise embeddings.
 
-    Either is left out where there is no such place, and both where there are several.
+    A place that it does not have, or has several times, is left out.
     """
-    example = tuple(x[:2] for x in inputs)
-    vector = stages(network, *example).get(FEATURES)
-    heads = [path for path, part in network.named_modules() if isinstance(part, Decoder)]
-    taps = {} if vector is None else {FEATURES: vector}
-    return Tapped(network, taps | ({EMBEDDINGS: heads[0]} if len(heads) == 1 else {}), example)
+    taps: dict[str, str] = {}
+    try:
+        vector = stages(network, *example).get(FEATURES)
+    except Exception as error:
+        log_traceback("The places of the network", error)
+        return Tapped(network)
+    if vector is not None:
+        taps[FEATURES] = vector
+    head = find_labelwise_head(network)
+    if head is not None:
+        taps[EMBEDDINGS] = head.embeddings
+    return Tapped(network, taps, example)
 
 
-class Closely(NamedTuple):
-    """What came of looking closely at some samples."""
-
-    search: Search | None = None  # that of a network with label-wise embeddings
-    maps: Tensor | None = None  # (M, h, w) from 0
-
-
-def look(ears: Tapped, task: Task[Any], close: Close | None, *example: Tensor) -> Closely:
-    """Ask a network about the close samples: embeddings of queries, and where it sees classes."""
-    if close is None:
-        return Closely()
-    asked: list[Tensor] = []
-    maps: list[Tensor | None] = []
+def collect_maps(
+    network: nn.Module, task: Task[Any], subset: Subset | None, *example: Any
+) -> tuple[Tensor | None, str]:
+    """The class activation map of each image of the subset, (M, h, w), or why there is none."""
+    if subset is None:
+        return None, ""
+    maps: list[Tensor] = []
     start = 0
-    with camera(ears.model, *(x[:2] for x in example)) as shoot:
-        for batch in close.batches():
-            stop = start + len(batch.target)
-            with torch.no_grad():
-                trace: Trace = ears(*task.inputs(batch))
-            shot = shoot(logits(trace), close.labels[start:stop])
-            maps.append(None if shot is None else shot.float().cpu())
-            place, label = within(close.queries, start, stop)
-            if EMBEDDINGS in trace.taps and len(close.queries):
-                asked.append(trace.taps[EMBEDDINGS].detach().float()[place, label])
-            start = stop
-    known = [shot for shot in maps if shot is not None]
-    return Closely(
-        Search(torch.cat(asked), close.queries[:, 1]) if asked else None,
-        torch.cat(known) if known and len(known) == len(maps) else None,
-    )
+    try:
+        with layer_cam(network, *example) as maps_of:
+            for batch in subset.batches():
+                labels = subset.labels[start : start + len(batch)]
+                with torch.no_grad():
+                    output = network(*task.inputs(batch))
+                with torch.enable_grad():
+                    scores = task.select(output, labels.to(batch.keys.device))
+                found = maps_of(scores)
+                if found is None:
+                    return None, ""
+                maps.append(found.float().cpu())
+                start += len(batch)
+    except Exception as error:
+        log_traceback("The class activation maps", error)
+        return None, describe_error(error)
+    return torch.cat(maps) if maps else None, ""
 
 
-def within(queries: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
-    """Places from `start` on and classes of the queries of one batch: (Q, 2) -> (B,), (B,)."""
-    place, label = queries[(queries[:, 0] >= start) & (queries[:, 0] < stop)].unbind(1)
-    return place - start, label
-
-
-def neighbours(close: Close, search: Search | None, features: Tensor | None) -> Tensor | None:
-    """The samples nearest to each query, by label-wise embeddings or by features: -> (Q, K)."""
-    place = close.queries[:, 0]
-    itself = close.samples[place]
-    if search is not None:
-        return search.found(itself)
-    if features is None or not len(place):
+def labelwise_search(
+    tapped: Tapped, task: Task[Any], subset: Subset | None
+) -> LabelwiseSearch | None:
+    """A search by the label-wise embeddings of the queries; None without such embeddings."""
+    if subset is None or EMBEDDINGS not in tapped.paths or not len(subset.queries):
         return None
-    return nearest(distances(features[close.samples], features)[place], itself)
+    embeddings: list[Tensor] = []
+    start = 0
+    for batch in subset.batches():
+        trace: Trace = tapped(*task.inputs(batch))
+        position, label = queries_between(subset.queries, start, start + len(batch))
+        embeddings.append(trace.taps[EMBEDDINGS].detach().float()[position, label])
+        start += len(batch)
+    return LabelwiseSearch(torch.cat(embeddings), subset.queries[:, 1])
 
 
-def known(batches: Iterable[Batch[Any]], limit: int = LIMIT) -> tuple[Tensor, Tensor]:
-    """Labels and keys of the first samples: -> (N,) or (N, C), (N,)."""
-    pairs = [(batch.target.cpu(), batch.keys.cpu()) for batch in first(batches, limit)]
+def queries_between(queries: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    """Positions in a batch, and classes, of the queries of that batch: (Q, 2) -> (B,), (B,)."""
+    position, label = queries[(queries[:, 0] >= start) & (queries[:, 0] < stop)].unbind(1)
+    return position - start, label
+
+
+def nearest_to_queries(
+    subset: Subset, search: LabelwiseSearch | None, features: Tensor | None
+) -> Tensor | None:
+    """The nearest images of each query, by label-wise embeddings or by features: -> (Q, K)."""
+    position = subset.queries[:, 0]
+    own = subset.samples[position]
+    if search is not None:
+        return search.nearest(own)
+    if features is None or not len(position):
+        return None
+    return nearest_images(euclidean_distances(features[subset.samples], features)[position], own)
+
+
+def collect_labels(
+    task: Task[Any], batches: Iterable[Batch[Any]], limit: int = MAX_IMAGES
+) -> tuple[Tensor, Tensor]:
+    """Labels and keys of the first images: -> (N,) or (N, C), (N,)."""
+    pairs = [(task.collect_target(b), b.keys.cpu()) for b in first_batches(batches, limit)]
     if not pairs:
         empty = torch.zeros(0, dtype=torch.int64)
         return empty, empty
@@ -161,11 +197,11 @@ def known(batches: Iterable[Batch[Any]], limit: int = LIMIT) -> tuple[Tensor, Te
     return torch.cat(labels), torch.cat(keys)
 
 
-def first(batches: Iterable[Batch[Any]], limit: int) -> Iterable[Batch[Any]]:
-    """Batches until `limit` samples are there, the last one cut."""
+def first_batches(batches: Iterable[Batch[Any]], limit: int) -> Iterable[Batch[Any]]:
+    """Batches up to `limit` images, the last batch cut."""
     left = limit
     for batch in batches:
         yield batch.rows(slice(left))
-        left -= len(batch.target)
+        left -= len(batch)
         if left <= 0:
             return

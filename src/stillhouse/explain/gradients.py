@@ -1,4 +1,4 @@
-"""How hard each term pulls the student, and whether it pulls as the labels do."""
+"""The gradient of each loss term for the student, relative to that of the labels."""
 
 from __future__ import annotations
 
@@ -9,99 +9,101 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from stillhouse.explain.section import Bars, Section, Series, Table
-from stillhouse.explain.train_mode import untouched
 from stillhouse.explain.phrases import decimal
+from stillhouse.explain.section import BarChart, Section, Series, Table
+from stillhouse.explain.train_mode import temporary_train_mode
 from stillhouse.types import Clock, Term, Trace
 
 B = TypeVar("B")
-Word = Literal["labels", "dead", "dominates", "conflicts", "works"]
+Verdict = Literal["label term", "negligible", "dominant", "conflicting", "ok"]
 
-DEAD = 1e-3  # of the norm of the labels' gradient: below it a term moves nothing
-DOMINATES = 10.0  # times that norm: above it the labels move nothing
-CONFLICTS = -0.1  # cosine with the labels' gradient below which a term pulls against them
+NAME, TITLE = "gradient", "Gradients of the loss terms"
+LABEL_TERMS = ("label", "label_strong")
+NEGLIGIBLE = 1e-3  # of the norm of the label gradient
+DOMINANT = 10.0  # times that norm
+CONFLICTING = -0.1  # cosine with the label gradient
 
-_MEND = {
-    "dead": "it teaches next to nothing; raise its weight, or look for what it is blind to",
-    "dominates": "the labels hardly count beside it; lower its weight if they should",
-    "conflicts": "it pulls against the labels; look at its weight, its taps and the teacher",
+_ADVICE = {
+    "negligible": "negligible; increase its weight, or check its taps",
+    "dominant": "it dominates the labels; decrease its weight if the labels should count",
+    "conflicting": "it conflicts with the labels; check its weight, its taps and the teacher",
 }
 
 
 @dataclass(frozen=True)
-class Pull:
-    """The gradient of one term with respect to the student, as it is weighted in training."""
+class TermGradient:
+    """The gradient of one term for the student's parameters, with its weight in training."""
 
     term: str
     norm: float
-    ratio: float | None  # to the norm of the labels' gradient; None: that is 0
-    cosine: float | None  # with the labels' gradient; None: one of the two is 0
-    labels: bool = False  # whether it comes from the labels
+    ratio: float | None  # to the norm of the label gradient; None if that is 0
+    cosine: float | None  # with the label gradient; None if one of the two is 0
+    is_label: bool = False  # whether the term comes from the labels
 
     @property
-    def word(self) -> Word:
-        """What is to be said of it: dead, dominates, conflicts, or works."""
-        if self.labels:
-            return "labels"
-        if self.norm == 0 or (self.ratio is not None and self.ratio < DEAD):
-            return "dead"
-        if self.ratio is not None and self.ratio > DOMINATES:
-            return "dominates"
-        return "conflicts" if self.cosine is not None and self.cosine < CONFLICTS else "works"
+    def verdict(self) -> Verdict:
+        """Whether the term is negligible, dominant, conflicting with the labels, or ok."""
+        if self.is_label:
+            return "label term"
+        if self.norm == 0 or (self.ratio is not None and self.ratio < NEGLIGIBLE):
+            return "negligible"
+        if self.ratio is not None and self.ratio > DOMINANT:
+            return "dominant"
+        return "conflicting" if self.cosine is not None and self.cosine < CONFLICTING else "ok"
 
 
-def gradients(
+def term_gradients(
     pupil: nn.Module,
     parameters: Iterable[nn.Parameter],
     observe: Callable[[B], Mapping[str, Trace]],
     batches: Iterable[B],
     clock: Clock,
-    labels: Sequence[str] = ("label", "label_strong"),
-) -> tuple[Pull, ...]:
-    """The pull of every term on the student's parameters, averaged over batches.
+    label_terms: Sequence[str] = LABEL_TERMS,
+) -> tuple[TermGradient, ...]:
+    """The gradient of every term for the student's parameters, averaged over batches.
 
-    The pupil, bare of DDP, answers (batch, traces, clock) with terms, in train mode; `observe` gives
-    the teacher's Traces of a batch by view. A term counts weight * total / mass. Terms called `labels` are what the others are compared with. Networks,
-    gradients and random states stay as they were.
+    The pupil, without DDP, takes (batch, traces, clock) and returns terms; `observe` gives the
+    teacher's Traces of a batch by view. The loss of a term is weight * total / mass. Networks,
+    gradients and random states are not changed.
     """
-    own = [p for p in parameters if p.requires_grad]
+    parameters = [p for p in parameters if p.requires_grad]
     sums: dict[str, Tensor] = {}
     count = 0
-    with untouched(pupil), torch.enable_grad():
+    with temporary_train_mode(pupil), torch.enable_grad():
         for batch in batches:
             terms = pupil(batch, observe(batch), clock)
-            for name, gradient in _of_terms(terms, own).items():
+            for name, gradient in _gradients(terms, parameters).items():
                 sums[name] = sums[name] + gradient if name in sums else gradient
             count += 1
-            # The graph holds a batch's activations, and the next batch needs their room.
+            # The graph holds the activations of a batch, whose memory the next batch needs.
             del terms
-    return _pulls({name: total / count for name, total in sums.items()}, labels)
+    return _compare({name: total / count for name, total in sums.items()}, label_terms)
 
 
-def section(moments: Mapping[str, Sequence[Pull]]) -> Section | None:
-    """The pulls at several moments of a training, by the name of the moment."""
-    rows = [(moment, pull) for moment, pulls in moments.items() for pull in pulls]
+def section(moments: Mapping[str, Sequence[TermGradient]]) -> Section | None:
+    """The gradients at several moments of the training, by the name of the moment."""
+    rows = [(moment, g) for moment, gradients in moments.items() for g in gradients]
     if not rows:
         return None
-    columns = ("moment", "term", "norm", "ratio to labels", "cosine with labels", "it")
-    lines = tuple((m, p.term, p.norm, p.ratio, p.cosine, p.word) for m, p in rows)
-    said = tuple(_sentence(moment, pull) for moment, pull in rows if not pull.labels)
+    columns = ("moment", "term", "norm", "ratio to labels", "cosine with labels", "verdict")
+    cells = tuple((m, g.term, g.norm, g.ratio, g.cosine, g.verdict) for m, g in rows)
+    sentences = tuple(_sentence(moment, g) for moment, g in rows if not g.is_label)
     bars = _bars(moments)
     return Section(
-        "gradient",
-        "Gradients of the terms",
-        said or ("There is no term beside the labels.",),
-        (Table(columns, lines, digits=4),),
+        NAME,
+        TITLE,
+        sentences or ("The label terms are the only terms.",),
+        (Table(columns, cells, digits=4),),
         () if bars is None else (bars,),
     )
 
 
-def _of_terms(terms: Mapping[str, Term], parameters: Sequence[nn.Parameter]) -> dict[str, Tensor]:
-    # Terms may share a graph, which the last one lets go.
-    return {name: _of_term(term, parameters) for name, term in terms.items()}
+def _gradients(terms: Mapping[str, Term], parameters: Sequence[nn.Parameter]) -> dict[str, Tensor]:
+    # Terms may share a graph, which is freed with the last of them.
+    return {name: _gradient(term, parameters) for name, term in terms.items()}
 
 
-def _of_term(term: Term, parameters: Sequence[nn.Parameter]) -> Tensor:
+def _gradient(term: Term, parameters: Sequence[nn.Parameter]) -> Tensor:
     loss = term.weight * term.mean()
     if not loss.requires_grad or not parameters:
         return torch.cat([torch.zeros_like(p).flatten() for p in parameters] or [loss.new_zeros(1)])
@@ -110,46 +112,52 @@ def _of_term(term: Term, parameters: Sequence[nn.Parameter]) -> Tensor:
     return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in pairs])
 
 
-def _pulls(sums: Mapping[str, Tensor], labels: Sequence[str]) -> tuple[Pull, ...]:
-    own = [gradient.double() for name, gradient in sums.items() if name in labels]
-    reference = torch.stack(own).sum(0) if own else None
-    return tuple(_pull(name, g.double(), reference, name in labels) for name, g in sums.items())
-
-
-def _pull(name: str, gradient: Tensor, reference: Tensor | None, labels: bool) -> Pull:
-    norm = float(gradient.norm())
-    against = 0.0 if reference is None else float(reference.norm())
-    ratio = norm / against if against else None
-    cosine = None
-    if reference is not None and norm and against:
-        cosine = float(torch.dot(gradient / norm, reference / against))
-    return Pull(name, norm, ratio, cosine, labels)
-
-
-def _sentence(moment: str, pull: Pull) -> str:
-    moment = moment[:1].upper() + moment[1:]
-    if pull.norm == 0:
-        return f"{moment}: {pull.term} has no gradient; {_MEND['dead']}."
-    if pull.ratio is None:
-        return f"{moment}: {pull.term} pulls by {pull.norm:.3g}, and the labels do not pull."
-    said = (
-        f"{moment}: {pull.term} pulls {pull.ratio:.3g} times as hard as the labels, with cosine "
-        f"{decimal(pull.cosine)}"
+def _compare(
+    gradients: Mapping[str, Tensor], label_terms: Sequence[str]
+) -> tuple[TermGradient, ...]:
+    of_labels = [g.double() for name, g in gradients.items() if name in label_terms]
+    reference = torch.stack(of_labels).sum(0) if of_labels else None
+    return tuple(
+        _term_gradient(name, gradient.double(), reference, name in label_terms)
+        for name, gradient in gradients.items()
     )
-    return f"{said}: {_MEND[pull.word]}." if pull.word in _MEND else f"{said}."
 
 
-def _bars(moments: Mapping[str, Sequence[Pull]]) -> Bars | None:
-    taught = {m: {p.term: p for p in ps if not p.labels} for m, ps in moments.items()}
-    names = tuple(dict.fromkeys(name for pulls in taught.values() for name in pulls))
+def _term_gradient(
+    name: str, gradient: Tensor, reference: Tensor | None, is_label: bool
+) -> TermGradient:
+    norm = float(gradient.norm())
+    label_norm = 0.0 if reference is None else float(reference.norm())
+    ratio = norm / label_norm if label_norm else None
+    cosine = None
+    if reference is not None and norm and label_norm:
+        cosine = float(torch.dot(gradient / norm, reference / label_norm))
+    return TermGradient(name, norm, ratio, cosine, is_label)
+
+
+def _sentence(moment: str, gradient: TermGradient) -> str:
+    start = f"{moment[:1].upper()}{moment[1:]}, {gradient.term}"
+    if gradient.norm == 0:
+        return f"{start}: no gradient; increase its weight, or check its taps."
+    if gradient.ratio is None:
+        return f"{start}: gradient norm {gradient.norm:.3g}; the labels have no gradient."
+    text = (
+        f"{start}: gradient norm {gradient.ratio:.3g} times that of the label loss, cosine "
+        f"{decimal(gradient.cosine)}"
+    )
+    advice = _ADVICE.get(gradient.verdict)
+    return f"{text}; {advice}." if advice else f"{text}."
+
+
+def _bars(moments: Mapping[str, Sequence[TermGradient]]) -> BarChart | None:
+    ratios = {m: {g.term: g.ratio for g in gs if not g.is_label} for m, gs in moments.items()}
+    names = tuple(dict.fromkeys(name for of_moment in ratios.values() for name in of_moment))
     places = tuple(map(float, range(len(names))))
     series = tuple(
-        Series(moment, places, tuple(pulls[n].ratio if n in pulls else None for n in names))
-        for moment, pulls in taught.items()
+        Series(moment, places, tuple(of_moment.get(name) for name in names))
+        for moment, of_moment in ratios.items()
     )
-    known = any(value is not None for line in series for value in line.y)
-    return (
-        Bars("Pull beside the labels", "times the labels' gradient", names, series)
-        if known
-        else None
-    )
+    if all(value is None for one in series for value in one.y):
+        return None
+    title = "Gradient norm relative to the label loss"
+    return BarChart(title, "ratio of norms", names, series)

@@ -1,4 +1,4 @@
-"""Where in an image a network sees a class (LayerCAM: Jiang et al., 2021)."""
+"""Class activation maps of a network (LayerCAM: Jiang et al., 2021)."""
 
 from __future__ import annotations
 
@@ -9,67 +9,90 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stillhouse.models.ensemble import Ensemble
-from stillhouse.models.labelwise import MAP, Labelwise
+from stillhouse.models.dry_run import undisturbed
+from stillhouse.models.labelwise import find_labelwise_head
+from stillhouse.models.recording import first_tensor
 from stillhouse.models.stages import stages
 
 if TYPE_CHECKING:
     from torchcam.methods import LayerCAM
 
 LAST = "last"
-Shoot = Callable[[Tensor, Tensor], Tensor | None]  # logits (N, C), classes (N,) -> (N, h, w)
+Maps = Callable[[Tensor], Tensor | None]  # score of one class per image (N,) -> (N, h, w)
 
 
-def installed() -> bool:
-    """Whether torchcam is there, which the extra `explain` installs."""
+class MapLocation(NamedTuple):
+    """Where the last feature map of a network is."""
+
+    path: str  # of the module that gives it
+    channels_last: bool = False  # (N, H, W, F) instead of (N, F, H, W)
+
+
+def is_installed() -> bool:
+    """Whether torchcam is installed; the extra `explain` installs it."""
     return _method() is not None
 
 
 @contextmanager
-def camera(network: nn.Module, *example: Tensor) -> Iterator[Shoot]:
-    """Look at the last map of a network while it is called: what gives the maps of its last call.
+def layer_cam(network: nn.Module, *example: Any) -> Iterator[Maps]:
+    """Give a function that computes the maps of the network's last call from its class scores.
 
-    Inside, the network begins to take gradients at that map, so that a call costs little more than
-    one without. There is nothing to see in a network without such a map, in several at once, or
-    without torchcam: None.
+    Inside, gradients begin at the last feature map, so that a call costs little more than one
+    without gradients. The function returns None for a network without such a map, for an ensemble
+    and without torchcam.
     """
-    method, place = _method(), find(network, *example)
-    if method is None or place is None:
-        yield lambda logits, classes: None
+    method, location = _method(), find_last_map(network, *example)
+    if method is None or location is None:
+        yield lambda scores: None
         return
-    module = network.get_submodule(place.path)
-    channels = _channels_first if place.channels_last else None
-    # Before all other hooks, which must be given what has the gradient, and after them.
-    hooks = [module.register_forward_hook(_begin, prepend=True)]
+    module = network.get_submodule(location.path)
+    channels = _channels_first if location.channels_last else None
+    # Before all other hooks, which must see the tensor with the gradient, and after them.
+    hooks = [module.register_forward_hook(_start_gradients, prepend=True)]
     try:
-        with method(network, place.path, reshape_transform=channels) as extractor:
-            hooks.append(module.register_forward_hook(_copy))
-            yield lambda logits, classes: _shot(extractor, logits, classes)
+        with method(network, location.path, reshape_transform=channels) as extractor:
+            hooks.append(module.register_forward_hook(_clone))
+            yield lambda scores: _extract(extractor, scores)
     finally:
         for hook in hooks:
             hook.remove()
 
 
-class Place(NamedTuple):
-    """Where the last map of a network is."""
-
-    path: str
-    channels_last: bool = False  # (N, H, W, F) instead of (N, F, H, W)
-
-
-def find(network: nn.Module, *example: Tensor) -> Place | None:
-    """What a label-wise head reads, or the alias `last`; of several networks at once none is it."""
-    if isinstance(network, Ensemble):
+def find_last_map(network: nn.Module, *example: Any) -> MapLocation | None:
+    """The input of a label-wise head, or the alias `last`; None for tokens and for an ensemble."""
+    if hasattr(network, "members"):
         return None
-    heads = [(path, part) for path, part in network.named_modules() if isinstance(part, Labelwise)]
-    if not heads:
-        path = stages(network, *example).get(LAST)
-        return None if path is None else Place(path)
-    ((prefix, head), *_) = heads
-    if head.tokens.layout == "tokens":
-        return None
-    inside = f"{prefix}.trunk.model.{head.trunk.paths[MAP]}".removeprefix(".")
-    return Place(inside, head.tokens.layout == "channels_last")
+    head = find_labelwise_head(network)
+    if head is not None:
+        tokens, channels_last = head.layout == "tokens", head.layout == "channels_last"
+        return None if tokens else MapLocation(head.map, channels_last)
+    path = stages(network, *example).get(LAST)
+    path = None if path is None else find_tensor_module(network, path, *example)
+    return None if path is None else MapLocation(path)
+
+
+def find_tensor_module(network: nn.Module, path: str, *example: Any) -> str | None:
+    """The outermost module at or below a path whose output is the map itself.
+
+    The modules of transformers return the map inside an output object, which hooks cannot replace.
+    None if no module below returns it as a tensor.
+    """
+    outputs: dict[str, Any] = {}
+    hooks = [
+        module.register_forward_hook(
+            lambda module, args, out, name=name: outputs.update({name: out})
+        )
+        for name, module in network.get_submodule(path).named_modules(prefix=path)
+    ]
+    try:
+        with undisturbed(network):
+            network(*example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    last = first_tensor(outputs.get(path))
+    names = [name for name, out in outputs.items() if isinstance(out, Tensor) and out is last]
+    return min(names, key=lambda name: name.count("."), default=None)
 
 
 def _method() -> type[LayerCAM] | None:
@@ -84,28 +107,28 @@ def _channels_first(x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
 
-def _begin(module: nn.Module, args: Any, output: Any) -> Any:
+def _start_gradients(module: nn.Module, args: Any, output: Any) -> Any:
     if not isinstance(output, Tensor):
         return output
     torch.set_grad_enabled(True)
     return output.detach().requires_grad_()
 
 
-def _copy(module: nn.Module, args: Any, output: Any) -> Any:
-    # A later layer may write over it, which no leaf of a graph allows.
+def _clone(module: nn.Module, args: Any, output: Any) -> Any:
+    # A later layer may work in place, which a leaf of the graph forbids.
     return output.clone() if isinstance(output, Tensor) else output
 
 
-def _shot(extractor: LayerCAM, logits: Tensor, classes: Tensor) -> Tensor | None:
-    if not logits.requires_grad:  # a network that forbids gradients
+def _extract(extractor: LayerCAM, scores: Tensor) -> Tensor | None:
+    if not scores.requires_grad:  # the network detaches its scores
         return None
     try:
         with torch.enable_grad():
-            (found,) = extractor(classes.tolist(), logits, normalized=False)
+            (maps,) = extractor(0, scores[:, None], normalized=False)
     except RuntimeError as error:
-        if "not connected" in str(error):  # a map that the scores do not come from
+        if "not connected" in str(error):  # the scores do not depend on the map
             return None
         raise
     finally:
         extractor.reset_hooks()
-    return found.detach() if found.ndim == 3 and found[0].numel() > 1 else None
+    return maps.detach() if maps.ndim == 3 and maps[0].numel() > 1 else None

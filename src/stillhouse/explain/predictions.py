@@ -1,113 +1,106 @@
-"""What several networks said about the same samples."""
+"""The predictions of several networks for the same images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from stillhouse.batches import Batch
-from stillhouse.explain import row_statistics as rows
+from stillhouse.explain import row_statistics
+from stillhouse.explain.roles import CONTROL, TEACHER
+from stillhouse.explain.subset import Subset
 
-TEACHER, CONTROL = "teacher", "control"
-LIMIT = 5000  # samples: enough for a tenth of a point of most shares, and seconds to diagnose
+MAX_IMAGES = 5000  # the standard error of most shares is then below a percentage point
 
 Layout = Literal["tsne", "pca"]
 
 
 @dataclass(frozen=True)
-class Look:
-    """How closely one looks: at how many samples, and how features are laid out in a plane."""
+class ExplainOptions:
+    """Options of `stillhouse explain`."""
 
-    limit: int = LIMIT
-    layout: Layout = "tsne"
-    fresh: bool = False  # whether diagnoses that were kept are made anew
+    limit: int = MAX_IMAGES  # images of the test split
+    layout: Layout = "tsne"  # how features are projected to two dimensions
+    recompute: bool = False  # compute also what the folder already has
 
 
-AS_EVER = Look()
+DEFAULT_OPTIONS = ExplainOptions()
 
 
 @dataclass(frozen=True, eq=False)
-class Voice:
-    """One network's answers."""
+class Outputs:
+    """The outputs of one network."""
 
-    name: str  # teacher, control, student, or the name of a method
+    name: str  # teacher, control, student, or the name of a method or run
     logits: Tensor  # (N, C) float32, on the CPU
-    features: Tensor | None = None  # (N, D) what its classifier is given
-    nearest: Tensor | None = None  # (Q, K) samples nearest to each query, the nearest first
-    labelwise: bool = False  # whether they are nearest by label-wise embeddings, else by features
-    maps: Tensor | None = None  # (M, h, w) where a class of each close sample was seen, from 0
-
-
-@dataclass(frozen=True, eq=False)
-class Close:
-    """Some samples that are looked at closely: what is too large to be kept of all."""
-
-    samples: Tensor  # (M,) which of those heard
-    labels: Tensor  # (M,) one class of each, of several the rarest: where was it seen
-    queries: Tensor  # (Q, 2) place among these samples, and class: which samples are nearest
-    batches: Callable[[], Iterable[Batch[Any]]]  # these samples once more, in this order
-    seen: Callable[[Tensor], Tensor]  # places (P,) -> (P, C, H, W) uint8, as networks are given it
+    features: Tensor | None = None  # (N, D) the input of its classifier
+    nearest: Tensor | None = None  # (Q, K) nearest images of each query, the nearest first
+    labelwise: bool = False  # whether they are nearest by label-wise embedding, not by features
+    maps: Tensor | None = None  # (M, h, w) class activation map of each image of the subset
+    maps_error: str = ""  # why they could not be computed, if that failed
 
 
 @dataclass(frozen=True)
-class Hearing:
-    """The answers of a teacher, a control and students to one split, in this order."""
+class Predictions:
+    """The outputs of a teacher, a control and students for one split, in this order."""
 
-    voices: tuple[Voice, ...]
-    labels: Tensor  # (N,) class of each, or (N, C) whether it has a class: above 0
+    outputs: tuple[Outputs, ...]
+    labels: Tensor  # (N,) class index, or (N, C) where values above 0 are positive labels
     classes: tuple[str, ...]
-    picture: Callable[[int], Tensor]  # which sample -> (C, H, W) uint8
+    image: Callable[[int], Tensor]  # index of an image -> (C, H, W) uint8
     layout: Layout = "tsne"
-    base: str = CONTROL  # the name of the voice that the student is compared with
-    close: Close | None = None
+    baseline: str = CONTROL  # the name of the network that the student is compared with
+    subset: Subset | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)  # network -> why it has no outputs
 
     @property
-    def several(self) -> bool:
-        """Whether a sample has any number of classes."""
+    def multilabel(self) -> bool:
+        """Whether an image has any number of classes."""
         return self.labels.ndim == 2
 
     @property
-    def present(self) -> Tensor:
-        """Which classes each sample has: -> (N, C) bool."""
-        if self.several:
+    def positives(self) -> Tensor:
+        """Which classes each image has: -> (N, C) bool."""
+        if self.multilabel:
             return self.labels > 0
         return self.labels[:, None] == torch.arange(len(self.classes))
 
-    def probabilities(self, voice: Voice) -> rows.Rows:
-        """How likely each class is to a network: one of all, or each by itself: -> (N, C)."""
-        return (rows.sigmoids if self.several else rows.probabilities)(voice.logits)
+    def probabilities(self, outputs: Outputs) -> row_statistics.Rows:
+        """Softmax of the logits, or their sigmoid where images have several classes: -> (N, C)."""
+        if self.multilabel:
+            return row_statistics.sigmoid_rows(outputs.logits)
+        return row_statistics.softmax_rows(outputs.logits)
 
     @property
-    def teacher(self) -> Voice | None:
-        """The one that is learnt from, if it was heard."""
-        return next((voice for voice in self.voices if voice.name == TEACHER), None)
+    def teacher(self) -> Outputs | None:
+        """The teacher, if there is one."""
+        return next((one for one in self.outputs if one.name == TEACHER), None)
 
     @property
-    def control(self) -> Voice | None:
-        """The one that the student is compared with: that without a teacher, or another run."""
-        return next((voice for voice in self.voices if voice.name == self.base), None)
+    def control(self) -> Outputs | None:
+        """The baseline of the student: the control, or another run; None if there is none."""
+        return next((one for one in self.outputs if one.name == self.baseline), None)
 
     @property
-    def learners(self) -> tuple[Voice, ...]:
-        """All but the teacher: the control first, where it was heard."""
-        return tuple(voice for voice in self.voices if voice.name != TEACHER)
+    def students(self) -> tuple[Outputs, ...]:
+        """All networks except the teacher: the control first, if there is one."""
+        return tuple(one for one in self.outputs if one.name != TEACHER)
 
     @property
-    def student(self) -> Voice:
-        """The last one, which the page is about."""
-        return self.voices[-1]
+    def student(self) -> Outputs:
+        """The last network, which the page is about."""
+        return self.outputs[-1]
 
     @property
-    def shown(self) -> tuple[Voice, ...]:
-        """Teacher, control and student, as far as they were heard: whom large charts show."""
-        main = (TEACHER, self.base, self.student.name)
-        return tuple(voice for voice in self.voices if voice.name in main)
+    def main(self) -> tuple[Outputs, ...]:
+        """Teacher, control and student, the networks of large charts."""
+        names = (TEACHER, self.baseline, self.student.name)
+        return tuple(one for one in self.outputs if one.name in names)
 
     @property
-    def pupils(self) -> tuple[Voice, ...]:
-        """The control and the student, as far as they were heard."""
-        return tuple(voice for voice in self.shown if voice.name != TEACHER)
+    def main_students(self) -> tuple[Outputs, ...]:
+        """Control and student."""
+        return tuple(one for one in self.main if one.name != TEACHER)

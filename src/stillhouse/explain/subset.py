@@ -1,53 +1,68 @@
-"""Which samples are looked at closely, and how they are had once more."""
+"""A subset of the images, for what is too large to be kept for all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from stillhouse.batches import Batch
-from stillhouse.explain.predictions import Close
-from stillhouse.explain.row_statistics import evenly
+from stillhouse.explain.row_statistics import evenly_spaced
 
-SAMPLES, QUERIES = 200, 1000
-
-
-class Closer(NamedTuple):
-    """How some samples are had once more, by their keys."""
-
-    batches: Callable[[Tensor], Iterable[Batch[Any]]]  # (M,) keys, in whose order they come
-    pixels: Callable[[Tensor], Tensor]  # the images of a batch -> (N, C, H, W) uint8
+IMAGES, QUERIES = 200, 1000  # at most
 
 
-def choose(labels: Tensor, keys: Tensor, closer: Closer) -> Close | None:
-    """At most 200 samples, evenly of all by their labels alone: (N,) or (N, C), (N,)."""
+@dataclass(frozen=True, eq=False)
+class Subset:
+    """Images with class activation maps, and queries of the image retrieval."""
+
+    samples: Tensor  # (M,) indices among the images of the predictions
+    labels: Tensor  # (M,) class of each activation map: of several classes the rarest
+    queries: Tensor  # (Q, 2) position in this subset, and class
+    batches: Callable[[], Iterable[Batch[Any]]]  # these images, in this order
+    pixels: Callable[[Tensor], Tensor]  # positions (P,) -> network inputs (P, C, H, W) uint8
+
+
+class SubsetLoader(NamedTuple):
+    """How some images are loaded again by their keys."""
+
+    batches: Callable[[Tensor], Iterable[Batch[Any]]]  # keys (M,) -> batches in this order
+    pixels: Callable[[Tensor], Tensor]  # normalised images of a batch -> (N, C, H, W) uint8
+
+
+def choose_subset(labels: Tensor, keys: Tensor, loader: SubsetLoader) -> Subset | None:
+    """At most 200 images, evenly spaced over classes or images; None if no image has a class.
+
+    Labels (N,) or (N, C), keys (N,).
+    """
     if labels.ndim == 1:
-        ordered = labels.argsort(stable=True)  # sorted by class, evenly spaced is stratified
-        samples = some(ordered, SAMPLES)
-        asked, queries = labels[samples], torch.zeros(0, 2, dtype=torch.int64)
+        by_class = labels.argsort(stable=True)  # evenly spaced, this is stratified
+        samples = thin_out(by_class, IMAGES)
+        chosen, queries = labels[samples], torch.zeros(0, 2, dtype=torch.int64)
     else:
-        present = labels > 0
-        samples = some(present.any(1).nonzero().flatten(), SAMPLES)
-        asked, queries = rarest(present, samples), some(present[samples].nonzero(), QUERIES)
+        positives = labels > 0
+        samples = thin_out(positives.any(1).nonzero().flatten(), IMAGES)
+        chosen = rarest_class(positives, samples)
+        queries = thin_out(positives[samples].nonzero(), QUERIES)
     if not len(samples):
         return None
 
-    def seen(places: Tensor) -> Tensor:
-        wanted = closer.batches(keys[samples[places]])
-        return torch.cat([closer.pixels(batch.images).cpu() for batch in wanted])
+    def pixels(positions: Tensor) -> Tensor:
+        batches = loader.batches(keys[samples[positions]])
+        return torch.cat([loader.pixels(batch.images).cpu() for batch in batches])
 
-    return Close(samples, asked, queries, lambda: closer.batches(keys[samples]), seen)
-
-
-def rarest(present: Tensor, samples: Tensor) -> Tensor:
-    """The class of each of these samples that the fewest of all have: (N, C), (M,) -> (M,)."""
-    counts = present.sum(0).expand(len(samples), -1)
-    return counts.masked_fill(~present[samples], len(present) + 1).argmin(1)
+    return Subset(samples, chosen, queries, lambda: loader.batches(keys[samples]), pixels)
 
 
-def some(things: Tensor, limit: int) -> Tensor:
-    """At most so many rows, evenly spaced."""
-    return things[torch.from_numpy(evenly(len(things), limit))]
+def rarest_class(positives: Tensor, samples: Tensor) -> Tensor:
+    """For each of these images its class with the fewest images: (N, C), (M,) -> (M,)."""
+    counts = positives.sum(0).expand(len(samples), -1)
+    return counts.masked_fill(~positives[samples], len(positives) + 1).argmin(1)
+
+
+def thin_out(rows: Tensor, limit: int) -> Tensor:
+    """At most `limit` of the rows, evenly spaced."""
+    return rows[torch.from_numpy(evenly_spaced(len(rows), limit))]

@@ -1,4 +1,4 @@
-"""Running a network as it trains without leaving a trace in it."""
+"""Running a module in train mode without changing it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from stillhouse.models.dry_run import restored
 
 
 @contextmanager
-def untouched(module: nn.Module) -> Iterator[nn.Module]:
-    """In train mode inside; modes, buffers and random states are put back on leaving."""
+def temporary_train_mode(module: nn.Module) -> Iterator[nn.Module]:
+    """Train mode inside; restores modes, buffers and random states on exit."""
     devices = {p.device.index for p in module.parameters() if p.device.type == "cuda"}
     indices = sorted(index for index in devices if index is not None)
     with restored(module), torch.random.fork_rng(indices):

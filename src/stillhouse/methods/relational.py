@@ -17,7 +17,7 @@ from stillhouse.methods.base import Method
 from stillhouse.methods.paired import TapPair, Tapped, places
 from stillhouse.methods.setting import Pairs, Setting
 from stillhouse.methods.terms import batch_term, rows_of_all
-from stillhouse.models.labelwise import TOKENS, Labelwise
+from stillhouse.models.labelwise import find_labelwise_head
 from stillhouse.models.stages import stages
 from stillhouse.objectives.card import Card
 from stillhouse.spec import spec
@@ -194,8 +194,9 @@ def vectors_of(setting: Setting) -> Pairs:
 
 def vector_of(network: nn.Module, example: Tensor) -> str:
     """The vector that the classifier reads, else the tokens of a label-wise head, else a map."""
-    if isinstance(network, Labelwise):
-        return TOKENS
+    head = find_labelwise_head(network)
+    if head is not None:
+        return head.tokens
     known = stages(network, example)
     vector = PENULTIMATE[0][0]
     return "last" if vector not in known and "last" in known else vector

@@ -1,4 +1,4 @@
-"""Round numbers along an axis."""
+"""Axes with round tick values."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from stillhouse.report.formatting import MINUS
 
-DECADES = 3  # a quantity that spans more of them is shown on a logarithmic axis
-LIMIT = 1e300  # beyond it, differences overflow
+DECADES = 3  # a wider range of positive values has a logarithmic axis
+LIMIT = 1e300  # the difference of larger values overflows
 
 
 @dataclass(frozen=True)
-class Scale:
-    """Where an axis begins and ends, and what is written along it."""
+class AxisScale:
+    """The range of an axis, its ticks and their labels."""
 
     low: float
     high: float
@@ -23,18 +23,18 @@ class Scale:
     logarithmic: bool = False
 
     def share(self, value: float) -> float:
-        """How far along a linear axis a value lies, in percent."""
+        """The position of a value on a linear axis, in percent."""
         return round(100 * (value - self.low) / (self.high - self.low), 2)
 
 
-def finite(values: Iterable[float | None]) -> list[float]:
+def finite_values(values: Iterable[float | None]) -> list[float]:
     """The values that can be drawn."""
     return [v for v in values if v is not None and math.isfinite(v) and abs(v) < LIMIT]
 
 
-def span(values: Iterable[float | None]) -> tuple[float, float]:
-    """The lowest and the highest, apart even where there is one value or none."""
-    known = finite(values)
+def value_range(values: Iterable[float | None]) -> tuple[float, float]:
+    """The lowest and the highest value, apart even for one value or none."""
+    known = finite_values(values)
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
     if high - low <= max(1e-9 * max(abs(low), abs(high)), 1 / LIMIT):
         pad = abs(low) / 10 or 1.0
@@ -42,63 +42,64 @@ def span(values: Iterable[float | None]) -> tuple[float, float]:
     return low, high
 
 
-def gap(low: float, high: float, count: int, whole: bool = False) -> float:
-    """The round distance between about so many ticks."""
+def tick_step(low: float, high: float, count: int, whole: bool = False) -> float:
+    """The round distance of about `count` ticks; a whole number on request."""
     raw = (high - low) / count
     size = 10.0 ** math.floor(math.log10(raw))
     steps = (1, 2, 5, 10) if whole else (1, 2, 2.5, 5, 10)
-    found = next(size * step for step in steps if size * step >= raw * 0.999)
-    return max(1.0, found) if whole else found
+    step = next(size * step for step in steps if size * step >= raw * 0.999)
+    return max(1.0, step) if whole else step
 
 
-def around(values: Iterable[float | None], count: int = 5) -> Scale:
-    """An axis that begins and ends at a tick, with the values inside."""
-    low, high = span(values)
-    every = gap(low, high, count)
-    ticks = _multiples(math.floor(low / every + 1e-9), math.ceil(high / every - 1e-9), every)
-    return Scale(ticks[0], ticks[-1], ticks, labels(ticks))
+def enclosing_scale(values: Iterable[float | None], count: int = 5) -> AxisScale:
+    """An axis from tick to tick around the values."""
+    low, high = value_range(values)
+    step = tick_step(low, high, count)
+    ticks = _multiples(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9), step)
+    return AxisScale(ticks[0], ticks[-1], ticks, tick_labels(ticks))
 
 
-def linear(values: Iterable[float | None], margin: float = 0.04, count: int = 5) -> Scale:
-    """An axis a little longer than the values, with ticks inside."""
-    known = finite(values)
-    low, high = span(known)
+def linear_scale(values: Iterable[float | None], margin: float = 0.04, count: int = 5) -> AxisScale:
+    """An axis with a margin around the values, and ticks inside."""
+    known = finite_values(values)
+    low, high = value_range(known)
     pad = margin * (high - low)
     whole = all(value == round(value) for value in known)
-    every = gap(low, high, count, whole)
+    step = tick_step(low, high, count, whole)
     low, high = low - pad, high + pad
-    ticks = _multiples(math.ceil(low / every - 1e-9), math.floor(high / every + 1e-9), every)
-    return Scale(low, high, ticks, labels(ticks))
+    ticks = _multiples(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9), step)
+    return AxisScale(low, high, ticks, tick_labels(ticks))
 
 
-def fitting(values: Iterable[float | None]) -> Scale:
-    """A linear axis, or a logarithmic one where positive values span several decades."""
-    known = finite(values)
-    low, high = span(known)
+def auto_scale(values: Iterable[float | None]) -> AxisScale:
+    """A linear axis, or a logarithmic one for positive values over several decades."""
+    known = finite_values(values)
+    low, high = value_range(known)
     if not known or min(known) <= 0 or math.log10(max(known) / min(known)) <= DECADES:
-        return linear(known)
+        return linear_scale(known)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    every = max(1, math.ceil((last - first) / 6))
-    ticks = tuple(10.0**power for power in range(first, last + 1, every))
-    return Scale(10.0**first, 10.0**last, ticks, tuple(map(_scientific, ticks)), logarithmic=True)
+    step = max(1, math.ceil((last - first) / 6))
+    ticks = tuple(10.0**power for power in range(first, last + 1, step))
+    labels = tuple(map(_scientific, ticks))
+    return AxisScale(10.0**first, 10.0**last, ticks, labels, logarithmic=True)
 
 
-def labels(ticks: Iterable[float]) -> tuple[str, ...]:
-    """What is written at the ticks: as many digits as tell them apart, the same at each."""
+def tick_labels(ticks: Iterable[float]) -> tuple[str, ...]:
+    """The labels of ticks, with the same digits after the point, as many as they need."""
     ticks = tuple(ticks)
     largest = max(map(abs, ticks), default=0.0)
     if largest and not 1e-3 <= largest < 1e6:
         return tuple(map(_scientific, ticks))
-    digits = next((d for d in range(9) if all(_rounds(tick, d) for tick in ticks)), 9)
+    digits = next((d for d in range(9) if all(_is_exact(tick, d) for tick in ticks)), 9)
     return tuple(f"{tick:,.{digits}f}".replace("-", MINUS) for tick in ticks)
 
 
-def _multiples(first: int, last: int, every: float) -> tuple[float, ...]:
+def _multiples(first: int, last: int, step: float) -> tuple[float, ...]:
     # 3 * 0.1 is not 0.3 until it is rounded.
-    return tuple(float(f"{k * every:.12g}") + 0.0 for k in range(first, last + 1))
+    return tuple(float(f"{k * step:.12g}") + 0.0 for k in range(first, last + 1))
 
 
-def _rounds(value: float, digits: int) -> bool:
+def _is_exact(value: float, digits: int) -> bool:
     return math.isclose(round(value, digits), value, rel_tol=1e-9, abs_tol=1e-12)
 
 

@@ -1,4 +1,4 @@
-"""What a page shows, as files: charts as SVG, pictures as PNG, tables as CSV."""
+"""The charts of a page as SVG files, its images as PNG, and its tables as CSV."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stillhouse.errors import UserError
-from stillhouse.explain.section import Cell, Chart, Pictures, Table
+from stillhouse.explain.section import Cell, Chart, ImageGrid, Table
 from stillhouse.files import replacing, write_text
-from stillhouse.report.charts import draw
-from stillhouse.report.charts.standalone import alone
+from stillhouse.report.charts import draw_chart
+from stillhouse.report.charts.standalone import standalone_svg
 from stillhouse.report.page import Page
 
-LONGEST = 80  # letters of a name, without its ending
+MAX_NAME = 80  # letters of a file name, without its suffix
 
-Part = tuple[str, Sequence[Chart], Sequence[Table]]
+Item = tuple[str, Sequence[Chart], Sequence[Table]]
 
 
-class Written(NamedTuple):
-    """How many files of each kind."""
+class FileCounts(NamedTuple):
+    """The number of files of each kind."""
 
     charts: int = 0
-    pictures: int = 0
+    images: int = 0
     tables: int = 0
 
 
-def make_folder(folder: Path) -> None:
-    """A folder that can be written into, or a sentence: before what goes into it is worked out."""
+def check_output_folder(folder: Path) -> None:
+    """Make the folder; raises UserError if nothing can be written into it."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; name a folder for the files")
     try:
@@ -48,29 +48,29 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
-def write_files(page: Page, folder: Path) -> Written:
-    """Write every chart, picture and table of a page, named by its part and its title.
+def write_chart_files(page: Page, folder: Path) -> FileCounts:
+    """Write every chart, image and table of a page, named by its section and title.
 
-    Beside several pictures of one title lies a table of what is said of each.
+    A grid of images comes with a table of their captions.
     """
-    make_folder(folder)
+    check_output_folder(folder)
     taken: set[str] = set()
-    found = [0, 0, 0]
-    for part, charts, tables in parts(page):
+    charts_written = images_written = tables_written = 0
+    for part, charts, tables in page_items(page):
         for chart in charts:
-            name = free(part, chart.title, taken)
-            if isinstance(chart, Pictures):
-                found[1] += write_pictures(chart, folder, name)
+            name = unique_name(part, chart.title, taken)
+            if isinstance(chart, ImageGrid):
+                images_written += write_images(chart, folder, name)
             else:
-                found[0] += write_chart(chart, folder / f"{name}.svg")
+                charts_written += write_chart(chart, folder / f"{name}.svg")
         for table in tables:
-            write_text(folder / f"{free(part, table.title, taken)}.csv", csv_of(table))
-            found[2] += 1
-    return Written(*found)
+            write_text(folder / f"{unique_name(part, table.title, taken)}.csv", table_csv(table))
+            tables_written += 1
+    return FileCounts(charts_written, images_written, tables_written)
 
 
-def parts(page: Page) -> Iterator[Part]:
-    """Everything on a page that becomes a file, by the name of its part."""
+def page_items(page: Page) -> Iterator[Item]:
+    """The charts and tables of a page by the name of their section."""
     yield "curves", page.curves, ()
     yield "scores", (), page.tables
     if page.costs:
@@ -82,28 +82,28 @@ def parts(page: Page) -> Iterator[Part]:
 
 
 def write_chart(chart: Chart, path: Path) -> int:
-    """Write one chart; 0 where it has no values to draw."""
-    assert not isinstance(chart, Pictures)
-    drawing = draw(chart, "chart")
+    """Write one chart; returns the number of files, 0 for a chart without values."""
+    assert not isinstance(chart, ImageGrid)
+    drawing = draw_chart(chart, "chart")
     if not drawing.svgs:
         return 0
-    write_text(path, alone(chart.title, drawing, colours()))
+    write_text(path, standalone_svg(chart.title, drawing, page_colours()))
     return 1
 
 
-def write_pictures(chart: Pictures, folder: Path, name: str) -> int:
-    """Write each picture, and what is said of it."""
+def write_images(chart: ImageGrid, folder: Path, name: str) -> int:
+    """Write each image, and a table of captions; returns the number of images."""
     names = [f"{name}-{number:02}.png" for number in range(1, len(chart.pictures) + 1)]
     for file, picture in zip(names, chart.pictures, strict=True):
         with replacing(folder / file) as out:
             out.write(base64.b64decode(picture.png))
-    said = tuple((f, p.caption, p.alt) for f, p in zip(names, chart.pictures, strict=True))
-    write_text(folder / f"{name}.csv", csv_of(Table(("file", "caption", "description"), said)))
+    rows = tuple((f, p.caption, p.alt) for f, p in zip(names, chart.pictures, strict=True))
+    write_text(folder / f"{name}.csv", table_csv(Table(("file", "caption", "description"), rows)))
     return len(names)
 
 
-def csv_of(table: Table) -> str:
-    """A table as comma-separated values, with all the digits that are known."""
+def table_csv(table: Table) -> str:
+    """A table as comma-separated values, with all digits."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table.columns)
@@ -111,9 +111,9 @@ def csv_of(table: Table) -> str:
     return text.getvalue()
 
 
-def free(part: str, title: str, taken: set[str]) -> str:
-    """A name for a file of this part and title that no other one has."""
-    base = "-".join(filter(None, (slug(part), slug(title))))[:LONGEST].rstrip("-")
+def unique_name(part: str, title: str, taken: set[str]) -> str:
+    """A file name from a section and a title that is not taken yet."""
+    base = "-".join(filter(None, (slug(part), slug(title))))[:MAX_NAME].rstrip("-")
     name, number = base, 1
     while name in taken:
         number += 1
@@ -123,7 +123,7 @@ def free(part: str, title: str, taken: set[str]) -> str:
 
 
 def slug(text: str) -> str:
-    """Small letters, digits and dashes: `Gain over the control, %` as `gain-over-the-control`."""
+    """Lower-case letters, digits and dashes: `gain-over-control` for `Gain over control, %`."""
     plain = (
         unicodedata.normalize("NFKD", text.replace("'", ""))
         .encode("ascii", "ignore")
@@ -134,8 +134,8 @@ def slug(text: str) -> str:
 
 
 @cache
-def colours() -> dict[str, str]:
-    """The colours of a page by day, by variable."""
+def page_colours() -> dict[str, str]:
+    """The colours of the light page by CSS variable."""
     style = (Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
     return dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", style.partition("@media")[0]))
 

@@ -1,4 +1,4 @@
-"""What the networks cost, in units that people read, and how much less the student takes."""
+"""The table of network costs, with the reduction from teacher to student."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from stillhouse.report.charts.styles import role
-from stillhouse.report.page import Cost
-from stillhouse.report.formatting import NONE, count, ratio, seconds
+from stillhouse.report.formatting import NONE, format_count, format_ratio, format_seconds
+from stillhouse.report.page import NetworkCost
 
 
 @dataclass(frozen=True)
-class Column:
-    """One kind of cost: its heading, how it is written, and the words for less and more."""
+class CostColumn:
+    """One kind of cost: its heading, its format, and the words for less and more."""
 
     field: str
     heading: str
@@ -22,47 +22,50 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Costs:
-    """The table of costs, and the student's beside the teacher's in words."""
+class CostTable:
+    """The cells of the table, and the comparison of student and teacher."""
 
     headings: tuple[str, ...]
-    rows: tuple[tuple[Cost, tuple[str, ...]], ...]
-    against: tuple[str, ...]  # empty where there are no two to compare
-    versus: str  # who is compared with whom
+    rows: tuple[tuple[NetworkCost, tuple[str, ...]], ...]
+    against: tuple[str, ...]  # empty for a single network
+    versus: str  # the two networks that are compared
 
 
 COLUMNS = (
-    Column("parameters", "parameters", lambda number: f"{number:,.0f}", "fewer", "more"),
-    Column("flops", "one image", lambda number: count(number, "FLOPs"), "fewer", "more"),
-    Column("latency_1", "batch of 1", seconds, "faster", "slower"),
-    Column("latency_32", "batch of 32", seconds, "faster", "slower"),
-    Column("memory", "peak memory", lambda number: count(number, "B"), "less", "more"),
+    CostColumn("parameters", "parameters", lambda number: f"{number:,.0f}", "fewer", "more"),
+    CostColumn("flops", "one image", lambda n: format_count(n, "FLOPs"), "fewer", "more"),
+    CostColumn("latency_1", "latency, batch 1", format_seconds, "faster", "slower"),
+    CostColumn("latency_32", "latency, batch 32", format_seconds, "faster", "slower"),
+    CostColumn("memory", "peak memory", lambda n: format_count(n, "B"), "less", "more"),
 )
 
 
-def table(costs: Sequence[Cost]) -> Costs:
-    """The columns that were measured, and the comparison where there are two to compare."""
+def cost_table(costs: Sequence[NetworkCost]) -> CostTable:
+    """The columns that were measured, and the comparison of the student with the teacher."""
     shown = [c for c in COLUMNS if any(getattr(cost, c.field) is not None for cost in costs)]
-    rows = tuple((cost, tuple(_written(cost, column) for column in shown)) for cost in costs)
+    rows = tuple((cost, tuple(_text(cost, column) for column in shown)) for cost in costs)
     headings = tuple(column.heading for column in shown)
     student = _first(costs, "student") or next(iter(reversed(costs)), None)
     teacher = _first(costs, "teacher") or next((c for c in costs if c is not student), None)
     if teacher is None or student is None or teacher is student:
-        return Costs(headings, rows, (), "")
-    versus = f"{student.who} against {teacher.who}"
-    return Costs(headings, rows, _against(teacher, student, shown), versus)
+        return CostTable(headings, rows, (), "")
+    versus = f"{student.who} vs. {teacher.who}"
+    return CostTable(headings, rows, _ratios(teacher, student, shown), versus)
 
 
-def _first(costs: Sequence[Cost], part: str) -> Cost | None:
+def _first(costs: Sequence[NetworkCost], part: str) -> NetworkCost | None:
     return next((cost for cost in costs if role(cost.who) == part), None)
 
 
-def _written(cost: Cost, column: Column) -> str:
+def _text(cost: NetworkCost, column: CostColumn) -> str:
     value = getattr(cost, column.field)
     return NONE if value is None else column.write(value)
 
 
-def _against(teacher: Cost, student: Cost, columns: Sequence[Column]) -> tuple[str, ...]:
+def _ratios(
+    teacher: NetworkCost, student: NetworkCost, columns: Sequence[CostColumn]
+) -> tuple[str, ...]:
     return tuple(
-        ratio(getattr(teacher, c.field), getattr(student, c.field), c.less, c.more) for c in columns
+        format_ratio(getattr(teacher, c.field), getattr(student, c.field), c.less, c.more)
+        for c in columns
     )

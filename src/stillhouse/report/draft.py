@@ -1,4 +1,4 @@
-"""What pages of every kind share: costs, curves, scores, and notes of what cannot be had."""
+"""The parts that pages of every kind share; a part that fails becomes a note."""
 
 from __future__ import annotations
 
@@ -9,92 +9,93 @@ from typing import NamedTuple, TypeVar
 
 from stillhouse.build.workshop import Workshop
 from stillhouse.engine import records
-from stillhouse.engine.environment import machine
 from stillhouse.errors import UserError
-from stillhouse.explain import training_curves as course
+from stillhouse.explain import training_curves
+from stillhouse.explain.guard import failure_sentence
+from stillhouse.explain.phrases import metric_name
 from stillhouse.explain.section import Cell, Chart, Section, Table
 from stillhouse.recipes.schema import Recipe
-from stillhouse.report.page import Cost
-from stillhouse.runs.costs import Priced as Spec
-from stillhouse.runs.costs import costs_of, measure
+from stillhouse.report.page import NetworkCost
+from stillhouse.runs.costs import NetworkSpec, costs_of, measure_costs
 from stillhouse.runs.training import Score
 
-PAGE = "report.html"
+PAGE_FILE = "report.html"
 T = TypeVar("T")
-Named = Mapping[str, Spec]
 
 
-class Priced(NamedTuple):
-    """What each network takes, and where that was measured."""
+class PageCosts(NamedTuple):
+    """The costs on a page, and the machine that they were measured on."""
 
-    costs: tuple[Cost, ...] = ()
+    costs: tuple[NetworkCost, ...] = ()
     machine: str = ""
 
 
 class Draft:
-    """A page in the making: a part that cannot be had becomes a note, and the rest is shown."""
+    """A page in progress: a part that cannot be made becomes a note, and the rest is shown."""
 
     def __init__(self, recipe: Recipe, notes: tuple[str, ...] = ()) -> None:
         self.notes = list(notes)
-        self.shop = self.tried(lambda: opened(recipe), None)
+        self.shop = self.attempt("The data", lambda: open_data(recipe), None)
 
-    def tried(self, make: Callable[[], T], otherwise: T) -> T:
-        """A part, or what stands for it when it cannot be had."""
+    def attempt(self, what: str, make: Callable[[], T], default: T) -> T:
+        """A part, or the default and a note where it raises an error."""
         try:
             return make()
         except UserError as error:
             self.notes.append(str(error))
-            return otherwise
+        except Exception as error:
+            self.notes.append(failure_sentence(what, error))
+        return default
 
-    def priced(self, named: Named, folder: Path | None = None) -> Priced:
+    def costs(self, specs: Mapping[str, NetworkSpec], folder: Path | None = None) -> PageCosts:
         """The costs of networks: those that a folder keeps, else measured now."""
         shop = self.shop
-        return (
-            Priced() if shop is None else self.tried(lambda: price(named, shop, folder), Priced())
+        if shop is None:
+            return PageCosts()
+        costs = self.attempt(
+            "The size and speed of the networks",
+            lambda: costs_of(folder, shop, specs) if folder else measure_costs(shop, specs),
+            None,
         )
+        if costs is None:
+            return PageCosts()
+        self.notes += costs.failures
+        rows = (NetworkCost(who, **one) for who, one in costs.networks.items())
+        return PageCosts(tuple(rows), costs.machine)
 
-    def sections(self, make: Callable[[Workshop], tuple[Section, ...]]) -> tuple[Section, ...]:
-        """Diagnoses, where the data are there."""
-        shop = self.shop
-        return () if shop is None else self.tried(lambda: make(shop), ())
+    def sections(
+        self, make: Callable[[Workshop | None], tuple[Section, ...]]
+    ) -> tuple[Section, ...]:
+        """Diagnoses; None is passed where the data cannot be opened."""
+        return self.attempt("The diagnoses", lambda: make(self.shop), ())
 
     def curves(self, folders: Mapping[str, Path], headline: str) -> tuple[Chart, ...]:
-        """The course of several runs by name."""
-        return self.tried(lambda: curves_of(folders, headline), ())
+        """The training curves of several runs by name."""
+        return self.attempt("The training curves", lambda: curves_of(folders, headline), ())
 
 
-def opened(recipe: Recipe) -> Workshop | None:
-    """The data of a recipe."""
+def open_data(recipe: Recipe) -> Workshop | None:
+    """The data, task and hardware of a recipe."""
     return Workshop.open(recipe, quiet=True)
 
 
-def price(named: Named, shop: Workshop, folder: Path | None) -> Priced:
-    """What each network takes."""
-    if folder is None:
-        found, where = {who: measure(one, shop) for who, one in named.items()}, machine()
-    else:
-        content = costs_of(folder, shop, named)
-        found, where = content["networks"], content["machine"]
-    return Priced(tuple(Cost(who, **one) for who, one in found.items()), where)
-
-
 def curves_of(folders: Mapping[str, Path], headline: str) -> tuple[Chart, ...]:
-    """The charts of what several runs recorded."""
-    found = course.section({who: records.read(path) for who, path in folders.items()}, headline)
-    return () if found is None else found.charts
+    """The charts of the records of several runs."""
+    runs = {who: records.read(path) for who, path in folders.items()}
+    return training_curves.training_curves(runs, headline)
 
 
 def score_table(scores: Mapping[str, Score]) -> Table:
-    """Everything that was measured on test, a row a network."""
-    names = list(dict.fromkeys(name for score in scores.values() for name in score["test"]))
+    """Every metric on the test split, one row per network."""
+    keys = list(dict.fromkeys(key for score in scores.values() for key in score["test"]))
     rows: list[tuple[Cell, ...]] = [
-        (who, *(score["test"].get(name) for name in names)) for who, score in scores.items()
+        (who, *(score["test"].get(key) for key in keys)) for who, score in scores.items()
     ]
-    return Table(("who", *names), tuple(rows), "Measured on the test split")
+    return Table(("network", *map(metric_name, keys)), tuple(rows), "Metrics on the test split")
 
 
 def environment_text(folder: Path) -> str:
-    """Where a run ran, as it wrote it down."""
+    """The environment of a run, as its folder has it."""
     path = folder / "environment.json"
     try:
         return json.dumps(json.loads(path.read_text(encoding="utf-8")), indent=2)

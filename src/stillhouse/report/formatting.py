@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them: counts, times, sizes and ratios."""
+"""How numbers are written on a page: counts, times, sizes and ratios."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ _LARGE = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _SMALL = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
 
-def fixed(value: float, digits: int) -> str:
-    """So many digits after the point, thousands apart, and a true minus sign."""
+def format_fixed(value: float, digits: int) -> str:
+    """Fixed digits after the point, with thousands separators and a minus sign."""
     if math.isnan(value):
         return NONE
     if math.isinf(value):
         return "∞" if value > 0 else f"{MINUS}∞"
     text = f"{value:,.{digits}f}" if abs(value) < 1e12 else f"{value:.{digits}e}"
-    if not text.strip("-0.,"):  # what rounds to nothing has no sign
+    if not text.strip("-0.,"):  # no sign for a value that is rounded to 0
         text = text.lstrip("-")
     return text.replace("-", MINUS) if "e" not in text else text
 
 
-def cell(value: Cell, digits: int = 2) -> str:
-    """What stands in a table for a value."""
+def format_cell(value: Cell, digits: int = 2) -> str:
+    """The text of a table cell."""
     if value is None:
         return NONE
     if isinstance(value, float):
-        return fixed(value, digits)
+        return format_fixed(value, digits)
     return f"{value:,}".replace("-", MINUS) if isinstance(value, int) else value
 
 
-def numeric(value: Cell) -> bool:
-    """Whether it belongs under the numbers: 5, "81.4 ± 0.3", "12 %"."""
+def is_numeric(value: Cell) -> bool:
+    """Whether a cell is right-aligned as a number: 5, "81.4 ± 0.3", "12 %"."""
     return not isinstance(value, str) or bool(_NUMBER.fullmatch(value.strip()))
 
 
-def short(value: float) -> str:
-    """Four digits that count, however large or small the number is."""
+def format_short(value: float) -> str:
+    """Four significant digits, with an exponent where needed."""
     if not math.isfinite(value):
-        return fixed(value, 0)
+        return format_fixed(value, 0)
     text = f"{value:.4g}"
     if "e" in text:
         mantissa, exponent = text.split("e")
@@ -51,32 +51,32 @@ def short(value: float) -> str:
     return text.replace("-", MINUS)
 
 
-def alike(values: Sequence[float]) -> list[str]:
-    """All with the same digits after the point, so many that the largest has three that count."""
+def format_alike(values: Sequence[float]) -> list[str]:
+    """Equal digits after the point, so that the largest value has three significant digits."""
     largest = max(map(abs, values), default=0.0)
     if largest and not 1e-3 <= largest < 1e6:
-        return [short(float(f"{value:.3g}")) for value in values]
+        return [format_short(float(f"{value:.3g}")) for value in values]
     whole = not largest or all(value == round(value) for value in values)
     digits = 0 if whole else max(0, 2 - math.floor(math.log10(largest)))
-    return [fixed(value, digits) for value in values]
+    return [format_fixed(value, digits) for value in values]
 
 
-def count(value: float, unit: str) -> str:
-    """1.9 MFLOPs, 3.4 MB: three digits and a prefix of a thousand."""
+def format_count(value: float, unit: str) -> str:
+    """Three digits and an SI prefix: 1.9 MFLOPs, 3.4 MB."""
     value = float(f"{value:.3g}")
     size, prefix = next((pair for pair in _LARGE if value >= pair[0]), (1.0, ""))
-    return f"{_three(value / size)} {prefix}{unit}"
+    return f"{_three_digits(value / size)} {prefix}{unit}"
 
 
-def seconds(value: float) -> str:
-    """1.2 ms, 340 µs: three digits and the unit that fits."""
+def format_seconds(value: float) -> str:
+    """Three digits and a unit: 1.2 ms, 340 µs."""
     value = float(f"{value:.3g}")
     size, unit = next((pair for pair in _SMALL if value >= pair[0]), _SMALL[-1])
-    return f"{_three(value / size)} {unit}"
+    return f"{_three_digits(value / size)} {unit}"
 
 
-def ratio(before: float | None, after: float | None, fewer: str, more: str) -> str:
-    """What became of a cost: "14 × fewer", "1.3 × more", "the same"."""
+def format_ratio(before: float | None, after: float | None, fewer: str, more: str) -> str:
+    """The change of a cost: "14 × fewer", "1.3 × more", "the same"."""
     if before is None or after is None or before <= 0 or after <= 0:
         return NONE
     times = before / after
@@ -85,18 +85,12 @@ def ratio(before: float | None, after: float | None, fewer: str, more: str) -> s
     return f"{_times(times)} × {fewer}" if times > 1 else f"{_times(1 / times)} × {more}"
 
 
-def listed(names: list[str], most: int = 5) -> str:
-    """The first few of many, and how many more there are."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def clipped(text: str, most: int) -> str:
-    """A long name, cut where there is no more room."""
+def truncate(text: str, most: int) -> str:
+    """At most `most` letters, with an ellipsis where some are cut."""
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
-def _three(value: float) -> str:
+def _three_digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 

@@ -1,4 +1,4 @@
-"""What a page holds, whatever it is about: a run, a study, two runs beside each other."""
+"""The content of a page: of a run, of a study, or of two runs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from stillhouse.explain.section import Chart, Section, Table
 
 
 @dataclass(frozen=True)
-class Bar:
-    """One who was measured: a mean, its spread over seeds, and what the paper says of it."""
+class ScoreBar:
+    """One score: its mean and standard deviation over seeds, and the value in the paper."""
 
     who: str  # teacher, control, student, or the name of a method
     value: float
@@ -18,8 +18,8 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a network takes, on the machine where it was measured; None: it was not."""
+class NetworkCost:
+    """Size and speed of a network on the machine where it was measured; None: not measured."""
 
     who: str
     name: str
@@ -27,20 +27,20 @@ class Cost:
     flops: int | None = None  # of one image
     latency_1: float | None = None  # seconds of a batch of 1
     latency_32: float | None = None  # seconds of a batch of 32
-    memory: int | None = None  # bytes at the peak of a batch of 32, weights among them
+    memory: int | None = None  # bytes at the peak of a batch of 32, with the weights
 
 
 @dataclass(frozen=True)
 class Page:
-    """One page, from the answer down to how to do it again."""
+    """One page, from the answer to the commands that reproduce it."""
 
     title: str
     answers: tuple[str, ...]  # the first is the largest
-    headline: str  # what the bars measure: top1
-    bars: tuple[Bar, ...] = ()
-    costs: tuple[Cost, ...] = ()
-    machine: str = ""  # where speed and memory were measured
-    notes: tuple[str, ...] = ()  # what a reader must know: cells that failed, folders left out
+    headline: str  # the metric of the bars: top1
+    bars: tuple[ScoreBar, ...] = ()
+    costs: tuple[NetworkCost, ...] = ()
+    machine: str = ""  # where the costs were measured
+    notes: tuple[str, ...] = ()  # failed runs, unreadable folders, parts that could not be made
     curves: tuple[Chart, ...] = ()
     tables: tuple[Table, ...] = ()
     sections: tuple[Section, ...] = ()

@@ -1,4 +1,4 @@
-"""From folders to pages: one of each kind, or many in one."""
+"""From folders of runs and studies to report files."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stillhouse.errors import UserError
-from stillhouse.explain.predictions import AS_EVER, Look
+from stillhouse.explain.predictions import DEFAULT_OPTIONS, ExplainOptions
 from stillhouse.explain.section import Section
+from stillhouse.report.chart_files import FileCounts, check_output_folder, write_chart_files
 from stillhouse.report.compare import compare_page
-from stillhouse.report.chart_files import Written, make_folder, write_files
+from stillhouse.report.draft import PAGE_FILE
 from stillhouse.report.page import Page
-from stillhouse.report.draft import PAGE
 from stillhouse.report.render import write_page, write_pages
 from stillhouse.report.run import run_page
 from stillhouse.report.study import study_page
@@ -21,70 +21,74 @@ from stillhouse.study.findings import By, read_study
 from stillhouse.study.shelf import browse, is_run, is_study
 from stillhouse.study.statistics import Kind
 
+COMPARISON_FILE = "compare.html"
 
-def page_of(
+
+def make_page(
     folder: Path,
     against: str | None = None,
     by: By = "last",
     kind: Kind = "t",
-    look: Look = AS_EVER,
+    options: ExplainOptions = DEFAULT_OPTIONS,
 ) -> Page:
     """The page of a run or of a study."""
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}; `stillhouse runs ls` shows those there are")
+        raise UserError(f"there is no folder {folder}; `stillhouse runs ls` lists the runs")
     if not is_study(folder) and not is_run(folder) and [*browse(folder)]:
         raise UserError(
-            f"{folder} holds runs and is none; name one of `stillhouse runs ls {folder}`"
+            f"{folder} is not a run but a folder of runs; name one of `stillhouse runs ls {folder}`"
         )
     if is_study(folder):
-        return study_page(read_study(folder, by, kind), against, look)
-    return run_page(folder, look)
+        return study_page(read_study(folder, by, kind), against, options)
+    return run_page(folder, options)
 
 
-def write_folders(
+def write_report(
     folders: Sequence[Path],
     out: Path | None = None,
     against: str | None = None,
     by: By = "last",
     kind: Kind = "t",
 ) -> Path:
-    """One page of all folders; those that cannot be read are named on it, and the rest shown."""
+    """One page of all folders; folders that cannot be read become notes."""
     pages: list[Page] = []
-    wrong: list[str] = []
+    errors: list[str] = []
     for folder in folders:
         try:
-            pages.append(page_of(folder, against, by, kind))
+            pages.append(make_page(folder, against, by, kind))
         except UserError as error:
-            wrong.append(str(error))
+            errors.append(str(error))
     if not pages:
-        raise UserError("; ".join(wrong))
-    pages[0] = replace(pages[0], notes=(*wrong, *pages[0].notes))
+        raise UserError("; ".join(errors))
+    pages[0] = replace(pages[0], notes=(*errors, *pages[0].notes))
     if len(folders) == 1:
-        return write_page(pages[0], out or folders[0] / PAGE)
-    return write_pages(pages, out or Path(PAGE))
+        return write_page(pages[0], out or folders[0] / PAGE_FILE)
+    return write_pages(pages, out or Path(PAGE_FILE))
 
 
-def write_compared(first: Path, second: Path, out: Path | None = None) -> Path:
+def write_comparison(first: Path, second: Path, out: Path | None = None) -> Path:
     """The page of two runs."""
-    return write_page(compare_page(first, second), out or Path("compare.html"))
+    return write_page(compare_page(first, second), out or Path(COMPARISON_FILE))
 
 
-class Explained(NamedTuple):
-    """What came of diagnosing: the page, what it says, and the files beside it."""
+class Explanation(NamedTuple):
+    """The result of `stillhouse explain`: the page, its diagnoses, and the files written."""
 
     page: Path
     sections: tuple[Section, ...]
-    written: Written | None = None
+    files: FileCounts | None = None
 
 
-def explained(folder: Path, other: Path | None, look: Look, files: Path | None = None) -> Explained:
-    """Diagnose a run, a study or two runs anew, and write the page and, where asked for, files."""
+def explain_folder(
+    folder: Path, other: Path | None, options: ExplainOptions, files: Path | None = None
+) -> Explanation:
+    """Diagnose a run, a study or two runs, and write the page and, on request, its charts."""
     if files is not None:
-        make_folder(files)
+        check_output_folder(files)
     if other is None:
-        page, path = page_of(folder, look=look), folder / PAGE
+        page, path = make_page(folder, options=options), folder / PAGE_FILE
     else:
-        page, path = compare_page(folder, other, look), Path("compare.html")
+        page, path = compare_page(folder, other, options), Path(COMPARISON_FILE)
     write_page(page, path)
-    written = None if files is None else write_files(page, files)
-    return Explained(path, page.sections, written)
+    counts = None if files is None else write_chart_files(page, files)
+    return Explanation(path, page.sections, counts)

@@ -1,7 +1,7 @@
-"""Colours of a matrix, as even to the eye as they are in number.
+"""Perceptually uniform colour maps for a light and a dark page.
 
-A ramp is a straight line in OKLab (Ottosson, 2020), whose distances are those that people see. Each
-begins near the colour of the page, by day or by night, so that nothing looks like nothing.
+A colour map is a straight line in OKLab (Ottosson, 2020), where equal distances look equal. Each
+starts near the background of the page.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 Rows = NDArray[np.float64]
 
-SHADES = 255  # of a picture with 256 colours; the last is that of no value
-SEQUENTIAL = {"day": ("#edf2f6", "#06375c"), "night": ("#1d252e", "#a9dcff")}
+SHADES = 255  # of a palette of 256 colours; the last one is transparent, for no value
+SEQUENTIAL = {"light": ("#edf2f6", "#06375c"), "dark": ("#1d252e", "#a9dcff")}
 DIVERGING = {
-    "day": ("#8f3700", "#f0f2f4", "#08437f"),
-    "night": ("#ffb27d", "#20272f", "#8fcbff"),
+    "light": ("#8f3700", "#f0f2f4", "#08437f"),
+    "dark": ("#ffb27d", "#20272f", "#8fcbff"),
 }
 
 _TO_CONES = np.array(
@@ -36,31 +36,31 @@ _TO_LAB = np.array(
 )
 
 
-def lab(colours: Rows) -> Rows:
-    """OKLab of sRGB colours between 0 and 1: (N, 3) -> (N, 3)."""
+def srgb_to_oklab(colours: Rows) -> Rows:
+    """OKLab of sRGB colours in [0, 1]: (N, 3) -> (N, 3)."""
     linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
     found: Rows = np.cbrt(linear @ _TO_CONES.T) @ _TO_LAB.T
     return found
 
 
-def rgb(points: Rows) -> Rows:
-    """The sRGB colours of points in OKLab, cut off where a screen has no such colour."""
+def oklab_to_srgb(points: Rows) -> Rows:
+    """sRGB colours of points in OKLab, clipped to [0, 1]: (N, 3) -> (N, 3)."""
     linear = (points @ np.linalg.inv(_TO_LAB).T) ** 3 @ np.linalg.inv(_TO_CONES).T
     linear = linear.clip(0, 1)
     bent: Rows = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     return bent
 
 
-def parsed(colour: str) -> tuple[float, ...]:
-    """`#ff8000` as three shares of one."""
+def parse_hex(colour: str) -> tuple[float, ...]:
+    """`#ff8000` as three numbers in [0, 1]."""
     return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
 
 
 @cache
-def ramp(time: str, diverging: bool) -> bytes:
-    """The colours of all shades, three bytes each, by day or by night."""
-    stops = (DIVERGING if diverging else SEQUENTIAL)[time]
-    fixed = lab(np.array([parsed(stop) for stop in stops]))
+def colormap(theme: str, diverging: bool) -> bytes:
+    """The colours of all shades, three bytes each; the theme is `light` or `dark`."""
+    stops = (DIVERGING if diverging else SEQUENTIAL)[theme]
+    fixed = srgb_to_oklab(np.array([parse_hex(stop) for stop in stops]))
     along = np.linspace(0, len(stops) - 1, SHADES)
     points = np.stack([np.interp(along, range(len(stops)), fixed[:, i]) for i in range(3)], 1)
-    return (rgb(points) * 255).round().astype(np.uint8).tobytes()
+    return (oklab_to_srgb(points) * 255).round().astype(np.uint8).tobytes()

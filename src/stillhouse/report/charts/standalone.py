@@ -1,7 +1,6 @@
-"""A drawing of a page -> an SVG file that stands alone: title, panels, legend and note in one.
+"""A drawing as a standalone SVG file with title, panels, legend and note.
 
-It has the colours of a page by day, as plain numbers, because editors and typesetters know no
-variables.
+The colours are those of the light page, as values, because many editors do not read CSS variables.
 """
 
 from __future__ import annotations
@@ -11,25 +10,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from xml.etree import ElementTree as Tree
 
 from stillhouse.report.charts.canvas import FONT, LETTER
-from stillhouse.report.charts.drawing import Drawing, Key
-from stillhouse.report.charts.legend import box, marks
-from stillhouse.report.formatting import clipped
+from stillhouse.report.charts.drawing import Drawing, LegendEntry
+from stillhouse.report.charts.legend import swatch_box, swatch_shapes
+from stillhouse.report.formatting import truncate
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 MARGIN, GAP = 12.0, 16.0
-LEAST = 400.0  # of the width
-ROW = 18.0  # of a line of text
+MIN_WIDTH = 400.0
+ROW = 18.0  # height of a line of text
 HEADING = 13.0
 _VARIABLE = re.compile(r"var\(--([\w-]+)\)")
 
 Element = Tree.Element
 
 
-def alone(title: str, drawing: Drawing, colours: Mapping[str, str]) -> str:
-    """A file with everything that the page shows of a drawing; `colours` by variable."""
+def standalone_svg(title: str, drawing: Drawing, colours: Mapping[str, str]) -> str:
+    """The text of the file; `colours` by CSS variable."""
     panels = [Tree.fromstring(svg) for svg in drawing.svgs]
     sizes = [_size(panel) for panel in panels]
-    width = max(LEAST, sum(w for w, _ in sizes) + GAP * max(0, len(sizes) - 1))
+    width = max(MIN_WIDTH, sum(w for w, _ in sizes) + GAP * max(0, len(sizes) - 1))
     root = Element("svg", {"role": "img", "aria-label": title})
     top = MARGIN + ROW
     root.append(
@@ -40,12 +39,12 @@ def alone(title: str, drawing: Drawing, colours: Mapping[str, str]) -> str:
         root.append(_moved(panel, left, top))
         left += wide + GAP
     top += max((high for _, high in sizes), default=0.0) + 8
-    top = _legend(root, drawing.keys, width, top)
+    top = _legend(root, drawing.legend, width, top)
     if drawing.note:
         top += ROW
         room = int(width / LETTER)
         root.append(_text(drawing.note, MARGIN, top - 5, FONT, "var(--soft)", room))
-    return _written(root, width + 2 * MARGIN, top + MARGIN, colours)
+    return _serialise(root, width + 2 * MARGIN, top + MARGIN, colours)
 
 
 def _size(panel: Element) -> tuple[float, float]:
@@ -55,24 +54,24 @@ def _size(panel: Element) -> tuple[float, float]:
 
 def _moved(panel: Iterable[Element], left: float, top: float) -> Element:
     group = Element("g", {"transform": f"translate({left:g} {top:g})"})
-    group.extend(node for node in panel if node.get("class") != "night")
+    group.extend(node for node in panel if node.get("class") != "dark")
     for node in group.iter("image"):
         node.attrib.pop("class", None)
         node.set("style", "image-rendering:pixelated")
     return group
 
 
-def _legend(root: Element, keys: Sequence[Key], width: float, top: float) -> float:
-    """Marks and names in rows; where the next thing begins."""
+def _legend(root: Element, entries: Sequence[LegendEntry], width: float, top: float) -> float:
+    """Add swatches and names in rows; returns the bottom edge."""
     left, first = MARGIN, True
-    for key in keys:
-        name = clipped(key.name, 40)
-        begin, wide = box(key)
+    for entry in entries:
+        name = truncate(entry.name, 40)
+        begin, wide = swatch_box(entry)
         whole = wide + 7 + LETTER * len(name) + GAP
         if first or left + whole > MARGIN + width + GAP:
             left, top, first = MARGIN, top + ROW, False
         group = Element("g", {"transform": f"translate({left - begin:g} {top - 15:g})"})
-        group.extend(marks(key))
+        group.extend(swatch_shapes(entry))
         root.append(group)
         root.append(_text(name, left + wide + 7, top - 5, FONT, "var(--soft)", 40))
         left += whole
@@ -84,11 +83,11 @@ def _text(
 ) -> Element:
     style = f"fill:{colour};font-size:{size:g}px" + (";font-weight:600" if bold else "")
     found = Element("text", {"x": f"{x:g}", "y": f"{y:g}", "style": style})
-    found.text = clipped(text, most)
+    found.text = truncate(text, most)
     return found
 
 
-def _written(root: Element, width: float, height: float, colours: Mapping[str, str]) -> str:
+def _serialise(root: Element, width: float, height: float, colours: Mapping[str, str]) -> str:
     root.attrib |= {
         "xmlns": SVG,
         "xmlns:xlink": XLINK,
@@ -102,6 +101,6 @@ def _written(root: Element, width: float, height: float, colours: Mapping[str, s
     for node in root.iter():
         if "style" in node.attrib:
             node.attrib["style"] = _VARIABLE.sub(lambda v: colours[v[1]], node.attrib["style"])
-        if "href" in node.attrib:  # the name that every reader of SVG knows
+        if "href" in node.attrib:  # the attribute that all SVG readers know
             node.attrib["xlink:href"] = node.attrib.pop("href")
     return '<?xml version="1.0" encoding="utf-8"?>\n' + Tree.tostring(root, encoding="unicode")

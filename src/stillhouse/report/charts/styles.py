@@ -1,7 +1,7 @@
-"""How a series is told from the others: a colour that follows the page, a dash and a marker.
+"""The style of a series: a colour of the page, a dash pattern and a marker.
 
-A chart is drawn in stand-in colours, each of which becomes a CSS variable of the page: so one
-drawing serves a light page, a dark one and paper.
+A chart is drawn in placeholder colours. Each placeholder is replaced by a CSS variable, so that one
+drawing serves the light page, the dark page and print.
 """
 
 from __future__ import annotations
@@ -17,52 +17,52 @@ MARKERS = "os^D"
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one series looks like."""
+class SeriesStyle:
+    """The style of one series."""
 
-    variable: str  # of the page's style
+    variable: str  # CSS variable of the colour
     dash: tuple[float, ...] = ()
     marker: str = "o"
 
     @property
     def colour(self) -> str:
-        """The stand-in that a chart is drawn with."""
-        return stand_in(self.variable)
+        """The placeholder colour to draw with."""
+        return placeholder(self.variable)
 
 
-ROLE_LOOKS = {
-    "teacher": Look("teacher", DASHES[1], "s"),
-    "control": Look("control", DASHES[2], "^"),
-    "student": Look("student"),
+ROLE_STYLES = {
+    "teacher": SeriesStyle("teacher", DASHES[1], "s"),
+    "control": SeriesStyle("control", DASHES[2], "^"),
+    "student": SeriesStyle("student"),
 }
 
 
 def role(name: str) -> str:
-    """The part that a network of this name plays, empty where the name says nothing of it."""
+    """The role of a network by its name: teacher, control or student; empty for other names."""
     return ROLES.get(name.strip().casefold(), "")
 
 
-def looks(names: Sequence[str]) -> list[Look]:
-    """A look for each: fixed for the three parts, and never the same for the first 32 others."""
-    found, others = [], 0
+def series_styles(names: Sequence[str]) -> list[SeriesStyle]:
+    """A style per name: fixed for the three roles, different for the first 32 others."""
+    styles, others = [], 0
     for name in names:
-        if part := role(name):
-            found.append(ROLE_LOOKS[part])
+        if known := role(name):
+            styles.append(ROLE_STYLES[known])
         else:
-            found.append(other(others))
+            styles.append(numbered_style(others))
             others += 1
-    return found
+    return styles
 
 
-def other(index: int) -> Look:
-    """The look of the series that is number `index` among those without a part."""
+def numbered_style(index: int) -> SeriesStyle:
+    """The style of the series number `index` among those without a role."""
     kind = (index + index // len(HUES)) % len(DASHES)
-    return Look(HUES[index % len(HUES)], DASHES[kind], MARKERS[kind])
+    return SeriesStyle(HUES[index % len(HUES)], DASHES[kind], MARKERS[kind])
 
 
-def stand_in(variable: str) -> str:
-    """The colour to draw with for a variable of the page's style."""
+def placeholder(variable: str) -> str:
+    """The colour to draw with for a CSS variable."""
     return f"#f00d{VARIABLES.index(variable):02x}"
 
 
-STAND_INS = {stand_in(variable): f"var(--{variable})" for variable in VARIABLES}
+PLACEHOLDERS = {placeholder(variable): f"var(--{variable})" for variable in VARIABLES}
