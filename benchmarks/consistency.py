@@ -27,8 +27,8 @@ from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.teaching import find_teacher
 from stillhouse.runs.training import MOVED, STUDENT
-from stillhouse.study.findings import Found, Study, read_study
-from stillhouse.study.statistics import interval
+from stillhouse.study.results import ArmResult, Study, read_study
+from stillhouse.study.statistics import difference_interval
 
 Pair = tuple[float, float]  # TC in percent, NC
 
@@ -45,8 +45,8 @@ class Judge:
         assert recipe.teacher is not None
         self.shop = Workshop.open(recipe, quiet=True)
         batches = list(self.shop.test())
-        self.images = torch.cat([batch.image for batch in batches])
-        self.labels = torch.cat([batch.label for batch in batches])
+        self.images = torch.cat([batch.images for batch in batches])
+        self.labels = torch.cat([batch.target for batch in batches])
         taught = find_teacher(recipe, recipe.teacher, self.shop)
         assert taught is not None
         self.teacher = taught.network
@@ -62,7 +62,7 @@ class Judge:
 
     def look(self, folder: Path, teacher: Tensor) -> Pair:
         """TC and NC of one run's student."""
-        recipe = load.load(folder / load.RECIPE)
+        recipe = load.load(folder / load.RECIPE_FILE)
         student = make_deployed(recipe, self.shop.sources, folder / STUDENT)
         ours = Outputs("student", said(student, self.images))
         found = consistency(ours, Outputs("teacher", teacher), self.labels)
@@ -84,7 +84,7 @@ def judged(study: Study, judge: Judge, arms: list[str]) -> dict[str, dict[int, P
     return found
 
 
-def cell(arm: Found, seed: int) -> Path:
+def cell(arm: ArmResult, seed: int) -> Path:
     return arm.folder / str(seed)
 
 
@@ -102,7 +102,7 @@ def table(found: Mapping[str, Mapping[int, Pair]], against: str) -> list[dict[st
             "nc_over": "",
         }
         if label != against and len(common) > 1:
-            gain = interval(ours, theirs)
+            gain = difference_interval(ours, theirs)
             row["nc_over"] = f"{gain.mean:+.3f} ({gain.low:+.3f} … {gain.high:+.3f})"
         rows.append(row)
     return rows
@@ -116,7 +116,7 @@ def main() -> None:
     words = parser.parse_args()
     study = read_study(words.study)
     taught = next(arm for arm in study.arms if not arm.is_control and arm.scores)
-    judge = Judge(load.load(cell(taught, next(iter(taught.scores))) / load.RECIPE))
+    judge = Judge(load.load(cell(taught, next(iter(taught.scores))) / load.RECIPE_FILE))
     rows = table(judged(study, judge, words.arms), words.against)
     with (words.study / "consistency.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*rows[0]], lineterminator="\n")

@@ -31,6 +31,7 @@ from stillhouse.methods.control import Control
 from stillhouse.models import cost
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
+from stillhouse.teachers.base import observe
 from stillhouse.types import Clock
 
 RESULTS = Path(__file__).parent / "results" / "steps.csv"
@@ -48,9 +49,9 @@ def recipes() -> dict[str, Recipe]:
     for name in published():
         if name not in ELSEWHERE:
             words = {"name": name, **OPTIONS.get(name, {})}
-            made[name] = load.changed(live, {"method": words})
+            made[name] = load.replace_sections(live, {"method": words})
     dist_plus = ["dist", "channel_relation", "spatial_relation", "acclimation"]
-    made["dist+"] = load.changed(live, {"method": [{"name": name} for name in dist_plus]})
+    made["dist+"] = load.replace_sections(live, {"method": [{"name": name} for name in dist_plus]})
     return made
 
 
@@ -60,8 +61,7 @@ class Steps:
     def __init__(self, recipe: Recipe, shop: Workshop) -> None:
         taught = None
         if recipe.teacher is not None:
-            sources = shop.sources
-            network = make_network(recipe.teacher, len(sources.classes), sources.channels, None)
+            network = make_network(recipe.teacher, shop.sources)
             taught = TeacherNetwork(network, network)
         self.pupil = make_pupil(recipe, shop, taught).train()
         self.teacher = make_teacher(recipe, shop, taught, self.pupil.method)
@@ -73,7 +73,8 @@ class Steps:
         since = time.process_time()
         for batch in islice(self.loader.epoch(number), STEPS):
             self.pupil.zero_grad()
-            combine(self.pupil(batch, self.teacher(batch), Clock(1, 100, 10))).backward()
+            traces = observe(self.teacher, batch, self.pupil.method.views)
+            combine(self.pupil(batch, traces, Clock(1, 100, 10))).backward()
         return time.process_time() - since
 
 

@@ -31,6 +31,7 @@ from stillhouse.methods.control import Control
 from stillhouse.objectives import presets
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
+from stillhouse.teachers.base import observe
 from stillhouse.teachers.store.outputs import Form
 from stillhouse.types import Clock
 
@@ -78,7 +79,8 @@ class Steps:
         since = time.process_time()
         for batch in islice(self.loader.epoch(number), STEPS):
             self.pupil.zero_grad()
-            combine(self.pupil(batch, self.teacher(batch), Clock(0, 1, 1))).backward()
+            traces = observe(self.teacher, batch, self.pupil.method.views)
+            combine(self.pupil(batch, traces, Clock(0, 1, 1))).backward()
         return time.process_time() - since
 
 
@@ -88,7 +90,7 @@ def speed() -> list[Row]:
     made = recipes()
     shop = Workshop.open(made["live"], quiet=True)
     assert made["live"].teacher is not None
-    network = make_network(made["live"].teacher, 100, shop.sources.channels, None)
+    network = make_network(made["live"].teacher, shop.sources)
     steps = {
         name: Steps(recipe, shop, TeacherNetwork(network, network)) for name, recipe in made.items()
     }

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from stillhouse.study.findings import Study, read_study
+from stillhouse.study.results import Study, read_study
 
 KEY = "temperature="
 LOOKS = (("#1f6f8b", "o"), ("#c1502e", "s"), ("#6b8e23", "^"), ("#7b4ea3", "D"))

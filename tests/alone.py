@@ -1,23 +1,23 @@
-"""Cells trained in this process, one after another: what a crew does, without its processes."""
+"""Workers that run the jobs of a study in this process, one after another."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from stillhouse.study.cells import Cell, Done, Outcome, train_cell
+from stillhouse.study.jobs import Job, OnDone, Outcome, train_job
 
 
 class Alone:
-    """Trains cells here, and remembers which it was given."""
+    """Runs jobs and records their folders."""
 
     def __init__(self) -> None:
-        self.asked: list[Path] = []
+        self.folders: list[Path] = []
 
-    def train(self, cells: Sequence[Cell], done: Done) -> Mapping[Path, Outcome]:
+    def train(self, jobs: Sequence[Job], done: OnDone) -> Mapping[Path, Outcome]:
         outcomes: dict[Path, Outcome] = {}
-        for cell in cells:
-            self.asked.append(cell.folder)
-            outcomes[cell.folder] = train_cell(cell)
-            done(cell, outcomes[cell.folder])
+        for job in jobs:
+            self.folders.append(job.folder)
+            outcomes[job.folder] = train_job(job)
+            done(job, outcomes[job.folder])
         return outcomes

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.batches import Batch
-from stillhouse.engine.pupil import Pupil
+from stillhouse.engine.pupil import Pupil, views_of
 from stillhouse.methods.base import Method
 from stillhouse.methods.labelwise import Embedded
 from stillhouse.methods.setting import Composed, Setting
@@ -21,6 +21,7 @@ from stillhouse.models.last_layers import closing
 from stillhouse.models.small import build
 from stillhouse.models.taps import Tapped
 from stillhouse.tasks.classification import Classification
+from stillhouse.teachers.base import observe
 from stillhouse.teachers.learner import Learner
 from stillhouse.types import Clock, Lesson, Terms, Trace
 
@@ -47,7 +48,7 @@ def batch(n: int = 6, seed: int = 1, dtype: torch.dtype = torch.float32) -> Batc
 
 
 def rows(whole: Batch, kept: Any) -> Batch:
-    return Batch(*(x[kept] for x in whole))
+    return whole.rows(kept if isinstance(kept, slice) else torch.tensor(kept))
 
 
 @dataclass(frozen=True)
@@ -62,16 +63,13 @@ class Weighed(Classification):
             return SEVERAL[batch.keys].to(student.out.dtype)
         return super().target(student, batch)
 
-    def lesson(self, student: Trace, teacher: Trace, batch: Batch, clock: Clock) -> Lesson:
-        lesson = super().lesson(student, teacher, batch, clock)
+    def lesson(self, student: Trace, teacher: Trace, batch: Batch, *rest: Any) -> Lesson:
+        lesson = super().lesson(student, teacher, batch, *rest)
         if self.rows is None:
             return lesson
         weight = self.rows[batch.keys].to(student.out.dtype)
-        places = {
-            name: {p: replace(site, weight=weight) for p, site in getattr(lesson, name).items()}
-            for name in ("sites", "strong", "learning")
-        }
-        return replace(lesson, weight=weight, **places)
+        sites = {name: replace(site, weight=weight) for name, site in lesson.sites.items()}
+        return replace(lesson, weight=weight, sites=sites)
 
 
 @dataclass
@@ -86,10 +84,10 @@ class Classroom:
     def method(self) -> Method:
         return self.pupil.method
 
-    def asked(self, batch: Batch) -> Trace:
-        """What the teacher says of both views."""
-        trace: Trace = self.learner(batch) if self.learner else self.teacher(batch.images)
-        return replace(trace, strong=self.teacher(batch.strong)) if self.method.views > 1 else trace
+    def asked(self, batch: Batch) -> dict[str, Trace]:
+        """What the teacher says of each view."""
+        teacher: Any = self.learner or (lambda view: self.teacher(view.images))
+        return observe(teacher, batch, self.method.views)
 
     def learn(self, batch: Batch, clock: Clock = MIDDLE) -> Terms:
         terms: Terms = self.pupil(batch, self.asked(batch), clock)
@@ -97,11 +95,9 @@ class Classroom:
 
     def lesson(self, batch: Batch, clock: Clock = MIDDLE) -> Lesson:
         """What the method is given."""
-        task, student = self.pupil.task, self.pupil.student
-        trace: Trace = student(batch.images)
-        if self.method.views > 1:
-            trace = replace(trace, strong=student(batch.strong))
-        return task.lesson(trace, self.asked(batch), batch, clock)
+        views = views_of(batch, self.method)
+        traces = {name: self.pupil.student(view.images) for name, view in views.items()}
+        return self.pupil.lesson(traces, self.asked(batch), batch, clock, None)
 
     def teach(self, batch: Batch, clock: Clock = MIDDLE) -> Terms:
         """The terms of the method alone."""

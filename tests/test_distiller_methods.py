@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,16 +34,16 @@ def several() -> Batch:
     """The same images with three classes of four each."""
     batch = rows()
     own = batch.target[:, None] == torch.arange(4)
-    return batch._replace(label=(own | own.roll(1, 1) | own.roll(2, 1)).float())
+    return replace(batch, target=(own | own.roll(1, 1) | own.roll(2, 1)).float())
 
 
 def distiller(method: Any, **options: Any) -> Distiller:
     torch.manual_seed(0)
     networks = zoo.create("stillhouse/small", 4, 1), zoo.create("stillhouse/medium", 4, 1)
     if isinstance(method, Embedded):
-        networks = tuple(labelwise(n, 4, rows().image, NARROW) for n in networks)
+        networks = tuple(labelwise(n, 4, rows().images, NARROW) for n in networks)
         options["task"] = "multilabel"
-    return Distiller(*networks, method, example=rows().image, labels=SAMPLES, **options)
+    return Distiller(*networks, method, example=rows().images, labels=SAMPLES, **options)
 
 
 @pytest.mark.parametrize("name", catalogue())
@@ -80,26 +81,26 @@ def test_a_student_of_another_shape_is_the_one_that_learns() -> None:
     made = distiller(methods.simkd())
     bare = zoo.create("stillhouse/small", 4, 1)
     assert cost.parameters(made.student) > cost.parameters(bare)
-    assert made.student(rows().image).shape == (6, 4)
+    assert made.student(rows().images).shape == (6, 4)
 
 
 def test_what_remembers_samples_needs_to_know_them() -> None:
     made = distiller(methods.crd(negatives=8))
-    with pytest.raises(UserError, match="give batches as stillhouse.Batch"):
-        made((rows().image, rows().label))
+    with pytest.raises(UserError, match="pass batches as stillhouse.Batch"):
+        made((rows().images, rows().target))
     networks = zoo.create("stillhouse/small", 4, 1), zoo.create("stillhouse/medium", 4, 1)
     with pytest.raises(UserError, match="or give Distiller"):
-        Distiller(*networks, methods.crd(), example=rows().image)
+        Distiller(*networks, methods.crd(), example=rows().images)
 
 
 def test_shapes_have_to_be_seen() -> None:
     networks = nn.Linear(4, 3), nn.Linear(4, 3)
     for method in (methods.ctkd(mode="instance"), methods.rkd(), presets.cwd()):
-        with pytest.raises(UserError, match="needs to see shapes"):
+        with pytest.raises(UserError, match="needs the shapes of features"):
             Distiller(*networks, method)
 
 
 def test_a_second_view_has_to_be_there() -> None:
     made = distiller(methods.mlkd())
     with pytest.raises(UserError, match="needs two views of each image"):
-        made(rows()._replace(strong=None))
+        made(replace(rows(), strong=None))

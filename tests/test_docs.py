@@ -66,13 +66,13 @@ def test_the_recipes_of_a_page_load(page: Path, tmp_path: Path) -> None:
         # and what it shows is what it says: nothing in it is passed over
         said = yaml.safe_load(body)
         assert recipe.train.epochs == said.get("train", {}).get("epochs", recipe.train.epochs)
-        assert load.check(yaml.safe_load(load.text(recipe)), path) == recipe
+        assert load.validate_recipe(yaml.safe_load(load.to_yaml(recipe)), path) == recipe
 
 
 def test_the_page_on_recipes_shows_every_key() -> None:
     (body, *_) = blocks(ROOT / "docs" / "recipes.md", "yaml")
     said = yaml.safe_load(body)
-    whole = load.plain(load.load("digits/numbers"))
+    whole = load.to_dict(load.load("digits/numbers"))
     assert set(whole) - set(said) <= {"task", "paper"}
     assert set(whole["train"]) == set(said["train"])
     assert set(said["data"]) <= set(whole["data"]) and set(said["teacher"]) <= set(whole["teacher"])

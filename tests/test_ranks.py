@@ -36,8 +36,9 @@ from stillhouse.methods.logit import Logits
 from stillhouse.models.taps import Tapped
 from stillhouse.objectives import presets
 from stillhouse.tasks.classification import Classification
+from stillhouse.teachers.base import observe
 from stillhouse.teachers.frozen import Frozen
-from stillhouse.types import Clock, Lesson, Site, Term, Terms, Trace
+from stillhouse.types import Lesson, Site, Term, Terms, Trace
 from tiny import CLOCK, Net, batch
 
 RANKS = 3
@@ -68,8 +69,8 @@ class Weighed(Classification):
 
     rows: Tensor | None = field(default=None, kw_only=True)
 
-    def lesson(self, student: Trace, teacher: Trace, batch: Batch, clock: Clock) -> Lesson:
-        lesson = super().lesson(student, teacher, batch, clock)
+    def lesson(self, student: Trace, teacher: Trace, batch: Batch, *rest: Any) -> Lesson:
+        lesson = super().lesson(student, teacher, batch, *rest)
         if self.rows is None:
             return lesson
         weight = self.rows[batch.keys]
@@ -124,7 +125,7 @@ def build(shards: Shards) -> tuple[Pupil[Any], Frozen[Any], Batch]:
 
 def learn(module: nn.Module, teacher: Frozen[Any], rows: Batch) -> dict[str, Any]:
     """One step without an optimiser: the loss, each term's mean, and every gradient."""
-    terms = module(rows, teacher(rows), CLOCK)
+    terms = module(rows, observe(teacher, rows), CLOCK)
     loss = combine(terms)
     loss.backward()
     pupil = getattr(module, "module", module)

@@ -1,7 +1,7 @@
 """Every method of the catalogue on three ranks with ragged shards, against one process.
 
 The ranks are spawned once and take each method through two steps without an optimiser, so that
-what a method remembers of one step is in the next. NoTerms but the method may tell ranks apart:
+what a method remembers of one step is in the next. Nothing but the method may tell ranks apart:
 BatchNorms read no batch, and DDP does not copy buffers from the first rank. MGD draws a mask in
 each process for its own images, which makes ranks differ from one process by design; it has none
 here.
@@ -41,7 +41,7 @@ def seat(name: str, scene: str) -> Classroom:
     weight = None
     if counts is not None:
         weight = torch.zeros(SAMPLES, dtype=torch.double)
-        weight[batch(IMAGES).key] = torch.tensor(counts, dtype=torch.double)
+        weight[batch(IMAGES).keys] = torch.tensor(counts, dtype=torch.double)
     return enrol(calm(CATALOGUE[name]), weight).doubled().still()
 
 
@@ -57,7 +57,7 @@ def learn(classroom: Classroom, module: Any, shard: slice) -> dict[str, Any]:
         loss.backward()
         teacher = [p for p in classroom.teacher.parameters() if p.requires_grad]
         if classroom.learner is not None:
-            teacher = list(classroom.learner.learning.values())
+            teacher = list(classroom.learner.trainable.values())
             average_gradients(teacher)
         named = [*pupil.named_parameters(), *((f"teacher{i}", p) for i, p in enumerate(teacher))]
         found.append(

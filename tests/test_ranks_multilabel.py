@@ -7,6 +7,7 @@ wrong silently where ranks are merged by halves. The ranks are spawned once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def images() -> Batch:
     rows = batch(IMAGES, CLASSES)
     label = (torch.rand(IMAGES, CLASSES) < 0.4).double()
     label[:, 2] = 0
-    return rows._replace(label=label)
+    return replace(rows, target=label)
 
 
 def scores() -> Tensor:
@@ -102,7 +103,7 @@ def counted(meter: Any, shard: slice) -> Any:
     """A meter that saw some images, one at a time, as a rank without images sees none."""
     rows, out = images(), scores()
     if isinstance(meter, type(Classification().meter())):
-        rows = rows._replace(label=rows.key % CLASSES)
+        rows = replace(rows, target=rows.keys % CLASSES)
     if isinstance(meter, Census) and shard.start < shard.stop:
         meter.update(Trace(out[shard]), rows.rows(shard))
         return meter
@@ -136,8 +137,8 @@ def learn(reduction: Any, wrap: Callable[[Any], Any], shard: slice) -> dict[str,
     pupil, teacher = build(reduction)
     module, rows = wrap(pupil), images().rows(shard)
     with torch.no_grad():
-        trace = Trace(teacher(rows.image))
-    terms = module(rows, trace, CLOCK)
+        trace = Trace(teacher(rows.images))
+    terms = module(rows, {"": trace}, CLOCK)
     loss = combine(terms)
     loss.backward()
     return {
@@ -151,10 +152,10 @@ def written_out(reduction: str) -> dict[str, Any]:
     """The same in one process, with none of our losses, terms or masses."""
     pupil, teacher = build(reduction)
     rows, student = images(), pupil.student.model
-    z, t = student(rows.image), teacher(rows.image).detach().sigmoid()
+    z, t = student(rows.images), teacher(rows.images).detach().sigmoid()
     entropy = F.binary_cross_entropy(t, t, reduction="sum")
     kl = F.binary_cross_entropy_with_logits(z, t, reduction="sum") - entropy
-    label = F.binary_cross_entropy_with_logits(z, rows.label, reduction="sum")
+    label = F.binary_cross_entropy_with_logits(z, rows.target, reduction="sum")
     label = label / {"sum": 1, "batch": IMAGES, "mean": IMAGES * CLASSES}[reduction]
     loss = label + 0.5 * kl
     loss.backward()

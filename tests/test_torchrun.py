@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from quick import WORDS, kept_teacher
-from stillhouse.study.shelf import read_run
+from stillhouse.study.index import read_run
 
 
 def test_two_ranks_make_one_run_with_its_page(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.batches import Batch
-from stillhouse.types import Clock, Lesson, Site, Trace
+from stillhouse.data.mixing import Mix, mix_batch
+from stillhouse.methods.base import Method
+from stillhouse.types import Clock, Lesson, Site, Terms, Trace
 
 CLOCK = Clock(step=1, steps=10, steps_per_epoch=5)
 
@@ -26,10 +28,47 @@ class Net(nn.Sequential):
         self.head = nn.Linear(2 * width, classes)
 
 
+class Looking(Method):
+    """Keeps the lesson that it is given."""
+
+    def __init__(self, **needs: Any) -> None:
+        super().__init__()
+        for name, value in needs.items():
+            setattr(self, name, value)
+
+    def forward(self, lesson: Lesson) -> Terms:
+        self.lesson = lesson
+        return {}
+
+
 def batch(n: int = 8, classes: int = 5, size: int = 12) -> Batch:
     keys = torch.arange(n)
     images = torch.randn(n, 3, size, size, dtype=torch.double)
     return Batch(images, keys % classes, keys, torch.zeros_like(keys))
+
+
+def same(a: Batch, b: Batch) -> bool:
+    """Whether two batches are equal in every tensor."""
+    one, other = a.plain(), b.plain()
+    return one.keys() == other.keys() and all(_equal(one[name], other[name]) for name in one)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_equal(a[name], b[name]) for name in a)
+    return torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a == b
+
+
+def mixed(
+    images: Tensor, labels: Tensor, classes: int, how: Mix, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Images and shares of a mixed batch, which is the same batch otherwise."""
+    keys = torch.arange(len(images)).flip(0)
+    given = Batch(images, labels, keys, keys + 1)
+    found = mix_batch(given, classes, how, seed)
+    assert torch.equal(found.keys, keys) and torch.equal(found.views, keys + 1)
+    assert isinstance(found.target, Tensor)
+    return found.images, found.target
 
 
 def site(n: int = 6, c: int = 5, **fields: Any) -> Site:

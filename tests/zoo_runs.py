@@ -12,15 +12,15 @@ from stillhouse.models import weights, zoo
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.execute import execute
-from stillhouse.study.findings import read_study, write_plan
-from stillhouse.study.plan import Plan, make_plan
+from stillhouse.study.plan import StudyPlan, make_plan
+from stillhouse.study.results import read_study, write_plan
 from stillhouse.study.table import make_rows
 
 SMALL = ("data.batch=8", "engine.device=cpu", "engine.tensorboard=false", "engine.workers=0")
 
 
 @cache
-def plan_of(name: str) -> Plan:
+def plan_of(name: str) -> StudyPlan:
     return make_plan(load.load(name))
 
 
@@ -33,7 +33,7 @@ def folder_of(name: str) -> set[str]:
     return {leaf for folder, _, leaf in found if folder == name}
 
 
-def numbers_of(plan: Plan, folder: Path) -> dict[str, float | None]:
+def numbers_of(plan: StudyPlan, folder: Path) -> dict[str, float | None]:
     """What the table of a study says of the paper, before anything is trained."""
     write_plan(plan, folder, "top1")
     return {row.method: row.paper for row in make_rows(read_study(folder))}
@@ -58,7 +58,7 @@ def two_steps(recipe: Recipe, folder: Path, headline: str = "top1") -> list[dict
 
 def shrunk(name: str, sizes: dict[int, int]) -> list[str]:
     """A recipe's own transforms at other sizes of images, as overrides."""
-    data = load.plain(load.load(name))["data"]
+    data = load.to_dict(load.load(name))["data"]
     words = []
     for key in ("transforms", "evaluation"):
         for one in data[key]:

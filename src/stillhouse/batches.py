@@ -32,10 +32,12 @@ class Objects:
     def rows(self, index: slice | Tensor) -> Objects:
         """The objects of some images, which are numbered anew: slice or (N,) -> Objects."""
         kept = torch.arange(self.images, device=self.image.device)[index]
-        order = [(self.image == number).nonzero().flatten() for number in kept.tolist()]
-        counts = torch.tensor([len(part) for part in order], device=self.image.device)
-        places = torch.cat(order) if order else self.image[:0]
-        image = torch.arange(len(kept), device=self.image.device).repeat_interleave(counts)
+        first = torch.searchsorted(self.image, kept)
+        counts = torch.searchsorted(self.image, kept, right=True) - first
+        image = torch.arange(len(kept), device=kept.device).repeat_interleave(counts)
+        # the place of each object: where its image begins, and its number among those of the image
+        before = counts.cumsum(0) - counts
+        places = first[image] + torch.arange(len(image), device=kept.device) - before[image]
         return replace(self.objects(places), image=image, images=len(kept))
 
     def objects(self, index: Tensor) -> Objects:

@@ -13,14 +13,6 @@ import torch
 from PIL import Image
 
 from quick import quick
-from stillhouse.data.loader import STRONG
-from stillhouse.data.mixing import Mix
-from stillhouse.data.random import derive_seed
-from stillhouse.data.transforms import Crop, Cutout, Flip, RandAugment, Single, normalise
-from stillhouse.errors import UserError
-from stillhouse.recipes import load
-from stillhouse.build.teacher import check_storable, views_of
-from stillhouse.recipes.schema import Data, Recipe
 from stillhouse.build.data import (
     data_is_finite,
     make_filling_loader,
@@ -28,6 +20,15 @@ from stillhouse.build.data import (
     open_sources,
     strong_of,
 )
+from stillhouse.build.store import view_count
+from stillhouse.build.teacher import check_storable
+from stillhouse.data.loader import STRONG
+from stillhouse.data.mixing import Mix
+from stillhouse.data.random import derive_seed
+from stillhouse.data.transforms import Crop, Cutout, Flip, RandAugment, Single, normalise
+from stillhouse.errors import UserError
+from stillhouse.recipes import load
+from stillhouse.recipes.schema import Data, Recipe
 from stillhouse.study.plan import make_plan
 
 CPU = torch.device("cpu")
@@ -171,14 +172,14 @@ def test_the_strong_view_is_the_first_made_stronger_where_nothing_is_said() -> N
 def test_a_recipe_can_say_what_the_strong_view_is() -> None:
     recipe = quick(WEAK, "data.strong=[{kind: cutout, size: 1}]")
     assert strong_of(recipe.data) == (Cutout(1.0),)
-    assert make_training_loader(recipe, open_sources(recipe.data), CPU, 2).looks[1].transforms == (
+    assert make_training_loader(recipe, open_sources(recipe.data), CPU, 2).views[1].transforms == (
         Cutout(1.0),
     )
 
 
 def test_two_views_are_not_mixed() -> None:
     recipe = quick(WEAK, "data.mix={mixup: 1}")
-    with pytest.raises(UserError, match=r"^data\.mix is for one view of each image"):
+    with pytest.raises(UserError, match=r"^data\.mix mixes one view of each image"):
         make_training_loader(recipe, open_sources(recipe.data), CPU, views=2)
 
 
@@ -190,7 +191,7 @@ def test_only_training_is_mixed() -> None:
     sources = open_sources(recipe.data)
     filled = next(make_filling_loader(recipe, sources, CPU).epoch(0))
     learnt = next(make_training_loader(recipe, sources, CPU).epoch(0))
-    assert filled.label.ndim == 1 and learnt.label.ndim == 2
+    assert filled.target.ndim == 1 and learnt.target.ndim == 2
     assert recipe.data.mix == Mix(cutmix=1.0)
 
 
@@ -231,7 +232,7 @@ def test_all_of_it_comes_back_from_a_file(tmp_path: Path) -> None:
     words = [f"data.transforms={STACK}", "data.strong=[{kind: cutout}]", "data.mix={mixup: 0.8}"]
     recipe = quick(*words, "data.repeats=3")
     path = tmp_path / "recipe.yaml"
-    path.write_text(load.text(recipe))
+    path.write_text(load.to_yaml(recipe))
     assert load.load(path) == recipe
 
 
@@ -260,12 +261,12 @@ def test_copies_have_no_numbered_views() -> None:
 
 def test_answers_to_mixed_images_are_not_kept() -> None:
     recipe = quick("data.mix={mixup: 1}", "teacher.remember=true")
-    assert views_of(recipe.data) == 0 and views_of(quick(WEAK, "data.views=3").data) == 3
+    assert view_count(recipe.data) == 0 and view_count(quick(WEAK, "data.views=3").data) == 3
     with pytest.raises(UserError) as error:
         check_storable(recipe)
     assert str(error.value) == (
-        "teacher.remember keeps answers to images that come back, and data.mix makes new ones; "
-        "leave one of them out"
+        "teacher.remember keeps the outputs for images that come again, but data.mix makes new "
+        "ones; leave one of them out"
     )
     plan = make_plan(quick("data.mix={mixup: 1}", "teacher.remember=false"), seeds=1)
     assert all(arm.recipe.teacher.store is None for arm in plan.arms if not arm.is_control)

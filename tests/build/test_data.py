@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 
 from quick import quick
+from stillhouse.build.data import make_loader, make_training_loader, open_sources
 from stillhouse.errors import UserError
 from stillhouse.recipes import load
-from stillhouse.runs.execute import Result, execute
 from stillhouse.recipes.schema import Data, SplitSpec
-from stillhouse.build.data import make_loader, make_training_loader, open_sources
+from stillhouse.runs.execute import Result, execute
 
 CLASSES = ("dark", "light")
 BASE = """\
@@ -218,5 +218,5 @@ def test_measuring_takes_every_sample_once_and_learning_whole_batches() -> None:
 
 
 def test_more_channels_than_numbers_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"3 channels, and data\.mean has 1 numbers"):
+    with pytest.raises(UserError, match=r"3 channels, but data\.mean has 1 numbers"):
         open_sources(Data("folder", write_folder(tmp_path), evaluation=crops(), mean=(0.5,)))

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from quick import kept_teacher, metrics, quick, run
+from stillhouse.build.contract import BESIDE, read_contract
+from stillhouse.build.networks import TeacherNetwork, load_teacher, make_student
+from stillhouse.build.workshop import Workshop
 from stillhouse.errors import UserError
 from stillhouse.models import weights, zoo
-from stillhouse.build.workshop import Workshop
-from stillhouse.build.contract import BESIDE, read_contract
-from stillhouse.build.networks import TeacherNetwork, make_student, load_teacher
 from stillhouse.recipes.schema import Network, TeacherSpec
-from stillhouse.build.data import open_sources
 from stillhouse.runs.teaching import check_teacher
 
 DIGITS = [str(digit) for digit in range(10)]
@@ -55,7 +54,7 @@ def heads(state: dict[str, Tensor], rows: list[int]) -> dict[str, Tensor]:
 
 
 def taught(path: Path, shop: Workshop, **options: Any) -> TeacherNetwork:
-    return load_teacher(TeacherSpec("stillhouse/little", **options), [path], shop.sources)
+    return load_teacher(TeacherSpec("stillhouse/little", **options), [path], shop)
 
 
 def original() -> nn.Module:
@@ -172,5 +171,5 @@ def test_taps_reach_through_what_was_put_around(tmp_path: Path) -> None:
 def test_a_student_can_start_from_weights(tmp_path: Path, shop: Workshop) -> None:
     shutil.copyfile(kept_teacher(), tmp_path / "start.safetensors")
     spec = Network("stillhouse/little", weights=tmp_path / "start.safetensors")
-    made = make_student(spec, open_sources(quick().data)).state_dict()
+    made = make_student(spec, shop).state_dict()
     assert all(torch.equal(made[name], value) for name, value in original().state_dict().items())

@@ -15,18 +15,19 @@ import yaml
 from torch import Tensor
 
 from quick import kept_teacher, quick, run
+from stillhouse.build.data import make_filling_loader, make_training_loader
+from stillhouse.build.networks import TeacherNetwork, load_teacher
+from stillhouse.build.store import batches_from, describe_store, prefill, store_of
+from stillhouse.build.teacher import check_storable, make_teacher
+from stillhouse.build.workshop import Workshop
 from stillhouse.data.cache import cache_folder
 from stillhouse.engine.interrupt import Stopped
 from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
 from stillhouse.recipes import load
-from stillhouse.build.workshop import Workshop
+from stillhouse.recipes.schema import Recipe, StoreSpec
 from stillhouse.runs.doctor import examine
 from stillhouse.runs.execute import Result, run_cell
-from stillhouse.build.teacher import batches_from, forecast, make_teacher, prefill, store_of
-from stillhouse.build.networks import TeacherNetwork, load_teacher
-from stillhouse.recipes.schema import Recipe, StoreSpec
-from stillhouse.build.data import make_filling_loader, make_training_loader
 from stillhouse.teachers.store.cached import Cached
 
 STORE = ("teacher.remember=false", "teacher.store=true")
@@ -50,7 +51,7 @@ def opened(*words: str) -> tuple[Recipe, Workshop, TeacherNetwork]:
     recipe = quick(*words)
     assert recipe.teacher is not None
     shop = Workshop.open(recipe, quiet=True)
-    return recipe, shop, load_teacher(recipe.teacher, [kept_teacher()], shop.sources)
+    return recipe, shop, load_teacher(recipe.teacher, [kept_teacher()], shop)
 
 
 def weights_of(result: Result) -> Tensor:
@@ -75,7 +76,7 @@ def weights_of(result: Result) -> Tensor:
 def test_a_recipe_says_it_in_a_word_or_in_full(word: str, wanted: StoreSpec | None) -> None:
     recipe = quick("teacher.remember=false", f"teacher.store={word}")
     assert recipe.teacher is not None and recipe.teacher.store == wanted
-    again = load.check(yaml.safe_load(load.text(recipe)), Path("again"))
+    again = load.validate_recipe(yaml.safe_load(load.to_yaml(recipe)), Path("again"))
     assert again == recipe
 
 
@@ -106,9 +107,9 @@ def test_what_a_recipe_cannot_say(words: list[str], sentence: str) -> None:
 @pytest.mark.parametrize(
     "words, sentence",
     [
-        ([AUGMENTED], r"teacher\.store needs finitely many views of each image; say data\.views=1"),
-        (["method=cwd"], "teacher.store keeps logits alone, and method cwd asks for the teacher's"),
-        (["method=[kd, pkd]"], "and method pkd asks for the teacher's last; say .*store=false"),
+        ([AUGMENTED], r"teacher\.store needs finitely many views of each image; set data\.views=1"),
+        (["method=cwd"], "teacher.store keeps logits only, but method cwd needs the teacher's"),
+        (["method=[kd, pkd]"], "but method pkd needs the teacher's last; set .*store=false"),
         (["teacher.store.top=10"], "top must be from 1 to 9 for 10 classes, and is 10"),
     ],
 )
@@ -118,6 +119,7 @@ def test_what_cannot_be_stored_is_refused(tmp_path: Path, words: list[str], sent
     recipe, shop, taught = opened(*STORE, *words)
     if "method" not in words[0]:
         with pytest.raises(UserError, match=sentence):
+            check_storable(recipe)
             prefill(recipe, shop, taught)
 
 
@@ -134,7 +136,7 @@ def test_a_method_from_elsewhere_that_needs_features_is_refused() -> None:
         teacher_taps = ("stage1",)
 
     recipe, shop, taught = opened(*STORE)
-    with pytest.raises(UserError, match="keeps logits alone, and .* asks for the teacher's stage1"):
+    with pytest.raises(UserError, match="keeps logits only, but .* needs the teacher's stage1"):
         make_teacher(recipe, shop, taught, Curious())
 
 
@@ -304,7 +306,9 @@ def test_the_doctor_says_what_a_store_takes_and_fills_none(
     assert list(tmp_path.iterdir()) == []
     recipe, shop, taught = opened(*words)
     prefill(recipe, shop, taught)
-    assert forecast(recipe, shop, taught) == f"stored: 200 answers in 4.8 kB at {tmp_path}/store"
+    assert (
+        describe_store(recipe, shop, taught) == f"stored: 200 outputs in 4.8 kB at {tmp_path}/store"
+    )
     checks = {check.name: check for check in examine(quick(*words))}
     assert "stored: 200" in checks["step"].said
     other = quick(*words, AUGMENTED, "data.views=1")

@@ -25,7 +25,7 @@ def squeezed(text: str) -> str:
     return " ".join(text.split())
 
 
-def test_methods_lists_every_one(call: Call) -> None:
+def test_methods_lists_all_methods(call: Call) -> None:
     ended = call("methods")
     assert ended.code == 0 and ended.err == ""
     listed = {line.split()[0] for line in ended.out.splitlines() if line[:1].isalpha()}
@@ -34,22 +34,26 @@ def test_methods_lists_every_one(call: Call) -> None:
 
 
 @pytest.mark.parametrize("name", published())
-def test_a_method_in_full(call: Call, name: str) -> None:
+def test_details_of_a_method(call: Call, name: str) -> None:
     ended = call("methods", name)
     assert ended.code == 0 and ended.err == ""
     card = published()[name].card
-    said = squeezed(ended.out)
-    assert said.startswith(f"name {name}: {squeezed(card.title)}")
+    output = squeezed(ended.out)
+    assert output.startswith(f"name {name}: {squeezed(card.title)}")
     for label, text in (("formula", card.formula), ("paper", card.paper), ("cost", card.cost)):
-        assert text and f" {label} {squeezed(text)}" in said
-    assert " needs " in said and f" fails {squeezed(card.fails)}" in said
-    defaults = said.partition(" defaults ")[2].partition(" labels ")[0]
+        assert text and f" {label} {squeezed(text)}" in output
+    assert " needs " in output and f" fails {squeezed(card.fails)}" in output
+    defaults = output.partition(" defaults ")[2].partition(" labels ")[0]
     assert all(f"{option}=" in defaults for option in ("warmup", *OPTIONS.get(name, ())))
 
 
 def test_the_defaults_shown_are_the_defaults(call: Call) -> None:
-    said = squeezed(call("methods", "kd").out)
-    assert "temperature=4.0" in said and "weight=1.0" in said and "count 0.1 beside it" in said
+    output = squeezed(call("methods", "kd").out)
+    assert (
+        "temperature=4.0" in output
+        and "weight=1.0" in output
+        and "labels weight 0.1 unless label_weight" in output
+    )
 
 
 def test_the_control_is_a_method(call: Call) -> None:
@@ -57,27 +61,30 @@ def test_the_control_is_a_method(call: Call) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("words", "message"),
     [
-        (["methods", "lsdk"], "there is no method 'lsdk'; did you mean 'lskd'"),
-        (["methods", "qqqq"], "there is no method 'qqqq'"),
+        (["methods", "lsdk"], "unknown method 'lsdk'; did you mean 'lskd'"),
+        (["methods", "qqqq"], "unknown method 'qqqq'"),
         (["models", "nosuchnetwork"], "no network matches 'nosuchnetwork'"),
         (["models", "resnet180"], "no network matches 'resnet180'; did you mean"),
-        (["datasets", "cifar1"], "no data set 'cifar1'; did you mean 'cifar10' or 'cifar100'?"),
+        (
+            ["datasets", "cifar1"],
+            "unknown data set 'cifar1'; did you mean 'cifar10' or 'cifar100'?",
+        ),
         (["recipes", "ls", "imagenet22k"], "no recipe matches 'imagenet22k'"),
-        (["recipes", "cp", "digits/numbrs"], "no recipe digits/numbrs"),
+        (["recipes", "cp", "digits/numbrs"], "recipe 'digits/numbrs' not found"),
     ],
 )
-def test_a_wrong_name_is_said(call: Call, words: list[str], sentence: str) -> None:
+def test_an_unknown_name_is_an_error(call: Call, words: list[str], message: str) -> None:
     ended = call(*words)
-    assert sentence in ended.error and ended.out == ""
+    assert message in ended.error and ended.out == ""
 
 
-def test_models_by_part_and_by_glob(call: Call) -> None:
+def test_models_by_part_of_a_name_and_by_glob(call: Call) -> None:
     small = call("models", "stillhouse/").out.split()
     assert "stillhouse/tiny" in small and all(n.startswith("stillhouse/") for n in small)
-    found = call("models", "torchvision/resnet1*").out.split()
-    assert found == ["torchvision/resnet101", "torchvision/resnet152", "torchvision/resnet18"]
+    result = call("models", "torchvision/resnet1*").out.split()
+    assert result == ["torchvision/resnet101", "torchvision/resnet152", "torchvision/resnet18"]
 
 
 def test_datasets_with_their_layouts(call: Call) -> None:
@@ -86,8 +93,8 @@ def test_datasets_with_their_layouts(call: Call) -> None:
     listed = call("datasets").out
     for entry in entries():
         assert f"\n{entry.name} " in f"\n{listed}"
-    said = call("datasets", "folder").out
-    assert "path/train/CLASS/*.jpg" in said
+    output = call("datasets", "folder").out
+    assert "path/train/CLASS/*.jpg" in output
 
 
 def test_recipes_of_the_package(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,10 +120,10 @@ def test_a_folder_of_many_recipes_is_one_line(
         inside = [n.rpartition("/")[2] for n in load.zoo() if n.rpartition("/")[0] == folder]
         assert len(inside) > 6
         assert blocks[f"{folder}/..."] == f"{folder}/... {', '.join(inside)}"
-    assert "stillhouse recipes ls PART" in listed
+    assert "stillhouse recipes ls PATTERN" in listed
 
 
-def test_recipes_that_match_stand_with_their_titles(
+def test_matching_recipes_are_listed_with_titles(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
@@ -127,16 +134,14 @@ def test_recipes_that_match_stand_with_their_titles(
     )
 
 
-def test_a_copy_is_the_user_s_own(
-    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_copying_a_recipe(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert call("recipes", "cp", "digits/raw").out == "raw.yaml\n"
     copied = (tmp_path / "raw.yaml").read_bytes()
     assert copied == load.zoo()["digits/raw"].read_bytes()
     (tmp_path / "raw.yaml").write_text("mine")
     assert call("recipes", "cp", "digits/raw").error == (
-        "raw.yaml is there already; name another file"
+        "raw.yaml already exists; choose another file"
     )
     assert (tmp_path / "raw.yaml").read_text() == "mine"
     (tmp_path / "folder").mkdir()
@@ -144,24 +149,24 @@ def test_a_copy_is_the_user_s_own(
     assert "cannot be written" in call("recipes", "cp", "digits/raw", "no/where.yaml").error
 
 
-def test_a_copy_onto_a_full_disk(
+def test_copying_to_a_full_disk(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfile", full)
-    said = call("recipes", "cp", "digits/raw", str(tmp_path / "a.yaml")).error
-    assert "No space left on device" in said
+    output = call("recipes", "cp", "digits/raw", str(tmp_path / "a.yaml")).error
+    assert "No space left on device" in output
 
 
-def test_validate_says_of_each(call: Call, tmp_path: Path) -> None:
+def test_validate_reports_each_recipe(call: Call, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("data: digits/raw\nstudnt: stillhouse/tiny\nmethod: none\n")
     ended = call("recipes", "validate", "digits/raw", str(wrong), "nosuch", "digits/numbers")
     assert ended.code == 2 and ended.err == ""
     first, second, third, fourth = ended.out.splitlines()
-    assert first == "ok     digits/raw" and fourth == "ok     digits/numbers"
-    assert second.startswith(f"wrong  {wrong}:2: unknown key studnt; did you mean 'student'?")
-    assert third.startswith("wrong  no recipe nosuch")
+    assert first == "ok       digits/raw" and fourth == "ok       digits/numbers"
+    assert second.startswith(f"invalid  {wrong}:2: unknown key studnt; did you mean 'student'?")
+    assert third.startswith("invalid  recipe 'nosuch' not found")
     assert call("recipes", "validate", "digits/raw").code == 0

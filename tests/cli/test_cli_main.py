@@ -1,4 +1,4 @@
-"""The command as a whole: quick, quiet where it is piped, and clear where a word is wrong."""
+"""The command as a whole: speed, help, errors, pipes and terminals."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
 
 
 def spent() -> float:
-    """Processor seconds of the processes that ended: others' work does not count."""
+    """CPU seconds of the finished child processes."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
-def test_help_is_quick_and_imports_no_torch() -> None:
+def test_help_is_fast_and_imports_no_torch() -> None:
     code = (
         "import sys\n"
         "from stillhouse.cli import main\n"
@@ -44,7 +44,7 @@ def test_help_is_quick_and_imports_no_torch() -> None:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         times.append(spent() - since)
         assert done.returncode == 0, done.stderr
-        assert "Distil vision networks" in done.stdout
+        assert "Knowledge distillation" in done.stdout
         if times[-1] < 1:
             break
     assert min(times) < 1.0, times
@@ -57,10 +57,10 @@ def test_version(call: Call) -> None:
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
 def test_every_command_is_in_the_help(call: Call, words: list[str]) -> None:
     ended = call(*words)
-    said = ended.out + ended.err
+    output = ended.out + ended.err
     for command in ("demo", "run", "doctor", "evaluate", "methods", "models", "datasets"):
-        assert f"\n  {command} " in said
-    assert "--debug" in said
+        assert f"\n  {command} " in output
+    assert "--debug" in output
     assert ended.code == (0 if words else 2)
 
 
@@ -70,14 +70,14 @@ def test_every_command_has_help(call: Call, command: str) -> None:
     assert ended.code == 0 and ended.out.startswith(f"Usage: stillhouse {command}")
 
 
-def test_a_misspelt_command_is_guessed(call: Call) -> None:
+def test_a_misspelt_command_has_a_suggestion(call: Call) -> None:
     ended = call("metods")
     assert ended.code == 2 and ended.out == ""
     assert "No such command 'metods'. Did you mean 'methods'" in ended.err
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("words", "message"),
     [
         (["run", "digits/raw", "--resme"], "No such option: --resme"),
         (["evaluate"], "Missing argument"),
@@ -85,20 +85,22 @@ def test_a_misspelt_command_is_guessed(call: Call) -> None:
         (["demo", "--epochs", "none"], "--epochs"),
     ],
 )
-def test_a_wrong_option_is_named(call: Call, words: list[str], sentence: str) -> None:
+def test_a_wrong_option_is_named(call: Call, words: list[str], message: str) -> None:
     ended = call(*words)
-    assert ended.code == 2 and sentence in ended.err and "Traceback" not in ended.err
+    assert ended.code == 2 and message in ended.err and "Traceback" not in ended.err
 
 
-def test_debug_shows_where_an_error_came_from(call: Call) -> None:
+def test_debug_shows_the_traceback(call: Call) -> None:
     for words in (["recipes", "cp", "nosuch", "--debug"], ["--debug", "recipes", "cp", "nosuch"]):
-        with pytest.raises(UserError, match="no recipe nosuch"):  # and Python shows the rest
+        with pytest.raises(
+            UserError, match="recipe 'nosuch' not found"
+        ):  # and Python shows the rest
             main(words)
-    assert "no recipe nosuch" in call("recipes", "cp", "nosuch").error
+    assert "recipe 'nosuch' not found" in call("recipes", "cp", "nosuch").error
 
 
 @pytest.mark.parametrize("words", [["--help"], ["methods"]])
-def test_a_pipe_that_nobody_reads_is_no_error(words: list[str]) -> None:
+def test_a_closed_pipe_is_not_an_error(words: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -109,7 +111,7 @@ def test_a_pipe_that_nobody_reads_is_no_error(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("columns", ["20", "1", "1000"])
-def test_any_width_of_terminal_will_do(
+def test_output_fits_the_terminal(
     call: Call, columns: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
@@ -123,7 +125,7 @@ def test_any_width_of_terminal_will_do(
         assert sum(len(line.strip()) == 1 for line in lines) < len(lines) / 4
 
 
-def test_what_is_piped_has_no_colours(
+def test_piped_output_has_no_control_characters(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")

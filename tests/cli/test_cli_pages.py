@@ -1,4 +1,4 @@
-"""`report`, `explain` and `runs ls` as a person types them."""
+"""`report`, `explain` and `runs ls`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_explain_says_what_it_found_and_writes_the_page(call: Call, runs: Path) -> None:
+def test_explain_prints_findings_and_writes_the_report(call: Call, runs: Path) -> None:
     ended = call("explain", str(runs / "kd"), "--limit", "100")
     assert ended.code == 0
     titles = [line for line in ended.out.splitlines() if not line.startswith(("  ", "report:"))]
@@ -36,31 +36,31 @@ def test_explain_says_what_it_found_and_writes_the_page(call: Call, runs: Path) 
     assert all(title in page for title in titles)
 
 
-def test_explain_writes_files_where_it_is_told(call: Call, runs: Path, tmp_path: Path) -> None:
+def test_explain_writes_files(call: Call, runs: Path, tmp_path: Path) -> None:
     words = ("explain", str(runs / "kd"), "--limit", "60", "--layout", "pca", "--files")
     ended = call(*words, str(tmp_path / "files"))
     assert ended.code == 0
     counts = [len([*(tmp_path / "files").glob(f"*.{kind}")]) for kind in ("svg", "png", "csv")]
-    said = ended.out.splitlines()[-1]
-    found = [int(number) for number in re.findall(r"(\d+) (?:charts|pictures|tables)", said)]
-    assert said.startswith(f"files: {tmp_path / 'files'} (") and found[:2] == counts[:2]
-    assert min(counts) > 5 and 0 < found[2] <= counts[2]
+    output = ended.out.splitlines()[-1]
+    result = [int(number) for number in re.findall(r"(\d+) (?:charts|pictures|tables)", output)]
+    assert output.startswith(f"files: {tmp_path / 'files'} (") and result[:2] == counts[:2]
+    assert min(counts) > 5 and 0 < result[2] <= counts[2]
     assert (tmp_path / "files" / "calibration.csv").is_file()
     assert (tmp_path / "files" / "calibration-reliability.svg").is_file()
 
 
-def test_explain_asks_for_the_folder_before_it_works(
+def test_explain_checks_the_folder_for_files_first(
     call: Call, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from stillhouse.runs import diagnosis
 
     monkeypatch.setattr(diagnosis, "diagnose_run", lambda *_: pytest.fail("worked for nothing"))
     (tmp_path / "file").write_text("x")
-    said = call("explain", str(runs / "kd"), "--files", str(tmp_path / "file")).error
-    assert said == f"{tmp_path / 'file'} is a file; name a folder for the files"
+    output = call("explain", str(runs / "kd"), "--files", str(tmp_path / "file")).error
+    assert output == f"{tmp_path / 'file'} is a file; name a folder for the files"
 
 
-def test_explain_sets_two_runs_beside_each_other(
+def test_explain_compares_two_runs(
     call: Call, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -70,12 +70,12 @@ def test_explain_sets_two_runs_beside_each_other(
     assert "mse" in ended.out and "kd" in ended.out
 
 
-def test_report_writes_the_page_again_without_training(call: Call, runs: Path) -> None:
+def test_report_rewrites_the_page_without_training(call: Call, runs: Path) -> None:
     (runs / "mse" / "report.html").unlink(missing_ok=True)
     ended = call("report", str(runs / "mse"))
     assert ended.code == 0 and ended.out == f"report: {runs / 'mse' / 'report.html'}\n"
     page = (runs / "mse" / "report.html").read_text()
-    assert "no control, so no answer" in page
+    assert "no control to compare with" in page
 
 
 def test_report_compares_two_runs(call: Call, runs: Path, tmp_path: Path) -> None:
@@ -85,10 +85,10 @@ def test_report_compares_two_runs(call: Call, runs: Path, tmp_path: Path) -> Non
     page = out.read_text()
     assert "The two recipes differ in method" in page and "no interval can be given" in page
     one = call("report", "--compare", str(runs / "kd")).error
-    assert "--compare sets two runs beside each other, and got 1" in one
+    assert "--compare needs exactly two runs, got 1" in one
 
 
-def test_report_of_many_has_all_and_names_those_that_cannot_be_read(
+def test_a_report_of_several_folders_names_unreadable_ones(
     call: Call, runs: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(runs / "kd", tmp_path / "half")
@@ -103,28 +103,28 @@ def test_report_of_many_has_all_and_names_those_that_cannot_be_read(
 
 
 @pytest.mark.parametrize("command", ["report", "explain"])
-def test_what_is_no_run_is_one_sentence(call: Call, tmp_path: Path, command: str) -> None:
+def test_a_folder_without_a_run_is_an_error(call: Call, tmp_path: Path, command: str) -> None:
     assert "there is no folder" in call(command, str(tmp_path / "nosuch")).error
-    assert "is no run: it has no recipe.yaml" in call(command, str(tmp_path)).error
+    assert "is not a run folder: it has no recipe.yaml" in call(command, str(tmp_path)).error
 
 
-def test_a_folder_of_runs_says_what_to_name(call: Call, runs: Path) -> None:
+def test_a_folder_of_runs_is_an_error_with_a_remedy(call: Call, runs: Path) -> None:
     assert f"holds runs and is none; name one of `stillhouse runs ls {runs}`" in (
         call("report", str(runs)).error
     )
 
 
-def test_a_table_is_of_a_study(call: Call, runs: Path) -> None:
-    assert "is no study" in call("report", str(runs / "kd"), "--table", "csv").error
+def test_a_table_needs_a_study(call: Call, runs: Path) -> None:
+    assert "is not a study folder" in call("report", str(runs / "kd"), "--table", "csv").error
 
 
 def test_runs_on_other_data_are_not_compared(call: Call, runs: Path, tmp_path: Path) -> None:
     run(tmp_path / "other", "train.epochs=1", "method=none", "teacher=null", "data.batch=16")
-    said = call("report", "--compare", str(runs / "kd"), str(tmp_path / "other")).error
-    assert "were run on different data" in said
+    output = call("report", "--compare", str(runs / "kd"), str(tmp_path / "other")).error
+    assert "were run on different data" in output
 
 
-def test_runs_ls_has_a_line_for_each(
+def test_runs_ls_lists_all_runs(
     call: Call, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = call("runs", "ls", str(runs))
@@ -133,10 +133,10 @@ def test_runs_ls_has_a_line_for_each(
     monkeypatch.chdir(tmp_path)
     assert "there is no folder runs" in call("runs", "ls").error
     (tmp_path / "runs").mkdir()
-    assert "holds no runs yet" in call("runs", "ls").error
+    assert "there are no runs in runs" in call("runs", "ls").error
 
 
-def test_runs_ls_fits_a_tiny_terminal(
+def test_runs_ls_fits_a_narrow_terminal(
     call: Call, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "30")
@@ -144,10 +144,10 @@ def test_runs_ls_fits_a_tiny_terminal(
     assert words and all(len(line) <= 30 for line in words)
 
 
-def test_a_page_without_its_data_still_has_the_scores(
+def test_a_report_without_the_data_still_has_the_scores(
     call: Call, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on another machine: the answer stands, and a note says what is missing."""
+    """Without the data, as on another machine, a note says what is missing."""
     from stillhouse.build.workshop import Workshop
     from stillhouse.errors import UserError
 

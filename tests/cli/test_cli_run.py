@@ -1,4 +1,4 @@
-"""`run`, `doctor` and `evaluate`: what they do, and how each mistake ends."""
+"""`run`, `doctor` and `evaluate`: results and errors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def go(call: Call, folder: Path, *words: str):
-    """A run without diagnoses, which take longer than it does."""
+    """A run without diagnostics, which would take longer than the run."""
     return call("run", "digits/raw", *WORDS, *words, "--out", str(folder), "--no-explain")
 
 
@@ -51,7 +51,7 @@ def state_of(folder: Path) -> dict[Path, bytes]:
 # ---------------------------------------------------------------------------------------------- run
 
 
-def test_a_run_ends_with_everyone_s_score_and_a_report(call: Call, tmp_path: Path) -> None:
+def test_a_run_prints_scores_and_writes_a_report(call: Call, tmp_path: Path) -> None:
     words = ("control=true", "train.epochs=1", "--out", str(tmp_path / "run"))
     ended = call("run", "digits/raw", *WORDS, *words)
     assert ended.code == 0
@@ -79,7 +79,7 @@ def test_a_run_is_named_after_its_recipe(
     assert again.code == 0 and "step" not in again.err
 
 
-def test_a_stopped_run_says_how_to_go_on(
+def test_an_interrupted_run_prints_how_to_continue(
     call: Call, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import signal
@@ -97,7 +97,7 @@ def test_a_stopped_run_says_how_to_go_on(
         patch.setattr(train, "set_rates", interrupted)
         ended = go(call, tmp_path / "run")
     assert ended.code == 130 and "Traceback" not in ended.err
-    command = ended.err.splitlines()[-1].partition("go on with: stillhouse ")[2].split()
+    command = ended.err.splitlines()[-1].partition("Continue with: stillhouse ")[2].split()
     assert command == ["run", str(tmp_path / "run"), "--resume"]
     assert call(*command).code == 0
     assert student_bytes(tmp_path / "run") == student_bytes(done)
@@ -107,16 +107,20 @@ def test_a_stopped_run_says_how_to_go_on(
 
 
 @pytest.mark.parametrize(
-    ("recipe", "words", "sentence"),
+    ("recipe", "words", "message"),
     [
-        ("digits/row", [], "no recipe digits/row: neither a file nor in `stillhouse recipes ls`"),
-        ("nosuch.yaml", [], "no recipe nosuch.yaml"),
+        (
+            "digits/row",
+            [],
+            "recipe 'digits/row' not found: neither a file nor listed by `stillhouse recipes ls`",
+        ),
+        ("nosuch.yaml", [], "recipe 'nosuch.yaml' not found"),
         ("digits/raw", ["trian.epochs=1"], "unknown key trian"),
         ("digits/raw", ["train.epoch=1"], "unknown key train.epoch; did you mean 'epochs'?"),
-        ("digits/raw", ["train.epochs"], "'train.epochs' is no override"),
+        ("digits/raw", ["train.epochs"], "'train.epochs' is not an override"),
         ("digits/raw", ["train.epochs=many"], "train.epochs"),
-        ("digits/raw", ["train.epochs=[1"], "is no YAML value"),
-        ("digits/raw", ["method=kdd"], "method has no name 'kdd'; did you mean 'kd'"),
+        ("digits/raw", ["train.epochs=[1"], "is not a valid YAML value"),
+        ("digits/raw", ["method=kdd"], "method: unknown name 'kdd'; did you mean 'kd'"),
         ("digits/raw", ["student=stillhouse/tinny"], "no network 'tinny'; did you mean 'tiny'?"),
         ("digits/raw", ["data=digits/rww"], "no data set 'digits/rww'; did you mean"),
         ("digits/raw", ["data=folder", "data.path=/nosuch"], "/nosuch/train does not exist"),
@@ -138,38 +142,40 @@ def test_a_stopped_run_says_how_to_go_on(
         ),
     ],
 )
-def test_a_mistake_is_one_sentence_and_does_not_block(
-    call: Call, tmp_path: Path, recipe: str, words: list[str], sentence: str
+def test_a_mistake_is_one_error_and_leaves_nothing_behind(
+    call: Call, tmp_path: Path, recipe: str, words: list[str], message: str
 ) -> None:
     kept_teacher()
     out = tmp_path / "run"
     ended = call("run", recipe, *WORDS, *words, "--out", str(out))
-    assert sentence in ended.error
+    assert message in ended.error
     assert ended.out == "" or ended.out.startswith("teacher: ")
     left = {path.name for path in out.iterdir()} if out.exists() else set()
     assert left <= {".lock", ".run"}  # so that the mended command is not refused
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"),
+    ("content", "message"),
     [
-        ("data: [digits/raw\nstudent: x\n", r"this is no YAML"),
+        ("data: [digits/raw\nstudent: x\n", r"not valid YAML"),
         ("student: stillhouse/tiny\n", "data is missing"),
         ("data: digits/raw\nstudent: stillhouse/tiny\nmethod: kd\n", "kd needs a teacher"),
-        ("- 1\n", "a recipe is a mapping of keys, and this is list"),
-        ("extends: nosuch\n", "no recipe nosuch"),
+        ("- 1\n", "a recipe must be a mapping of keys to values, got list"),
+        ("extends: nosuch\n", "recipe 'nosuch' not found"),
     ],
 )
-def test_a_recipe_that_is_none(call: Call, tmp_path: Path, content: str, sentence: str) -> None:
+def test_an_invalid_recipe_is_an_error(
+    call: Call, tmp_path: Path, content: str, message: str
+) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(content)
-    assert sentence in call("run", str(path), "--out", str(tmp_path / "run")).error
+    assert message in call("run", str(path), "--out", str(tmp_path / "run")).error
     assert not (tmp_path / "run").exists()
-    assert sentence in call("doctor", str(path)).error
+    assert message in call("doctor", str(path)).error
 
 
 class Bomb:
-    """What an unpickled file could do."""
+    """An object that runs code when it is unpickled."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -178,12 +184,12 @@ class Bomb:
         return (os.mkdir, (self.path,))
 
 
-def test_a_teacher_file_with_code_in_it_is_not_run(call: Call, tmp_path: Path) -> None:
+def test_code_in_a_teacher_file_is_not_executed(call: Call, tmp_path: Path) -> None:
     torch.save({"state_dict": Bomb(str(tmp_path / "boom"))}, tmp_path / "t.pt")
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(Bomb(str(tmp_path / "boom"))))
     for name in ("t.pt", "plain.pth"):
-        said = go(call, tmp_path / "run", f"teacher.weights={tmp_path}/{name}").error
-        assert str(tmp_path / name) in said
+        output = go(call, tmp_path / "run", f"teacher.weights={tmp_path}/{name}").error
+        assert str(tmp_path / name) in output
     assert not (tmp_path / "boom").exists()
     pickle.loads((tmp_path / "plain.pth").read_bytes())  # and it would have
     assert (tmp_path / "boom").exists()
@@ -193,8 +199,8 @@ def test_weights_of_another_network_are_refused(call: Call, tmp_path: Path) -> N
     path = tmp_path / "w.safetensors"
     word = f"teacher.weights={path}"
     weights.save(zoo.create("stillhouse/medium", 10, 1), path)
-    said = go(call, tmp_path / "run", word).error
-    assert str(path) in said and "the weights belong to a" in said
+    output = go(call, tmp_path / "run", word).error
+    assert str(path) in output and "the weights belong to a" in output
     weights.save(zoo.create("stillhouse/little", 7, 1), path)
     assert "the file has 7 classes, the recipe 10" in go(call, tmp_path / "run", word).error
     path.write_bytes(path.read_bytes()[:500])
@@ -205,8 +211,8 @@ def test_weights_of_another_network_are_refused(call: Call, tmp_path: Path) -> N
 
 def test_a_random_teacher_is_refused(call: Call, tmp_path: Path) -> None:
     weights.save(zoo.create("stillhouse/little", 10, 1), tmp_path / "w.safetensors")
-    said = go(call, tmp_path / "run", f"teacher.weights={tmp_path}/w.safetensors").error
-    assert "where a guess reaches 10.0" in said and "teacher.gate=false" in said
+    output = go(call, tmp_path / "run", f"teacher.weights={tmp_path}/w.safetensors").error
+    assert "where a guess reaches 10.0" in output and "teacher.gate=false" in output
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -227,7 +233,7 @@ def test_a_truncated_image_is_named(call: Call, tmp_path: Path, workers: int) ->
 
 
 @pytest.mark.parametrize("when", ["state.pt", "student.safetensors", "manifest.json"])
-def test_a_full_disk_is_said_and_what_was_saved_resumes(
+def test_a_full_disk_is_an_error_and_the_run_can_resume(
     call: Call, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     replace, seen = os.replace, []
@@ -241,8 +247,8 @@ def test_a_full_disk_is_said_and_what_was_saved_resumes(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
-        said = go(call, tmp_path / "run").error
-    assert "No space left on device" in said and when in said
+        output = go(call, tmp_path / "run").error
+    assert "No space left on device" in output and when in output
     torch.load(tmp_path / "run" / "state.pt", weights_only=True)
     assert not list((tmp_path / "run").glob(".*.part*"))
     assert call("run", str(tmp_path / "run"), "--resume").code == 0
@@ -252,7 +258,7 @@ def test_a_full_disk_is_said_and_what_was_saved_resumes(
 # -------------------------------------------------------------------------- a folder that is there
 
 
-def test_a_folder_that_holds_a_run_is_left_alone(call: Call, done: Path, tmp_path: Path) -> None:
+def test_an_existing_run_is_not_overwritten(call: Call, done: Path, tmp_path: Path) -> None:
     shutil.copytree(done, tmp_path / "run")
     before = state_of(tmp_path / "run")
     assert "already holds a run; add --resume" in go(call, tmp_path / "run").error
@@ -273,35 +279,33 @@ def test_a_folder_that_holds_a_run_is_left_alone(call: Call, done: Path, tmp_pat
 
 
 class Terminal:
-    """A person is there to answer."""
+    """A stdin that looks like a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 @pytest.mark.parametrize("answer", ["resume", "R", "overwrite", "o", "stop", "", "x"])
-def test_a_person_is_asked(
+def test_an_interactive_user_is_asked(
     call: Call, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:
     shutil.copytree(done, tmp_path / "run")
     before = state_of(tmp_path / "run")
-    asked: list[str] = []
+    questions: list[str] = []
     monkeypatch.setattr(sys, "stdin", Terminal())
-    monkeypatch.setattr(typer, "prompt", lambda text, **_: asked.append(text) or answer)
+    monkeypatch.setattr(typer, "prompt", lambda text, **_: questions.append(text) or answer)
     ended = go(call, tmp_path / "run")
-    assert asked and str(tmp_path / "run") in asked[0]
+    assert questions and str(tmp_path / "run") in questions[0]
     if answer.lower() in ("resume", "r"):
         assert ended.code == 0 and "step" not in ended.err
     elif answer in ("overwrite", "o"):
         assert ended.code == 0 and "step 12/12" in ended.err
     else:
-        assert "nothing was done" in ended.error
+        assert "was left unchanged" in ended.error
         assert state_of(tmp_path / "run") == before
 
 
-def test_in_a_script_nobody_is_asked(
-    call: Call, done: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_script_is_not_asked(call: Call, done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a script cannot answer")
 
@@ -316,7 +320,7 @@ def table(out: str) -> dict[str, float]:
     return {line.split()[0]: float(line.split()[1]) for line in out.splitlines()}
 
 
-def test_evaluate_measures_what_was_recorded(call: Call, done: Path) -> None:
+def test_evaluate_gives_the_recorded_result(call: Call, done: Path) -> None:
     ended = call("evaluate", str(done))
     assert ended.code == 0 and ended.err == ""
     recorded = json.loads((done / "result.json").read_text())
@@ -325,36 +329,36 @@ def test_evaluate_measures_what_was_recorded(call: Call, done: Path) -> None:
     assert val["top1"] == pytest.approx(recorded["validation"]["top1"], abs=1e-4)
 
 
-def test_evaluate_takes_other_weights(call: Call, done: Path, tmp_path: Path) -> None:
+def test_evaluate_with_other_weights(call: Call, done: Path, tmp_path: Path) -> None:
     state = safetensors.torch.load_file(done / "student.safetensors")
     state["head.bias"][3] += 1000  # says 3 to everything
     safetensors.torch.save_file(state, tmp_path / "threes.safetensors")
-    found = table(call("evaluate", str(done), "--weights", f"{tmp_path}/threes.safetensors").out)
+    result = table(call("evaluate", str(done), "--weights", f"{tmp_path}/threes.safetensors").out)
     from stillhouse.data.embedded.digits import raw
 
-    assert found["top1"] == pytest.approx(
+    assert result["top1"] == pytest.approx(
         100 * float((raw("test").labels == 3).double().mean()), abs=1e-3
     )
     weights.save(zoo.create("stillhouse/little", 10, 1), tmp_path / "other.safetensors")
-    said = call("evaluate", str(done), "--weights", f"{tmp_path}/other.safetensors").error
-    assert "other.safetensors" in said
+    output = call("evaluate", str(done), "--weights", f"{tmp_path}/other.safetensors").error
+    assert "other.safetensors" in output
 
 
-def test_evaluate_refuses_what_is_no_run(call: Call, done: Path, tmp_path: Path) -> None:
-    assert "is no run: it has no recipe.yaml" in call("evaluate", str(tmp_path)).error
+def test_evaluate_needs_a_finished_run(call: Call, done: Path, tmp_path: Path) -> None:
+    assert "is not a run folder: it has no recipe.yaml" in call("evaluate", str(tmp_path)).error
     assert (
-        "no split 'tets'; did you mean 'test'?"
+        "--split: unknown split 'tets'; did you mean 'test'?"
         in call("evaluate", str(done), "--split", "tets").error
     )
-    (tmp_path / "recipe.yaml").write_text(load.text(quick()))
-    said = call("evaluate", str(tmp_path)).error
-    assert "has no student.safetensors yet; finish it with" in said and "--resume" in said
+    (tmp_path / "recipe.yaml").write_text(load.to_yaml(quick()))
+    output = call("evaluate", str(tmp_path)).error
+    assert "has no student.safetensors yet; finish it with" in output and "--resume" in output
 
 
 # ---------------------------------------------------------------------------------------- doctor
 
 
-def test_doctor_passes_a_whole_recipe(call: Call) -> None:
+def test_doctor_passes_a_valid_recipe(call: Call) -> None:
     kept_teacher()
     ended = call("doctor", "digits/raw", *WORDS)
     assert ended.code == 0 and ended.err == ""
@@ -362,7 +366,7 @@ def test_doctor_passes_a_whole_recipe(call: Call) -> None:
     assert signs == ["ok"] * 8
 
 
-def test_doctor_fails_with_a_sentence_and_skips_the_rest(call: Call) -> None:
+def test_doctor_reports_a_failure_and_skips_the_rest(call: Call) -> None:
     ended = call("doctor", "digits/raw", *WORDS, "data=folder", "data.path=/nosuch")
     assert ended.code == 2 and ended.err == ""
     lines = [line for line in ended.out.splitlines() if not line.startswith(" ")]

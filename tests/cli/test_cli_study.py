@@ -1,4 +1,4 @@
-"""`study` and `sweep` as a person types them."""
+"""`study` and `sweep`."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ FAST = (*WORDS, "train.epochs=1")
 
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """The command, whose trainings run in this process."""
+    """The command, with all jobs in this process."""
     from contextlib import contextmanager
 
     kept_teacher()
-    monkeypatch.setattr(studies.Place, "workers", contextmanager(alone))
+    monkeypatch.setattr(studies.WorkerOptions, "workers", contextmanager(alone))
     return caller(capsys)
 
 
-def alone(place: studies.Place, cells: int):
+def alone(options: studies.WorkerOptions, count: int):
     yield Alone()
 
 
-def test_a_study_ends_with_an_answer_a_method_tables_and_a_page(
+def test_a_study_prints_results_and_writes_tables_and_a_report(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -62,32 +62,30 @@ def test_a_study_ends_with_an_answer_a_method_tables_and_a_page(
         assert part in call("report", "runs/raw-study", "--table", kind).out
 
 
-def test_runs_that_failed_end_it_with_a_sentence_and_the_rest_is_there(
-    call: Call, tmp_path: Path
-) -> None:
+def test_failed_runs_are_an_error_after_the_results(call: Call, tmp_path: Path) -> None:
     methods = ("--methods", "kd,cwd:pairs=[[stage9,last]]", "--seeds", "1")
     ended = call("study", "digits/raw", *FAST, *methods, "--out", tmp_path / "s", "--no-explain")
-    assert ended.error.startswith("1 runs failed, the first with: ")
-    assert "stage9" in ended.error and "tries them again" in ended.error
+    assert ended.error.startswith("1 run failed; the first error: ")
+    assert "stage9" in ended.error and "retry with `stillhouse study" in ended.error
     assert ended.out.startswith("KD: student ")
     assert "stage9" in (tmp_path / "s" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("words", "message"),
     [
-        (["--methods", "kdd"], "there is no method 'kdd' in 'kdd'; did you mean 'kd'"),
-        (["--methods", "kd", "--against", "mse"], "--against: no arm is called 'mse'; there are"),
-        (["--grid", "method.nosuch=1"], "none of the methods has an option 'nosuch'"),
+        (["--methods", "kdd"], "--methods: unknown method 'kdd' in 'kdd'; did you mean 'kd'"),
+        (["--methods", "kd", "--against", "mse"], "--against: there is no arm 'mse'; choose from"),
+        (["--grid", "method.nosuch=1"], "no method has an option 'nosuch'"),
         (["--teachers", "stillhouse/nosuch"], "has no network 'nosuch'"),
         (["trian.epochs=1"], "unknown key trian"),
     ],
 )
-def test_a_wrong_word_is_one_sentence_and_leaves_nothing(
-    call: Call, tmp_path: Path, words: list[str], sentence: str
+def test_a_wrong_argument_is_one_error_and_trains_nothing(
+    call: Call, tmp_path: Path, words: list[str], message: str
 ) -> None:
     ended = call("study", "digits/raw", *FAST, *words, "--out", tmp_path / "study")
-    assert sentence in ended.error and ended.out == ""
+    assert message in ended.error and ended.out == ""
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
@@ -99,7 +97,7 @@ def test_a_wrong_option_is_refused(call: Call, words: list[str]) -> None:
     assert call("study", "digits/raw", *words).code == 2
 
 
-def test_a_stopped_study_says_how_to_go_on(
+def test_an_interrupted_study_prints_how_to_continue(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import signal
@@ -119,19 +117,19 @@ def test_a_stopped_study_says_how_to_go_on(
         patch.setattr(train, "set_rates", interrupted)
         ended = call("study", "digits/raw", *FAST, *words)
     assert ended.code == 130 and "Traceback" not in ended.err
-    command = ended.err.splitlines()[-1].partition("go on with: stillhouse ")[2].split()
+    command = ended.err.splitlines()[-1].partition("Continue with: stillhouse ")[2].split()
     assert command == ["study", str(tmp_path / "study")]
     assert call(*command, "--no-explain").code == 0
 
 
-def test_a_search_ends_with_the_command_that_follows(call: Call, tmp_path: Path) -> None:
+def test_a_sweep_prints_the_next_command(call: Call, tmp_path: Path) -> None:
     words = ("--methods", "kd,mse", "--trials", "2", "--out", tmp_path / "sweep")
     ended = call("sweep", "digits/raw", *FAST, *words)
     assert ended.code == 0
     chosen, then = ended.out.splitlines()
     assert chosen == f"chosen: {tmp_path / 'sweep' / 'chosen.yaml'}"
-    assert then == f"now: stillhouse study {tmp_path / 'sweep' / 'chosen.yaml'} --seeds 5"
-    command = then.removeprefix("now: stillhouse ").replace("--seeds 5", "--seeds 1").split()
+    assert then == f"next: stillhouse study {tmp_path / 'sweep' / 'chosen.yaml'} --seeds 5"
+    command = then.removeprefix("next: stillhouse ").replace("--seeds 5", "--seeds 1").split()
     study = call(*command, "--out", tmp_path / "study", "--no-explain")
     assert study.code == 0
     assert "search: 2 trials on validation each for " in study.out
@@ -140,13 +138,13 @@ def test_a_search_ends_with_the_command_that_follows(call: Call, tmp_path: Path)
     assert recipe.study is not None and recipe.study.searched["kd"].trials == 2
 
 
-def test_a_wrong_search_is_one_sentence(call: Call, tmp_path: Path) -> None:
+def test_a_wrong_sweep_is_one_error(call: Call, tmp_path: Path) -> None:
     words = ("digits/raw", *FAST, "--out", tmp_path / "sweep")
-    assert "should be KEY=LOW..HIGH" in call("sweep", *words, "--space", "beta").error
+    assert "must be KEY=LOW..HIGH" in call("sweep", *words, "--space", "beta").error
     assert "has no option to search" in call("sweep", *words, "--methods", "mse:weight=1").error
 
 
-def test_a_search_without_its_extra_says_how_to_get_it(
+def test_a_sweep_without_its_extra_says_how_to_install_it(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import sys
@@ -155,7 +153,7 @@ def test_a_search_without_its_extra_says_how_to_get_it(
     assert "pip install 'stillhouse[sweep]'" in call("sweep", "digits/raw").error
 
 
-def test_a_cluster_without_its_extra_says_how_to_get_it(
+def test_ray_without_its_extra_says_how_to_install_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import sys

@@ -83,7 +83,7 @@ def test_columns_of_0_and_1_say_the_same(root: Path) -> None:
     first = table(root, "train")
     marked(root, CLASSES, (1, 1, 0), (0, 0, 0), (0, 0, 1), (1, 1, 1))
     other = table(root, "train")
-    assert other.classes == first.classes and torch.equal(other.labels, first.labels)
+    assert other.classes == first.classes and torch.equal(other.targets, first.targets)
     assert other.fingerprint == first.fingerprint
 
 

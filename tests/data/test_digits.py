@@ -60,10 +60,10 @@ def test_two_hundred_raw_digits_are_stratified() -> None:
     some, whole = raw("train", 200), raw("train")
     assert len(some) == 200
     shares = 200 * whole.targets.bincount() / len(whole)
-    assert (some.labels.bincount(minlength=10) - shares).abs().max() < 1
+    assert (some.targets.bincount(minlength=10) - shares).abs().max() < 1
     # Each is one of the whole, and none is there twice.
     known = {x.numpy().tobytes(): int(y) for x, y in zip(whole.images, whole.targets, strict=True)}
-    found = {x.numpy().tobytes(): int(y) for x, y in zip(some.images, some.labels, strict=True)}
+    found = {x.numpy().tobytes(): int(y) for x, y in zip(some.images, some.targets, strict=True)}
     assert len(found) == 200
     assert found.items() <= known.items()
     assert torch.equal(raw("train", 200).images, some.images)
@@ -143,7 +143,7 @@ def nearest(train: Tensor, labels: Tensor, test: Tensor) -> Tensor:
 def test_the_digits_of_the_label_can_be_read(half: object, place: int) -> None:
     """Tens on the left, units on the right: chance is 10 %, and the other half tells nothing."""
     test = numbers("test", 1000)
-    labels = [torch.stack([y // 10, y % 10]) for y in (many().labels, test.targets)]
+    labels = [torch.stack([y // 10, y % 10]) for y in (many().targets, test.targets)]
     found = nearest(half(many().images), labels[0][place], half(test.images))
     right_ones = (found == labels[1][place]).double().mean()
     assert right_ones > 0.4
@@ -179,7 +179,7 @@ def test_the_mean_image_of_a_digit_looks_like_it(slot: int) -> None:
 def test_numbers_are_the_same_each_time() -> None:
     first, again = numbers("train", 700), numbers("train", 700)
     assert torch.equal(first.images, again.images)
-    assert torch.equal(first.labels, again.targets)
+    assert torch.equal(first.targets, again.targets)
     assert first.fingerprint == again.fingerprint
 
 
@@ -188,7 +188,7 @@ def test_a_short_set_is_the_beginning_of_a_long_one(count: int) -> None:
     short = numbers("train", count)
     assert len(short) == count
     assert torch.equal(short.images, many().images[:count])
-    assert torch.equal(short.labels, many().labels[:count])
+    assert torch.equal(short.targets, many().targets[:count])
     assert short.fingerprint != many().fingerprint
 
 
@@ -200,7 +200,7 @@ def test_threads_change_nothing() -> None:
     finally:
         torch.set_num_threads(1)
     assert torch.equal(first.images, second.images)
-    assert torch.equal(first.labels, second.labels)
+    assert torch.equal(first.targets, second.targets)
 
 
 def test_generators_of_others_change_nothing_and_are_left_alone() -> None:
@@ -229,7 +229,7 @@ def test_every_option_makes_other_numbers(other: dict[str, object]) -> None:
     first, second = numbers(**options), numbers(**{**options, **other})
     assert first.fingerprint != second.fingerprint
     if "split" in other or "seed" in other:
-        assert not torch.equal(first.labels, second.labels)
+        assert not torch.equal(first.targets, second.targets)
     same = first.images.shape == second.images.shape
     assert not (same and torch.equal(first.images, second.images))
 
@@ -245,7 +245,7 @@ def test_numbers_out_of_the_cache_are_the_same() -> None:
     for _ in range(2):  # made and kept, then read
         kept = numbers("test", 321, seed=9, cache=True)
         assert torch.equal(kept.images, fresh.images)
-        assert torch.equal(kept.targets, fresh.labels)
+        assert torch.equal(kept.targets, fresh.targets)
         assert (kept.fingerprint, kept.name, kept.classes) == (
             fresh.fingerprint,
             fresh.name,

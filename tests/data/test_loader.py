@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import tiny
 from stillhouse.batches import Batch
 from stillhouse.data.loader import BatchSampler, Loader
 from stillhouse.data.random import derive_seed
@@ -54,9 +55,7 @@ def loader(
 
 
 def same(a: Iterable[Batch], b: Iterable[Batch]) -> bool:
-    a, b = list(a), list(b)
-    pairs = [pair for x, y in zip(a, b, strict=True) for pair in zip(x, y, strict=True)]
-    return all(x is y is None or torch.equal(x, y) for x, y in pairs)
+    return all(tiny.same(x, y) for x, y in zip(a, b, strict=True))
 
 
 def keys(batches: Iterable[Batch]) -> list[int]:
@@ -131,7 +130,7 @@ def test_ranks_evaluate_each_sample_once(samples: int, world: int) -> None:
 @pytest.mark.parametrize("epoch", [0, 2])
 def test_batches_are_the_samples_changed_and_normalised(kind: str, epoch: int) -> None:
     data, made = pixels(), loader(source(kind))
-    plan = made.plan
+    plan = made.sampler
     for batch, wanted in zip(made.epoch(epoch), plan.batches(epoch), strict=True):
         assert torch.equal(batch.keys, wanted)
         assert torch.equal(batch.target, data.targets[wanted])
@@ -153,9 +152,9 @@ def test_memory_goes_image_by_image_where_a_transform_has_to() -> None:
     made = loader(transforms=[ResizedCrop(4), Flip()])
     batches = list(made.epoch(0))
     assert {tuple(batch.images.shape) for batch in batches} == {(4, 3, 4, 4)}
-    assert keys(batches) == torch.cat(list(made.plan.batches(0))).tolist()
+    assert keys(batches) == torch.cat(list(made.sampler.batches(0))).tolist()
     for batch in batches:
-        assert torch.equal(batch.target, pixels().labels[batch.keys])
+        assert torch.equal(batch.target, pixels().targets[batch.keys])
 
 
 @KINDS
@@ -281,7 +280,7 @@ def test_what_is_random_in_views_can_have_a_seed_of_its_own(
 
 @pytest.mark.parametrize("views", [0, -1])
 def test_views_must_be_some(views: int) -> None:
-    with pytest.raises(UserError, match=f"^data.views must be at least 1, and is {views}"):
+    with pytest.raises(UserError, match=f"^data.views must be at least 1, got {views}"):
         loader(views=views)
 
 
@@ -308,7 +307,7 @@ def test_images_of_different_shapes_are_refused(workers: int) -> None:
         "that makes them alike, such as resize and center_crop"
     )
     alike = loader(Ragged([0] * 23, "a", "ragged"), transforms=(Resize(4, square=True),))
-    assert next(alike.epoch(0)).image.shape == (4, 3, 4, 4)
+    assert next(alike.epoch(0)).images.shape == (4, 3, 4, 4)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -326,7 +325,7 @@ def test_means_must_be_as_many_as_channels(kind: str, channels: int) -> None:
     with pytest.raises(UserError) as error:
         next(made.epoch(0))
     assert str(error.value) == (
-        f"toy has 3 channels, and data.mean has {channels} numbers; give as many"
+        f"toy has 3 channels, but data.mean has {channels} numbers; give as many as channels"
     )
 
 
@@ -344,7 +343,7 @@ def test_too_few_samples_are_refused(plan: BatchSampler) -> None:
         loader(plan=plan)
     assert str(error.value) == (
         f"toy has 23 samples, too few for one batch of {plan.batch} on {plan.world} ranks; "
-        "say a smaller data.batch"
+        "set a smaller data.batch"
     )
 
 

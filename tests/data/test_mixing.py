@@ -5,13 +5,13 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from stillhouse.batches import Batch
 from stillhouse.data.loader import BatchSampler, Loader
-from stillhouse.data.mixing import Mix, mix_batch
+from stillhouse.data.mixing import Mix
 from stillhouse.data.random import derive_seed
 from stillhouse.data.source import Pixels
 from stillhouse.data.transforms import Crop, Flip
 from stillhouse.errors import UserError
+from tiny import mixed, same
 
 READ = TypeAdapter(Mix)
 CLASSES = 12
@@ -33,7 +33,7 @@ def shares_of(found: Tensor, labels: Tensor) -> list[float]:
 
 def drawn(how: Mix, count: int) -> Tensor:
     images, labels = batch(4, 2, 2)
-    found = (mix_batch(images, labels, CLASSES, how, seed)[1] for seed in range(count))
+    found = (mixed(images, labels, CLASSES, how, seed)[1] for seed in range(count))
     return torch.tensor([shares_of(shares, labels)[0] for shares in found])
 
 
@@ -43,7 +43,7 @@ def drawn(how: Mix, count: int) -> Tensor:
 @pytest.mark.parametrize("seed", range(8))
 def test_mixup_is_a_weighted_mean_of_neighbours(seed: int) -> None:
     images, labels = batch()
-    found, shares = mix_batch(images, labels, CLASSES, Mix(mixup=0.8), seed)
+    found, shares = mixed(images, labels, CLASSES, Mix(mixup=0.8), seed)
     assert (found.dtype, shares.dtype, shares.shape) == (torch.float32, torch.float32, (12, 12))
     (share,) = {round(share, 5) for share in shares_of(shares, labels)}  # one for the batch
     for i in range(12):
@@ -54,7 +54,7 @@ def test_mixup_is_a_weighted_mean_of_neighbours(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_cutmix_puts_a_box_of_the_neighbour_in_and_counts_its_area(seed: int) -> None:
     images, labels = batch()
-    found, shares = mix_batch(images, labels, CLASSES, Mix(cutmix=1.0), seed)
+    found, shares = mixed(images, labels, CLASSES, Mix(cutmix=1.0), seed)
     foreign = (found != images).any(1)
     rows, columns = foreign[0].any(1), foreign[0].any(0)
     for i in range(12):
@@ -67,7 +67,7 @@ def test_cutmix_puts_a_box_of_the_neighbour_in_and_counts_its_area(seed: int) ->
 def test_boxes_of_cutmix_are_whole() -> None:
     images, labels = batch()
     for seed in range(60):
-        found, _ = mix_batch(images, labels, CLASSES, Mix(cutmix=1.0), seed)
+        found, _ = mixed(images, labels, CLASSES, Mix(cutmix=1.0), seed)
         for side in ((found != images).any(1)[0].any(1), (found != images).any(1)[0].any(0)):
             places = side.nonzero().flatten().tolist()
             assert places == list(range(places[0], places[-1] + 1)) if places else True
@@ -77,14 +77,14 @@ def test_the_given_batch_is_left_alone() -> None:
     images, labels = batch()
     before = images.clone(), labels.clone()
     for how in (Mix(mixup=1.0), Mix(cutmix=1.0)):
-        mix_batch(images, labels, CLASSES, how, 1)
+        mixed(images, labels, CLASSES, how, 1)
     assert torch.equal(images, before[0]) and torch.equal(labels, before[1])
 
 
 def test_images_of_one_class_keep_it() -> None:
     images, labels = batch()
     for how in (Mix(mixup=1.0), Mix(cutmix=1.0)):
-        _, shares = mix_batch(images, torch.zeros_like(labels), CLASSES, how, 1)
+        _, shares = mixed(images, torch.zeros_like(labels), CLASSES, how, 1)
         assert (shares[:, 0] - 1).abs().max() < 1e-6 and shares[:, 1:].abs().max() == 0
 
 
@@ -94,7 +94,7 @@ def test_images_of_one_class_keep_it() -> None:
 def test_no_probability_is_no_mixing_but_shares_all_the_same() -> None:
     images, labels = batch()
     for seed in range(20):
-        found, shares = mix_batch(images, labels, CLASSES, Mix(1.0, 1.0, probability=0.0), seed)
+        found, shares = mixed(images, labels, CLASSES, Mix(1.0, 1.0, probability=0.0), seed)
         assert torch.equal(found, images)
         assert shares.dtype == torch.float32 and shares.argmax(1).tolist() == labels.tolist()
         assert shares.sum() == 12 and shares.max() == 1
@@ -117,7 +117,7 @@ def test_either_comes_with_the_switch(switch: float) -> None:
     images, labels = batch(4, 8, 8)
     cut = 0
     for seed in range(400):
-        found, _ = mix_batch(images, labels, CLASSES, Mix(1.0, 1.0, switch=switch), seed)
+        found, _ = mixed(images, labels, CLASSES, Mix(1.0, 1.0, switch=switch), seed)
         cut += bool(((found == images) | (found == images.roll(1, 0))).all())
     assert abs(cut / 400 - switch) < 0.09
 
@@ -126,10 +126,10 @@ def test_the_seed_is_all_that_matters() -> None:
     images, labels = batch()
     how = Mix(0.8, 1.0)
     before = torch.get_rng_state()
-    first = [mix_batch(images, labels, CLASSES, how, seed)[0] for seed in range(5)]
+    first = [mixed(images, labels, CLASSES, how, seed)[0] for seed in range(5)]
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(123)
-    again = [mix_batch(images, labels, CLASSES, how, seed)[0] for seed in range(5)]
+    again = [mixed(images, labels, CLASSES, how, seed)[0] for seed in range(5)]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert len({image.numpy().tobytes() for image in first}) == 5
 
@@ -148,18 +148,14 @@ def loader(rank: int = 0, world: int = 1, seed: int = 3, **options: Any) -> Load
     return Loader(pixels(), plan, (0.5,) * 3, (0.2,) * 3, **options)
 
 
-def same(a: Batch, b: Batch) -> bool:
-    return all(x is y is None or torch.equal(x, y) for x, y in zip(a, b, strict=True))
-
-
 def test_a_loader_mixes_what_it_would_give() -> None:
-    plain, mixed = loader(mixing=None), loader()
-    assert len(plain) == len(mixed) == 10
-    for step, (given, found) in enumerate(zip(plain.epoch(2), mixed.epoch(2), strict=True)):
+    plain, made = loader(mixing=None), loader()
+    assert len(plain) == len(made) == 10
+    for step, (given, found) in enumerate(zip(plain.epoch(2), made.epoch(2), strict=True)):
         seed = derive_seed(3, 2, step, 0)
-        wanted = mix_batch(given.image, given.label, 5, Mix(0.8, 1.0), seed)
+        wanted = mixed(given.images, given.target, 5, Mix(0.8, 1.0), seed)
         assert torch.equal(found.images, wanted[0]) and torch.equal(found.target, wanted[1])
-        assert torch.equal(found.keys, given.key) and torch.equal(found.views, given.view)
+        assert torch.equal(found.keys, given.keys) and torch.equal(found.views, given.views)
         assert found.target.shape == (4, 5)
 
 
@@ -188,7 +184,7 @@ def test_two_views_are_not_mixed() -> None:
     with pytest.raises(UserError) as error:
         loader(strong=(Flip(),))
     assert str(error.value) == (
-        "data.mix is for one view of each image, and the method asks for two; leave data.mix out"
+        "data.mix mixes one view of each image, but the method needs two; leave data.mix out"
     )
 
 

@@ -14,13 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from stillhouse.data.loader import BatchSampler, Loader
-from stillhouse.data.mixing import Mix, mix_batch
+from stillhouse.data.mixing import Mix
 from stillhouse.data.multilabel.album import Album, Found, absent, album
 from stillhouse.data.multilabel.policy import Policy, check_choice, check_switch
 from stillhouse.data.multilabel.text import existing, lines_of, names_of, text_of
 from stillhouse.data.source import FromTorch, Part, split, targets_of
 from stillhouse.data.transforms import Flip
 from stillhouse.errors import UserError
+from tiny import mixed, same
 
 CLASSES = ("bus", "cat", "dog")
 LABELS = {
@@ -332,7 +333,7 @@ def test_workers_change_nothing(root: Path) -> None:
         return list(Loader(opened(root), plan, (0.5,) * 3, (0.2,) * 3, **looks).epoch(1))
 
     for ours, theirs in zip(batches(0), batches(2), strict=True):
-        assert all(x is y is None or torch.equal(x, y) for x, y in zip(ours, theirs, strict=True))
+        assert same(ours, theirs)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -356,9 +357,9 @@ def several(n: int = 12, classes: int = 6) -> tuple[Tensor, Tensor]:
 def test_mixup_shares_all_labels_of_both_images(seed: int) -> None:
     images, labels = several()
     before = labels.clone()
-    mixed, shares = mix_batch(images, labels, 6, Mix(mixup=0.8), seed)
+    found, shares = mixed(images, labels, 6, Mix(mixup=0.8), seed)
     assert torch.equal(labels, before) and shares.dtype == torch.float32
-    pixels = (mixed - images.roll(1, 0)) / (images - images.roll(1, 0))
+    pixels = (found - images.roll(1, 0)) / (images - images.roll(1, 0))
     share = float(pixels.double().median())
     for i in range(12):
         wanted = share * labels[i].double() + (1 - share) * labels[i - 1].double()
@@ -369,8 +370,8 @@ def test_mixup_shares_all_labels_of_both_images(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_cutmix_shares_labels_by_area(seed: int) -> None:
     images, labels = several()
-    mixed, shares = mix_batch(images, labels, 6, Mix(cutmix=1.0), seed)
-    own = 1 - float((mixed != images).any(1)[0].double().mean())
+    found, shares = mixed(images, labels, 6, Mix(cutmix=1.0), seed)
+    own = 1 - float((found != images).any(1)[0].double().mean())
     for i in range(12):
         wanted = own * labels[i].double() + (1 - own) * labels[i - 1].double()
         assert (shares[i] - wanted).abs().max() < 1e-6
@@ -378,20 +379,20 @@ def test_cutmix_shares_labels_by_area(seed: int) -> None:
 
 def test_no_mixing_leaves_several_labels_as_they_are() -> None:
     images, labels = several()
-    mixed, shares = mix_batch(images, labels, 6, Mix(mixup=1.0, probability=0.0), 0)
-    assert torch.equal(mixed, images) and torch.equal(shares, labels)
+    found, shares = mixed(images, labels, 6, Mix(mixup=1.0, probability=0.0), 0)
+    assert torch.equal(found, images) and torch.equal(shares, labels)
 
 
 def test_a_loader_mixes_several_labels(root: Path) -> None:
     how = Mix(mixup=1.0)
     made = Loader(opened(root), BatchSampler(5, 4, True, 3), (0.5,) * 3, (0.2,) * 3, mixing=how)
     plain = Loader(opened(root), BatchSampler(5, 4, True, 3), (0.5,) * 3, (0.2,) * 3)
-    (mixed,), (whole,) = made.epoch(0), plain.epoch(0)
+    (found,), (whole,) = made.epoch(0), plain.epoch(0)
     rest = whole.target.roll(1, 0)
     apart = whole.target != rest
-    shares = ((mixed.target - rest) / (whole.target - rest))[apart]
+    shares = ((found.target - rest) / (whole.target - rest))[apart]
     assert len(shares) and (shares - shares[0]).abs().max() < 1e-5 and 0 <= shares[0] <= 1
-    assert torch.equal(mixed.target[~apart], whole.target[~apart])
+    assert torch.equal(found.target[~apart], whole.target[~apart])
 
 
 # -------------------------------------------------------------------------------------- from torch

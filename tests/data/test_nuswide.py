@@ -105,7 +105,7 @@ def test_concepts_keep_the_order_of_their_list(tmp_path: Path) -> None:
 )
 def test_marks_may_be_written_less_neatly(text: str, tmp_path: Path) -> None:
     marks_of(write(tmp_path), "beach").write_bytes(text.encode())
-    assert nuswide(tmp_path, "train").labels[:, 2].tolist() == [0, 1, 1]
+    assert nuswide(tmp_path, "train").targets[:, 2].tolist() == [0, 1, 1]
 
 
 # -------------------------------------------------------------------------------------- policies

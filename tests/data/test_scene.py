@@ -41,12 +41,12 @@ def test_shapes() -> None:
     assert len(data) == 2000
     assert (data.images.shape, data.images.dtype) == ((2000, 3, 48, 48), torch.uint8)
     assert (data.instances.shape, data.instances.dtype) == ((2000, 48, 48), torch.uint8)
-    assert (data.targets.shape, data.targets.dtype) == ((2000, 4), torch.int64)
+    assert (data.labels.shape, data.labels.dtype) == ((2000, 4), torch.int64)
     assert (data.boxes.shape, data.boxes.dtype) == ((2000, 4, 4), torch.float32)
     assert data.classes == tuple("0123456789")
     assert data.name == "digits/scenes/train"
-    assert data.targets.min() == -1
-    assert data.targets.max() == 9
+    assert data.labels.min() == -1
+    assert data.labels.max() == 9
     assert data.instances.max() == 4
 
 
@@ -56,7 +56,7 @@ def test_boxes_enclose_exactly_what_is_seen() -> None:
     for i in range(LOOPED):
         for k in range(4):
             box = data.boxes[i, k].tolist()
-            if data.targets[i, k] < 0:
+            if data.labels[i, k] < 0:
                 assert box == [0, 0, 0, 0]
                 continue
             found += 1
@@ -84,7 +84,7 @@ def test_an_object_counts_when_enough_of_it_is_seen(monkeypatch: pytest.MonkeyPa
             assert seen <= drawn
             counts = seen >= 12 and 100 * seen >= 35 * drawn
             kinds.add((counts, seen == drawn, seen > 0))
-            assert data.targets[i, k] == (digits[i, k] if counts else -1)
+            assert data.labels[i, k] == (digits[i, k] if counts else -1)
     assert {(True, True, True), (True, False, True)} < kinds  # whole, and partly hidden
     assert (False, True, False) in kinds  # never there
     assert (False, False, True) in kinds  # too little of it is left
@@ -107,7 +107,7 @@ def test_objects_that_count_are_large_enough() -> None:
     data = many()
     for k in range(4):
         seen = (data.instances == k + 1).sum((1, 2))
-        assert seen[data.targets[:, k] >= 0].min() >= 12
+        assert seen[data.labels[:, k] >= 0].min() >= 12
 
 
 def test_semantic_map_is_that_of_a_loop() -> None:
@@ -119,7 +119,7 @@ def test_semantic_map_is_that_of_a_loop() -> None:
     found = semantic(some)
     assert found.shape == (LOOPED, 48, 48)
     for i in range(LOOPED):
-        labels = data.targets[i].tolist()
+        labels = data.labels[i].tolist()
         names = [0, *(label + 1 if label >= 0 else 255 for label in labels)]
         assert found[i].tolist() == [
             [names[at] for at in row] for row in data.instances[i].tolist()
@@ -135,7 +135,7 @@ def test_objects_that_do_not_count_are_ignored_not_background() -> None:
     assert torch.equal(found == 0, data.instances == 0)
     assert set(found.unique().tolist()) == {*range(11), 255}
     for i in ignored.flatten(1).any(1).nonzero().flatten().tolist():
-        lost = [k + 1 for k in range(4) if data.targets[i, k] < 0]
+        lost = [k + 1 for k in range(4) if data.labels[i, k] < 0]
         assert torch.equal(ignored[i], torch.isin(data.instances[i], torch.tensor(lost)))
 
 
@@ -143,7 +143,7 @@ def test_multilabel_is_that_of_a_loop() -> None:
     data = many()
     found = multilabel(data)
     assert (found.shape, found.dtype) == ((2000, 10), torch.float32)
-    for row, labels in zip(found.tolist(), data.targets.tolist(), strict=True):
+    for row, labels in zip(found.tolist(), data.labels.tolist(), strict=True):
         assert row == [float(digit in labels) for digit in range(10)]
 
 
@@ -208,7 +208,7 @@ def test_objects_are_coloured() -> None:
     greys = colours = 0
     for i in range(LOOPED):
         for k in range(4):
-            if data.targets[i, k] >= 0:
+            if data.labels[i, k] >= 0:
                 inside = data.images[i][:, data.instances[i] == k + 1].double().median(1).values
                 spread = (inside.max() - inside.min()) / inside.max()
                 greys += spread < 0.2

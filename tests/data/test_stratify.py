@@ -8,6 +8,11 @@ from stillhouse.data.source import Pixels, split
 from stillhouse.data.stratify import stratify
 
 
+def pick(targets: Tensor, count: int, seed: int) -> Tensor:
+    """`stratify` for as many classes as there are columns."""
+    return stratify(targets, targets.shape[1], count, seed)
+
+
 def drawn(rates: Tensor, n: int, seed: int = 0) -> Tensor:
     """Labels that are there independently of one another, each at its rate."""
     made = torch.Generator().manual_seed(seed)
@@ -35,7 +40,7 @@ def shares(labels: Tensor, chosen: Tensor) -> tuple[list[int], list[float]]:
 @pytest.mark.parametrize("count", [1, 2, 7, 60, 100, 299, 599, 600])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_as_many_as_asked_for_in_order_and_none_twice(count: int, seed: int) -> None:
-    chosen = stratified(alike(600), count, seed)
+    chosen = pick(alike(600), count, seed)
     assert len(chosen) == count and chosen.dtype == torch.int64
     assert chosen.tolist() == sorted(set(chosen.tolist()))
     assert chosen[0] >= 0 and chosen[-1] < 600
@@ -45,7 +50,7 @@ def test_as_many_as_asked_for_in_order_and_none_twice(count: int, seed: int) -> 
 @pytest.mark.parametrize("seed", range(4))
 def test_each_class_is_near_its_share(count: int, seed: int) -> None:
     labels = alike(1000, seed)
-    found, wanted = shares(labels, stratify(labels, CLASSES_, count, seed))
+    found, wanted = shares(labels, pick(labels, count, seed))
     for mine, ideal in zip(found, wanted, strict=True):
         assert abs(mine - ideal) <= 2 + 0.5 * ideal**0.5, (found, wanted)
 
@@ -55,7 +60,7 @@ def test_it_is_far_nearer_than_chance() -> None:
     distances = []
     for seed in range(10):
         made = torch.Generator().manual_seed(seed)
-        picks = (stratify(labels, CLASSES_, 200, seed), torch.randperm(2000, generator=made)[:200])
+        picks = (pick(labels, 200, seed), torch.randperm(2000, generator=made)[:200])
         found = [shares(labels, pick) for pick in picks]
         distances.append([sum((a - b) ** 2 for a, b in zip(*pair, strict=True)) for pair in found])
     ours, chance = torch.tensor(distances).sum(0).tolist()
@@ -65,7 +70,7 @@ def test_it_is_far_nearer_than_chance() -> None:
 def test_samples_without_a_label_have_their_share() -> None:
     labels = drawn(torch.tensor([0.3, 0.2]), 1000)
     labels[:400] = 0
-    found, wanted = shares(labels, stratify(labels, CLASSES_, 100, 0))
+    found, wanted = shares(labels, pick(labels, 100, 0))
     assert all(abs(a - b) <= 2 for a, b in zip(found, wanted, strict=True))
 
 
@@ -77,7 +82,7 @@ def test_many_rare_classes_do_not_starve_nor_flood_the_others() -> None:
         labels = torch.cat([rare, common])
         labels = torch.cat([labels, torch.zeros(600, 1)], 1)
         labels[-100:, -1] = 1
-        found, wanted = shares(labels, stratify(labels, CLASSES_, 60, 0))
+        found, wanted = shares(labels, pick(labels, 60, 0))
         assert abs(sum(found[:60]) - sum(wanted[:60])) <= 2
         assert max(found[:60]) <= 1
         assert abs(found[60] - wanted[60]) <= 2 and abs(found[61] - wanted[61]) <= 2
@@ -91,7 +96,7 @@ def test_rare_classes_are_kept(count: int) -> None:
     labels[:, 4] = 0
     labels[[17, 400], 4] = 1
     labels[3, 5] = 1
-    chosen = stratify(labels, CLASSES_, count, 0)
+    chosen = pick(labels, count, 0)
     rest = torch.ones(600, dtype=torch.bool)
     rest[chosen] = False
     assert labels[rest].any(0).all()
@@ -100,14 +105,14 @@ def test_rare_classes_are_kept(count: int) -> None:
 
 def test_no_labels_at_all() -> None:
     labels = torch.zeros(50, 3)
-    chosen = stratify(labels, CLASSES_, 10, 0)
+    chosen = pick(labels, 10, 0)
     assert len(chosen) == len(set(chosen.tolist())) == 10
-    many = torch.cat([stratify(labels, CLASSES_, 10, seed) for seed in range(200)]).double()
+    many = torch.cat([pick(labels, 10, seed) for seed in range(200)]).double()
     assert abs(many.mean() - 24.5) < 4 * 50 / 12**0.5 / 2000**0.5  # at random
 
 
 def test_all_labels_of_all() -> None:
-    chosen = stratified(torch.ones(50, 3), 20, 0)
+    chosen = pick(torch.ones(50, 3), 20, 0)
     assert len(set(chosen.tolist())) == 20
 
 
@@ -115,9 +120,9 @@ def test_one_label_each_is_shared_out_as_classes_are() -> None:
     """The two ways agree where they mean the same, but for what rounding leaves to choose."""
     classes = torch.arange(4).repeat_interleave(torch.tensor([50, 30, 15, 5]))
     for count in (10, 20, 40, 60):
-        one = classes[stratified(classes, count, 0)].bincount(minlength=4)
+        one = classes[stratify(classes, 4, count, 0)].bincount(minlength=4)
         hot = torch.nn.functional.one_hot(classes).float()
-        other = hot[stratified(hot, count, 0)].sum(0)
+        other = hot[pick(hot, count, 0)].sum(0)
         assert (one - other).abs().max() <= 1
 
 
@@ -126,20 +131,20 @@ def test_one_label_each_is_shared_out_as_classes_are() -> None:
 
 def test_it_depends_on_labels_and_seed_alone() -> None:
     labels = alike(400)
-    first = stratify(labels, CLASSES_, 80, 3)
+    first = pick(labels, 80, 3)
     torch.manual_seed(9)
     before = torch.get_rng_state()
-    assert torch.equal(stratify(labels, CLASSES_, 80, 3), first)
+    assert torch.equal(pick(labels, 80, 3), first)
     assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(stratified(labels.double(), 80, 3), first)
-    assert torch.equal(stratified(labels.bool(), 80, 3), first)
-    assert not torch.equal(stratify(labels, CLASSES_, 80, 4), first)
-    assert not torch.equal(stratified(labels[torch.randperm(400)], 80, 3), first)
+    assert torch.equal(pick(labels.double(), 80, 3), first)
+    assert torch.equal(pick(labels.bool(), 80, 3), first)
+    assert not torch.equal(pick(labels, 80, 4), first)
+    assert not torch.equal(pick(labels[torch.randperm(400)], 80, 3), first)
 
 
 def test_members_are_taken_at_random() -> None:
     labels = torch.ones(500, 1)
-    chosen = torch.cat([stratify(labels, CLASSES_, 50, seed) for seed in range(50)]).double()
+    chosen = torch.cat([pick(labels, 50, seed) for seed in range(50)]).double()
     assert abs(chosen.mean() - 249.5) < 4 * 500 / 12**0.5 / 2500**0.5
 
 
@@ -168,6 +173,6 @@ def test_a_source_is_split_into_two_that_cover_it(held: int | float) -> None:
 def test_a_large_set_is_split_quickly() -> None:
     """A loop over samples would take minutes; one over classes takes a moment."""
     labels = drawn(torch.logspace(-2.8, -0.4, 80), 60_000)
-    found, wanted = shares(labels, stratify(labels, CLASSES_, 3000, 0))
+    found, wanted = shares(labels, pick(labels, 3000, 0))
     off = torch.tensor([(a - b) ** 2 / b for a, b in zip(found, wanted, strict=True) if b > 1])
     assert len(off) >= 80 and off.mean() < 0.2 and off.max() < 9  # of chance, the mean would be 1

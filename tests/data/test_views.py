@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from stillhouse.data.transforms import (
     normalise,
 )
 from stillhouse.errors import UserError
+from tiny import same
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 WEAK = (Crop(2), Flip())
@@ -47,10 +49,6 @@ def loader(kind: str = "pixels", plan: BatchSampler | None = None, **options: An
     return Loader(source(kind), plan, MEAN, STD, **{"transforms": WEAK, **options})
 
 
-def same(a: Batch, b: Batch) -> bool:
-    return all(x is y is None or torch.equal(x, y) for x, y in zip(a, b, strict=True))
-
-
 def shown(transforms: Sequence[Transform], seed: int, batch: Batch, views: Tensor) -> Tensor:
     """What a batch should show, image by image."""
     single, data = Single(transforms, seed), source()
@@ -70,7 +68,7 @@ def test_each_sample_comes_so_many_times_in_the_steps_of_all_ranks(
     ranks = [BatchSampler(61, 5, True, 2, rank, world, repeats) for rank in range(world)]
     steps = 61 // (5 * world)
     assert {plan.steps() for plan in ranks} == {steps}  # as ever
-    turns = [list(plan.turns(4)) for plan in ranks]
+    turns = [list(plan.numbered(4)) for plan in ranks]
     assert {len(keys) for mine in turns for keys, _ in mine} == {5}
     pairs = [
         pair
@@ -107,7 +105,7 @@ def test_no_copy_stands_beside_another_which_it_would_be_mixed_with(
 
 def test_one_copy_is_the_order_as_ever() -> None:
     for plan in (BatchSampler(23, 4, True, 3), BatchSampler(23, 4)):
-        for keys, copies in plan.turns(2):
+        for keys, copies in plan.numbered(2):
             assert copies.tolist() == [0] * len(keys)
         once = [keys.tolist() for keys in BatchSampler(23, 4, True, 3, repeats=1).batches(2)]
         assert once == [keys.tolist() for keys in BatchSampler(23, 4, True, 3).batches(2)]
@@ -154,7 +152,7 @@ def test_a_strong_view_stands_beside_the_first(kind: str, strong: Sequence[Trans
     made = loader(kind, strong=strong)
     alone = list(loader(kind).epoch(2))
     for batch, first in zip(made.epoch(2), alone, strict=True):
-        assert same(batch._replace(strong=None), first)  # which is what it would be without
+        assert same(replace(batch, strong=None), first)  # which is what it would be without
         views = torch.full_like(batch.views, 2 if strong else 0)
         wanted = shown(strong, derive_seed(3, STRONG), batch, views)
         assert torch.equal(batch.strong, wanted)
@@ -222,6 +220,6 @@ def test_both_views_must_be_of_one_size(kind: str) -> None:
     with pytest.raises(UserError) as error:
         next(loader(kind, strong=(Resize(5),)).epoch(0))
     assert str(error.value) == (
-        "data.transforms makes images of 3 x 8 x 8, and data.strong of 3 x 5 x 5; "
-        "let both end in the same size"
+        "data.transforms gives images of 3 x 8 x 8, but data.strong of 3 x 5 x 5; "
+        "both must end in the same size"
     )

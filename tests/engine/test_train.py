@@ -159,7 +159,7 @@ def test_a_loss_that_is_no_number_stops_names_the_term_and_keeps_the_batch(
     assert f"step {step}" in str(caught.value)
     kept = load(tmp_path / "nonfinite.pt")
     assert kept["step"] == step and len(kept["batches"]) == accumulate
-    assert any(part["image"].isnan().any() for part in kept["batches"])
+    assert any(part["images"].isnan().any() for part in kept["batches"])
     assert all(w.isfinite().all() for w in weights(run))  # no poisoned step was taken
 
 

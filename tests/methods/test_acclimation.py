@@ -15,7 +15,7 @@ from tiny import lesson, site
 
 
 def learning(rows: Site):
-    return replace(lesson(), learning={"class": rows})
+    return lesson({"class@teacher": rows})
 
 
 def test_the_example_of_the_card() -> None:
@@ -69,8 +69,11 @@ def test_a_mixed_image_counts_by_its_larger_label() -> None:
     torch.testing.assert_close(mixed, plain)
 
 
-def test_without_a_teacher_that_learns_there_is_no_term() -> None:
-    assert Acclimating(Acclimation())(lesson({"class": site()})) == {}
+def test_without_a_teacher_that_learns_there_is_an_error() -> None:
+    method = Acclimating(Acclimation())
+    assert method.sites == ("class@teacher",) and method.moves_teacher
+    with pytest.raises(KeyError, match="class@teacher"):
+        method(lesson({"class": site()}))
 
 
 def test_a_rate_must_be_above_zero() -> None:

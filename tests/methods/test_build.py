@@ -10,7 +10,7 @@ from torch import nn
 
 from quick import quick
 from stillhouse.errors import UserError
-from stillhouse.methods import build as methods
+from stillhouse.methods import plugin
 from stillhouse.methods.base import Method
 from stillhouse.methods.build import make_method
 from stillhouse.methods.combined import Combined, NoTerms
@@ -47,7 +47,7 @@ class Point:
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [Point("own", Own), Point("loss", nn.MSELoss)]
     monkeypatch.setattr(
-        methods, "entry_points", lambda group: points if group == methods.PLUGINS else []
+        plugin, "entry_points", lambda group: points if group == plugin.GROUP else []
     )
 
 
@@ -112,8 +112,8 @@ def test_a_package_can_bring_one(installed: None) -> None:
 @pytest.mark.parametrize(
     ("entry", "sentence"),
     [
-        ("onw", r"brings a method 'onw'; did you mean 'own'"),
-        ("xyz", r"brings a method 'xyz'; there are 2 in stillhouse\.methods"),
+        ("onw", r"provides a method 'onw'; did you mean 'own'"),
+        ("xyz", r"provides a method 'xyz'; 2 are registered in stillhouse\.methods"),
         ("loss", r"'loss' is a MSELoss, not a stillhouse Method"),
     ],
 )

@@ -87,7 +87,7 @@ def test_a_pupil_gives_each_parameter_to_one_group() -> None:
 def test_a_pupil_weighs_the_labels_and_not_their_record() -> None:
     net, rows = Net().double(), batch()
     taught, free = (
-        Pupil(Tapped(net), method, Classification(5))(rows, Trace(torch.zeros(8, 5)), CLOCK)
+        Pupil(Tapped(net), method, Classification(5))(rows, {"": Trace(torch.zeros(8, 5))}, CLOCK)
         for method in (Logits(presets.kd()), NoTerms())
     )
     assert list(taught) == ["label", "class/kd"]

@@ -31,12 +31,12 @@ every_clock = pytest.mark.parametrize("clock", ["first", "last"])
 
 def one_class() -> Batch:
     """Six images of the first class, all different."""
-    return batch()._replace(key=4 * torch.arange(6), label=torch.zeros(6, dtype=torch.long))
+    return replace(batch(), keys=4 * torch.arange(6), target=torch.zeros(6, dtype=torch.long))
 
 
 BATCHES = {
     "random": batch(),
-    "black": batch()._replace(image=torch.zeros_like(batch().image), strong=batch().image * 0),
+    "black": replace(batch(), images=torch.zeros_like(batch().images), strong=batch().images * 0),
     "alike": rows(batch(), [2] * 6),
     "one image": rows(batch(), [2]),
     "one class": one_class(),
@@ -115,7 +115,7 @@ def test_what_a_method_brings_learns_at_some_time(name: str) -> None:
 
 @every
 def test_the_teacher_gets_no_gradient_unless_the_method_moves_it(name: str) -> None:
-    """NoTerms here keeps a gradient from it but the method."""
+    """Nothing here keeps a gradient from it but the method."""
     classroom, _ = schooled(name)
     moved = [path for path, p in classroom.teacher.named_parameters() if p.grad is not None]
     assert bool(moved) == classroom.method.moves_teacher
@@ -206,9 +206,8 @@ def as_type(lesson: Lesson, dtype: torch.dtype) -> Lesson:
         return x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x
 
     def trace(t: Trace) -> Trace:
-        strong = None if t.strong is None else trace(t.strong)
         taps = {name: cast(tap) for name, tap in t.taps.items()}
-        return replace(t, out=tree_map(cast, t.out), taps=taps, strong=strong)
+        return replace(t, out=tree_map(cast, t.out), taps=taps)
 
     def sites(places: Any) -> Any:
         return {
@@ -221,8 +220,6 @@ def as_type(lesson: Lesson, dtype: torch.dtype) -> Lesson:
         student=trace(lesson.student),
         teacher=trace(lesson.teacher),
         sites=sites(lesson.sites),
-        strong=sites(lesson.strong),
-        learning=sites(lesson.learning),
     )
 
 

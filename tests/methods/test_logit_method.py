@@ -11,9 +11,9 @@ from stillhouse.types import Clock
 from tiny import lesson, site
 
 
-def test_every_site_that_the_task_offers_is_taught() -> None:
+def test_every_site_that_is_named_is_taught() -> None:
     sites = {"class": site(), "edge": site(n=3, c=17)}
-    terms = Logits(presets.kd(weight=0.7))(lesson(sites))
+    terms = Logits(presets.kd(weight=0.7, sites=("class", "edge")))(lesson(sites))
     assert list(terms) == ["class/kd", "edge/kd"]
     for place, at in sites.items():
         term = terms[f"{place}/kd"]
@@ -24,13 +24,25 @@ def test_every_site_that_the_task_offers_is_taught() -> None:
 
 def test_only_the_sites_named_are_taught_and_in_that_order() -> None:
     sites = {name: site() for name in ("class", "edge", "mask")}
-    terms = Logits(presets.dkd(), sites=("mask", "class"))(lesson(sites))
+    method = Logits(presets.dkd(sites=("mask", "class")))
+    assert method.sites == ("mask", "class")
+    terms = method(lesson(sites))
     assert list(terms) == ["mask/target", "mask/rest", "class/target", "class/rest"]
+
+
+def test_where_none_is_named_it_is_that_of_the_classes() -> None:
+    sites = {name: site() for name in ("class", "edge", "class@strong")}
+    assert list(Logits(presets.kd())(lesson(sites))) == ["class/kd"]
+    strong = Logits(presets.kd(sites=("class@strong",)))(lesson(sites))
+    assert list(strong) == ["class@strong/kd"]
+    at = sites["class@strong"]
+    want = presets.kd()(at.student, at.teacher)
+    torch.testing.assert_close(strong["class@strong/kd"].mean() * presets.kd().weight, want)
 
 
 def test_a_site_that_is_not_offered_is_an_error() -> None:
     with pytest.raises(KeyError, match="edge"):
-        Logits(presets.kd(), sites=("edge",))(lesson({"class": site()}))
+        Logits(presets.kd(sites=("edge",)))(lesson({"class": site()}))
 
 
 def test_rows_without_weight_and_labels_reach_the_objective() -> None:

@@ -21,7 +21,7 @@ TAUS = (4.0, 3.0, 5.0, 2.0, 6.0)
 
 
 def at(weak: Site, strong: Site) -> Lesson:
-    return replace(lesson({"class": weak}), strong={"class": strong})
+    return lesson({"class": weak, "class@strong": strong})
 
 
 def levels(weak: Site, strong: Site, **options):

@@ -1,4 +1,4 @@
-"""From words to a recipe, and every wrong word to one sentence with its place."""
+"""Loading recipes with overrides, and errors with their place."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from stillhouse.errors import UserError
 from stillhouse.methods.catalogue import published
 from stillhouse.methods.control import Control
 from stillhouse.objectives import presets
-from stillhouse.recipes import load
+from stillhouse.recipes import complaints, load
 
 BASE = """\
 data:
@@ -36,25 +36,25 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", load.zoo())
-def test_every_recipe_of_the_package_loads_and_says_what_it_is(name: str) -> None:
+def test_every_recipe_of_the_package_loads_and_has_a_title(name: str) -> None:
     assert load.load(name).title
 
 
 @pytest.mark.parametrize("name", published())
-def test_every_preset_can_be_said_by_its_name_and_comes_back(name: str, file: Path) -> None:
+def test_every_preset_loads_by_name_and_survives_a_round_trip(name: str, file: Path) -> None:
     recipe = load.load(file, [f"method={name}"])
     assert recipe.method == (published()[name](),)
-    again = load.check(yaml.safe_load(load.text(recipe)), file)
+    again = load.validate_recipe(yaml.safe_load(load.to_yaml(recipe)), file)
     assert again == recipe and load.digest(again) == load.digest(recipe)
 
 
-def test_overrides_are_yaml_and_reach_inside(file: Path) -> None:
+def test_overrides_are_parsed_as_yaml_and_reach_nested_keys(file: Path) -> None:
     recipe = load.load(file, ["method.temperature=2", "train.optimiser.lr=1e-2", "data.views=3"])
     assert recipe.method[0] == presets.kd(temperature=2.0)
     assert recipe.train.optimiser.lr == 0.01 and recipe.data.views == 3
 
 
-def test_a_bare_word_for_a_network_keeps_what_else_is_said(file: Path) -> None:
+def test_a_string_for_a_network_keeps_its_other_options(file: Path) -> None:
     recipe = load.load(file, ["student=torchvision/resnet18", "teacher=stillhouse/large"])
     assert recipe.student.name == "torchvision/resnet18"
     assert recipe.teacher.name == "stillhouse/large" and recipe.teacher.train.epochs == 1
@@ -90,7 +90,7 @@ def test_a_recipe_extends_another(file: Path, tmp_path: Path) -> None:
 
 
 def written(folder: Path, **files: str) -> Path:
-    """Recipes by name; the last of them."""
+    """Write recipe files by name; returns the last path."""
     for name, content in files.items():
         (folder / f"{name}.yaml").write_text(content)
     return folder / f"{[*files][-1]}.yaml"
@@ -110,7 +110,7 @@ def test_a_pair_and_a_method_of_one_base_combine(order: str, file: Path) -> None
 
 
 @pytest.mark.parametrize("order, seed", [(["a", "b"], 2), (["b", "a"], 1), (["a"], 1)])
-def test_later_recipes_lie_over_earlier_ones(order: list[str], seed: int, file: Path) -> None:
+def test_later_recipes_override_earlier_ones(order: list[str], seed: int, file: Path) -> None:
     names = ", ".join(f"{name}.yaml" for name in order)
     alike = "extends: recipe.yaml\nseed: {}\n"
     last = written(
@@ -120,38 +120,44 @@ def test_later_recipes_lie_over_earlier_ones(order: list[str], seed: int, file: 
 
 
 @pytest.mark.parametrize(
-    ("files", "sentence"),
+    ("files", "message"),
     [
-        ({"a": "extends: a.yaml"}, "goes round in a circle: {0}/a.yaml -> {0}/a.yaml; take one"),
+        ({"a": "extends: a.yaml"}, "circular extends: {0}/a.yaml -> {0}/a.yaml; remove one"),
         (
             {"b": "extends: [digits/raw, c.yaml]", "c": "extends: b.yaml", "a": "extends: b.yaml"},
-            "goes round in a circle: {0}/b.yaml -> {0}/c.yaml -> {0}/b.yaml; take one",
+            "circular extends: {0}/b.yaml -> {0}/c.yaml -> {0}/b.yaml; remove one",
         ),
-        ({"a": "extends: 3"}, "{0}/a.yaml: extends names a recipe or a list of them, and is 3"),
-        ({"a": "extends: [digits/raw, [x]]"}, "names a recipe or a list of them, and is ['digits"),
-        ({"a": "extends: [digits/raw, digits/numbrs]"}, "no recipe digits/numbrs"),
+        (
+            {"a": "extends: 3"},
+            "{0}/a.yaml: extends must be the name of a recipe or a list of names, got 3",
+        ),
+        (
+            {"a": "extends: [digits/raw, [x]]"},
+            "must be the name of a recipe or a list of names, got ['digits",
+        ),
+        ({"a": "extends: [digits/raw, digits/numbrs]"}, "recipe 'digits/numbrs' not found"),
         ({"a": "extends: digits/numbrs"}, "did you mean 'digits/numbers'"),
     ],
 )
-def test_an_extends_that_leads_nowhere(files: dict[str, str], sentence: str, file: Path) -> None:
-    with pytest.raises(UserError) as said:
+def test_a_wrong_extends_is_an_error(files: dict[str, str], message: str, file: Path) -> None:
+    with pytest.raises(UserError) as caught:
         load.load(written(file.parent, **files))
-    assert sentence.format(file.parent) in str(said.value)
+    assert message.format(file.parent) in str(caught.value)
 
 
-def test_the_digest_ignores_where_it_runs_and_sees_what_it_is(file: Path) -> None:
+def test_the_digest_ignores_the_engine_and_the_title(file: Path) -> None:
     same = load.load(file, ["engine.workers=2", "title=x", "control=true"])
     assert load.digest(load.load(file)) == load.digest(same)
     assert load.digest(load.load(file)) != load.digest(load.load(file, ["seed=1"]))
 
 
-def test_none_needs_no_teacher(file: Path) -> None:
+def test_the_control_needs_no_teacher(file: Path) -> None:
     recipe = load.load(file, ["method=none", "teacher=null"])
     assert recipe.method == (Control(),) and recipe.teacher is None
 
 
 @pytest.mark.parametrize(
-    ("line", "wrong", "sentence"),
+    ("line", "wrong", "message"),
     [
         (
             "  temperature: 4",
@@ -161,7 +167,7 @@ def test_none_needs_no_teacher(file: Path) -> None:
         (
             "  name: kd",
             "  name: kdd",
-            r"recipe.yaml:8: method has no name 'kdd'; did you mean 'kd' or",
+            r"recipe.yaml:8: method: unknown name 'kdd'; did you mean 'kd' or",
         ),
         (
             "  epochs: 2",
@@ -179,7 +185,7 @@ def test_none_needs_no_teacher(file: Path) -> None:
         (
             "{kind: sgd, lr: 0.1}",
             "{kind: sdg, lr: 0.1}",
-            r"recipe.yaml:13: train.optimiser has no kind 'sdg'; did you mean 'sgd'",
+            r"recipe.yaml:13: train.optimiser: unknown kind 'sdg'; did you mean 'sgd'",
         ),
         ("{kind: sgd, lr: 0.1}", "{kind: sgd, lr: -1}", r"recipe.yaml:13: train.optimiser: .*lr"),
         (
@@ -189,68 +195,160 @@ def test_none_needs_no_teacher(file: Path) -> None:
         ),
     ],
 )
-def test_a_wrong_line_is_named(file: Path, line: str, wrong: str, sentence: str) -> None:
+def test_an_error_names_the_line(file: Path, line: str, wrong: str, message: str) -> None:
     assert line in BASE
     file.write_text(BASE.replace(line, wrong))
-    with pytest.raises(UserError, match=sentence) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         load.load(file)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("word", "sentence"),
+    ("word", "message"),
     [
         (
             "method.temprature=2",
             r"'method.temprature=2': unknown key method.temprature; did you mean 'temperature'",
         ),
-        ("method.temperature", r"is no override; write key=value"),
-        ("=3", r"is no override; write key=value"),
-        ("method=lsdk", r"'method=lsdk'|has no name 'lsdk'; did you mean 'lskd'"),
+        ("method.temperature", r"is not an override; write key=value"),
+        ("=3", r"is not an override; write key=value"),
+        ("method=lsdk", r"'method=lsdk'|unknown name 'lsdk'; did you mean 'lskd'"),
         ("nosuch.key=3", r"unknown key nosuch"),
-        ("data.train=[1", r"is no YAML value"),
+        ("data.train=[1", r"is not a valid YAML value"),
         ("teacher=null", r"method kd needs a teacher"),
         ("method=[kd, none]", r"method none stands alone"),
         ("method=[]", r"names no method"),
     ],
 )
-def test_a_wrong_override_is_named(file: Path, word: str, sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence) as caught:
+def test_an_error_names_the_override(file: Path, word: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
         load.load(file, [word])
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"),
+    ("content", "message"),
     [
-        ("a: [1, 2", r"recipe.yaml:\d+: this is no YAML"),
-        ("- a list", r"a recipe is a mapping of keys, and this is list"),
-        ("", r"a recipe is a mapping of keys, and this is NoneType"),
-        ("!!python/object/apply:os.system ['true']", r"this is no YAML"),
+        ("a: [1, 2", r"recipe.yaml:\d+: not valid YAML"),
+        ("- a list", r"a recipe must be a mapping of keys to values, got list"),
+        ("", r"a recipe must be a mapping of keys to values, got NoneType"),
+        ("!!python/object/apply:os.system ['true']", r"not valid YAML"),
         ("data: digits/raw\n", r"student is missing"),
     ],
 )
-def test_a_file_that_is_no_recipe(file: Path, content: str, sentence: str) -> None:
+def test_a_file_without_a_recipe_is_an_error(file: Path, content: str, message: str) -> None:
     file.write_text(content)
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(UserError, match=message):
         load.load(file)
 
 
-def test_a_wrong_path_is_named_with_what_is_near(file: Path) -> None:
-    with pytest.raises(UserError, match=r"no recipe .*recipes.yaml.*did you mean .*recipe.yaml"):
+def test_a_wrong_path_has_a_suggestion(file: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"recipe '.*recipes.yaml' not found.*did you mean .*recipe.yaml"
+    ):
         load.load(file.with_name("recipes.yaml"))
     with pytest.raises(UserError, match=r"did you mean 'digits/numbers'"):
         load.load("digits/number")
     (file.parent / "empty").mkdir()
-    with pytest.raises(UserError, match=r"is a folder, and a recipe is a YAML file"):
+    with pytest.raises(UserError, match=r"is a folder; a recipe must be a YAML file"):
         load.load(file.parent / "empty")
 
 
-def test_the_folder_of_a_run_stands_for_its_recipe(file: Path) -> None:
+def test_the_folder_of_a_run_loads_its_recipe(file: Path) -> None:
     assert load.load(file.parent) == load.load(file)
 
 
-def test_binary_files_are_no_recipes(file: Path) -> None:
+def test_a_binary_file_is_an_error(file: Path) -> None:
     file.write_bytes(b"\xff\xfe\x00\x01" * 10)
     with pytest.raises(UserError, match=r"recipe.yaml"):
         load.load(file)
+
+
+# ------------------------------------------------------------------------ renamed keys and values
+
+
+@pytest.fixture
+def renamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for old, new in {
+        "train.length": "train.epochs",
+        "optimiser.rate": "optimiser.lr",
+        "augment": "data.transforms",
+        "data.name=digits/plain": "digits/raw",
+        "method.name=hinton": "kd",
+        "optimiser.kind=sgdm": "sgd",
+        "extends=digits/two": "digits/numbers",
+    }.items():
+        monkeypatch.setitem(complaints.RENAMED, old, new)
+
+
+@pytest.mark.parametrize(
+    ("line", "old", "message"),
+    [
+        ("  epochs: 2", "  length: 2", "recipe.yaml:12: `train.length` is now `train.epochs`"),
+        (
+            "  train: {epochs: 1}",
+            "  train: {length: 1}",
+            "recipe.yaml:7: `teacher.train.length` is now `teacher.train.epochs`",
+        ),
+        (
+            "{kind: sgd, lr: 0.1}",
+            "{kind: sgd, rate: 0.1}",
+            "recipe.yaml:13: `train.optimiser.rate` is now `train.optimiser.lr`",
+        ),
+        ("train:\n", "augment: []\ntrain:\n", "`augment` is now `data.transforms`"),
+        (
+            "  name: digits/raw",
+            "  name: digits/plain",
+            "recipe.yaml:2: data.name `digits/plain` is now `digits/raw`",
+        ),
+        (
+            "data:\n  name: digits/raw\n  batch: 16",
+            "data: digits/plain",
+            "recipe.yaml:1: data `digits/plain` is now `digits/raw`",
+        ),
+        ("  name: kd", "  name: hinton", "recipe.yaml:9: method.name `hinton` is now `kd`"),
+        (
+            "{kind: sgd, lr: 0.1}",
+            "sgdm",
+            "recipe.yaml:13: train.optimiser `sgdm` is now `sgd`",
+        ),
+        ("seed: 1", "extends: digits/two", "recipe `digits/two` is now `digits/numbers`"),
+    ],
+)
+def test_an_old_name_in_a_file_gives_the_new_name(
+    file: Path, renamed: None, line: str, old: str, message: str
+) -> None:
+    text = f"seed: 1\n{BASE}" if line == "seed: 1" else BASE
+    assert line in text
+    file.write_text(text.replace(line, old, 1))
+    with pytest.raises(UserError) as caught:
+        load.load(file)
+    assert str(caught.value).endswith(message)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.length=3", "'train.length=3': `train.length` is now `train.epochs`"),
+        ("augment.crop=3", "'augment.crop=3': `augment` is now `data.transforms`"),
+        ("data=digits/plain", "'data=digits/plain': data.name `digits/plain` is now `digits/raw`"),
+        ("method=[cwd, hinton]", "method `hinton` is now `kd`"),
+    ],
+)
+def test_an_old_name_in_an_override_gives_the_new_name(
+    file: Path, renamed: None, override: str, message: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        load.load(file, [override])
+    assert message in str(caught.value)
+
+
+def test_valid_names_are_not_taken_for_old_ones(file: Path, renamed: None) -> None:
+    file.write_text(BASE.replace("  batch: 16", "  options: {length: 2, note: sgdm}"))
+    assert load.load(file, ["title=digits/plain"]).data.options == {"length": 2, "note": "sgdm"}
+
+
+def test_every_new_name_exists() -> None:
+    keys = complaints.known_keys()
+    for old, new in complaints.RENAMED.items():
+        assert "=" in old or new.rpartition(".")[2] in keys, f"{old} -> {new}"

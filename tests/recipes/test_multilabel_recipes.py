@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from stillhouse.batches import Batch
 from stillhouse.build.contract import BESIDE
-from stillhouse.build.data import frequency
+from stillhouse.build.data import facts_of
 from stillhouse.build.networks import TeacherNetwork, load_teacher, make_student
 from stillhouse.build.run import make_pupil, make_run
 from stillhouse.build.workshop import Workshop
@@ -33,7 +34,8 @@ from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.doctor import examine
 from stillhouse.runs.execute import execute, measure
 from stillhouse.runs.training import STUDENT
-from stillhouse.types import Clock, Trace
+from stillhouse.tasks.multilabel import MultilabelSpec
+from stillhouse.types import Clock
 
 # Small scenes, narrow networks and an epoch: enough to see every part move.
 WORDS = (
@@ -119,11 +121,11 @@ def test_every_method_of_the_papers_teaches(method: str) -> None:
     made = recipe(f"method={method}")
     shop = Workshop.open(made)
     torch.manual_seed(0)
-    teacher = make_student(made.student, shop.sources)  # as good as any
+    teacher = make_student(made.student, shop)  # as good as any
     pupil = make_pupil(made, shop, untaught(teacher))
     batch = next(shop.split("train").epoch(0))
     trace = Tapped(teacher.eval(), pupil.method.teacher_taps, (batch.images[:2],))(batch.images)
-    terms = pupil(batch, detached(trace), Clock(20, 40, 10))
+    terms = pupil(batch, {"": trace.detached()}, Clock(20, 40, 10))
     assert len(terms) > 1 and all(bool(t.total.isfinite()) for t in terms.values())
     sum(t.weight * t.mean() for t in terms.values()).backward()
     moved = [p.grad for p in pupil.student.parameters() if p.grad is not None]
@@ -134,21 +136,23 @@ def untaught(network: nn.Module) -> TeacherNetwork:
     return TeacherNetwork(network, network)
 
 
-def detached(trace: Trace) -> Trace:
-    return Trace(trace.out.detach(), {name: tap.detach() for name, tap in trace.taps.items()})
-
-
 # ---------------------------------------------------------------------------------------- refusals
 
 
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
-        ("method=dkd", "method dkd needs one class an image, and task multilabel has any number"),
-        ("method={name: lskd, base: dkd}", "method lskd needs one class an image"),
+        (
+            "method=dkd",
+            "dkd needs one class per image, but the images of digits/labels/train have",
+        ),
+        ("method={name: lskd, base: dkd}", "method lskd needs one class per image"),
         ("method=ats", "method ats needs one class"),
         ("method=crd", "method crd needs one class"),
-        ("task=classification", "of digits/labels has several labels, .*; say task=multilabel"),
+        (
+            "task=classification",
+            "digits/labels have several labels each, .*; set task=multilabel",
+        ),
         ("task={name: multilabel, reduction: all}", "task.*reduction.*'batch', 'sum' or 'mean'"),
         ("task={name: multilabel, loss: focus}", "task.*loss"),
         ("student.head={kind: labelwise, width: 9}", "width must be a multiple of heads"),
@@ -160,13 +164,13 @@ def test_what_does_not_fit_is_a_sentence(word: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         made = recipe(word)
         shop = Workshop.open(made)
-        make_pupil(made, shop, untaught(make_student(made.student, shop.sources)))
+        make_pupil(made, shop, untaught(make_student(made.student, shop)))
 
 
 def test_embeddings_need_a_head() -> None:
     made = recipe("method=cd", "student.head=null")
     shop = Workshop.open(made)
-    teacher = make_student(recipe().student, shop.sources)
+    teacher = make_student(recipe().student, shop)
     with pytest.raises(UserError, match=r"student\.head=labelwise"):
         make_pupil(made, shop, untaught(teacher))
 
@@ -174,8 +178,8 @@ def test_embeddings_need_a_head() -> None:
 def test_mixed_images_have_no_labels_for_methods_that_ask() -> None:
     made = recipe("method=ps", "data.mix={mixup: 1}")
     shop = Workshop.open(made)
-    with pytest.raises(UserError, match="ps needs the labels of each image, and data.mix gives"):
-        make_pupil(made, shop, untaught(make_student(made.student, shop.sources)))
+    with pytest.raises(UserError, match="ps needs the labels of each image, but data.mix gives"):
+        make_pupil(made, shop, untaught(make_student(made.student, shop)))
 
 
 def test_one_class_an_image_is_a_case_of_several() -> None:
@@ -183,7 +187,7 @@ def test_one_class_an_image_is_a_case_of_several() -> None:
     shop = Workshop.open(made)
     assert shop.task.chance == pytest.approx(10)
     batch = next(shop.split("val").epoch(0))
-    network = make_student(made.student, shop.sources)
+    network = make_student(made.student, shop)
     terms = shop.task.supervise(Tapped(network.eval())(batch.images), batch)
     hot = F.one_hot(batch.target, 10).float()
     expected = F.binary_cross_entropy_with_logits(network(batch.images), hot, reduction="sum")
@@ -209,8 +213,9 @@ def test_chance_is_how_frequent_a_class_is() -> None:
             return self.whole[index]
 
     assert isinstance(shop.sources.val, Pixels)
-    found = frequency(Unknowing(shop.sources.val), 10)
-    assert found == pytest.approx(float(labels.mean()))
+    sources = replace(shop.sources, val=Unknowing(shop.sources.val))
+    found = MultilabelSpec().build(facts_of(recipe().data, sources))
+    assert found.chance == pytest.approx(100 * float(labels.mean()))
 
 
 # ------------------------------------------------------------------------------- files of networks
@@ -231,10 +236,10 @@ def test_a_teacher_of_another_order_of_classes_keeps_its_embeddings(
         "teacher={name: stillhouse/tiny, head: {width: 16, heads: 2, hidden: 16}}"
     ).teacher
     assert spec is not None
-    found = load_teacher(spec, [path], shop.sources)
+    found = load_teacher(spec, [path], shop)
     assert isinstance(found.network, Labelwise)
     assert found.notes == ("the teacher's classes are put in the data's order",)
-    plain = make_student(recipe().student, shop.sources)
+    plain = make_student(recipe().student, shop)
     weights.load(plain, finished / STUDENT)
     images = torch.randn(2, 3, 24, 24)
     ours, theirs = (
@@ -250,7 +255,7 @@ def test_weights_of_another_head_are_refused(finished: Path) -> None:
     spec = recipe("teacher={name: stillhouse/tiny}", "teacher.head=null").teacher
     assert spec is not None
     with pytest.raises(UserError, match=r"with a labelwise head, .* say teacher\.head=labelwise"):
-        load_teacher(spec, [finished / STUDENT], shop.sources)
+        load_teacher(spec, [finished / STUDENT], shop)
 
 
 def test_a_student_begins_from_a_network_of_other_classes(tmp_path: Path) -> None:
@@ -258,7 +263,7 @@ def test_a_student_begins_from_a_network_of_other_classes(tmp_path: Path) -> Non
     weights.save(published, tmp_path / "published.safetensors")
     made = recipe(f"student.start={tmp_path / 'published.safetensors'}")
     shop = Workshop.open(made)
-    student = make_student(made.student, shop.sources)
+    student = make_student(made.student, shop)
     assert isinstance(student, Labelwise)
     stem = student.get_submodule("trunk.model.stem")
     assert all(
@@ -266,10 +271,10 @@ def test_a_student_begins_from_a_network_of_other_classes(tmp_path: Path) -> Non
         for a, b in zip(stem.parameters(), published.stem.parameters(), strict=True)
     )
     bare = recipe(f"student.start={tmp_path / 'published.safetensors'}", "student.head=null")
-    plain = make_student(bare.student, shop.sources)
+    plain = make_student(bare.student, shop)
     assert torch.equal(plain.stem[0].weight, published.stem[0].weight)
     with pytest.raises(UserError, match="there is no such file"):
-        make_student(recipe(f"student.start={tmp_path / 'no.safetensors'}").student, shop.sources)
+        make_student(recipe(f"student.start={tmp_path / 'no.safetensors'}").student, shop)
 
 
 def test_training_stops_on_the_way_of_a_longer_course(tmp_path: Path) -> None:
@@ -324,7 +329,7 @@ def test_labels_that_do_not_fit_are_a_sentence() -> None:
     made = Distiller(net(), net(), presets.mld(), "multilabel")
     with pytest.raises(UserError):
         made((images, hot[:, :3]))
-    with pytest.raises(UserError, match="there is no task 'multilable'; did you mean 'multilabel'"):
+    with pytest.raises(UserError, match="unknown task 'multilable'; did you mean 'multilabel'"):
         Distiller(net(), net(), presets.mld(), "multilable")
 
 

@@ -89,7 +89,7 @@ CHANGES = {"l2d_paper": ["resize", "flip", "cutout", "rand_augment"]}
 
 @pytest.mark.parametrize("name", BASES)
 def test_bases_say_what_the_paper_and_its_code_say(name: str) -> None:
-    content = load.plain(loaded(name))
+    content = load.to_dict(loaded(name))
     for one in (*content["data"]["transforms"], *content["data"]["evaluation"]):
         one.pop("interpolation", None)
     wanted = PROTOCOL | BASES[name]

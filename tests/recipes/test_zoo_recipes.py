@@ -58,7 +58,7 @@ def networks_of(recipe: Recipe) -> Iterator[str]:
 @pytest.mark.parametrize("name", PAPERS)
 def test_each_loads_and_says_of_itself_what_it_is(name: str) -> None:
     recipe = load.load(name)
-    own = load.parse(load.zoo()[name])
+    own = load.read_yaml(load.zoo()[name])
     assert own["title"] == recipe.title
     assert (recipe.study is not None) == (name in TABLES)
     for network in set(networks_of(recipe)):
@@ -194,7 +194,7 @@ BASES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", BASES)
 def test_bases_say_what_the_papers_say(name: str) -> None:
-    content = load.plain(load.load(name))
+    content = load.to_dict(load.load(name))
     assert {key: value_at(content, key) for key in BASES[name]} == BASES[name]
 
 

@@ -23,9 +23,9 @@ from stillhouse.report.page import Page
 from stillhouse.report.run import run_page
 from stillhouse.report.study import arm_name, chosen_options, shown_arms, study_page
 from stillhouse.report.write import make_page, write_report
-from stillhouse.study.conduct import conduct
-from stillhouse.study.findings import read_study
 from stillhouse.study.plan import make_plan
+from stillhouse.study.results import read_study
+from stillhouse.study.runner import run_study
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"stillhouse/little,stillhouse/little={teacher}",
     )
     assert len(plan.teachers) == 1  # one label, one teacher
-    conduct(plan, place / "study", Alone(), lambda _: None)
+    run_study(plan, place / "study", Alone(), lambda _: None)
     return place
 
 
@@ -73,7 +73,7 @@ def test_a_run_s_page_has_everyone_and_what_the_paper_says(of_run: Page) -> None
         "Top-1 accuracy on validation",
         "Temperature",
     }
-    assert load.check(load.spelt(of_run.recipe, ""), Path("page")) == load.load(
+    assert load.validate_recipe(load.parse_yaml_value(of_run.recipe, ""), Path("page")) == load.load(
         "digits/raw",
         [*WORDS, "train.epochs=1", "control=true", "paper={student: 72.5, teacher: 79.4}"],
     )
@@ -108,7 +108,7 @@ def test_diagnoses_keep_to_one_teacher_and_one_control(folder: Path, tmp_path: P
         f"stillhouse/little,stillhouse/medium={other_teacher(tmp_path)}",
         ["train.epochs=0.5,1"],
     )
-    conduct(plan, tmp_path / "study", Alone(), lambda _: None)
+    run_study(plan, tmp_path / "study", Alone(), lambda _: None)
     study = read_study(tmp_path / "study")
     best = study.best()
     assert best is not None and len(study.arms) == 2 + 2 * 2 * 2
@@ -169,7 +169,7 @@ def test_what_cannot_be_had_is_a_note_and_the_rest_is_shown(folder: Path, tmp_pa
 def test_a_page_of_nothing_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no folder"):
         make_page(tmp_path / "nosuch")
-    with pytest.raises(UserError, match=r"there is no folder .*; .* is no run"):
+    with pytest.raises(UserError, match=r"there is no folder .*; .* is not a run folder"):
         write_report([tmp_path / "nosuch", tmp_path])
 
 

@@ -137,7 +137,7 @@ SKIP = None
         (
             ["method=cwd"],  # with the memory for logits on
             "step",
-            "teacher.remember keeps logits alone",
+            "teacher.remember keeps logits only",
             set(),
         ),
     ],

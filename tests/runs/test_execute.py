@@ -17,6 +17,7 @@ import torch.nn.functional as F
 import yaml
 
 from quick import kept_teacher, metrics, quick, run, student_bytes
+from stillhouse.build.data import open_sources
 from stillhouse.data.embedded.digits import raw
 from stillhouse.data.source import FromTorch
 from stillhouse.engine import train as training
@@ -28,7 +29,6 @@ from stillhouse.models.weights import state_hash
 from stillhouse.recipes import load
 from stillhouse.runs import training as executing
 from stillhouse.runs.execute import Result, execute, measure
-from stillhouse.build.data import open_sources
 
 AUGMENTED = "data.transforms=[{kind: crop, padding: 1}, {kind: flip}]"
 
@@ -49,7 +49,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     def spy(run: Run) -> None:
         weights = {name: value.clone() for name, value in run.student.state_dict().items()}
         seen.append(
-            {"weights": weights, "random": torch.get_rng_state(), "plan": run.loader.plan}
+            {"weights": weights, "random": torch.get_rng_state(), "plan": run.loader.sampler}
             | {"folder": run.folder, "groups": set(run.groups)}
         )
         train(run)
@@ -438,14 +438,12 @@ def test_adapters_can_have_an_optimiser_of_their_own(tmp_path: Path) -> None:
 
 
 def test_features_cannot_be_remembered(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"method cwd asks for the teacher's last; say teacher\.remem"
-    ):
+    with pytest.raises(UserError, match=r"method cwd needs the teacher's last; set teacher\.remem"):
         run(tmp_path / "run", "method=cwd", "teacher.remember=true")
 
 
 def test_endless_views_cannot_be_remembered_and_two_can(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"finitely many views of each image; say data\.views=1"):
+    with pytest.raises(UserError, match=r"finitely many views of each image; set data\.views=1"):
         run(tmp_path / "endless", AUGMENTED)
     words = (AUGMENTED, "data.views=2", "train.epochs=3")
     kept = run(tmp_path / "kept", *words)
@@ -491,7 +489,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_its_batch(tmp_path: Pat
     with pytest.raises(UserError, match=r"stopped being a number at step \d+, in .*nonfinite\.pt"):
         run(tmp_path / "run", "train.optimiser={kind: sgd, lr: 1e20}", "train.schedule=constant")
     kept = torch.load(tmp_path / "run" / "nonfinite.pt", weights_only=True)
-    assert kept["batches"][0]["image"].shape == (32, 1, 8, 8)
+    assert kept["batches"][0]["images"].shape == (32, 1, 8, 8)
 
 
 def test_distillation_helps(tmp_path: Path) -> None:
@@ -531,7 +529,7 @@ def test_another_teacher_under_the_same_name_is_another_run(tmp_path: Path) -> N
 
 def test_a_torch_data_set_stands_in_for_the_recipe_s_own(tmp_path: Path) -> None:
     pixels = raw("train", 100)
-    pairs = [(pixels.images[i], int(pixels.labels[i])) for i in range(100)]
+    pairs = [(pixels.images[i], int(pixels.targets[i])) for i in range(100)]
     other = [(image.flip(-1), label) for image, label in pairs]
     words = ["train.epochs=1", "teacher.train.epochs=3", "teacher.gate=false", "data.mean=[0.25]"]
     recipe = load.load("digits/raw", [*words, "data.std=[0.25]", "data.batch=10"])

@@ -10,19 +10,30 @@ import safetensors.torch
 import torch
 
 from quick import kept_teacher, quick, run
+from stillhouse.build.workshop import Workshop
 from stillhouse.errors import UserError
 from stillhouse.models import weights, zoo
-from stillhouse.build.workshop import Workshop
 from stillhouse.runs.gate import gate
 from stillhouse.runs.teaching import obtain_teacher
+from stillhouse.tasks.classification import Classification
+from stillhouse.tasks.multilabel import Multilabel
 
 
 def passes(score: float, chance: float, images: int) -> bool:
-    try:
-        gate("t", {"top1": score}, "top1", chance, images)
-    except UserError:
-        return False
-    return True
+    """What both tasks decide at this level of chance."""
+    verdicts = set()
+    for task in (Classification(round(100 / chance)), Multilabel(share=chance)):
+        assert task.chance == chance
+        summary = {task.headline: score}
+        try:
+            gate("t", task, summary, images)
+        except UserError:
+            verdicts.add(False)
+        else:
+            verdicts.add(True)
+        assert task.passes(summary, images) in verdicts
+    (verdict,) = verdicts
+    return verdict
 
 
 @pytest.mark.parametrize(
@@ -64,9 +75,9 @@ def test_a_random_teacher_is_refused_with_its_score_and_the_mend(tmp_path: Path)
     assert recipe.teacher is not None
     _, score = obtain_teacher(recipe, recipe.teacher, Workshop.open(recipe), lambda _: None)
     assert f"stillhouse/little reaches top1 {score['validation']['top1']:.1f} on 360 valid" in said
-    assert "a guess reaches 10.0" in said
+    assert "where chance is 10.0" in said
     assert "check its weights, its class order and its normalisation" in said
-    assert said.endswith("say teacher.gate=false to use it all the same")
+    assert said.endswith("or set teacher.gate=false to use it anyway")
 
 
 def test_a_teacher_that_was_not_trained_enough_is_refused(tmp_path: Path) -> None:

@@ -10,20 +10,21 @@ import safetensors.torch
 import torch
 
 from quick import kept_teacher, metrics, quick, run, student_bytes
+from stillhouse.build.data import make_training_loader
+from stillhouse.build.networks import load_teacher, make_deployed
+from stillhouse.build.run import make_pupil
+from stillhouse.build.teacher import make_live
+from stillhouse.build.workshop import Workshop
 from stillhouse.distributed import combine
 from stillhouse.engine import train as training
 from stillhouse.engine.interrupt import Stopped
 from stillhouse.errors import UserError
 from stillhouse.models import cost
 from stillhouse.recipes import load
-from stillhouse.build.run import make_pupil
-from stillhouse.build.workshop import Workshop
 from stillhouse.runs.costs import name_of, shipped
 from stillhouse.runs.execute import measure
-from stillhouse.build.teacher import make_live
-from stillhouse.build.networks import make_deployed, load_teacher
-from stillhouse.build.data import make_training_loader
 from stillhouse.runs.training import MOVED, RESULT
+from stillhouse.teachers.base import observe
 from stillhouse.types import Clock
 
 LIVE = "teacher.remember=false"
@@ -77,12 +78,12 @@ def test_acclimation_leaves_the_student_s_gradient_alone() -> None:
     for words in (ACCLIMATED, "method={name: dist, temperature: 4}"):
         recipe = quick(words, LIVE)
         shop = Workshop.open(recipe, quiet=True)
-        taught = load_teacher(recipe.teacher, [kept_teacher()], shop.sources)
+        taught = load_teacher(recipe.teacher, [kept_teacher()], shop)
         torch.manual_seed(0)
         pupil = make_pupil(recipe, shop, taught)
-        teacher = make_live(recipe, shop, taught, pupil.method)
+        teacher = make_live(shop, taught, pupil.method)
         batch = next(make_training_loader(recipe, shop.sources, shop.hardware.device).epoch(0))
-        combine(pupil(batch, teacher(batch), Clock(0, 10, 5))).backward()
+        combine(pupil(batch, observe(teacher, batch), Clock(0, 10, 5))).backward()
         slopes[words] = [p.grad for p in pupil.student.parameters()]
     ours, theirs = slopes.values()
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
@@ -117,9 +118,9 @@ def test_its_layers_and_its_optimiser_may_be_said(tmp_path: Path) -> None:
 
 
 def test_what_moves_cannot_be_kept(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="method acclimation moves the teacher; say teacher.remem"):
+    with pytest.raises(UserError, match="method acclimation trains the teacher; set teacher.remem"):
         run(tmp_path / "run", ACCLIMATED)
-    with pytest.raises(UserError, match="method mlkd asks about two views of each image; say"):
+    with pytest.raises(UserError, match="method mlkd needs two views of each image; set"):
         run(tmp_path / "run", "method=mlkd")
 
 
@@ -142,7 +143,7 @@ def test_an_ensemble_teaches_by_the_mean_of_its_logits(members: str) -> None:
     recipe = quick(members, "teacher.gate=false")
     shop = Workshop.open(recipe, quiet=True)
     paths = [member.weights for member in recipe.teacher.networks]
-    taught = load_teacher(recipe.teacher, paths, shop.sources)
+    taught = load_teacher(recipe.teacher, paths, shop)
     images = torch.randn(3, 1, 8, 8)
     network = taught.network.eval()
     said = [member.network(images) for member in taught.members]
@@ -173,7 +174,7 @@ def test_teachers_may_teach_apart_with_terms_of_their_own(members: str, tmp_path
 
 
 def test_a_place_in_an_ensemble_must_say_whose(members: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="this one has members; say teacher.teach=apart"):
+    with pytest.raises(UserError, match="this teacher is an ensemble; set teacher.teach=apart"):
         run(tmp_path / "run", members, LIVE, "teacher.gate=false", "method=at")
     pairs = "method={name: mimic, pairs: [[stage2, members.0.stage2]]}"
     run(tmp_path / "run", members, LIVE, "teacher.gate=false", pairs)
@@ -243,6 +244,6 @@ def test_two_views_are_learnt_from_at_once(tmp_path: Path) -> None:
 
 def test_mixed_images_have_no_single_class(tmp_path: Path) -> None:
     mixed = "data.mix={mixup: 0.8}"
-    with pytest.raises(UserError, match="method dkd needs the labels of each image, and data.mix"):
+    with pytest.raises(UserError, match="method dkd needs the labels of each image, but data.mix"):
         run(tmp_path / "run", "method=dkd", mixed, LIVE)
     run(tmp_path / "run", ACCLIMATED, mixed, LIVE)

@@ -1,4 +1,4 @@
-"""The same cells through Ray, on a cluster that this machine is alone."""
+"""Jobs on a Ray cluster that runs on this machine."""
 
 from __future__ import annotations
 
@@ -11,74 +11,74 @@ import pytest
 from alone import Alone
 from quick import kept_teacher, quick, student_bytes
 from stillhouse.errors import UserError
-from stillhouse.study.cells import Cell, Failure
-from stillhouse.study.cluster import Cluster, cluster, environment, train_there
-from stillhouse.study.conduct import conduct
+from stillhouse.study.cluster import RayWorkers, ray_workers, train_remote_job, worker_environment
+from stillhouse.study.jobs import Failure, Job
 from stillhouse.study.plan import make_plan
+from stillhouse.study.runner import run_study
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 
 
 @pytest.fixture(scope="module")
-def workers() -> Iterator[Cluster]:
+def workers() -> Iterator[RayWorkers]:
     kept_teacher()
-    with cluster("local", cpus=1) as made:
+    with ray_workers("local", cpus=1) as made:
         yield made
 
 
-def test_a_study_on_a_cluster_is_the_study_of_this_machine(
-    workers: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_study_on_a_cluster_equals_a_local_study(
+    workers: RayWorkers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # and a relative folder means the same to both
     plan = make_plan(quick("train.epochs=1"), "kd,cwd:pairs=[[stage9, last]]", 1)
-    said: list[str] = []
-    far = conduct(plan, Path("far"), workers, said.append)
-    near = conduct(plan, Path("near"), Alone(), said.append)
+    messages: list[str] = []
+    far = run_study(plan, Path("far"), workers, messages.append)
+    near = run_study(plan, Path("near"), Alone(), messages.append)
     assert [arm.scores.keys() for arm in far.arms] == [arm.scores.keys() for arm in near.arms]
     for arm in ("none", "kd"):
         assert far.values(arm) == near.values(arm)
         assert student_bytes(Path("far") / arm / "0") == student_bytes(Path("near") / arm / "0")
-    assert far.arms[2].failures == near.arms[2].failures  # a sentence crosses machines, too
-    assert sum("failed: " in line for line in said) == 2
+    assert far.arms[2].failures == near.arms[2].failures  # a message crosses machines, too
+    assert sum("failed: " in line for line in messages) == 2
 
 
-def test_a_task_that_its_machine_loses_is_a_failure(workers: Cluster, tmp_path: Path) -> None:
+def test_a_lost_ray_task_is_a_failure(workers: RayWorkers, tmp_path: Path) -> None:
     dying = workers._ray.remote(num_cpus=1, max_retries=0)(die)
-    lost = Cluster.__new__(Cluster)
+    lost = RayWorkers.__new__(RayWorkers)
     lost._ray, lost._task = workers._ray, dying
-    cell = Cell(quick("method=none", "teacher=null"), tmp_path / "cell")
-    outcome = lost.train([cell], lambda cell, outcome: None)[cell.folder]
-    assert isinstance(outcome, Failure) and "its machine lost it" in outcome.sentence
+    job = Job(quick("method=none", "teacher=null"), tmp_path / "job")
+    outcome = lost.train([job], lambda job, outcome: None)[job.folder]
+    assert isinstance(outcome, Failure) and "Ray lost the task twice" in outcome.message
 
 
-def die(cell: Cell, here: str) -> None:
+def die(job: Job, here: str) -> None:
     os._exit(1)
 
 
-def test_what_a_training_elsewhere_knows_of_here(
+def test_remote_jobs_have_the_environment_of_the_sender(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("STILLHOUSE_CACHE", "relative")
     monkeypatch.chdir(tmp_path)
-    assert environment(4.0) == {
+    assert worker_environment(4.0) == {
         "OMP_NUM_THREADS": "4",
         "STILLHOUSE_CACHE": str(tmp_path / "relative"),
     }
-    assert environment(0.5)["OMP_NUM_THREADS"] == "1"
-    wrong = Cell(quick("student=stillhouse/tinny"), Path("cell"))
+    assert worker_environment(0.5)["OMP_NUM_THREADS"] == "1"
+    wrong = Job(quick("student=stillhouse/tinny"), Path("job"))
     os.chdir(Path(__file__).parent)
-    outcome = train_there(wrong, str(tmp_path))
+    outcome = train_remote_job(wrong, str(tmp_path))
     assert isinstance(outcome, Failure) and Path.cwd() == tmp_path
-    assert (tmp_path / "cell.failure.json").is_file()
+    assert (tmp_path / "job.failure.json").is_file()
 
 
-def test_a_cluster_that_does_not_answer_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_cluster_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     def refuse(**options: object) -> None:
         raise ConnectionError("ray cluster at 10.0.0.1:6379 cannot be found\nmore")
 
     monkeypatch.setattr(ray, "init", refuse)
-    sentence = r"--ray 10.0.0.1:6379: no cluster answers \(ray cluster"
-    with pytest.raises(UserError, match=sentence), cluster("10.0.0.1:6379"):
+    message = r"--ray 10.0.0.1:6379: cannot connect to the cluster \(ray cluster"
+    with pytest.raises(UserError, match=message), ray_workers("10.0.0.1:6379"):
         pass

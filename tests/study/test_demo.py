@@ -1,4 +1,4 @@
-"""What the demonstration compares, and that it is a study like any other."""
+"""The plan of the demo, and that it is an ordinary study."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from alone import Alone
 from quick import quick
 from stillhouse.objectives import presets
 from stillhouse.study import demo
-from stillhouse.study.findings import read_study
+from stillhouse.study.results import read_study
 
 
-def test_what_it_compares() -> None:
-    plan = demo.demo_plan(3, 10)
+def test_the_demo_plan() -> None:
+    plan = demo.make_demo_plan(3, 10)
     assert [arm.label for arm in plan.arms] == ["none", "kd", "dkd"]
     assert [arm.recipe.method for arm in plan.arms[1:]] == [
         (presets.kd(),),
@@ -24,13 +24,13 @@ def test_what_it_compares() -> None:
     assert teacher.gate and teacher.train is not None and teacher.train.epochs == 10
 
 
-def test_it_ends_in_a_study_s_folder(tmp_path: Path, monkeypatch) -> None:
+def test_the_demo_writes_a_study_folder(tmp_path: Path, monkeypatch) -> None:
     recipe = quick()
     monkeypatch.setattr(demo.load, "load", lambda name, words: recipe)
-    plan = demo.demo_plan(2, 1)
+    plan = demo.make_demo_plan(2, 1)
     monkeypatch.undo()
-    said: list[str] = []
-    found = demo.demonstrate(plan, tmp_path / "demo", Alone(), said.append)
-    assert said[0].startswith("data: ")
-    assert [line.partition(":")[0] for line in found.answers()] == ["KD", "DKD"]
-    assert read_study(tmp_path / "demo").answers() == found.answers()
+    messages: list[str] = []
+    result = demo.run_demo(plan, tmp_path / "demo", Alone(), messages.append)
+    assert messages[0].startswith("data: ")
+    assert [line.partition(":")[0] for line in result.summaries()] == ["KD", "DKD"]
+    assert read_study(tmp_path / "demo").summaries() == result.summaries()

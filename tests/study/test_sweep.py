@@ -1,4 +1,4 @@
-"""Searching options: where, how often, on which split, and that it can be taken up."""
+"""Sweeps: the search space, trials, the split they use, and continuation."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from stillhouse.methods.flow import FSP
 from stillhouse.methods.mlkd import MLKD
 from stillhouse.objectives import presets
 from stillhouse.recipes import load
+from stillhouse.study.arguments import GridValue, fixed_options
 from stillhouse.study.plan import make_plan
 from stillhouse.study.space import (
     OneOf,
     Range,
     default_space,
-    edges,
-    narrowed,
+    initial_values,
+    options_at_edge,
     parse_space,
-    propose,
-    start,
+    select_space,
+    suggest_values,
 )
-from stillhouse.study.sweep import APART, sweep
-from stillhouse.study.words import Choice, held
+from stillhouse.study.sweep import SEED_OFFSET, run_sweep
 
 
 def go(folder: Path, methods: str = "kd,mse", seeds: int = 1, *words: str, **options: Any):
     kept_teacher()
-    said: list[str] = []
+    messages: list[str] = []
     workers = Alone()
     plan = make_plan(quick("train.epochs=3", *words), methods, seeds)
-    return sweep(plan, folder, workers, said.append, **options), said, workers
+    return run_sweep(plan, folder, workers, messages.append, **options), messages, workers
 
 
 def trials(folder: Path) -> list[dict[str, str]]:
@@ -55,16 +55,16 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], Alo
         patch.undo()
 
 
-def test_every_method_has_as_many_trials(done: tuple[Path, list[str], Alone]) -> None:
+def test_every_method_has_equal_trials(done: tuple[Path, list[str], Alone]) -> None:
     lines = trials(done[0].parent)
     assert [line["method"] for line in lines] == ["kd"] * 5 + ["mse"] * 5
     assert {line["state"] for line in lines} <= {"complete", "pruned"}
     assert len({line["options"] for line in lines}) == 10
     assert lines[0]["options"] == "method.temperature=4 method.weight=0.9"  # the recipe's own
-    assert "2 methods x 5 trials x 1 seeds, by the validation split alone" in done[1]
+    assert "2 methods x 5 trials x 1 seeds, evaluated on the validation split only" in done[1]
 
 
-def test_the_recipe_it_writes_has_the_best_of_each_and_how_it_was_found(
+def test_the_chosen_recipe_has_the_best_options_and_the_cost_of_the_search(
     done: tuple[Path, list[str], Alone],
 ) -> None:
     recipe = load.load(done[0])
@@ -78,22 +78,22 @@ def test_the_recipe_it_writes_has_the_best_of_each_and_how_it_was_found(
         for word in best["options"].split():
             key, _, value = word.removeprefix("method.").partition("=")
             assert getattr(method, key) == float(value)
-        found = recipe.study.searched[label]
-        assert found.trials == 5 and found.score == pytest.approx(
+        result = recipe.study.searched[label]
+        assert result.trials == 5 and result.score == pytest.approx(
             float(best["validation"]), abs=1e-4
         )
-        assert found.pruned == 5 - len(complete) and found.epochs == 3
+        assert result.pruned == 5 - len(complete) and result.epochs == 3
     assert recipe.study.searched["kd"].space["method.temperature"] == "1 … 16 (log)"
     again = make_plan(recipe, seeds=2)
     assert [arm.label for arm in again.arms] == ["none", "kd", "mse"]
 
 
-def test_its_seeds_are_none_that_a_study_repeats(done: tuple[Path, list[str], Alone]) -> None:
+def test_a_study_repeats_no_seed_of_the_search(done: tuple[Path, list[str], Alone]) -> None:
     seeds = {load.load(path).seed for path in done[0].parent.glob("*/*/recipe.yaml")}
-    assert seeds == {APART}
+    assert seeds == {SEED_OFFSET}
 
 
-def test_again_it_only_reads_and_comes_to_the_same(
+def test_a_second_search_only_reads_and_gives_the_same_result(
     done: tuple[Path, list[str], Alone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from stillhouse.engine import train as training
@@ -106,9 +106,7 @@ def test_again_it_only_reads_and_comes_to_the_same(
     assert (done[0].read_text(), trials(done[0].parent)) == before
 
 
-def test_more_trials_go_on_from_those_there_are(
-    done: tuple[Path, list[str], Alone], tmp_path: Path
-) -> None:
+def test_a_search_can_be_extended(done: tuple[Path, list[str], Alone], tmp_path: Path) -> None:
     import shutil
 
     folder = tmp_path / "sweep"
@@ -118,7 +116,7 @@ def test_more_trials_go_on_from_those_there_are(
     assert [x for x in after if int(x["trial"]) < 5] == before and len(after) == 12
 
 
-def test_a_hopeless_trial_is_given_up_at_a_third(tmp_path: Path) -> None:
+def test_an_unpromising_trial_is_pruned_after_a_third(tmp_path: Path) -> None:
     space = parse_space(["train.optimiser.lr=0.1|0.1001|0.1002|0.1003|1e-6"])
     path, _, _ = go(tmp_path / "sweep", "kd", 1, "train.epochs=6", trials=8, space=space, seed=3)
     lines = trials(path.parent)
@@ -132,17 +130,17 @@ def test_a_hopeless_trial_is_given_up_at_a_third(tmp_path: Path) -> None:
     assert {line["state"] for line in trials(whole.parent)} == {"complete"}
 
 
-def test_the_control_and_fixed_methods_have_nothing_to_search(tmp_path: Path) -> None:
+def test_a_search_needs_an_option_and_one_teacher(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="mse:weight=1 has no option to search"):
         go(tmp_path / "sweep", "mse:weight=1", trials=1)
-    with pytest.raises(UserError, match="a sweep has one teacher"):
+    with pytest.raises(UserError, match="a sweep needs exactly one teacher"):
         plan = make_plan(quick(), "kd", 1, "stillhouse/little,stillhouse/medium")
-        sweep(plan, tmp_path / "two", Alone())
+        run_sweep(plan, tmp_path / "two", Alone())
 
 
-def test_trials_that_all_fail_are_said(tmp_path: Path) -> None:
+def test_an_error_if_all_trials_fail(tmp_path: Path) -> None:
     space = parse_space(["method.pairs=[[stage9, last]]|[[stage8, last]]"])
-    with pytest.raises(UserError, match="no trial of cwd came to an end"):
+    with pytest.raises(UserError, match="all trials of cwd failed"):
         go(tmp_path / "sweep", "cwd", trials=2, space=space)
     assert {line["state"] for line in trials(tmp_path / "sweep")} == {"failed"}
 
@@ -150,7 +148,7 @@ def test_trials_that_all_fail_are_said(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------- where
 
 
-def test_every_number_is_searched_alike() -> None:
+def test_every_number_has_the_same_relative_range() -> None:
     assert default_space((presets.kd(),)) == {
         "method.temperature": Range(1, 16, True),
         "method.weight": Range(0.25, 4, True),
@@ -163,11 +161,11 @@ def test_every_number_is_searched_alike() -> None:
         "method.0.temperature",
         "method.1.weight",
     }
-    assert default_space(both, held=held("dist:beta=1+mse:weight=3")).keys() == {
+    assert default_space(both, fixed=fixed_options("dist:beta=1+mse:weight=3")).keys() == {
         "method.0.gamma",
         "method.0.temperature",
     }
-    assert default_space((presets.dist(temperature=4),), held={"temperature"}).keys() == {
+    assert default_space((presets.dist(temperature=4),), fixed={"temperature"}).keys() == {
         "method.beta",
         "method.gamma",
     }
@@ -175,17 +173,17 @@ def test_every_number_is_searched_alike() -> None:
     own = "[[last, last]]"  # the method's own taps come first
     assert cwd["method.pairs"] == OneOf((own, "[[stage1, stage1]]", "[[stage2, stage2]]"))
     at = default_space((AT(),), ["stage1", "stage2"])
-    assert at["method.pairs"].words[0] == "stages"
+    assert at["method.pairs"].choices[0] == "stages"
     assert "method.pairs" not in default_space((FSP(),), ["stage1", "stage2"])  # needs two of them
 
 
-def test_a_method_whose_weight_is_its_base_s_is_searched_there() -> None:
+def test_the_weight_of_the_base_is_searched() -> None:
     space = default_space((MLKD(),))
     assert space == {"method.base.weight": Range(0.225, 3.6, True)}
-    assert start(space, (MLKD(),)) == {"method.base.weight": 0.9}
+    assert initial_values(space, (MLKD(),)) == {"method.base.weight": 0.9}
 
 
-def test_taps_are_the_stages_that_both_networks_have(tmp_path: Path) -> None:
+def test_taps_are_the_stages_of_both_networks(tmp_path: Path) -> None:
     path, _, _ = go(tmp_path / "sweep", "cwd", trials=2)
     searched = load.load(path).study.searched["cwd"]
     assert (
@@ -193,7 +191,7 @@ def test_taps_are_the_stages_that_both_networks_have(tmp_path: Path) -> None:
     )
 
 
-def test_a_choice_at_the_edge_is_known() -> None:
+def test_values_near_the_end_of_a_range_are_reported() -> None:
     space = {
         "method.beta": Range(1, 16, True),
         "method.gamma": Range(-1, 1, False),
@@ -201,14 +199,14 @@ def test_a_choice_at_the_edge_is_known() -> None:
     }
 
     def at(beta: float, gamma: float) -> tuple[str, ...]:
-        choices = [Choice("method.beta", str(beta)), Choice("method.gamma", str(gamma))]
-        return edges([*choices, Choice("method.pairs", "a")], space)
+        choices = [GridValue("method.beta", str(beta)), GridValue("method.gamma", str(gamma))]
+        return options_at_edge([*choices, GridValue("method.pairs", "a")], space)
 
     assert at(1.14, 0) == ("beta",) and at(1.16, 0) == ()  # 16 ** 0.05 = 1.149
     assert at(14, -0.91) == ("beta", "gamma") and at(13.9, -0.89) == ()
 
 
-def test_words_of_a_space() -> None:
+def test_space_arguments() -> None:
     assert parse_space(["method.beta=1..8", "method.gamma=-1..1", "train.epochs=1|2"]) == {
         "method.beta": Range(1, 8, True),
         "method.gamma": Range(-1, 1, False),
@@ -216,22 +214,22 @@ def test_words_of_a_space() -> None:
     }
     assert parse_space(["method.beta=1..8:linear"])["method.beta"] == Range(1, 8, False)
     given = parse_space(["method.beta=1..8"])
-    assert narrowed({"method.weight": Range(1, 2, True)}, given, (presets.mse(),)).keys() == {
+    assert select_space({"method.weight": Range(1, 2, True)}, given, (presets.mse(),)).keys() == {
         "method.weight"
     }
-    assert narrowed({}, given, (presets.dist(),)) == given
+    assert select_space({}, given, (presets.dist(),)) == given
 
 
-def test_a_key_of_several_methods_is_that_of_each_or_of_one() -> None:
+def test_a_key_applies_to_each_method_or_to_one_by_index() -> None:
     both, axis = (presets.mse(), presets.mld()), Range(1, 8, True)
     given = parse_space(["method.weight=1..8", "method.beta=1..2"])
-    assert narrowed({}, given, both) == {"method.0.weight": axis, "method.1.weight": axis}
+    assert select_space({}, given, both) == {"method.0.weight": axis, "method.1.weight": axis}
     one = parse_space(["method.1.weight=1..8"])
-    assert narrowed({}, one, both) == {"method.1.weight": axis}
-    assert narrowed({}, parse_space(["method.2.weight=1..8"]), both) == {}
+    assert select_space({}, one, both) == {"method.1.weight": axis}
+    assert select_space({}, parse_space(["method.2.weight=1..8"]), both) == {}
 
 
-def test_parts_of_a_list_are_searched(tmp_path: Path) -> None:
+def test_methods_of_a_list_are_searched(tmp_path: Path) -> None:
     space = parse_space(["method.weight=0.5..2"])
     path, _, _ = go(tmp_path / "sweep", "mse+mld", trials=2, space=space)
     assert {"method.0.weight", "method.1.weight"} == set(
@@ -246,13 +244,13 @@ def test_parts_of_a_list_are_searched(tmp_path: Path) -> None:
     "word",
     ["beta=1..2", "method.beta", "method.beta=2..1", "method.beta=a..b", "method.beta=1..2:lin"],
 )
-def test_a_wrong_space_is_a_sentence(word: str) -> None:
+def test_a_wrong_space_is_an_error(word: str) -> None:
     with pytest.raises(UserError, match="--space: "):
         parse_space([word])
 
 
-def test_a_trial_says_what_a_person_would_write() -> None:
-    class Asked:
+def test_suggested_numbers_have_three_digits() -> None:
+    class FakeTrial:
         def suggest_float(self, name: str, low: float, high: float, log: bool) -> float:
             return 1.23456789
 
@@ -260,20 +258,20 @@ def test_a_trial_says_what_a_person_would_write() -> None:
             return words[-1]
 
     space = {"method.beta": Range(1, 2, True), "method.pairs": OneOf(("[[a, a]]", "[[b, b]]"))}
-    assert [c.word for c in propose(Asked(), space)] == [
+    assert [c.override for c in suggest_values(FakeTrial(), space)] == [
         "method.beta=1.23",
         "method.pairs=[[b, b]]",
     ]
 
 
-def test_the_first_trial_is_the_method_s_own_where_that_lies_inside() -> None:
+def test_the_first_trial_has_the_options_of_the_method() -> None:
     own = presets.cwd(pairs=(("stage1", "stage1"),))
     space = default_space((own,), ["stage1", "stage2"])
-    assert start(space, (own,)) == {
+    assert initial_values(space, (own,)) == {
         "method.pairs": "[[stage1, stage1]]",
         "method.temperature": 4.0,
         "method.weight": 3.0,
     }
-    assert start(space, (presets.cwd(),)) is None  # `last` is none of the stages
-    assert start({"method.weight": Range(5, 6, True)}, (own,)) is None
-    assert start({"train.epochs": OneOf(("1",))}, (own,)) is None
+    assert initial_values(space, (presets.cwd(),)) is None  # `last` is none of the stages
+    assert initial_values({"method.weight": Range(5, 6, True)}, (own,)) is None
+    assert initial_values({"train.epochs": OneOf(("1",))}, (own,)) is None

@@ -1,4 +1,4 @@
-"""The table of a study, in every format, read back by what reads such files."""
+"""The table of a study in every format."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from quick import quick
 from stillhouse.errors import UserError
 from stillhouse.objectives import presets
 from stillhouse.recipes.schema import Comparison, Recipe, Searched
-from stillhouse.study.findings import Found, Study
-from stillhouse.study.statistics import Kind, holm, p_value, paired_interval
+from stillhouse.study.results import ArmResult, Study
+from stillhouse.study.statistics import IntervalKind, holm_correction, p_value, t_interval
 from stillhouse.study.table import (
-    FILES,
+    TABLE_FILES,
     as_latex,
-    latex,
+    escape_latex,
+    format_table,
     make_rows,
     search_lines,
-    text_of,
     write_tables,
 )
 
@@ -44,16 +44,18 @@ def score(value: float, **more: Any) -> dict[str, Any]:
     } | more
 
 
-def study_of(folder: Path = Path("nowhere"), kind: Kind = "t", **recipe: Any) -> Study:
+def study_of(folder: Path = Path("nowhere"), kind: IntervalKind = "t", **recipe: Any) -> Study:
     arms = tuple(
-        Found(n, n, "" if n == "none" else "t", "none", folder / n, dict(enumerate(map(score, v))))
+        ArmResult(
+            n, n, "" if n == "none" else "t", "none", folder / n, dict(enumerate(map(score, v)))
+        )
         for n, v in VALUES.items()
     )
     searched = {"kd": Searched(8, space={"method.temperature": "1 … 16 (log)"}, score=80.0)}
     section = Comparison({"kd": (presets.kd(),)}, searched=searched)
-    said: Recipe = replace(quick(), study=section, **recipe)
+    loaded: Recipe = replace(quick(), study=section, **recipe)
     teachers = {"t": {"test": {"top1": 74.04}, "validation": {"top1": 75.0}}}
-    return Study(folder, "A study", "top1", arms, teachers, said, kind=kind)
+    return Study(folder, "A study", "top1", arms, teachers, loaded, kind=kind)
 
 
 def test_rows_are_the_statistics_of_the_scores() -> None:
@@ -65,9 +67,9 @@ def test_rows_are_the_statistics_of_the_scores() -> None:
         if name == "none":
             assert row.gain is row.p is row.p_holm is None
             continue
-        assert (row.gain, row.low, row.high) == paired_interval(VALUES[name], VALUES["none"])
-        assert row.p == p[name] and row.p_holm == holm(p)[name]
-    wanted = paired_interval(VALUES["dist"], VALUES["kd"])
+        assert (row.gain, row.low, row.high) == t_interval(VALUES[name], VALUES["none"])
+        assert row.p == p[name] and row.p_holm == holm_correction(p)[name]
+    wanted = t_interval(VALUES["dist"], VALUES["kd"])
     assert (rows["dist"].against, rows["dist"].against_low, rows["dist"].against_high) == wanted
     assert rows["kd"].against is None and rows["none"].against is not None
     assert {n: row.rank for n, row in rows.items()}["dist"] == 1
@@ -79,8 +81,8 @@ def test_rows_are_the_statistics_of_the_scores() -> None:
 def test_csv_and_json_hold_every_number() -> None:
     study = study_of()
     rows = make_rows(study)
-    table = [*csv.DictReader(io.StringIO(text_of(study, "csv")))]
-    content = json.loads(text_of(study, "json"))
+    table = [*csv.DictReader(io.StringIO(format_table(study, "csv")))]
+    content = json.loads(format_table(study, "json"))
     assert content["headline"] == "top1"
     for row, line, entry in zip(rows, table, content["rows"], strict=True):
         assert line["method"] == entry["method"] == row.method
@@ -90,8 +92,8 @@ def test_csv_and_json_hold_every_number() -> None:
             assert line[name] == ("" if value is None else str(value))
 
 
-def test_markdown_is_a_table_whatever_a_method_is_called() -> None:
-    head, rule, *lines = text_of(study_of(), "markdown").splitlines()
+def test_markdown_escapes_labels() -> None:
+    head, rule, *lines = format_table(study_of(), "markdown").splitlines()
     count = head.count("|")
     assert "method" in head and "p (Holm)" in head and "paper" not in head
     assert set(rule) <= set("|- :") and len(lines) == 4
@@ -99,62 +101,62 @@ def test_markdown_is_a_table_whatever_a_method_is_called() -> None:
     assert "| kd | 3 | 71.80 ± 0.30 | +1.73 (" in lines[2]
 
 
-def test_latex_means_nothing_by_what_a_user_wrote() -> None:
-    text = text_of(study_of(), "latex", "kd")
+def test_latex_escapes_labels() -> None:
+    text = format_table(study_of(), "latex", "kd")
     body = text.split("\\midrule\n")[1].split("\n\\bottomrule")[0].splitlines()
     columns = text.splitlines()[0].partition("{l")[2].rstrip("}").count("r") + 1
     for line in body:
         assert line.endswith(r" \\") and line.replace(r"\&", "").count("&") == columns - 1
     assert r"a|b\_\&" in text and "±" not in text and "…" not in text
-    assert latex("50% of $x_1^2$ {~}\\") == (
+    assert escape_latex("50% of $x_1^2$ {~}\\") == (
         r"50\% of \$x\_1\textasciicircum{}2\$ \{\textasciitilde{}\}\textbackslash{}"
     )
     assert as_latex(make_rows(study_of()), "top_1", None).count("top\\_1") == 1
 
 
-def test_files_hold_what_is_printed_and_every_cell(tmp_path: Path) -> None:
+def test_table_files_and_all_jobs(tmp_path: Path) -> None:
     study = study_of(tmp_path)
     paths = write_tables(study, "kd")
-    assert {path.name for path in paths} == {*FILES.values(), "cells.csv"}
-    for kind, name in FILES.items():
-        assert (tmp_path / name).read_text(encoding="utf-8") == text_of(study, kind, "kd")
+    assert {path.name for path in paths} == {*TABLE_FILES.values(), "cells.csv"}
+    for kind, name in TABLE_FILES.items():
+        assert (tmp_path / name).read_text(encoding="utf-8") == format_table(study, kind, "kd")
     cells = [*csv.DictReader((tmp_path / "cells.csv").open())]
     assert len(cells) == 12
     assert [float(x["test/top1"]) for x in cells if x["method"] == "kd"] == VALUES["kd"]
 
 
-def test_what_is_not_there_is_refused() -> None:
-    with pytest.raises(UserError, match="no arm is called 'kdd'; did you mean 'kd'"):
+def test_unknown_arms_and_formats_are_refused() -> None:
+    with pytest.raises(UserError, match="there is no arm 'kdd'; did you mean 'kd'"):
         make_rows(study_of(), "kdd")
-    with pytest.raises(UserError, match="there is no format 'html'; there are csv, json"):
-        text_of(study_of(), "html")
+    with pytest.raises(UserError, match="unknown format 'html'; choose from csv, json"):
+        format_table(study_of(), "html")
 
 
-def test_the_bootstrap_is_said() -> None:
-    assert "95 % bootstrap interval" in study_of(kind="bootstrap").answers()[0]
-    assert study_of().answers()[0] == (
+def test_summaries_name_the_type_of_interval() -> None:
+    assert "95 % bootstrap interval" in study_of(kind="bootstrap").summaries()[0]
+    assert study_of().summaries()[0] == (
         "KD: student 71.8 ± 0.3, control 70.1 ± 0.4, teacher 74.0: "
         "+1.7 (95 % interval 1.4 … 2.0, 3 seeds)"
     )
 
 
-def test_what_the_search_cost_is_said() -> None:
+def test_search_lines() -> None:
     study = study_of()
     assert search_lines(study, make_rows(study)) == [
         "search: 8 trials on validation each for kd",
         "search: none for the control, dist, a|b_&",
     ]
     assert study.recipe.study is not None
-    found = {"kd": Searched(8, edges=("temperature",))}
-    edged = replace(study.recipe, study=replace(study.recipe.study, searched=found))
-    said = search_lines(replace(study, recipe=edged), make_rows(study))
-    assert said[-1] == "search: chosen at the edge of what was tried: kd (temperature)"
+    result = {"kd": Searched(8, edges=("temperature",))}
+    edged = replace(study.recipe, study=replace(study.recipe.study, searched=result))
+    messages = search_lines(replace(study, recipe=edged), make_rows(study))
+    assert messages[-1] == "search: chosen near the end of the searched range: kd (temperature)"
     bare = replace(study, recipe=replace(study.recipe, study=None))
-    assert search_lines(bare, make_rows(bare))[0].startswith("search: none; every method has")
+    assert search_lines(bare, make_rows(bare))[0].startswith("search: none; options are those")
 
 
-def test_a_study_with_nothing_in_it_has_an_empty_table() -> None:
+def test_a_study_without_results_has_an_empty_table() -> None:
     arms = tuple(replace(arm, scores={}, failures={0: "no"}) for arm in study_of().arms)
     study = replace(study_of(), arms=arms)
-    assert "0 (1 missing)" in text_of(study, "markdown")
+    assert "0 (1 missing)" in format_table(study, "markdown")
     assert all(row.mean is None for row in make_rows(study))

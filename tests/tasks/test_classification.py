@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -31,7 +32,7 @@ def seen(n: int = 40, classes: int = 7, dtype: torch.dtype = torch.double) -> tu
 def test_labels_are_taught_by_cross_entropy(smoothing: float) -> None:
     trace, rows = seen()
     term = Classification(7, label_smoothing=smoothing).supervise(trace, rows)["label"]
-    want = F.cross_entropy(trace.out, rows.label, label_smoothing=smoothing)
+    want = F.cross_entropy(trace.out, rows.target, label_smoothing=smoothing)
     torch.testing.assert_close(term.mean(), want)
     assert term.mass == 40
     assert term.weight == 1.0
@@ -61,7 +62,7 @@ def test_half_precision_is_raised_for_the_labels() -> None:
     trace, rows = seen(dtype=torch.bfloat16)
     term = Classification(7).supervise(trace, rows)["label"]
     assert term.total.dtype == torch.float
-    torch.testing.assert_close(term.mean(), F.cross_entropy(trace.out.float(), rows.label))
+    torch.testing.assert_close(term.mean(), F.cross_entropy(trace.out.float(), rows.target))
 
 
 # --------------------------------------------------------------------------------------- the lesson
@@ -75,8 +76,8 @@ def test_the_lesson_has_one_site_with_a_row_for_each_image() -> None:
     at = lesson.sites["class"]
     assert at.student is student.out
     assert at.teacher is teacher.out
-    assert at.target is rows.label
-    assert lesson.keys is rows.key
+    assert at.target is rows.target
+    assert lesson.keys is rows.keys
     assert lesson.clock is CLOCK
 
 
@@ -88,7 +89,7 @@ def test_without_a_teacher_there_is_no_site() -> None:
 def test_networks_get_the_images_and_chance_is_one_in_all_classes() -> None:
     rows = batch()
     (given,) = Classification(8).inputs(rows)
-    assert given is rows.image
+    assert given is rows.images
     assert Classification(8).chance == 12.5
     assert Classification(8).headline in Accuracy().summary()
 
@@ -119,8 +120,10 @@ def test_a_batch_may_be_a_pair_a_mapping_or_what_we_have() -> None:
         assert got.views.tolist() == [0, 0, 0]
     ours = batch(3)
     assert read_batch(ours) is ours
-    with pytest.raises(ValueError, match="a batch needs images and labels"):
-        read_batch({"image": image})
+    want = r"a batch must be \(images, target\), or a mapping with `images`"
+    with pytest.raises(ValueError, match=want):
+        read_batch({"label": label})
+    assert read_batch({"image": image}).target is None
 
 
 # ---------------------------------------------------------------------------------------- the meter
@@ -130,7 +133,7 @@ def measured(trace: Trace, rows: Batch) -> dict[str, float]:
     """Each number of the meter in a plain loop."""
     top1 = top5 = loss = 0.0
     bins: list[list[tuple[float, float]]] = [[] for _ in range(BINS)]
-    for scores, label in zip(trace.out.double().tolist(), rows.label.tolist(), strict=True):
+    for scores, label in zip(trace.out.double().tolist(), rows.target.tolist(), strict=True):
         order = sorted(range(len(scores)), key=lambda c: -scores[c])
         powers = [math.exp(score) for score in scores]
         top1 += order[0] == label
@@ -138,7 +141,7 @@ def measured(trace: Trace, rows: Batch) -> dict[str, float]:
         loss -= math.log(powers[label] / sum(powers))
         sure = powers[order[0]] / sum(powers)
         bins[min(int(sure * BINS), BINS - 1)].append((sure, float(order[0] == label)))
-    images = len(rows.label)
+    images = len(rows.target)
     error = 0.0
     for said in filter(None, bins):
         confidence = sum(sure for sure, _ in said) / len(said)
@@ -162,7 +165,7 @@ def meter_of(*parts: tuple[Trace, Batch]) -> Accuracy:
 def split(trace: Trace, rows: Batch, *cuts: int) -> list[tuple[Trace, Batch]]:
     return [
         (Trace(trace.out[a:b]), rows.rows(slice(a, b)))
-        for a, b in zip((0, *cuts), (*cuts, len(rows.label)), strict=True)
+        for a, b in zip((0, *cuts), (*cuts, len(rows.target)), strict=True)
     ]
 
 
@@ -192,7 +195,7 @@ def test_batches_and_ranks_add_up_to_the_whole() -> None:
 
 def test_a_sure_and_right_network_is_calibrated_and_a_sure_and_wrong_one_is_not() -> None:
     rows = batch(10, 5)
-    sure: Tensor = 100.0 * F.one_hot(rows.label, 5)
+    sure: Tensor = 100.0 * F.one_hot(rows.target, 5)
     right, wrong = meter_of((Trace(sure), rows)), meter_of((Trace(sure.roll(1, 1)), rows))
     assert right.summary()["top1"] == 100
     assert right.summary()["calibration_error"] == pytest.approx(0)
@@ -203,7 +206,7 @@ def test_a_sure_and_right_network_is_calibrated_and_a_sure_and_wrong_one_is_not(
 @pytest.mark.parametrize(("low", "high"), [(0.90, 0.99), (0.84, 0.87), (0.55, 0.65)])
 def test_confidences_of_two_fifteenths_are_judged_apart(low: float, high: float) -> None:
     """One too sure and wrong, one too careful and right: in one bin they would make up for it."""
-    rows = batch(2, 2)._replace(label=torch.tensor([1, 0]))
+    rows = replace(batch(2, 2), target=torch.tensor([1, 0]))
     out = torch.tensor([[low, 1 - low], [high, 1 - high]]).double().log()
     error = meter_of((Trace(out), rows)).summary()["calibration_error"]
     assert error == pytest.approx(100 * (low + (1 - high)) / 2)

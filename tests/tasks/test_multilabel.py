@@ -21,10 +21,10 @@ from stillhouse.methods.logit import Logits
 from stillhouse.models.taps import Tapped
 from stillhouse.objectives import presets
 from stillhouse.tasks.images import multi_hot
-from stillhouse.tasks.meters.average_precision import MeanPrecision
+from stillhouse.tasks.meters.average_precision import MeanAveragePrecision
 from stillhouse.tasks.multilabel import Multilabel
 from stillhouse.types import Trace
-from tiny import CLOCK, Net, batch
+from tiny import CLOCK, Looking, Net, batch
 
 
 def seen(n: int = 40, classes: int = 7, soft: bool = False) -> tuple[Trace, Batch]:
@@ -32,14 +32,21 @@ def seen(n: int = 40, classes: int = 7, soft: bool = False) -> tuple[Trace, Batc
     share = torch.rand(n, classes, dtype=torch.double)
     label = share if soft else (share < 0.3).double()
     label[:, -1] = 0
-    rows = batch(n, classes, size=2)._replace(label=label)
+    rows = replace(batch(n, classes, size=2), target=label)
     return Trace(3 * torch.randn(n, classes, dtype=torch.double)), rows
+
+
+def several() -> Batch:
+    """Images in two views, with several classes each."""
+    rows = batch()
+    label = (torch.rand(8, 5) < 0.4).double()
+    return replace(rows, target=label, strong=torch.randn_like(rows.images))
 
 
 def loop(trace: Trace, rows: Batch) -> float:
     """The cross-entropies of all labels, summed."""
     total = 0.0
-    for scores, labels in zip(trace.out.tolist(), rows.label.tolist(), strict=True):
+    for scores, labels in zip(trace.out.tolist(), rows.target.tolist(), strict=True):
         for z, y in zip(scores, labels, strict=True):
             p = 1 / (1 + math.exp(-z))
             total -= y * math.log(p) + (1 - y) * math.log(1 - p)
@@ -68,7 +75,7 @@ def test_torch_has_the_same_loss_and_gradient(reduction: Any, torchs: str) -> No
     trace, rows = seen()
     out = trace.out.requires_grad_()
     loss = Multilabel(reduction=reduction).supervise(Trace(out), rows)["label"].mean()
-    want = F.binary_cross_entropy_with_logits(out, rows.label, reduction=torchs)
+    want = F.binary_cross_entropy_with_logits(out, rows.target, reduction=torchs)
     torch.testing.assert_close(loss, want)
     torch.testing.assert_close(
         *(torch.autograd.grad(value, out)[0] for value in (loss, want)), rtol=1e-9, atol=1e-12
@@ -79,30 +86,32 @@ def test_the_gradient_of_the_paper_is_the_error_over_the_images() -> None:
     trace, rows = seen()
     out = trace.out.requires_grad_()
     Multilabel().supervise(Trace(out), rows)["label"].mean().backward()
-    torch.testing.assert_close(out.grad, (out.detach().sigmoid() - rows.label) / 40)
+    torch.testing.assert_close(out.grad, (out.detach().sigmoid() - rows.target) / 40)
 
 
 @pytest.mark.parametrize("loss", [Asymmetric(), Focal()], ids=lambda loss: loss.kind)
 def test_another_loss_can_be_named(loss: Any) -> None:
     trace, rows = seen()
     term = Multilabel(loss=loss).supervise(trace, rows)["label"]
-    torch.testing.assert_close(term.total, loss(trace.out, rows.label).sum())
+    torch.testing.assert_close(term.total, loss(trace.out, rows.target).sum())
     assert term.mass == 40
 
 
 def test_both_views_are_taught_where_there_are_two() -> None:
-    trace, rows = seen()
-    second, _ = seen()
-    terms = Multilabel().supervise(replace(trace, strong=second), rows)
+    net, rows = Net().double(), several()
+    pupil: Pupil[Any] = Pupil(Tapped(net), Looking(views=2), Multilabel(5))
+    traces = {view: Trace(torch.randn(8, 5)) for view in ("", "strong")}
+    terms = pupil(rows, traces, CLOCK)
     assert list(terms) == ["label", "label_strong"]
-    assert terms["label"].total.item() == pytest.approx(loop(trace, rows), rel=1e-9)
+    first, second = Trace(net(rows.images)), Trace(net(rows.strong))
+    assert terms["label"].total.item() == pytest.approx(loop(first, rows), rel=1e-9)
     assert terms["label_strong"].total.item() == pytest.approx(loop(second, rows), rel=1e-9)
 
 
 def test_a_class_index_is_one_label_of_its_image() -> None:
     trace, _ = seen()
     rows = batch(40, 7, size=2)
-    one_hot = rows._replace(label=F.one_hot(rows.label, 7).double())
+    one_hot = replace(rows, target=F.one_hot(rows.target, 7).double())
     for reduction in ("batch", "sum", "mean"):
         task = Multilabel(reduction=reduction)
         got, want = (task.supervise(trace, some)["label"] for some in (rows, one_hot))
@@ -113,7 +122,7 @@ def test_a_class_index_is_one_label_of_its_image() -> None:
 @pytest.mark.parametrize("reduction", ["batch", "sum", "mean"])
 def test_no_images_are_a_zero_with_a_gradient(reduction: Any) -> None:
     out = torch.randn(0, 7, requires_grad=True)
-    rows = batch(0, 7)._replace(label=torch.zeros(0, 7))
+    rows = replace(batch(0, 7), target=torch.zeros(0, 7))
     term = Multilabel(reduction=reduction).supervise(Trace(out), rows)["label"]
     term.mean().backward()
     assert term.total == 0
@@ -124,9 +133,11 @@ def test_no_images_are_a_zero_with_a_gradient(reduction: Any) -> None:
 def test_half_precision_is_raised_for_the_labels() -> None:
     trace, rows = seen()
     half = Trace(trace.out.bfloat16())
-    term = Multilabel().supervise(half, rows._replace(label=rows.label.bfloat16()))["label"]
+    term = Multilabel().supervise(half, replace(rows, target=rows.target.bfloat16()))["label"]
     assert term.total.dtype == torch.float
-    want = F.binary_cross_entropy_with_logits(half.out.float(), rows.label.float(), reduction="sum")
+    want = F.binary_cross_entropy_with_logits(
+        half.out.float(), rows.target.float(), reduction="sum"
+    )
     torch.testing.assert_close(term.total, want)
 
 
@@ -144,15 +155,16 @@ def test_half_precision_is_raised_for_the_labels() -> None:
     ids=["wide", "few", "narrow", "no index", "few indices", "too high", "below zero"],
 )
 def test_labels_that_do_not_fit_are_refused_in_a_sentence(label: Tensor) -> None:
-    rows, student = batch(4)._replace(label=label), Trace(torch.randn(4, 5))
+    rows, student = replace(batch(4), target=label), Trace(torch.randn(4, 5))
     meter = Multilabel().meter()
-    want = rf"labels of the batch, {label.dtype} of shape \({', ?'.join(map(str, label.shape))},?\)"
+    shape = ", ?".join(map(str, label.shape))
+    want = rf"labels of dtype {label.dtype} and shape \({shape},?\) do not fit "
     for act in (
         lambda: Multilabel().supervise(student, rows),
         lambda: Multilabel().lesson(student, student, rows, CLOCK),
         lambda: meter.update(student, rows),
     ):
-        with pytest.raises(UserError, match=want + r".*scores of shape \(4, 5\); give labels \(N,"):
+        with pytest.raises(UserError, match=want + r"scores of shape \(4, 5\); expected \(N, C\)"):
             act()
     assert len(meter.state()["scores"]) == 0
 
@@ -180,18 +192,17 @@ def test_the_lesson_has_one_site_with_the_classes_of_each_image() -> None:
     at = lesson.sites["class"]
     assert at.student is student.out
     assert at.teacher is teacher.out
-    assert at.target is lesson.labels is rows.label
+    assert at.target is lesson.labels is rows.target
     assert (at.weight, at.mass, lesson.weight) == (None, None, None)
-    assert lesson.keys is rows.key
+    assert lesson.keys is rows.keys
     assert lesson.clock is CLOCK
-    assert (lesson.strong, lesson.learning, lesson.members) == ({}, {}, ())
 
 
 def test_without_a_teacher_there_is_no_site() -> None:
     student, rows = seen()
     lesson = Multilabel().lesson(student, Trace(None), rows, CLOCK)
     assert lesson.sites == {}
-    assert lesson.labels is rows.label
+    assert lesson.labels is rows.target
 
 
 def test_an_index_becomes_a_row_of_classes_in_the_lesson() -> None:
@@ -199,7 +210,7 @@ def test_an_index_becomes_a_row_of_classes_in_the_lesson() -> None:
     rows = batch(3, 7, size=2)
     lesson = Multilabel().lesson(student, student, rows, CLOCK)
     want = torch.eye(7, dtype=torch.double)[:3]
-    whole = Multilabel().lesson(student, student, rows._replace(label=want.long()), CLOCK)
+    whole = Multilabel().lesson(student, student, replace(rows, target=want.long()), CLOCK)
     for found in (lesson.labels, lesson.sites["class"].target, whole.labels):
         assert found is not None
         assert found.dtype == torch.double
@@ -207,52 +218,59 @@ def test_an_index_becomes_a_row_of_classes_in_the_lesson() -> None:
 
 
 def test_the_second_view_a_learning_teacher_and_each_of_several_have_sites_of_their_own() -> None:
-    traces = [seen()[0] for _ in range(6)]
-    (_, rows), (first, second, his, third, fourth, fifth) = seen(), traces
-    member = Trace(fourth.out)
-    student = Trace(first.out.requires_grad_(), strong=second)
-    learning = fifth.out.requires_grad_()
-    teacher = Trace(his.out, strong=third, learning=learning, members=(member,))
-    lesson = Multilabel().lesson(student, teacher, rows, CLOCK)
-    assert lesson.strong["class"].student is second.out
-    assert lesson.strong["class"].teacher is third.out
-    assert lesson.learning["class"].teacher is learning
-    assert torch.equal(lesson.learning["class"].student, first.out)
-    assert not lesson.learning["class"].student.requires_grad
-    (inner,) = lesson.members
-    assert inner.sites["class"].student is first.out
-    assert inner.sites["class"].teacher is fourth.out
-    targets = [lesson.strong, lesson.learning, inner.sites]
-    assert all(found["class"].target is rows.label for found in targets)
+    net, rows = Net().double(), several()
+    method = Looking(views=2, members=2, moves_teacher=True)
+    pupil: Pupil[Any] = Pupil(Tapped(net), method, Multilabel(5))
+    learning = torch.randn(8, 5, dtype=torch.double, requires_grad=True)
+    third, *members = torch.randn(3, 8, 5, dtype=torch.double)
+    taps = {f"members.{number}": member for number, member in enumerate(members)}
+    pupil(rows, {"": Trace(learning, taps), "strong": Trace(third)}, CLOCK)
+    sites = method.lesson.sites
+    names = ["class", "class@strong", "class@teacher", "class@members.0", "class@members.1"]
+    assert sorted(sites) == sorted(names)
+    first, second = net(rows.images), net(rows.strong)
+    for name, student, teacher in zip(
+        names,
+        (first, second, first, first, first),
+        (learning, third, learning, *members),
+        strict=True,
+    ):
+        assert torch.equal(sites[name].student, student), name
+        assert torch.equal(sites[name].teacher, teacher), name
+        assert sites[name].target is rows.target
+        # each site has one side with a gradient
+        assert sites[name].student.requires_grad == (name != "class@teacher"), name
+        assert sites[name].teacher.requires_grad == (name == "class@teacher"), name
+    assert sites["class@teacher"].teacher is learning
 
 
 def test_networks_get_the_images_and_the_second_view_is_asked_for() -> None:
     rows = batch()
     (given,) = Multilabel().inputs(rows)
-    assert given is rows.image
-    second = Multilabel().second(rows._replace(strong=rows.image + 1))
-    assert torch.equal(second.images, rows.image + 1)
+    assert given is rows.images
+    second = replace(rows, strong=rows.images + 1).second_view()
+    assert torch.equal(second.images, rows.images + 1)
     assert second.strong is None
     with pytest.raises(UserError, match="the method needs two views of each image"):
-        Multilabel().second(rows)
+        rows.second_view()
 
 
 def test_a_guess_ranks_a_class_as_well_as_it_is_frequent() -> None:
     assert Multilabel(share=3.6).chance == 3.6
     assert Multilabel().headline in Multilabel().meter().summary()
-    rows = batch(20_000, 2, size=1)._replace(label=(torch.rand(20_000, 2) < 0.2).float())
+    rows = replace(batch(20_000, 2, size=1), target=(torch.rand(20_000, 2) < 0.2).float())
     meter = Multilabel().meter()
     meter.update(Trace(torch.randn(20_000, 2)), rows)
-    frequency = float(100 * rows.label.mean())
+    frequency = float(100 * rows.target.mean())
     assert meter.summary()["map"] == pytest.approx(frequency, rel=0.05)
 
 
 @pytest.mark.parametrize("preset", [presets.tld(), presets.mld(), presets.ps()])
 def test_a_method_of_several_labels_learns_from_the_lesson(preset: Any) -> None:
-    net, rows = Net(4).double(), batch()._replace(label=(torch.rand(8, 5) < 0.4).double())
+    net, rows = Net(4).double(), replace(batch(), target=(torch.rand(8, 5) < 0.4).double())
     pupil: Pupil[Any] = Pupil(Tapped(net), Logits(preset), Multilabel(5))
-    teacher = Trace(Net(8).double()(rows.image).detach())
-    terms = pupil(rows, teacher, CLOCK)
+    teacher = Trace(Net(8).double()(rows.images).detach())
+    terms = pupil(rows, {"": teacher}, CLOCK)
     assert len(terms) == 2
     for term in terms.values():
         (slope,) = torch.autograd.grad(term.mean(), net.head.weight, retain_graph=True)
@@ -274,7 +292,7 @@ def f1s(name: str, labels: Any, predicted: Any) -> dict[str, float]:
 
 def measured(trace: Trace, rows: Batch) -> dict[str, float]:
     """Each number of the meter by scikit-learn; the scores have no ties."""
-    scores, labels = trace.out.float().double().numpy(), (rows.label > 0).numpy()
+    scores, labels = trace.out.float().double().numpy(), (rows.target > 0).numpy()
     there = labels.any(0)
     areas = average_precision_score(labels[:, there], scores[:, there], average="macro")
     order = (-scores).argsort(1).argsort(1)  # place of each class in its row
@@ -291,7 +309,7 @@ def measured(trace: Trace, rows: Batch) -> dict[str, float]:
     }
 
 
-def meter_of(*parts: tuple[Trace, Batch], classes: int | None = None) -> MeanPrecision:
+def meter_of(*parts: tuple[Trace, Batch], classes: int | None = None) -> MeanAveragePrecision:
     meter = Multilabel(classes).meter()
     for trace, rows in parts:
         meter.update(trace, rows)
@@ -301,7 +319,7 @@ def meter_of(*parts: tuple[Trace, Batch], classes: int | None = None) -> MeanPre
 def split(trace: Trace, rows: Batch, *cuts: int) -> list[tuple[Trace, Batch]]:
     return [
         (Trace(trace.out[a:b]), rows.rows(slice(a, b)))
-        for a, b in zip((0, *cuts), (*cuts, len(rows.label)), strict=True)
+        for a, b in zip((0, *cuts), (*cuts, len(rows.target)), strict=True)
     ]
 
 
@@ -329,17 +347,17 @@ def test_neither_the_order_nor_the_size_of_batches_matters() -> None:
 def test_labels_as_indices_are_measured_as_rows_of_classes() -> None:
     trace, _ = seen(40)
     rows = batch(40, 7, size=2)
-    one_hot = rows._replace(label=multi_hot(rows.label, trace.out))
+    one_hot = replace(rows, target=multi_hot(rows.target, trace.out))
     summary = meter_of((trace, rows)).summary()
     assert summary == meter_of((trace, one_hot)).summary()
-    hits = (trace.out.argmax(1) == rows.label).double().mean()
+    hits = (trace.out.argmax(1) == rows.target).double().mean()
     assert summary["of1_oracle"] == pytest.approx(float(100 * hits))  # one label: top-1
 
 
 def test_a_perfect_network_has_all_and_its_reverse_has_little() -> None:
     _, rows = seen(60)
-    kept = rows._replace(label=rows.label[:, :-1])
-    right, wrong = (Trace(sign * (2 * kept.label - 1) * 30) for sign in (1, -1))
+    kept = replace(rows, target=rows.target[:, :-1])
+    right, wrong = (Trace(sign * (2 * kept.target - 1) * 30) for sign in (1, -1))
     summary = meter_of((right, kept)).summary()
     for name in ("map", "of1", "cf1", "macro_f1", "of1_oracle", "cf1_oracle", "macro_f1_oracle"):
         assert summary[name] == pytest.approx(100), name
@@ -358,12 +376,12 @@ def test_scores_that_are_no_numbers_do_not_crash_and_the_headline_stays_one(valu
     shares = {k: v for k, v in summary.items() if k not in ("loss", "classes_without_positives")}
     assert all(0 <= share <= 100 for share in shares.values())
     lost = meter_of((Trace(torch.full((40, 7), value)), rows)).summary()
-    assert lost["map"] == pytest.approx(float(100 * rows.label[:, :-1].mean()))
+    assert lost["map"] == pytest.approx(float(100 * rows.target[:, :-1].mean()))
 
 
 def test_labels_without_a_positive_are_no_precision_and_no_nan() -> None:
     trace, rows = seen()
-    summary = meter_of((trace, rows._replace(label=torch.zeros(40, 7)))).summary()
+    summary = meter_of((trace, replace(rows, target=torch.zeros(40, 7)))).summary()
     assert summary["map"] == 0.0
     assert summary["classes_without_positives"] == 7
     assert all(math.isfinite(value) for value in summary.values())
@@ -401,7 +419,7 @@ def test_a_meter_keeps_no_graph_and_no_view_of_what_it_was_given() -> None:
     want = meter.summary()
     with torch.no_grad():
         out.mul_(-1)
-        rows.label.fill_(0)
+        rows.target.fill_(0)
     assert not any(value.requires_grad for value in meter.state().values())
     assert meter.summary() == want
     kept = meter.state()

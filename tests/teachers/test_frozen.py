@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -22,7 +25,7 @@ class Noisy(Net):
 
 
 def images(rows: Batch) -> tuple[Tensor]:
-    return (rows.image,)
+    return (rows.images,)
 
 
 @pytest.fixture
@@ -38,8 +41,8 @@ def teacher(network: Noisy) -> Frozen[Any]:
 def test_it_says_what_the_network_says_in_eval_mode(network: Noisy, teacher: Frozen[Any]) -> None:
     rows = batch()
     trace = teacher(rows)
-    assert torch.equal(trace.out, network.eval()(rows.image))
-    assert torch.equal(trace.taps["stem"], network.stem(rows.image))
+    assert torch.equal(trace.out, network.eval()(rows.images))
+    assert torch.equal(trace.taps["stem"], network.stem(rows.images))
 
 
 def test_train_mode_of_others_does_not_reach_it(network: Noisy, teacher: Frozen[Any]) -> None:
@@ -52,7 +55,7 @@ def test_train_mode_of_others_does_not_reach_it(network: Noisy, teacher: Frozen[
 
 def test_nothing_of_it_has_a_gradient(network: Noisy, teacher: Frozen[Any]) -> None:
     rows = batch()
-    trace = teacher(rows._replace(image=rows.image.requires_grad_()))
+    trace = teacher(replace(rows, images=rows.images.requires_grad_()))
     assert not trace.out.requires_grad
     assert not trace.taps["stem"].requires_grad
     assert not any(p.requires_grad for p in network.parameters())

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
+from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError
+from stillhouse.methods.per_teacher import trace_of
 from stillhouse.models import zoo
 from stillhouse.models.ensemble import Ensemble
 from stillhouse.models.last_layers import closing
+from stillhouse.models.taps import Tapped
 from stillhouse.tasks.classification import Classification
-from stillhouse.teachers.ensemble import Panel
+from stillhouse.teachers.base import observe
 from stillhouse.teachers.frozen import Frozen
 from stillhouse.teachers.learner import Learner
-from stillhouse.teachers.views import BothViews
-from tiny import Net, batch
+from tiny import CLOCK, Looking, Net, batch
 
 INPUTS = Classification().inputs
 
@@ -25,18 +29,34 @@ def learner(layers: tuple[str, ...] = ("body", "head")) -> Learner:
     return Learner(Net(8).double(), INPUTS, layers, ["flat"])
 
 
-def test_what_it_says_has_no_gradient_and_what_it_learns_from_has() -> None:
+def test_what_it_learns_from_has_a_gradient_and_what_others_see_has_none() -> None:
     trace = learner()(batch())
+    assert trace.out.requires_grad and trace.taps["flat"].requires_grad
+    plain = trace.detached()
+    assert not plain.out.requires_grad and not plain.taps["flat"].requires_grad
+    assert torch.equal(plain.out, trace.out) and torch.equal(plain.taps["flat"], trace.taps["flat"])
+
+
+def test_one_forward_serves_the_loss_that_moves_it_and_all_others() -> None:
+    method = Looking(moves_teacher=True, teacher_taps=("flat",))
+    pupil: Pupil[Any] = Pupil(Tapped(Net().double()), method, Classification(5))
+    teacher, rows, calls = learner(), batch(), []
+    teacher.network.model.register_forward_hook(lambda *_: calls.append(1))
+    pupil(rows, observe(teacher, rows), CLOCK)
+    sites, trace = method.lesson.sites, method.lesson.teacher
+    assert len(calls) == 1
     assert not trace.out.requires_grad and not trace.taps["flat"].requires_grad
-    assert trace.learning.requires_grad
-    assert torch.equal(trace.out, trace.learning)
+    assert not sites["class"].teacher.requires_grad and sites["class"].student.requires_grad
+    assert sites["class@teacher"].teacher.requires_grad
+    assert not sites["class@teacher"].student.requires_grad
+    assert torch.equal(sites["class"].teacher, sites["class@teacher"].teacher)
 
 
 def test_only_the_named_layers_move() -> None:
     teacher = learner()
     before = copy.deepcopy(teacher.network.model.state_dict())
     trace = teacher(batch())
-    trace.learning.square().sum().backward()
+    trace.out.square().sum().backward()
     (own,) = teacher.groups().values()
     torch.optim.SGD(own, lr=0.1).step()
     after = teacher.network.model.state_dict()
@@ -55,7 +75,7 @@ def test_its_state_can_be_taken_up_and_its_beginning_seen_again() -> None:
     teacher, other = learner(), learner()
     first = teacher.fingerprint()
     with torch.no_grad():
-        for parameter in teacher.learning.values():
+        for parameter in teacher.trainable.values():
             parameter.add_(1)
     moved = teacher.fingerprint()
     assert moved != first
@@ -82,21 +102,24 @@ def test_the_last_block_and_the_head_close_a_network() -> None:
 
 def test_both_views_are_asked_apart() -> None:
     rows = batch()
-    rows = rows._replace(strong=rows.image.flip(-1))
+    rows = replace(rows, strong=rows.images.flip(-1))
     frozen = Frozen(Net(8).double(), INPUTS)
-    trace = BothViews(frozen, Classification().second)(rows)
-    assert torch.equal(trace.out, frozen(rows).out)
-    assert torch.equal(trace.strong.out, frozen(rows._replace(image=rows.strong)).out)
+    traces = observe(frozen, rows, views=2)
+    assert list(traces) == ["", "strong"] and list(observe(frozen, rows)) == [""]
+    assert torch.equal(traces[""].out, frozen(rows).out)
+    assert torch.equal(traces["strong"].out, frozen(replace(rows, images=rows.strong)).out)
     with pytest.raises(UserError, match="needs two views of each image"):
-        BothViews(frozen, Classification().second)(batch())
+        observe(frozen, batch(), views=2)
 
 
 def test_several_teachers_speak_apart_and_as_one() -> None:
     members, rows = [Net(4).double(), Net(8).double()], batch()
     taps = ["members.0", "members.1", "members.0.flat", "members.1.stem"]
-    trace = Panel(Frozen(Ensemble(members), INPUTS, taps), 2)(rows)
-    said = [member(rows.image) for member in members]
+    trace = Frozen(Ensemble(members), INPUTS, taps)(rows)
+    said = [member(rows.images) for member in members]
     torch.testing.assert_close(trace.out, (said[0] + said[1]) / 2)
-    assert torch.equal(trace.members[0].out, said[0])
-    assert torch.equal(trace.members[1].out, said[1])
-    assert [*trace.members[0].taps] == ["flat"] and [*trace.members[1].taps] == ["stem"]
+    apart = [trace_of(trace, number) for number in range(2)]
+    assert torch.equal(apart[0].out, said[0])
+    assert torch.equal(apart[1].out, said[1])
+    assert [*apart[0].taps] == ["flat"] and [*apart[1].taps] == ["stem"]
+    assert torch.equal(apart[1].taps["stem"], members[1].stem(rows.images))

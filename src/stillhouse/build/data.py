@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ from stillhouse.data.transforms import Cutout, RandAugment, Transform, is_random
 from stillhouse.distributed import rank, world_size
 from stillhouse.errors import UserError
 from stillhouse.recipes.schema import Data, Recipe, SplitSpec
-from stillhouse.tasks.base import Facts
+from stillhouse.tasks.base import Facts, Task
 
 VIEWS = 0  # the seed of numbered views, which all runs share, whatever their own seed
 
@@ -53,7 +54,9 @@ def open_sources(data: Data, given: SplitSources | None = None) -> Sources:
         train, val = open_training(data)
         test = open_test(data) or val
         known = entry(data.name)
-        return describe_splits(data, (train, val, test), data.mean or known.mean, data.std or known.std)
+        return describe_splits(
+            data, (train, val, test), data.mean or known.mean, data.std or known.std
+        )
     if "train" not in given or not (data.holdout or "val" in given):
         raise UserError("splits need train, and val unless data.holdout says how many to hold out")
     train = given["train"]
@@ -95,13 +98,14 @@ def facts_of(data: Data, sources: Sources) -> Facts:
     return Facts(data.name, sources.classes, targets)
 
 
-def with_fingerprints(data: Data, given: SplitSources) -> Data:
-    """What the recipe says of data that it cannot open: their fingerprints, for its hash."""
+def with_fingerprints(data: Data, given: SplitSources, task: Task[Any] | None = None) -> Data:
+    """The data section with the fingerprints of sources that it cannot open, for its hash."""
     splits = {
         name: replace(getattr(data, name), options={"fingerprint": source.fingerprint})
         for name, source in given.items()
     }
-    return replace(data, **splits)
+    options = data.options if task is None else {**data.options, "task": repr(task)}
+    return replace(data, options=options, **splits)
 
 
 def open_training(data: Data) -> tuple[Source, Source]:
@@ -177,9 +181,10 @@ def data_is_finite(data: Data) -> bool:
     return data.mix is None and (bool(data.views) or not is_random(data.transforms))
 
 
-def make_filling_loader(recipe: Recipe, sources: Sources, device: torch.device) -> Loader:
-    """The images of training in their own order, all of them on each rank: for one to store."""
-    data = recipe.data
+def make_filling_loader(
+    data: Data, sources: Sources, device: torch.device, workers: int = 0
+) -> Loader:
+    """The training images in their own order, all of them on each rank, for a store."""
     return Loader(
         sources.train,
         BatchSampler(len(sources.train), max(data.batch, 64)),
@@ -188,6 +193,6 @@ def make_filling_loader(recipe: Recipe, sources: Sources, device: torch.device) 
         transforms=data.transforms,
         views=data.views,
         draws=VIEWS,
-        workers=recipe.engine.workers,
+        workers=workers,
         device=device,
     )

@@ -10,6 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from stillhouse.batches import Batch
+from stillhouse.build.contract import Contract, read_contract
+from stillhouse.build.data import Sources
+from stillhouse.build.workshop import Workshop
 from stillhouse.errors import UserError
 from stillhouse.methods.build import reshaped
 from stillhouse.methods.setting import Setting
@@ -17,13 +21,8 @@ from stillhouse.models import weights, zoo
 from stillhouse.models.dry_run import undisturbed
 from stillhouse.models.ensemble import Ensemble
 from stillhouse.models.fitted import Fitted, order_of
-from stillhouse.models.labelwise import Labelwise, labelwise
 from stillhouse.models.stages import INPUT, resolve
-from stillhouse.build.contract import Contract, read_contract
-from stillhouse.recipes.schema import TeacherMember, Network, Recipe, TeacherSpec
-from stillhouse.batches import Batch
-from stillhouse.build.data import Sources
-from stillhouse.build.workshop import Workshop
+from stillhouse.recipes.schema import Network, Recipe, TeacherMember, TeacherSpec
 
 
 def make_network(
@@ -40,16 +39,14 @@ def make_network(
     """
     count = len(sources.classes) if classes is None else classes
     network = zoo.create(spec.name, count, sources.channels, **spec.options)
+    if path is None and spec.start is not None:
+        weights.begin(network, spec.start)
     if spec.head is not None:
         blank = torch.zeros(2, sources.channels, *(size or sources.size))
         with readable_errors(spec.name, tuple(blank.shape[1:])):
-            network = labelwise(network, count, blank, spec.head)
+            network = spec.head.build(network, count, blank)
     if path is not None:
         weights.load(network, path)
-    elif spec.start is not None:
-        weights.begin(
-            network.trunk.model if isinstance(network, Labelwise) else network, spec.start
-        )
     return network
 
 
@@ -170,7 +167,9 @@ def refuse_head(spec: TeacherMember, path: Path, contract: Contract | None) -> N
         )
 
 
-def fit(spec: TeacherMember, inner: nn.Module, contract: Contract | None, sources: Sources) -> TeacherNetwork:
+def fit(
+    spec: TeacherMember, inner: nn.Module, contract: Contract | None, sources: Sources
+) -> TeacherNetwork:
     """Put around a teacher what makes up for other normalisation, size and order of classes."""
     notes = []
     own = None
@@ -185,13 +184,16 @@ def fit(spec: TeacherMember, inner: nn.Module, contract: Contract | None, source
     select = order_of(contract.classes, sources.classes) if contract else None
     if select is not None:
         notes.append("the teacher's classes are put in the data's order")
-    if select is not None and isinstance(inner, Labelwise):
-        inner.select(select)  # so that its embeddings are in that order, too
+    reorder = getattr(inner, "select_classes", None)
+    if select is not None and callable(reorder):
+        reorder(select)  # so that what belongs to each class inside is in that order, too
         select = None
     if not around and select is None:
         return TeacherNetwork(inner, inner, tuple(notes))
     data = (sources.mean, sources.std)
-    return TeacherNetwork(Fitted(inner, data=data, own=own, size=size, select=select), inner, tuple(notes))
+    return TeacherNetwork(
+        Fitted(inner, data=data, own=own, size=size, select=select), inner, tuple(notes)
+    )
 
 
 def check_output(network: nn.Module, name: str, shop: Workshop) -> None:

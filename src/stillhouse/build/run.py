@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from stillhouse.batches import Batch
-from stillhouse.data.loader import Loader
+from stillhouse.build.data import make_training_loader
+from stillhouse.build.networks import TeacherNetwork, example_of, make_student
+from stillhouse.build.store import Say, silent
+from stillhouse.build.teacher import make_teacher
+from stillhouse.build.workshop import Workshop
 from stillhouse.data.source import Source, targets_of
 from stillhouse.distributed import rank, world_size
 from stillhouse.engine.average import Average
-from stillhouse.engine.devices import Hardware
 from stillhouse.engine.optimisers import Optimiser
 from stillhouse.engine.progress import show
 from stillhouse.engine.pupil import Pupil
@@ -25,24 +27,15 @@ from stillhouse.engine.run import Group, Run
 from stillhouse.engine.schedules import rates
 from stillhouse.errors import UserError, did_you_mean
 from stillhouse.methods.base import Method
+from stillhouse.methods.build import make_method, reshaped
+from stillhouse.methods.combined import NoTerms
 from stillhouse.methods.per_teacher import PerTeacher
 from stillhouse.methods.setting import Setting
-from stillhouse.methods.combined import NoTerms
 from stillhouse.models.taps import Tapped
-from stillhouse.objectives.published import Published
-from stillhouse.recipes import load, schema
-from stillhouse.build.store import Say, silent
-from stillhouse.build.teacher import make_teacher
-from stillhouse.teachers.learner import Learner
-from stillhouse.methods.build import make_method, reshaped
-from stillhouse.build.networks import TeacherNetwork, example_of, make_student
+from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe, Training
-from stillhouse.build.data import make_training_loader
-from stillhouse.build.workshop import Workshop
-from stillhouse.tasks.base import Task
-from stillhouse.tasks.classification import Classification
-from stillhouse.tasks.multilabel import Multilabel
 from stillhouse.teachers.base import Teacher
+from stillhouse.teachers.learner import Learner
 
 
 def make_pupil(recipe: Recipe, shop: Workshop, loaded: TeacherNetwork | None) -> Pupil[Any]:
@@ -55,18 +48,26 @@ def make_pupil(recipe: Recipe, shop: Workshop, loaded: TeacherNetwork | None) ->
             student, loaded.inner.cpu(), example, lambda: labels_of(shop.sources.train)
         )
         student = reshaped(recipe.method, setting)
-        method = method_of(recipe, replace(setting, student=student), loaded)
-    check_mixing(recipe, method)
+        setting = replace(setting, student=student)
+        method = method_of(recipe.method, setting, loaded.members if apart(recipe) else ())
+    if recipe.data.mix:
+        check_mixing(recipe.method, method)
     return Pupil(Tapped(student, method.student_taps, (example,)), method, shop.task)
 
 
-def method_of(recipe: Recipe, setting: Setting, loaded: TeacherNetwork) -> Method:
-    """The method of one teacher, or one for each of several that teach apart."""
-    assert recipe.teacher is not None
-    if recipe.teacher.teach == "together":
-        return make_method(recipe.method, setting)
-    settings = [replace(setting, teacher=member.inner) for member in loaded.members]
-    return PerTeacher([make_method(recipe.method, one) for one in settings])
+def apart(recipe: Recipe) -> bool:
+    """Whether each member of an ensemble has terms of its own."""
+    return recipe.teacher is not None and recipe.teacher.teach == "apart"
+
+
+def method_of(
+    specs: Sequence[Any], setting: Setting, members: Sequence[TeacherNetwork] = ()
+) -> Method:
+    """The method of one teacher, or one for each of several."""
+    if not members:
+        return make_method(specs, setting)
+    settings = [replace(setting, teacher=member.inner) for member in members]
+    return PerTeacher([make_method(specs, one) for one in settings])
 
 
 def labels_of(train: Source) -> Tensor:
@@ -86,18 +87,18 @@ def check_labels(specs: Sequence[Any], train: Source) -> None:
     for spec in specs:
         if "class" in spec.needs:
             raise UserError(
-                f"method {spec.name} needs one class per image, but the images of {train.name} have "
-                "other targets; choose a method that does not, such as tld, or one for several "
+                f"method {spec.name} needs one class per image, but {train.name} has other targets; "
+                "choose a method that does not, such as tld, or one for several "
                 "classes, such as ps"
             )
 
 
-def check_mixing(recipe: Recipe, method: Method) -> None:
+def check_mixing(specs: Sequence[Any], method: Method) -> None:
     """Refuse mixed images for a method that needs the labels of each."""
-    if recipe.data.mix and method.needs_labels:
+    if method.needs_labels:
         raise UserError(
-            f"method {recipe.method[0].name} needs the labels of each image, but data.mix gives "
-            "shares of two images; leave data.mix out, or choose a method that needs no labels"
+            f"method {specs[0].name} needs the labels of each image, but data.mix gives shares of "
+            "two images; leave data.mix out, or choose a method that needs no labels"
         )
 
 

@@ -35,7 +35,7 @@ def make_teacher(
         return Absent()
     check_storable(recipe, method)
     if teacher.store:
-        return Cached(filled_store(recipe, shop, loaded, say))
+        return Cached(filled_store(teacher, shop, loaded, say))
     live = make_live(shop, loaded, method)
     if teacher.remember:
         views = view_count(recipe.data)
@@ -43,9 +43,7 @@ def make_teacher(
     return live
 
 
-def make_live(
-    shop: Workshop, loaded: TeacherNetwork, method: Method
-) -> Frozen[Any] | Learner[Any]:
+def make_live(shop: Workshop, loaded: TeacherNetwork, method: Method) -> Frozen[Any] | Learner[Any]:
     """The network itself: frozen, or with layers that the method trains."""
     if method.moves_teacher:
         return make_learner(shop, loaded, method)

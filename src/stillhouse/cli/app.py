@@ -9,53 +9,80 @@ import typer
 
 app = typer.Typer(
     name="stillhouse",
-    help="Distil vision networks: a small student nearly as good as its teacher.",
+    help="Knowledge distillation for vision networks.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Every command takes --debug, which shows where an error came from.",
+    epilog="All commands accept --debug, which shows the traceback of an error.",
 )
-recipes_app = typer.Typer(no_args_is_help=True, help="List, copy and check recipes.")
+recipes_app = typer.Typer(no_args_is_help=True, help="List, copy and validate recipes.")
 app.add_typer(recipes_app, name="recipes")
-runs_app = typer.Typer(no_args_is_help=True, help="What has been run, and what came of it.")
+runs_app = typer.Typer(no_args_is_help=True, help="List runs and studies.")
 app.add_typer(runs_app, name="runs")
 
-RecipeName = Annotated[str, typer.Argument(help="A recipe file, a name of `recipes ls`, or a run.")]
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE", help="Recipe file, recipe name from `recipes ls`, or run folder."
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="key=value laid over the recipe, as in method.temperature=2"),
+    typer.Argument(
+        metavar="KEY=VALUE", help="Overrides of the recipe, as in method.temperature=2."
+    ),
 ]
-
-MethodWords = Annotated[
+Methods = Annotated[
     str | None,
-    typer.Option(help="Comma-separated: kd, dist:temperature=4, kd+cwd, or the recipe's own."),
+    typer.Option(
+        metavar="LIST",
+        help="Methods, comma-separated: kd, dist:temperature=4, kd+cwd, or labels of the recipe. "
+        "Default: those of the recipe.",
+    ),
 ]
-SeedCount = Annotated[int | None, typer.Option(min=1, help="How often each is trained.")]
-TeacherWords = Annotated[
-    str | None, typer.Option(help="Comma-separated: NAME, NAME=WEIGHTS, or the recipe's own.")
+Seeds = Annotated[
+    int | None, typer.Option(min=1, help="Number of seeds. Default: that of the recipe, or 3.")
 ]
-Jobs = Annotated[int | None, typer.Option(min=1, help="Processes side by side; one a core or GPU.")]
+Teachers = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST",
+        help="Teachers, comma-separated: NAME, NAME=WEIGHTS, or labels of the recipe. "
+        "Default: those of the recipe.",
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(min=1, help="Number of parallel processes. Default: one per GPU, else per core."),
+]
 Ray = Annotated[
-    str | None, typer.Option(help="A Ray cluster instead: its address, auto, or local.")
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Run on a Ray cluster: its address, `auto` or `local`."),
 ]
-Cpus = Annotated[float, typer.Option(min=0.1, help="Cores of a training, with --ray.")]
-Gpus = Annotated[float, typer.Option(min=0, help="GPUs of a training, with --ray.")]
+Cpus = Annotated[float, typer.Option(min=0.1, help="Cores per training, with --ray.")]
+Gpus = Annotated[float, typer.Option(min=0, help="GPUs per training, with --ray.")]
 By = Annotated[
     Literal["last", "best"],
-    typer.Option(help="last: test, after the last epoch; best: validation, its best epoch."),
+    typer.Option(
+        help="Score to compare. last: test after the last epoch. best: validation at the best "
+        "epoch."
+    ),
 ]
-Against = Annotated[str | None, typer.Option(help="Also compare with this method.")]
+Against = Annotated[
+    str | None,
+    typer.Option(metavar="LABEL", help="Also compare every method with this one."),
+]
 Interval = Annotated[
-    Literal["t", "bootstrap"], typer.Option(help="How the interval of a gain is made.")
+    Literal["t", "bootstrap"], typer.Option(help="Type of the confidence intervals.")
 ]
-NoExplain = Annotated[bool, typer.Option("--no-explain", help="Leave the diagnostics out.")]
+NoExplain = Annotated[bool, typer.Option("--no-explain", help="Skip the diagnostics.")]
 
 
-def version(asked: bool) -> None:
-    """Print the version and end."""
-    if asked:
+def print_version(requested: bool) -> None:
+    """Print the version and exit."""
+    if requested:
         from stillhouse import __version__
 
         print(__version__)
@@ -63,238 +90,288 @@ def version(asked: bool) -> None:
 
 
 @app.callback()
-def common(
-    show_version: Annotated[
-        bool, typer.Option("--version", callback=version, is_eager=True, help="Show the version.")
+def common_options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=print_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
-    """Distil vision networks: a small student nearly as good as its teacher."""
+    """Knowledge distillation for vision networks."""
 
 
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="Where the runs are kept.")] = Path("runs/demo"),
-    seeds: Annotated[int, typer.Option(min=2, help="How often each student is trained.")] = 3,
-    epochs: Annotated[float, typer.Option(min=0.1, help="How long each student learns.")] = 10,
+@app.command("demo")
+def demo_command(
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("runs/demo"),
+    seeds: Annotated[int, typer.Option(min=2, help="Number of seeds.")] = 3,
+    epochs: Annotated[float, typer.Option(min=0.1, help="Number of epochs per student.")] = 10,
 ) -> None:
-    """Teacher, control and two methods on embedded data, offline, in minutes."""
+    """Compare two methods on embedded data, offline, in minutes."""
     from stillhouse.cli import training
 
-    training.demo(out, seeds, epochs)
+    training.train_demo(out, seeds, epochs)
 
 
-@app.command()
-def run(
-    recipe: RecipeName,
+@app.command("run")
+def run_command(
+    recipe: RecipeArgument,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where the folder ends.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Output folder. Default: runs/ and the recipe's name.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in the output folder.")
+    ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Empty the folder first, if it holds a run.")
+        bool, typer.Option("--overwrite", help="Delete an existing run in the output folder.")
     ] = False,
     no_explain: NoExplain = False,
 ) -> None:
-    """Train what a recipe says, and measure teacher, control and student."""
+    """Train and evaluate a recipe, and write its report."""
     from stillhouse.cli import training
 
-    training.run(recipe, overrides or [], out, resume, overwrite, not no_explain)
+    training.train_run(recipe, overrides or [], out, resume, overwrite, not no_explain)
 
 
-@app.command()
-def study(
-    recipe: Annotated[str, typer.Argument(help="A recipe, or a study's folder to go on with.")],
+@app.command("study")
+def study_command(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="Recipe file, recipe name from `recipes ls`, or study folder to continue.",
+        ),
+    ],
     overrides: Overrides = None,
-    methods: MethodWords = None,
-    seeds: SeedCount = None,
-    teachers: TeacherWords = None,
+    methods: Methods = None,
+    seeds: Seeds = None,
+    teachers: Teachers = None,
     grid: Annotated[
-        list[str] | None, typer.Option(help="key=value,value; several are combined.")
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=LIST",
+            help="Values to combine, as in method.temperature=1,2,4. Repeatable.",
+        ),
     ] = None,
     pairs: Annotated[
-        str | None, typer.Option(help="Some of the recipe's pairs, by their labels.")
+        str | None,
+        typer.Option(metavar="LIST", help="Pairs of the recipe, comma-separated. Default: all."),
     ] = None,
     jobs: Jobs = None,
     ray: Ray = None,
     cpus: Cpus = 1,
     gpus: Gpus = 0,
-    out: Annotated[Path | None, typer.Option(help="The study's folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Output folder. Default: runs/ and the recipe's name.")
+    ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Train anew what had other options.")
+        bool, typer.Option("--overwrite", help="Retrain runs that had other options.")
     ] = False,
     against: Against = None,
     by: By = "last",
     interval: Interval = "t",
     no_explain: NoExplain = False,
 ) -> None:
-    """Methods x teachers x seeds beside a control: which one helps, and by how much."""
+    """Compare methods with a control over several seeds."""
     from stillhouse.cli import studies
-    from stillhouse.cli.view import View
+    from stillhouse.cli.report_options import ReportOptions
 
-    named = studies.Named(recipe, overrides or [], methods, seeds, teachers, grid or [], pairs)
-    place = studies.Place(jobs, ray, cpus, gpus)
-    view = View(against, by, interval, not no_explain)
-    studies.study(named, place, out, overwrite, view)
+    arguments = studies.StudyArguments(
+        recipe, overrides or [], methods, seeds, teachers, grid or [], pairs
+    )
+    workers = studies.WorkerOptions(jobs, ray, cpus, gpus)
+    options = ReportOptions(against, by, interval, not no_explain)
+    studies.train_study(arguments, workers, out, overwrite, options)
 
 
-@app.command()
-def sweep(
-    recipe: RecipeName,
+@app.command("sweep")
+def sweep_command(
+    recipe: RecipeArgument,
     overrides: Overrides = None,
-    methods: MethodWords = None,
-    trials: Annotated[int, typer.Option(min=1, help="Sets of options for each method.")] = 8,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each set.")] = 1,
+    methods: Methods = None,
+    trials: Annotated[int, typer.Option(min=1, help="Number of trials per method.")] = 8,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds per trial.")] = 1,
     space: Annotated[
         list[str] | None,
-        typer.Option(help="KEY=LOW..HIGH or KEY=a|b in place of a quarter to four times."),
+        typer.Option(
+            metavar="KEY=RANGE",
+            help="Search space: KEY=LOW..HIGH or KEY=a|b. Repeatable. Default: each number of a "
+            "method from a quarter to four times its value.",
+        ),
     ] = None,
-    teachers: TeacherWords = None,
-    seed: Annotated[int, typer.Option(help="Of the search itself.")] = 0,
-    no_prune: Annotated[bool, typer.Option("--no-prune", help="Give no trial up early.")] = False,
+    teachers: Teachers = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the search.")] = 0,
+    no_prune: Annotated[
+        bool, typer.Option("--no-prune", help="Do not stop unpromising trials early.")
+    ] = False,
     jobs: Jobs = None,
     ray: Ray = None,
     cpus: Cpus = 1,
     gpus: Gpus = 0,
-    out: Annotated[Path | None, typer.Option(help="Where the trials are kept.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Output folder. Default: runs/ and the recipe's name.")
+    ] = None,
 ) -> None:
-    """Choose the options of methods on the validation split, as many trials for each."""
+    """Search the options of methods on the validation split."""
     from stillhouse.cli import studies
 
-    named = studies.Named(recipe, overrides or [], methods, seeds, teachers)
-    place = studies.Place(jobs, ray, cpus, gpus)
-    studies.sweep(named, place, out, trials, seed, not no_prune, space or [])
+    arguments = studies.StudyArguments(recipe, overrides or [], methods, seeds, teachers)
+    workers = studies.WorkerOptions(jobs, ray, cpus, gpus)
+    studies.search_options(arguments, workers, out, trials, seed, not no_prune, space or [])
 
 
-@app.command()
-def explain(
-    run: Annotated[Path, typer.Argument(help="The folder of a run or a study.")],
+@app.command("explain")
+def explain_command(
+    run: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a run or study.")],
     other: Annotated[
-        Path | None, typer.Argument(help="Another run, to be set beside the first.")
+        Path | None,
+        typer.Argument(metavar="OTHER", help="Folder of another run to compare with."),
     ] = None,
-    limit: Annotated[int, typer.Option(min=2, help="Test images that are looked at.")] = 5000,
+    limit: Annotated[int, typer.Option(min=2, help="Maximum number of test images.")] = 5000,
     layout: Annotated[
-        Literal["tsne", "pca"], typer.Option(help="How features are laid out in a plane.")
+        Literal["tsne", "pca"], typer.Option(help="Projection of the features to two dimensions.")
     ] = "tsne",
     files: Annotated[
         Path | None,
-        typer.Option(help="A folder for charts as SVG, pictures as PNG, tables as CSV."),
+        typer.Option(help="Folder for charts (SVG), pictures (PNG) and tables (CSV)."),
     ] = None,
 ) -> None:
-    """What a student has learnt of its teacher: consistency, calibration, gradients, pictures."""
+    """Diagnose the student of a run, or the best one of a study."""
     from stillhouse.cli import pages
 
-    pages.explain(run, other, limit, layout, files)
+    pages.explain_run(run, other, limit, layout, files)
 
 
-@app.command()
-def report(
-    folders: Annotated[list[Path], typer.Argument(help="Folders of runs and studies.")],
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Two runs, beside each other.")
-    ] = False,
+@app.command("report")
+def report_command(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER", help="Folders of runs and studies.")
+    ],
+    compare: Annotated[bool, typer.Option("--compare", help="Compare exactly two runs.")] = False,
     table: Annotated[
-        str | None, typer.Option(help="Print a table instead: csv, json, markdown or latex.")
+        str | None,
+        typer.Option(
+            metavar="FORMAT",
+            help="Print the table of a study instead: csv, json, markdown or latex.",
+        ),
     ] = None,
     against: Against = None,
     by: By = "last",
     interval: Interval = "t",
-    out: Annotated[Path | None, typer.Option(help="The file to write.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Output file. Default: report.html, or compare.html.")
+    ] = None,
 ) -> None:
-    """Write the page of runs and studies again, or print their table."""
+    """Write the report of runs and studies, or print a table."""
     from stillhouse.cli import pages
-    from stillhouse.cli.view import View
+    from stillhouse.cli.report_options import ReportOptions
 
-    view = View(against, by, interval)
-    pages.report(folders, compare, table, view, out)
+    options = ReportOptions(against, by, interval)
+    pages.report_folders(folders, compare, table, options, out)
 
 
 @runs_app.command("ls")
-def runs_ls(
-    folder: Annotated[Path, typer.Argument(help="Where runs are kept.")] = Path("runs"),
+def runs_ls_command(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to search.")] = Path(
+        "runs"
+    ),
 ) -> None:
-    """Every run and study below a folder, with its answer."""
+    """List runs and studies with their results."""
     from stillhouse.cli import pages
 
-    pages.runs(folder)
+    pages.print_runs(folder)
 
 
-@app.command()
-def doctor(recipe: RecipeName, overrides: Overrides = None) -> None:
-    """Check everything that can fail, before anything runs."""
+@app.command("doctor")
+def doctor_command(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+    """Check everything that a recipe needs, before training."""
     from stillhouse.cli import inspection
 
-    inspection.doctor(recipe, overrides or [])
+    inspection.check_recipe(recipe, overrides or [])
 
 
-@app.command()
-def evaluate(
-    folder: Annotated[Path, typer.Argument(help="The folder of a run.")],
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+@app.command("evaluate")
+def evaluate_command(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Run folder.")],
+    split: Annotated[
+        str, typer.Option(metavar="NAME", help="Split to evaluate on: train, val or test.")
+    ] = "test",
     weights: Annotated[
-        Path | None, typer.Option(help="Other weights for the student of that run.")
+        Path | None, typer.Option(help="Weights file. Default: the student of the run.")
     ] = None,
 ) -> None:
-    """Measure the student of a run again."""
+    """Evaluate the student of a run."""
     from stillhouse.cli import inspection
 
-    inspection.evaluate(folder, split, weights)
+    inspection.evaluate_run(folder, split, weights)
 
 
-@app.command()
-def methods(
-    name: Annotated[str | None, typer.Argument(help="One method, in full.")] = None,
+@app.command("methods")
+def methods_command(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Method to show in detail.")
+    ] = None,
 ) -> None:
-    """The methods: formula, paper, needs, defaults, cost, and when each fails."""
+    """List the distillation methods, or show one in detail."""
     from stillhouse.cli import catalogue
 
-    catalogue.methods(name)
+    catalogue.print_methods(name)
 
 
-@app.command()
-def models(
-    pattern: Annotated[str, typer.Argument(help="Part of a name, or a glob.")] = "",
+@app.command("models")
+def models_command(
+    pattern: Annotated[
+        str, typer.Argument(metavar="PATTERN", help="Part of a name, or a glob pattern.")
+    ] = "",
 ) -> None:
-    """The networks that a recipe can name."""
+    """List the available networks."""
     from stillhouse.cli import catalogue
 
-    catalogue.models(pattern)
+    catalogue.print_models(pattern)
 
 
-@app.command()
-def datasets(
-    name: Annotated[str | None, typer.Argument(help="One data set, in full.")] = None,
+@app.command("datasets")
+def datasets_command(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Data set to show in detail.")
+    ] = None,
 ) -> None:
-    """The data sets that a recipe can name, and the layout that each expects."""
+    """List the available data sets, or show one in detail."""
     from stillhouse.cli import catalogue
 
-    catalogue.datasets(name)
+    catalogue.print_datasets(name)
 
 
 @recipes_app.command("ls")
-def recipes_ls(
-    pattern: Annotated[str, typer.Argument(help="Part of a name.")] = "",
+def recipes_ls_command(
+    pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Part of a name.")] = "",
 ) -> None:
-    """The recipes that come with the package."""
+    """List the recipes that come with the package."""
     from stillhouse.cli import catalogue
 
-    catalogue.recipes(pattern)
+    catalogue.print_recipes(pattern)
 
 
 @recipes_app.command("cp")
-def recipes_cp(
-    name: Annotated[str, typer.Argument(help="A name of `recipes ls`.")],
-    to: Annotated[Path | None, typer.Argument(help="The file to write.")] = None,
+def recipes_cp_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Recipe name from `recipes ls`.")],
+    target: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE", help="File to write. Default: in the current folder."),
+    ] = None,
 ) -> None:
-    """Copy a recipe, which is then yours to edit."""
+    """Copy a recipe to a file of your own."""
     from stillhouse.cli import catalogue
 
-    catalogue.copy(name, to)
+    catalogue.copy_recipe(name, target)
 
 
 @recipes_app.command("validate")
-def recipes_validate(
-    files: Annotated[list[str], typer.Argument(help="Recipe files or names.")],
+def recipes_validate_command(
+    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE", help="Recipe files or names.")],
 ) -> None:
-    """Say of each recipe whether it loads, and where not."""
+    """Check whether recipes are valid."""
     from stillhouse.cli import catalogue
 
-    catalogue.validate(files)
+    catalogue.validate_recipes(recipes)

@@ -13,113 +13,119 @@ import typer
 from stillhouse.errors import UserError, did_you_mean
 
 
-def width() -> int:
-    """The columns that text may take."""
+def text_width() -> int:
+    """The width of printed text: that of the terminal, between 20 and 100 columns."""
     return max(20, min(100, shutil.get_terminal_size((100, 24)).columns))
 
 
-def rows(pairs: dict[str, str], most: int = 24) -> str:
-    """Names and what they are, wrapped to the terminal; names have a column of at most so many."""
-    margin = min(max((len(name) for name in pairs), default=0) + 2, most)
-    if margin > width() // 2:  # no room beside the names
-        return "\n".join(f"{name}\n{indented(text, '  ', '  ')}" for name, text in pairs.items())
+def format_rows(rows: dict[str, str], max_margin: int = 24) -> str:
+    """Names with their texts in two columns, wrapped to the terminal.
+
+    The column of names has at most `max_margin` characters.
+    """
+    margin = min(max((len(name) for name in rows), default=0) + 2, max_margin)
+    if margin > text_width() // 2:  # no room for two columns
+        return "\n".join(f"{name}\n{wrap_text(text, '  ', '  ')}" for name, text in rows.items())
     return "\n".join(
-        indented(text, f"{name:<{margin}}", " " * margin) for name, text in pairs.items()
+        wrap_text(text, f"{name:<{margin}}", " " * margin) for name, text in rows.items()
     )
 
 
-def indented(text: str, first: str, others: str) -> str:
-    """Text wrapped to the terminal; names with hyphens stay whole."""
+def wrap_text(text: str, first: str, others: str) -> str:
+    """Text wrapped to the terminal, with these indents; names with hyphens are not broken."""
     return fill(
-        text, width(), initial_indent=first, subsequent_indent=others, break_on_hyphens=False
+        text, text_width(), initial_indent=first, subsequent_indent=others, break_on_hyphens=False
     )
 
 
-def methods(name: str | None) -> None:
-    """All methods in a line each, or one in full."""
+def print_methods(name: str | None) -> None:
+    """Print one line for each method, or everything about one method."""
     from stillhouse.methods.catalogue import published
 
     known = published()
     if name is None:
-        print(rows({"none": "No teaching: the control"} | {n: known[n].card.title for n in known}))
-        print("\nstillhouse methods NAME says more of one.")
+        titles = {n: method.card.title for n, method in known.items()}
+        print(format_rows({"none": "No distillation: the control"} | titles))
+        print(f"\n{fill('For details of a method: stillhouse methods NAME', text_width())}")
         return
     if name == "none":
-        print("none: the same student without a teacher, at equal budget and seeds")
+        print("none: the control, the same student without a teacher, same budget and seeds")
         return
     if name not in known:
-        raise UserError(f"there is no method {name!r}" + did_you_mean(name, known))
-    print(describe(known[name]))
+        raise UserError(f"unknown method {name!r}" + did_you_mean(name, known))
+    print(format_method(known[name]))
 
 
-def describe(preset: Any) -> str:
-    """One method in full."""
+NEEDS = {
+    "batch": "outputs for the whole batch",
+    "features": "feature maps of both networks",
+    "class": "one class per image",
+    "views": "two views of each image",
+    "keys": "sample keys",
+    "head": "the classifier of the teacher",
+    "moves": "a trainable teacher",
+}
+
+
+def format_method(preset: Any) -> str:
+    """Everything about one method: formula, paper, requirements, defaults, cost, limits."""
     card = preset.card
-    needs = {
-        "batch": "the rows of the whole batch",
-        "features": "feature maps of both networks",
-        "class": "one class an image",
-        "views": "two views of each image",
-        "keys": "to know which sample each row is",
-        "head": "the teacher's classifier",
-        "moves": "a teacher that may be trained",
-    }
-    return rows(
+    return format_rows(
         {
             "name": f"{preset.name}: {card.title}",
             "formula": card.formula,
             "paper": card.paper,
-            "needs": ", ".join(needs.get(need, need) for need in card.needs),
-            "defaults": options(preset),
-            "labels": f"count {preset().label_share:g} beside it, unless label_weight says more",
+            "needs": ", ".join(NEEDS.get(need, need) for need in card.needs),
+            "defaults": format_defaults(preset),
+            "labels": f"weight {preset().label_share:g} unless label_weight is set",
             "cost": card.cost,
             "fails": card.fails,
         }
     )
 
 
-def options(preset: Any) -> str:
+def format_defaults(preset: Any) -> str:
     """The options of a method with their defaults."""
-    shown = []
+    options = []
     for field in sorted(fields(preset), key=lambda field: bool(field.kw_only)):
         if field.name in ("name", "label_weight") or field.default is MISSING:
             continue
         default = getattr(field.default, "name", field.default)
-        shown.append(f"{field.name}={default}")
-    return ", ".join(shown)
+        options.append(f"{field.name}={default}")
+    return ", ".join(options)
 
 
-def models(pattern: str) -> None:
-    """The networks that match."""
+def print_models(pattern: str) -> None:
+    """Print the networks whose names match."""
     from stillhouse.models.zoo import names
 
-    found = names(pattern)
-    if not found:
+    matches = names(pattern)
+    if not matches:
         raise UserError(f"no network matches {pattern!r}" + did_you_mean(pattern, names()))
-    print("\n".join(found))
+    print("\n".join(matches))
 
 
-def datasets(name: str | None) -> None:
-    """All data sets in a line each, or one in full."""
+def print_datasets(name: str | None) -> None:
+    """Print one line for each data set, or everything about one data set."""
     from stillhouse.data.catalogue import entries
 
     known = {entry.name: entry for entry in entries()}
     if name is None:
-        print(rows({n: entry.summary for n, entry in known.items()}))
+        print(format_rows({n: entry.summary for n, entry in known.items()}))
         return
     if name not in known:
-        raise UserError(f"there is no data set {name!r}" + did_you_mean(name, known))
+        raise UserError(f"unknown data set {name!r}" + did_you_mean(name, known))
     entry = known[name]
-    print(rows({"name": entry.name, "what": entry.summary, "layout": entry.layout}))
+    print(format_rows({"name": entry.name, "what": entry.summary, "layout": entry.layout}))
 
 
-FEW = 6  # recipes of a folder that are told apart where all are listed
+MAX_LISTED = 6  # recipes of one folder that are listed with titles
 
 
-def recipes(pattern: str) -> None:
-    """The recipes of the package that match, with their titles, folder by folder.
+def print_recipes(pattern: str) -> None:
+    """Print the recipes of the package whose names match, with their titles, by folder.
 
-    Without a pattern a folder of many is one line.
+    Without a pattern a folder with many recipes is one line.
     """
     from stillhouse.recipes import load
 
@@ -130,29 +136,29 @@ def recipes(pattern: str) -> None:
     if not folders:
         raise UserError(f"no recipe matches {pattern!r}" + did_you_mean(pattern, load.zoo()))
     parts = []
-    for folder, found in sorted(folders.items()):
-        if not pattern and len(found) > FEW:
-            leaves = ", ".join(name.rpartition("/")[2] for name in found)
-            parts.append(rows({f"{folder}/...": leaves}))
+    for folder, paths in sorted(folders.items()):
+        if not pattern and len(paths) > MAX_LISTED:
+            names = ", ".join(name.rpartition("/")[2] for name in paths)
+            parts.append(format_rows({f"{folder}/...": names}))
         else:
-            titles = {n: str(load.parse(p).get("title", "")) for n, p in found.items()}
-            parts.append(rows(titles, most=44))
+            titles = {n: str(load.read_yaml(p).get("title", "")) for n, p in paths.items()}
+            parts.append(format_rows(titles, max_margin=44))
     if not pattern:
-        more = "stillhouse recipes ls PART shows those whose names contain it, with titles."
-        parts.append(fill(more, width()))
+        more = "For recipes with titles: stillhouse recipes ls PATTERN"
+        parts.append(fill(more, text_width()))
     print("\n\n".join(parts))
 
 
-def copy(name: str, to: Path | None) -> None:
-    """Copy a recipe to a file that is not there yet."""
+def copy_recipe(name: str, target: Path | None) -> None:
+    """Copy a recipe to a new file; an existing file is not overwritten."""
     from stillhouse.recipes import load
 
-    source = load.find(name)
-    target = to or Path(source.name)
+    source = load.find_recipe(name)
+    target = target or Path(source.name)
     if target.is_dir():
         target = target / source.name
     if target.exists():
-        raise UserError(f"{target} is there already; name another file")
+        raise UserError(f"{target} already exists; choose another file")
     try:
         shutil.copyfile(source, target)
     except OSError as error:
@@ -160,17 +166,17 @@ def copy(name: str, to: Path | None) -> None:
     print(target)
 
 
-def validate(files: list[str]) -> None:
-    """Say of each recipe whether it loads; end with 2 if one does not."""
+def validate_recipes(recipes: list[str]) -> None:
+    """Print for each recipe whether it is valid; exit with code 2 if one is not."""
     from stillhouse.recipes import load
 
-    bad = 0
-    for name in files:
+    invalid = 0
+    for recipe in recipes:
         try:
-            load.load(name)
-            print(f"ok     {name}")
+            load.load(recipe)
+            print(f"ok       {recipe}")
         except UserError as error:
-            bad += 1
-            print(f"wrong  {error}")
-    if bad:
+            invalid += 1
+            print(f"invalid  {error}")
+    if invalid:
         raise typer.Exit(2)

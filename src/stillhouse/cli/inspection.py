@@ -7,37 +7,36 @@ from pathlib import Path
 
 import typer
 
-from stillhouse.cli.catalogue import rows
+from stillhouse.cli.catalogue import format_rows
 from stillhouse.errors import UserError, did_you_mean
 
 SPLITS = ("train", "val", "test")
 
 
-def doctor(recipe: str, overrides: Sequence[str]) -> None:
-    """Print every check; end with 2 if one failed."""
+def check_recipe(recipe: str, overrides: Sequence[str]) -> None:
+    """Print the result of every check; exit with code 2 if one failed."""
     from stillhouse.recipes import load
     from stillhouse.runs.doctor import examine
 
     failed = 0
     for check in examine(load.load(recipe, overrides)):
-        sign = {True: "ok", False: "FAIL", None: "skip"}[check.passed]
-        print(rows({f"{sign:<5}{check.name}": check.said}), flush=True)
+        status = {True: "ok", False: "FAIL", None: "skip"}[check.passed]
+        print(format_rows({f"{status:<5}{check.name}": check.said}), flush=True)
         failed += check.passed is False
     if failed:
         raise typer.Exit(2)
 
 
-def evaluate(folder: Path, split: str, weights: Path | None) -> None:
-    """Print what the student of a run reaches on a split."""
+def evaluate_run(folder: Path, split: str, weights: Path | None) -> None:
+    """Print the metrics of the student of a run on a split."""
     from stillhouse.recipes import load
     from stillhouse.runs.execute import measure
 
     if split not in SPLITS:
-        raise UserError(
-            f"there is no split {split!r}"
-            + (did_you_mean(split, SPLITS) or f"; say {', '.join(SPLITS)}")
-        )
-    if not (folder / "recipe.yaml").is_file():
-        raise UserError(f"{folder} is no run: it has no recipe.yaml")
-    summary = measure(load.load(folder / "recipe.yaml"), folder, split, weights)
-    print(rows({name: f"{value:.4f}" for name, value in summary.items()}))
+        hint = did_you_mean(split, SPLITS) or f"; choose from {', '.join(SPLITS)}"
+        raise UserError(f"--split: unknown split {split!r}{hint}")
+    recipe = folder / load.RECIPE_FILE
+    if not recipe.is_file():
+        raise UserError(f"{folder} is not a run folder: it has no {load.RECIPE_FILE}")
+    metrics = measure(load.load(recipe), folder, split, weights)
+    print(format_rows({name: f"{value:.4f}" for name, value in metrics.items()}))

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from stillhouse.cli.catalogue import rows
-from stillhouse.cli.view import View
+from stillhouse.cli.catalogue import format_rows
+from stillhouse.cli.report_options import ReportOptions
 from stillhouse.errors import UserError
 
 
-def explain(
+def explain_run(
     run: Path,
     other: Path | None,
     limit: int,
     layout: Literal["tsne", "pca"],
     files: Path | None = None,
 ) -> None:
-    """Diagnose anew, write the page, and print what the diagnoses say."""
+    """Compute the diagnostics of a run, write its report, and print the findings."""
     from stillhouse.explain.predictions import ExplainOptions
     from stillhouse.report.write import explain_folder
 
@@ -34,32 +34,36 @@ def explain(
         print(f"files: {files} ({charts} charts, {images} images, {tables} tables)")
 
 
-def report(
-    folders: Sequence[Path], compare: bool, table: str | None, view: View, out: Path | None
+def report_folders(
+    folders: Sequence[Path],
+    compare: bool,
+    table: str | None,
+    options: ReportOptions,
+    out: Path | None,
 ) -> None:
-    """Write a page, or print a table."""
+    """Write a report, or print a table."""
     from stillhouse.report.write import write_comparison, write_report
-    from stillhouse.study.table import text_of
+    from stillhouse.study.table import format_table
 
     if compare and len(folders) != 2:
-        raise UserError(f"--compare sets two runs beside each other, and got {len(folders)}")
+        raise UserError(f"--compare needs exactly two runs, got {len(folders)}")
     if table is not None:
-        found = [view.read(folder) for folder in folders]
-        print("".join(text_of(study, table, view.against) for study in found), end="")
+        studies = [options.read_study(folder) for folder in folders]
+        print("".join(format_table(study, table, options.against) for study in studies), end="")
         return
     page = (
         write_comparison(folders[0], folders[1], out)
         if compare
-        else write_report(folders, out, view.against, view.by, view.interval)
+        else write_report(folders, out, options.against, options.by, options.interval)
     )
     print(f"report: {page}")
 
 
-def runs(folder: Path) -> None:
-    """Every run and study below a folder, a line each; what cannot be read has its sentence."""
-    from stillhouse.study.shelf import browse
+def print_runs(folder: Path) -> None:
+    """Print every run and study in a folder with its result, or why it cannot be read."""
+    from stillhouse.study.index import list_runs
 
-    found = list(browse(folder))
-    if not found:
-        raise UserError(f"{folder} holds no runs yet; `stillhouse run RECIPE` makes one")
-    print(rows({str(item.folder): item.said for item in found}))
+    entries = list(list_runs(folder))
+    if not entries:
+        raise UserError(f"there are no runs in {folder}; start one with `stillhouse run RECIPE`")
+    print(format_rows({str(entry.folder): entry.summary for entry in entries}))

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stillhouse.cli.training import first, stoppable, tell
-from stillhouse.cli.view import View
+from stillhouse.cli.report_options import ReportOptions
+from stillhouse.cli.training import print_progress, resumable, run_name
 from stillhouse.errors import UserError
 
 if TYPE_CHECKING:
-    from stillhouse.study.cells import Workers
-    from stillhouse.study.findings import Study
-    from stillhouse.study.plan import Plan
+    from stillhouse.study.jobs import Workers
+    from stillhouse.study.plan import StudyPlan
+    from stillhouse.study.results import Study
 
 
 @dataclass(frozen=True)
-class Named:
-    """The words of a command that say what is compared."""
+class StudyArguments:
+    """The arguments that say what is compared."""
 
     recipe: str
     overrides: Sequence[str]
@@ -30,30 +30,30 @@ class Named:
     grid: Sequence[str] = ()
     pairs: str | None = None
 
-    def plan(self) -> Plan:
-        """The trainings that the words ask for."""
+    def make_plan(self) -> StudyPlan:
+        """The plan for these arguments; `recipe` may be the folder of a study."""
         from stillhouse.recipes import load
-        from stillhouse.study.findings import RECIPE
         from stillhouse.study.plan import make_plan
+        from stillhouse.study.results import STUDY_RECIPE_FILE
 
-        inside = Path(self.recipe) / RECIPE
+        inside = Path(self.recipe) / STUDY_RECIPE_FILE
         recipe = load.load(inside if inside.is_file() else self.recipe, self.overrides)
         return make_plan(recipe, self.methods, self.seeds, self.teachers, self.grid, self.pairs)
 
-    def out(self, given: Path | None, suffix: str) -> Path:
-        """The folder: as said, the study's own, or one that is called after the recipe."""
-        from stillhouse.study.findings import RECIPE
+    def output_folder(self, out: Path | None, suffix: str) -> Path:
+        """`--out`, else the folder of the study itself, else one named after the recipe."""
+        from stillhouse.study.results import STUDY_RECIPE_FILE
 
-        if given is not None:
-            return given
-        if (Path(self.recipe) / RECIPE).is_file():
+        if out is not None:
+            return out
+        if (Path(self.recipe) / STUDY_RECIPE_FILE).is_file():
             return Path(self.recipe)
-        return Path("runs") / f"{first(self.recipe)}-{suffix}"
+        return Path("runs") / f"{run_name(self.recipe)}-{suffix}"
 
 
 @dataclass(frozen=True)
-class Place:
-    """The words of a command that say where trainings run."""
+class WorkerOptions:
+    """The options that say where trainings run."""
 
     jobs: int | None
     ray: str | None
@@ -61,80 +61,100 @@ class Place:
     gpus: float
 
     @contextmanager
-    def workers(self, cells: int) -> Iterator[Workers]:
-        """Processes of this machine, or of a cluster."""
-        from stillhouse.study.cells import crew, processes
-        from stillhouse.study.cluster import cluster
+    def workers(self, count: int) -> Iterator[Workers]:
+        """Workers for so many jobs: processes of this machine, or a Ray cluster."""
+        from stillhouse.study.cluster import ray_workers
+        from stillhouse.study.jobs import default_processes, process_workers
 
         if self.ray is not None:
-            with cluster(self.ray, self.cpus, self.gpus) as many:
-                yield many
+            with ray_workers(self.ray, self.cpus, self.gpus) as remote:
+                yield remote
             return
-        with crew(min(self.jobs or processes(), max(1, cells))) as few:
-            yield few
+        processes = min(self.jobs or default_processes(), max(1, count))
+        with process_workers(processes) as local:
+            yield local
 
 
-def study(named: Named, place: Place, out: Path | None, overwrite: bool, view: View) -> None:
-    """Train all cells, and print and write what came of them."""
-    from stillhouse.study.conduct import conduct
+def train_study(
+    arguments: StudyArguments,
+    worker_options: WorkerOptions,
+    out: Path | None,
+    overwrite: bool,
+    options: ReportOptions,
+) -> None:
+    """Run all jobs of a study, then print and write the results."""
+    from stillhouse.study.runner import run_study
     from stillhouse.study.table import check_against
 
-    plan, folder = named.plan(), named.out(out, "study")
-    check_against(view.against, (arm.label for arm in plan.arms))  # before hours are spent on it
+    plan, folder = arguments.make_plan(), arguments.output_folder(out, "study")
+    check_against(options.against, (arm.label for arm in plan.arms))  # before anything is trained
     with (
-        stoppable(f"stillhouse study {folder}"),
-        place.workers(plan.size) as workers,
+        resumable(f"stillhouse study {folder}"),
+        worker_options.workers(plan.size) as workers,
     ):
-        conduct(plan, folder, workers, tell, overwrite=overwrite)
-    conclude(view.read(folder), view)
+        run_study(plan, folder, workers, print_progress, overwrite=overwrite)
+    report_study(options.read_study(folder), options)
 
 
-def conclude(found: Study, view: View) -> None:
-    """Print the answers, and write tables and the page."""
+def report_study(study: Study, options: ReportOptions) -> None:
+    """Print the results of a study, and write its tables and its report.
+
+    Raises:
+        UserError: at the end, if some runs failed.
+    """
     from stillhouse.report.study import write_study
     from stillhouse.study.table import write_tables
 
-    tables = write_tables(found, view.against)
-    page = write_study(found, view.against, explain=view.explain)
-    print("\n".join([*lines(found, view.against), f"table: {tables[0]}", f"report: {page}"]))
-    failures = [sentence for arm in found.arms for sentence in arm.failures.values()]
+    tables = write_tables(study, options.against)
+    page = write_study(study, options.against, explain=options.explain)
+    lines = [*result_lines(study, options.against), f"table: {tables[0]}", f"report: {page}"]
+    print("\n".join(lines))
+    failures = [reason for arm in study.arms for reason in arm.failures.values()]
     if failures:
+        count = "1 run" if len(failures) == 1 else f"{len(failures)} runs"
         raise UserError(
-            f"{len(failures)} runs failed, the first with: {failures[0]} "
-            f"(`stillhouse study {found.folder}` tries them again)"
+            f"{count} failed; the first error: {failures[0]} "
+            f"(retry with `stillhouse study {study.folder}`)"
         )
 
 
-def lines(found: Study, against: str | None) -> list[str]:
-    """What a person reads at the end: answers, the best first, and what the search cost."""
-    from stillhouse.study.table import answers, make_rows, search_lines
+def result_lines(study: Study, against: str | None) -> list[str]:
+    """The summary of each arm, the best first, and the cost of the search."""
+    from stillhouse.study.table import make_rows, search_lines, summarize_rows
 
-    rows = make_rows(found, against)
-    return [*answers(found, rows), *search_lines(found, rows)]
+    rows = make_rows(study, against)
+    return [*summarize_rows(study, rows), *search_lines(study, rows)]
 
 
-def sweep(
-    named: Named,
-    place: Place,
+def search_options(
+    arguments: StudyArguments,
+    worker_options: WorkerOptions,
     out: Path | None,
     trials: int,
     seed: int,
     prune: bool,
     space: Sequence[str],
 ) -> None:
-    """Search options on the validation split, and say where the study's recipe is."""
+    """Search options on the validation split, and print the path of the resulting recipe."""
     try:
         import optuna  # noqa: F401
     except ImportError as error:
-        raise UserError("sweep needs the extra: pip install 'stillhouse[sweep]'") from error
+        raise UserError("sweep needs an extra: pip install 'stillhouse[sweep]'") from error
     from stillhouse.study.space import parse_space
-    from stillhouse.study.sweep import sweep as search
+    from stillhouse.study.sweep import run_sweep
 
-    asked = parse_space(space)
-    plan, folder = named.plan(), named.out(out, "sweep")
-    again = f"the same command, with --out {folder}"
-    with stoppable(again), place.workers(plan.size) as workers:
-        chosen = search(
-            plan, folder, workers, tell, trials=trials, seed=seed, prune=prune, space=asked
+    requested = parse_space(space)
+    plan, folder = arguments.make_plan(), arguments.output_folder(out, "sweep")
+    command = f"the same command, with --out {folder}"
+    with resumable(command), worker_options.workers(plan.size) as workers:
+        chosen = run_sweep(
+            plan,
+            folder,
+            workers,
+            print_progress,
+            trials=trials,
+            seed=seed,
+            prune=prune,
+            space=requested,
         )
-    print(f"chosen: {chosen}\nnow: stillhouse study {chosen} --seeds 5")
+    print(f"chosen: {chosen}\nnext: stillhouse study {chosen} --seeds 5")

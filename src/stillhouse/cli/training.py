@@ -9,17 +9,17 @@ from pathlib import Path
 
 import typer
 
-from stillhouse.cli import STOPPED, Ended
+from stillhouse.cli import INTERRUPTED, CommandExit
 from stillhouse.errors import UserError
 
 
-def first(word: str) -> str:
-    """What a run's folder is called after a recipe."""
-    path = Path(word)
+def run_name(recipe: str) -> str:
+    """The default name of the folder of a run: that of the recipe file or of the run."""
+    path = Path(recipe)
     return path.parent.name if path.name == "recipe.yaml" else path.stem
 
 
-def run(
+def train_run(
     recipe: str,
     overrides: Sequence[str],
     out: Path | None,
@@ -27,75 +27,70 @@ def run(
     overwrite: bool,
     explain: bool = True,
 ) -> None:
-    """Train what a recipe says, and print teacher, control and student."""
+    """Run a recipe, print the scores of teacher, control and student, and write the report."""
     from stillhouse.distributed import leave, rank
     from stillhouse.engine.devices import forget_ranks
     from stillhouse.recipes import load
     from stillhouse.runs.execute import execute
 
-    is_run = (Path(recipe) / "recipe.yaml").is_file()
+    is_run = (Path(recipe) / load.RECIPE_FILE).is_file()
     loaded = load.load(recipe, overrides)
     if out is None:
-        out = Path(recipe) if is_run else Path("runs") / first(recipe)
+        out = Path(recipe) if is_run else Path("runs") / run_name(recipe)
     if not resume and not overwrite and (out / "state.pt").exists() and sys.stdin.isatty():
-        resume, overwrite = ask(out)
-    again = f"stillhouse run {out} --resume"
+        resume, overwrite = ask_resume_or_overwrite(out)
+    command = f"stillhouse run {out} --resume"
     try:
-        with stoppable(again):
-            result = execute(loaded, out, resume=resume, overwrite=overwrite, say=tell)
+        with resumable(command):
+            result = execute(loaded, out, resume=resume, overwrite=overwrite, say=print_progress)
         first_rank = rank() == 0
     finally:
         leave()
     if first_rank:
         from stillhouse.report.run import write_run
 
-        forget_ranks()  # a page is one process's work, and the others have gone
+        forget_ranks()  # one process writes the report, the others have ended
         page = write_run(result.folder, explain=explain)
         print("\n".join([*result.lines(), f"report: {page}"]))
 
 
-def demo(out: Path, seeds: int, epochs: float) -> None:
-    """Teacher, control and two methods over seeds, and what came of it."""
+def train_demo(out: Path, seeds: int, epochs: float) -> None:
+    """Run the demo study, print its results and write the report."""
     from stillhouse.report.study import write_study
-    from stillhouse.study.cells import crew, processes
-    from stillhouse.study.demo import demo_plan, demonstrate
+    from stillhouse.study.demo import make_demo_plan, run_demo
+    from stillhouse.study.jobs import default_processes, process_workers
 
-    plan = demo_plan(seeds, epochs)
-    again = f"stillhouse demo --out {out} --seeds {seeds} --epochs {epochs:g}"
-    with stoppable(again), crew(processes()) as workers:
-        study = demonstrate(plan, out, workers, say=print)
+    plan = make_demo_plan(seeds, epochs)
+    command = f"stillhouse demo --out {out} --seeds {seeds} --epochs {epochs:g}"
+    with resumable(command), process_workers(default_processes()) as workers:
+        study = run_demo(plan, out, workers, say=print)
     page = write_study(study)
-    print("\n".join(["", *study.answers(), f"report: {page}"]))
+    print("\n".join(["", *study.summaries(), f"report: {page}"]))
 
 
-def tell(text: str) -> None:
-    """News on its way; what comes of it is printed apart, for a pipe to read."""
+def print_progress(text: str) -> None:
+    """Print a progress message to stderr; stdout holds only the results."""
     print(text, file=sys.stderr)
 
 
-def ask(folder: Path) -> tuple[bool, bool]:
-    """What a person wants of a folder that already holds a run: resume, overwrite."""
-    said = (
-        typer.prompt(
-            f"{folder} already holds a run: resume it, overwrite it, or stop?", default="resume"
-        )
-        .strip()
-        .lower()
-    )
-    if said and "resume".startswith(said):
+def ask_resume_or_overwrite(folder: Path) -> tuple[bool, bool]:
+    """Ask what to do with a folder that already holds a run: (resume, overwrite)."""
+    question = f"{folder} already holds a run: resume it, overwrite it, or stop?"
+    reply = typer.prompt(question, default="resume").strip().lower()
+    if reply and "resume".startswith(reply):
         return True, False
-    if said and "overwrite".startswith(said):
+    if reply and "overwrite".startswith(reply):
         return False, True
-    raise UserError(f"nothing was done; choose another folder with --out, {folder} is as it was")
+    raise UserError(f"{folder} was left unchanged; choose another folder with --out")
 
 
 @contextmanager
-def stoppable(again: str) -> Iterator[None]:
-    """Inside, a stop that was asked for ends with how to go on, and exit code 130."""
+def resumable(command: str) -> Iterator[None]:
+    """Exit with code 130 if training inside is interrupted, and print how to continue it."""
     from stillhouse.engine.interrupt import Stopped
 
     try:
         yield
     except Stopped as stop:
-        print(f"stopped after a whole step, all saved; go on with: {again}", file=sys.stderr)
-        raise Ended(STOPPED) from stop
+        print(f"interrupted; the state is saved. Continue with: {command}", file=sys.stderr)
+        raise CommandExit(INTERRUPTED) from stop

@@ -16,7 +16,6 @@ from stillhouse.models.taps import Tapped
 from stillhouse.tasks.base import Task
 from stillhouse.types import (
     LEARNING,
-    MEMBERS,
     STRONG,
     Clock,
     Lesson,
@@ -79,8 +78,9 @@ class Pupil(nn.Module, Generic[T]):
         if moves:
             sites |= renamed(made(student.detached(), teacher[FIRST]).sites, LEARNING)
         for number in range(self.method.members):
-            member = made(student, trace_of(fixed[FIRST], number))
-            sites |= renamed(member.sites, tap_of(number))
+            for name, trace in traces.items():
+                member = made(trace, trace_of(fixed[name], number))
+                sites |= renamed(renamed(member.sites, name), tap_of(number))
         return replace(lesson, sites=sites)
 
     def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
@@ -102,22 +102,31 @@ def views_of(batch: Batch[T], method: Method) -> dict[str, Batch[T]]:
 
 
 def renamed(sites: Mapping[str, Site], name: str) -> dict[str, Site]:
-    """Sites as a variant: `class@strong`."""
-    return {variant(site, name): value for site, value in sites.items()}
+    """Sites as a variant: `class@strong`; those of the first view keep their names."""
+    return {variant(site, name) if name else site: value for site, value in sites.items()}
 
 
 def check_sites(method: Method, task: Task[Any]) -> None:
-    """Refuse a method that names a site which the task does not have."""
-    known = task.sites
+    """Refuse a method that names a site which no lesson of it and the task will have."""
+    known = available_sites(method, task)
     for site in method.sites:
-        base, _, kind = site.partition("@")
-        if base not in known:
+        if site not in known:
             raise UserError(
-                f"the method compares the networks at site {base!r}, but the sites of this task "
-                f"are {', '.join(known) or 'none'}; set sites to one of them"
+                f"the method compares the networks at site {site!r}, but this task and method have "
+                f"{', '.join(known) or 'none'}; set sites to one of them"
             )
-        if kind not in ("", STRONG, LEARNING) and not kind.startswith(MEMBERS):
-            raise UserError(f"site {site!r} has no variant {kind!r}")
+
+
+def available_sites(method: Method, task: Task[Any]) -> list[str]:
+    """The sites of every lesson of a task and a method, with their variants."""
+    strong = [variant(site, STRONG) for site in task.sites] if method.views > 1 else []
+    moved = [variant(site, LEARNING) for site in task.sites] if method.moves_teacher else []
+    members = [
+        variant(site, tap_of(number))
+        for number in range(method.members)
+        for site in (*task.sites, *strong)
+    ]
+    return [*task.sites, *strong, *moved, *members]
 
 
 def unwrap_pupil(pupil: nn.Module) -> Pupil[Any]:

@@ -20,6 +20,11 @@ class PerTeacher(Combined):
     def __init__(self, methods: Sequence[Method]) -> None:
         super().__init__({str(number): method for number, method in enumerate(methods)})
         self.members = len(methods)
+        self.sites = tuple(
+            variant(site, tap_of(number))
+            for number, method in enumerate(methods)
+            for site in method.sites
+        )
         self.teacher_taps = merge(
             (tap_of(number), *(tap_of(number, tap) for tap in method.teacher_taps))
             for number, method in enumerate(methods)

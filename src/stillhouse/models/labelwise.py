@@ -41,6 +41,13 @@ class LabelwiseHead:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be from 0 to below 1, and is {self.dropout}")
 
+    def build(self, network: nn.Module, classes: int, example: Tensor) -> nn.Module:
+        """The network with this head in place of its classifier."""
+        return labelwise(network, classes, example, self)
+
+
+HeadSpec = LabelwiseHead  # the union of heads that a recipe can name, each with `build`
+
 
 class Decoder(nn.Module):
     """What each class finds in an image: tokens (N, T, F) -> embeddings (N, C, D)."""
@@ -127,7 +134,7 @@ class Labelwise(nn.Module):
         return LabelwisePaths(EMBEDDINGS, TOKENS, path, self.tokens.layout)
 
     @torch.no_grad()
-    def select(self, classes: Sequence[int]) -> None:
+    def select_classes(self, classes: Sequence[int]) -> None:
         """Know these classes, in this order, and no others."""
         index = torch.tensor(tuple(classes))
         self.embeddings.queries = self.embeddings.queries[index]

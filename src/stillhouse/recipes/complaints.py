@@ -1,8 +1,8 @@
-"""What is wrong with a recipe, in one sentence with file, line and a did-you-mean."""
+"""Errors in a recipe as one sentence with file, line and a suggestion."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,56 +12,126 @@ from pydantic import TypeAdapter, ValidationError
 from stillhouse.errors import did_you_mean
 from stillhouse.recipes.schema import Recipe
 
-UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
+UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
+WHOLE = "the recipe"  # the place of an error that belongs to no key
+
+# Names of earlier versions, each with the name that replaced it:
+#   "train.average": "train.ema"        a key, wherever its dotted path ends like this
+#   "data.name=digits/raw": "digits"    a value under a key (short forms such as `data: x` included)
+#   "extends=digits/raw": "digits/one"  a recipe of the package
+RENAMED: dict[str, str] = {}
 
 
-def explain(error: ValidationError, path: Path, overrides: Sequence[str]) -> str:
-    """The first and most telling complaint, with its place."""
-    complaints = error.errors(include_url=False)
-    # a misspelt key is the cause of what else is missing
-    first = next((c for c in complaints if c["type"] in UNKNOWN), complaints[0])
-    keys, line = locate(path, first["loc"], keep_last=first["type"] in UNKNOWN)
-    dotted = ".".join(keys) or "the recipe"
-    given = next((w for w in overrides if w.partition("=")[0] == dotted), None)
-    place = f"{given!r}" if given else f"{path}:{line}" if line else str(path)
-    more = len(complaints) - 1
-    also = f" (and {more} more)" if more and first["type"] not in UNKNOWN else ""
-    return f"{place}: {sentence(first, dotted)}{also}"
+def describe_error(error: ValidationError, path: Path, overrides: Sequence[str]) -> str:
+    """The most telling error of a validation, with its place."""
+    problems = error.errors(include_url=False)
+    # A misspelt key also causes errors about the key that is then missing.
+    first = next((p for p in problems if p["type"] in UNKNOWN_KEY), problems[0])
+    unknown = first["type"] in UNKNOWN_KEY
+    keys, line = locate(path, first["loc"], keep_last=unknown)
+    dotted = ".".join(keys) or WHOLE
+    # `nosuch.key=3` is the place of the unknown key `nosuch`
+    overrides_here = [
+        override
+        for override in overrides
+        if (key := override.partition("=")[0]) == dotted
+        or (unknown and key.startswith(f"{dotted}."))
+    ]
+    more = 0 if unknown else len(problems) - 1
+    also = f" (and {more} more error{'s' if more > 1 else ''})" if more else ""
+    place = describe_place(path, line, overrides_here)
+    return f"{place}: {describe_problem(first, dotted)}{also}"
 
 
-def sentence(complaint: Mapping[str, Any], dotted: str) -> str:
-    """What one complaint says."""
-    context = complaint.get("ctx", {})
-    match complaint["type"]:
-        case kind if kind in UNKNOWN:
+def describe_place(path: Path, line: int | None, overrides: Sequence[str]) -> str:
+    """The override that set a key, if there is one, else file and line."""
+    if overrides:
+        return repr(overrides[-1])  # the last one wins
+    return f"{path}:{line}" if line else str(path)
+
+
+def describe_problem(problem: Mapping[str, Any], dotted: str) -> str:
+    """An error of pydantic as a short message."""
+    context = problem.get("ctx", {})
+    match problem["type"]:
+        case kind if kind in UNKNOWN_KEY:
+            if replacement := renamed_key(dotted):
+                return f"`{dotted}` is now `{replacement}`"
             key = dotted.rpartition(".")[2]
-            return f"unknown key {dotted}{did_you_mean(key, siblings(complaint['loc']))}"
+            return f"unknown key {dotted}{did_you_mean(key, sibling_keys(problem['loc']))}"
         case "union_tag_invalid":
             tags = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
             tag = context["tag"]
-            hint = did_you_mean(tag, tags) or f"; there are {', '.join(sorted(tags))}"
-            return f"{dotted} has no {bare(context)} {tag!r}{hint}"
+            hint = did_you_mean(tag, tags) or f"; choose from {', '.join(sorted(tags))}"
+            return f"{dotted}: unknown {discriminator(context)} {tag!r}{hint}"
         case "union_tag_not_found":
-            return f"{dotted} must say its {bare(context)}"
+            return f"{dotted}: {discriminator(context)} is missing"
         case "missing" | "missing_argument":
             return f"{dotted} is missing"
         case "value_error":
             reason = str(context["error"])
-            return reason if dotted == "the recipe" else f"{dotted}: {reason}"
-    value = complaint.get("input")
-    said = complaint["msg"][:1].lower() + complaint["msg"][1:]
-    return f"{dotted}: {said}, and is {value!r}"
+            return reason if dotted == WHOLE else f"{dotted}: {reason}"
+    message = problem["msg"][:1].lower() + problem["msg"][1:]
+    return f"{dotted}: {message}; got {problem.get('input')!r}"
 
 
-def bare(context: Mapping[str, Any]) -> str:
-    """The key that tells the members of a union apart."""
+def discriminator(context: Mapping[str, Any]) -> str:
+    """The key that selects the member of a union: `name` or `kind`."""
     return str(context["discriminator"]).strip("'")
 
 
-def locate(path: Path, loc: Sequence[Any], *, keep_last: bool) -> tuple[list[str], int | None]:
-    """The keys of a complaint as the file has them, and the line of the last that it has.
+# ------------------------------------------------------------------------ renamed keys and values
 
-    The path of a complaint also holds the tags of unions, which no file spells as keys.
+
+def renamed_key(dotted: str) -> str | None:
+    """The dotted path that replaced a key of an earlier version; None if it never existed."""
+    parts = [part for part in dotted.split(".") if not part.isdigit()]
+    for start in range(len(parts)):
+        replacement = RENAMED.get(".".join(parts[start:]))
+        if replacement is not None:
+            return ".".join([*parts[:start], replacement])
+    return None
+
+
+def describe_renamed_value(content: Any, path: Path, overrides: Sequence[str]) -> str | None:
+    """The message for a value of an earlier version, with its place; None if there is none.
+
+    The schema cannot refuse all of these: names of data sets and networks are free text to it.
+    """
+    renamed = [old.partition("=")[::2] for old in RENAMED if "=" in old]
+    for loc, value in walk_values(content) if renamed else ():
+        dotted = ".".join(part for part in map(str, loc) if not part.isdigit())
+        for key, old in renamed:
+            section, _, last = key.rpartition(".")
+            # `data: x` is short for {name: x}, `schedule: x` for {kind: x}
+            forms = (key, section) if section and last in ("name", "kind") else (key,)
+            if value == old and any(f".{dotted}".endswith(f".{form}") for form in forms):
+                _, line = locate(path, loc, keep_last=True)
+                set_by = [o for o in overrides if o.partition("=")[2] == old]
+                place = describe_place(path, line, set_by)
+                return f"{place}: {dotted} `{old}` is now `{RENAMED[f'{key}={old}']}`"
+    return None
+
+
+def walk_values(content: Any, loc: tuple[str | int, ...] = ()) -> Iterator[tuple[Any, str]]:
+    """Every string value of nested mappings and lists with its location."""
+    if isinstance(content, str):
+        yield loc, content
+    elif isinstance(content, Mapping):
+        for key, value in content.items():
+            yield from walk_values(value, (*loc, str(key)))
+    elif isinstance(content, list | tuple):
+        for number, value in enumerate(content):
+            yield from walk_values(value, (*loc, number))
+
+
+# --------------------------------------------------------------------------------------- the place
+
+
+def locate(path: Path, loc: Sequence[Any], *, keep_last: bool) -> tuple[list[str], int | None]:
+    """The keys of an error's location as the file has them, and the line of the last one there.
+
+    The location that pydantic gives also contains the tags of unions, which are no keys of a file.
     """
     try:
         node: Any = yaml.compose(path.read_text(encoding="utf-8"))
@@ -69,9 +139,9 @@ def locate(path: Path, loc: Sequence[Any], *, keep_last: bool) -> tuple[list[str
         node = None
     keys: list[str] = []
     line = None
-    known = names()
+    known = known_keys()
     for position, part in enumerate(loc):
-        inner = child(node, part)
+        inner = child_node(node, part)
         if inner is not None:
             line, node = inner[0].start_mark.line + 1, inner[1]
         elif not (str(part) in known or (keep_last and position == len(loc) - 1)):
@@ -82,8 +152,8 @@ def locate(path: Path, loc: Sequence[Any], *, keep_last: bool) -> tuple[list[str
     return keys, line
 
 
-def child(node: Any, part: Any) -> tuple[Any, Any] | None:
-    """The key and value nodes of a part of a YAML node."""
+def child_node(node: Any, part: Any) -> tuple[Any, Any] | None:
+    """The key node and the value node under a key or index of a YAML node."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if key.value == str(part):
@@ -93,23 +163,22 @@ def child(node: Any, part: Any) -> tuple[Any, Any] | None:
     return None
 
 
-def names() -> set[str]:
-    """Every key that some part of a recipe has."""
+def known_keys() -> set[str]:
+    """The keys of all sections of a recipe."""
     schema = TypeAdapter(Recipe).json_schema()
     parts = [schema, *schema.get("$defs", {}).values()]
     return {key for part in parts for key in part.get("properties", {})}
 
 
-def siblings(loc: Sequence[Any]) -> list[str]:
-    """The keys that could have been meant: of the section if it can be told, else of all."""
+def sibling_keys(loc: Sequence[Any]) -> list[str]:
+    """The keys of the section of a location; of all sections if it is not known which it is."""
     schema = TypeAdapter(Recipe).json_schema()
     if len(loc) == 1:
         return list(schema["properties"])
-    defs = schema.get("$defs", {})
     tag = str(loc[-2]).lower()
-    for title, part in defs.items():
+    for title, part in schema.get("$defs", {}).items():
         properties = part.get("properties", {})
         consts = {str(properties.get(k, {}).get("const", "")).lower() for k in ("kind", "name")}
         if tag in consts or title.lower() == tag:
             return list(properties)
-    return sorted(names())
+    return sorted(known_keys())

@@ -1,4 +1,4 @@
-"""From a file and `key=value` words to a recipe."""
+"""Recipes from YAML files and `key=value` overrides."""
 
 from __future__ import annotations
 
@@ -13,218 +13,240 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from stillhouse.errors import UserError, did_you_mean
-from stillhouse.recipes.complaints import explain
+from stillhouse.recipes.complaints import RENAMED, describe_error, describe_renamed_value
 from stillhouse.recipes.schema import Recipe
 
 ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Recipe)
-# Sections that a bare word names: `student=timm/resnet18` changes the name and keeps the rest.
-NAMED = ("student", "teacher", "data", "task")
-RECIPE = "recipe.yaml"  # what a run's folder calls its own
-# What may differ between two runs that are the same experiment.
-DISPLAY = ("engine", "title", "paper", "control", "study")
+# Sections that a string names: `student=timm/resnet18` changes the name and keeps the rest.
+NAMED_SECTIONS = ("student", "teacher", "data", "task")
+RECIPE_FILE = "recipe.yaml"  # the name of the resolved recipe in the folder of a run
+# Keys that may differ between two runs of the same experiment.
+NOT_IN_DIGEST = ("engine", "title", "paper", "control", "study")
 
 
 def zoo() -> dict[str, Path]:
     """The recipes that come with the package, by name."""
     folder = Path(str(files("stillhouse.recipes").joinpath("zoo")))
-    found = sorted(folder.rglob("*.yaml"))
-    return {str(path.relative_to(folder).with_suffix("")): path for path in found}
+    paths = sorted(folder.rglob("*.yaml"))
+    return {str(path.relative_to(folder).with_suffix("")): path for path in paths}
 
 
-def find(recipe: str | Path) -> Path:
-    """The file of a recipe: a path, or the name of one in the zoo."""
+def find_recipe(recipe: str | Path) -> Path:
+    """The file of a recipe: a path, the folder of a run, or a name from `zoo`."""
     path = Path(recipe)
     if path.is_file():
         return path
-    if (path / RECIPE).is_file():
-        return path / RECIPE  # a run
+    if (path / RECIPE_FILE).is_file():
+        return path / RECIPE_FILE
     known = zoo()
     name = str(recipe).removesuffix(".yaml")
     if name in known:
         return known[name]
     if path.is_dir():
-        raise UserError(f"{path} is a folder, and a recipe is a YAML file")
+        raise UserError(f"{path} is a folder; a recipe must be a YAML file")
+    if replacement := RENAMED.get(f"extends={name}"):
+        raise UserError(f"recipe `{name}` is now `{replacement}`")
     near = [str(p) for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
     raise UserError(
-        f"no recipe {recipe}: neither a file nor in `stillhouse recipes ls`"
+        f"recipe {str(recipe)!r} not found: neither a file nor listed by `stillhouse recipes ls`"
         + did_you_mean(str(recipe), [*known, *near])
     )
 
 
 def load(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe with `key=value` words laid over it."""
-    path = find(recipe)
-    content = read(path)
-    merged = override(content, overrides)
-    return check(merged, path, overrides)
+    """A recipe from a file, the folder of a run or a name from the zoo, with overrides applied.
+
+    Raises:
+        UserError: if the file, an override or a value is wrong, with the place.
+    """
+    path = find_recipe(recipe)
+    return validate_recipe(apply_overrides(read_recipe(path), overrides), path, overrides)
 
 
-def check(content: Any, path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The typed recipe, or one sentence that says where it is wrong."""
+def validate_recipe(content: Any, path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The typed recipe of a mapping; `path` and `overrides` tell where an error is."""
+    if message := describe_renamed_value(content, path, overrides):
+        raise UserError(message)
     try:
         return ADAPTER.validate_python(content)
     except ValidationError as error:
-        raise UserError(explain(error, path, overrides)) from error
+        raise UserError(describe_error(error, path, overrides)) from error
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The plain content of a recipe file, laid over all that it `extends`."""
-    content, *above = layers(path).values()
-    for layer in above:
-        content = merge(content, layer)
+# -------------------------------------------------------------------------------------- from files
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The content of a recipe file, merged over all recipes that it `extends`."""
+    content, *layers = read_layers(path).values()
+    for layer in layers:
+        content = merge_sections(content, layer)
     return content
 
 
-def layers(path: Path, above: tuple[Path, ...] = ()) -> dict[Path, dict[str, Any]]:
-    """What each file says itself, the lowest first: the later of a list lies over the earlier.
+def read_layers(path: Path, parents: tuple[Path, ...] = ()) -> dict[Path, dict[str, Any]]:
+    """The content of a file and of each file it extends, in the order in which they are merged.
 
-    What several extend lies once beneath them all, so that a pair and a method of one base combine.
+    A base that several files extend comes once, before all of them, so that a file for a pair of
+    networks and a file for a method can be combined.
     """
     here = path.resolve()
-    if here in above:
-        circle = " -> ".join(str(one) for one in (*above[above.index(here) :], here))
-        raise UserError(f"{path}: extends goes round in a circle: {circle}; take one of them out")
-    content = parse(path)
-    found: dict[Path, dict[str, Any]] = {}
-    for base in bases(path, content.pop("extends", [])):
-        for place, layer in layers(base, (*above, here)).items():
-            found.setdefault(place, layer)
-    return {**found, here: content}
+    if here in parents:
+        circle = " -> ".join(str(one) for one in (*parents[parents.index(here) :], here))
+        raise UserError(f"{path}: circular extends: {circle}; remove one of them")
+    content = read_yaml(path)
+    layers: dict[Path, dict[str, Any]] = {}
+    for base in base_files(path, content.pop("extends", [])):
+        for place, layer in read_layers(base, (*parents, here)).items():
+            layers.setdefault(place, layer)
+    return {**layers, here: content}
 
 
-def bases(path: Path, said: Any) -> list[Path]:
-    """The files of what `extends` says: names of the zoo, or files beside this one."""
-    names = [said] if isinstance(said, str) else said
+def base_files(path: Path, extends: Any) -> list[Path]:
+    """The files that `extends` names: files next to this one, or recipes from the zoo."""
+    names = [extends] if isinstance(extends, str) else extends
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{path}: extends names a recipe or a list of them, and is {said!r}")
+        raise UserError(
+            f"{path}: extends must be the name of a recipe or a list of names, got {extends!r}"
+        )
     beside = {name: path.parent / name for name in names}
-    return [beside[name] if beside[name].is_file() else find(name) for name in names]
+    return [beside[name] if beside[name].is_file() else find_recipe(name) for name in names]
 
 
-def parse(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds."""
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "it cannot be parsed"
-        raise UserError(f"{path}{line}: this is no YAML: {problem}") from error
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        raise UserError(f"{path}{line}: not valid YAML: {problem}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as text: {error}") from error
     if not isinstance(content, dict):
         raise UserError(
-            f"{path}: a recipe is a mapping of keys, and this is {type(content).__name__}"
+            f"{path}: a recipe must be a mapping of keys to values, got {type(content).__name__}"
         )
     return content
 
 
-def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """One mapping over another, key by key."""
+def merge_sections(base: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
+    """One mapping merged over another, section by section; lists are replaced."""
     from omegaconf import OmegaConf
 
-    merged = OmegaConf.to_container(OmegaConf.merge(settle(below, above), above))
+    merged = OmegaConf.to_container(OmegaConf.merge(drop_replaced(base, update), update))
     assert isinstance(merged, dict)
     return {str(key): value for key, value in merged.items()}
 
 
-def settle(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """The lower mapping without what the upper one replaces as a whole.
+def drop_replaced(base: dict[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
+    """The base without the sections that the update replaces instead of merging into them.
 
-    A method, optimiser or schedule of another name takes none of the options of the one before.
+    A method, optimiser or schedule with another name takes no options from the one before.
     """
-    settled = dict(below)
-    for key, value in above.items():
-        old = settled.get(key)
+    kept = dict(base)
+    for key, value in update.items():
+        old = kept.get(key)
         if not isinstance(old, dict) or not isinstance(value, dict):
-            settled.pop(key, None)  # a list is not merged into a mapping, nor into another list
+            kept.pop(key, None)  # a list is not merged into a mapping, nor into another list
             continue
         renamed = any(k in value and value[k] != old.get(k) for k in ("kind", "name"))
-        if renamed and key not in NAMED:
-            settled[key] = {}
+        if renamed and key not in NAMED_SECTIONS:
+            kept[key] = {}
         else:
-            settled[key] = settle(old, value)
-    return settled
+            kept[key] = drop_replaced(old, value)
+    return kept
 
 
-def override(content: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
-    """A mapping with `key=value` words laid over it, each value read as YAML."""
-    for word in words:
-        key, equals, text = word.partition("=")
+# --------------------------------------------------------------------------------------- overrides
+
+
+def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A mapping with `key=value` overrides applied; each value is parsed as YAML."""
+    for override in overrides:
+        key, equals, text = override.partition("=")
         if not equals or not key:
-            raise UserError(f"{word!r} is no override; write key=value, as in method.temperature=2")
-        value = spelt(text, word) if text else None
-        content = merge(content, nest(content, key.split("."), value))
+            raise UserError(
+                f"{override!r} is not an override; write key=value, as in method.temperature=2"
+            )
+        value = parse_yaml_value(text, override) if text else None
+        content = merge_sections(content, nest_override(content, key.split("."), value))
     return content
 
 
-def spelt(text: str, word: str) -> Any:
-    """What a piece of a word says, read as YAML."""
+def parse_yaml_value(text: str, argument: str) -> Any:
+    """A value written in YAML; `argument` is what an error quotes as its place."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UserError(f"{word!r}: {text!r} is no YAML value; quote it") from error
+        raise UserError(f"{argument!r}: {text!r} is not a valid YAML value; quote it") from error
 
 
-def nest(content: Mapping[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any]:
-    """`a.b=value` as a mapping of mappings; a bare word for a named section is its name."""
+def nest_override(content: Mapping[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any]:
+    """`a.b=value` as nested mappings; a string for a named section is its name."""
     head, *rest = keys
-    inside = content.get(head)
-    if rest and isinstance(inside, list) and rest[0].isdigit():
-        return {head: replaced(inside, head, rest, value)}
+    current = content.get(head)
+    if rest and isinstance(current, list) and rest[0].isdigit():
+        return {head: replace_item(current, head, rest, value)}
     if rest:
-        # `method: kd` in the file and `method.temperature=2` over it are one mapping
-        below = {"name": inside} if isinstance(inside, str) else inside
-        deeper = nest(below if isinstance(below, Mapping) else {}, rest, value)
-        return {head: {"name": inside, **deeper} if isinstance(inside, str) else deeper}
-    if isinstance(value, str) and head in (*NAMED, "method"):
+        # `method: kd` in the file and `method.temperature=2` over it make one mapping
+        section = {"name": current} if isinstance(current, str) else current
+        nested = nest_override(section if isinstance(section, Mapping) else {}, rest, value)
+        return {head: {"name": current, **nested} if isinstance(current, str) else nested}
+    if isinstance(value, str) and head in (*NAMED_SECTIONS, "method"):
         return {head: {"name": value}}
     return {head: value}
 
 
-def replaced(several: list[Any], head: str, keys: Sequence[str], value: Any) -> list[Any]:
-    """A list in which one thing, called by its number, has another value under a key."""
-    number, *rest = int(keys[0]), *keys[1:]
-    if number >= len(several):
+def replace_item(items: list[Any], head: str, keys: Sequence[str], value: Any) -> list[Any]:
+    """A list with the item at index `keys[0]` replaced, or changed at the keys that follow."""
+    index, *rest = int(keys[0]), *keys[1:]
+    if index >= len(items):
         raise UserError(
-            f"{head}.{number}: {head} lists {len(several)}, counted from 0; name one of them"
+            f"{head}.{index}: index out of range; {head} has {len(items)} items, counted from 0"
         )
-    below = {"name": several[number]} if isinstance(several[number], str) else several[number]
-    one = merge(below, nest(below, rest, value)) if rest else value
-    return [*several[:number], one, *several[number + 1 :]]
+    item = {"name": items[index]} if isinstance(items[index], str) else items[index]
+    changed = merge_sections(item, nest_override(item, rest, value)) if rest else value
+    return [*items[:index], changed, *items[index + 1 :]]
 
 
-def plain(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as YAML and JSON can say it."""
+def replace_sections(
+    recipe: Recipe, sections: Mapping[str, Any], overrides: Sequence[str] = ()
+) -> Recipe:
+    """The recipe with whole sections replaced, then with `key=value` overrides applied."""
+    content = {**to_dict(recipe), **sections}
+    if isinstance(content["method"], list) and len(content["method"]) == 1:
+        content["method"] = content["method"][0]  # so that `method.temperature` has a place
+    return validate_recipe(apply_overrides(content, overrides), Path("the recipe"), overrides)
+
+
+# ----------------------------------------------------------------------------------------- to text
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain values that YAML and JSON can hold."""
     content = ADAPTER.dump_python(recipe, mode="json")
     assert isinstance(content, dict)
     return content
 
 
-def plain_method(method: Any) -> dict[str, Any]:
-    """One method as a recipe would spell it."""
+def method_to_dict(method: Any) -> dict[str, Any]:
+    """One method as it is written in a recipe."""
     content = TypeAdapter(type(method)).dump_python(method, mode="json")
     assert isinstance(content, dict)
     return content
 
 
-def changed(recipe: Recipe, parts: Mapping[str, Any], words: Sequence[str] = ()) -> Recipe:
-    """The recipe with whole sections replaced, then with `key=value` words laid over it."""
-    content = {**plain(recipe), **parts}
-    if isinstance(content["method"], list) and len(content["method"]) == 1:
-        content["method"] = content["method"][0]  # so that `method.temperature` has a place
-    return check(override(content, words), Path("the recipe"), words)
-
-
-def text(recipe: Recipe) -> str:
-    """The resolved recipe as a YAML file."""
-    return yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True, width=100)
+def to_yaml(recipe: Recipe) -> str:
+    """The resolved recipe as the text of a YAML file."""
+    return yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True, width=100)
 
 
 def digest(recipe: Recipe) -> str:
-    """A hash of all that a result depends on."""
-    content = {k: v for k, v in plain(recipe).items() if k not in DISPLAY}
+    """A hash of everything in a recipe that its result depends on: 16 hexadecimal digits."""
+    content = {k: v for k, v in to_dict(recipe).items() if k not in NOT_IN_DIGEST}
     if store := (content["teacher"] or {}).get("store"):
-        del store["path"]  # where answers lie changes none of them
-    words = json.dumps(content, sort_keys=True)
-    return hashlib.sha256(words.encode()).hexdigest()[:16]
+        del store["path"]  # the location of the store does not change the result
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

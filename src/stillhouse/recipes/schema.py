@@ -15,7 +15,7 @@ from stillhouse.engine.optimisers import SGD, Optimiser
 from stillhouse.engine.schedules import Constant, Schedule
 from stillhouse.methods.catalogue import MethodSpec
 from stillhouse.methods.control import CONTROL
-from stillhouse.models.labelwise import LabelwiseHead
+from stillhouse.models.labelwise import HeadSpec
 from stillhouse.objectives import presets
 from stillhouse.spec import KIND, SHORT, spec
 from stillhouse.tasks.catalogue import TaskSpec
@@ -75,7 +75,7 @@ class Network:
     name: str
     weights: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
-    head: Annotated[LabelwiseHead | None, KIND] = None  # in place of its own classifier
+    head: Annotated[HeadSpec | None, KIND] = None  # in place of its own classifier
     start: Path | None = None  # weights to begin from, those of another classifier left aside
 
 
@@ -135,7 +135,7 @@ class TeacherMember:
     name: str
     weights: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
-    head: Annotated[LabelwiseHead | None, KIND] = None  # in place of its own classifier
+    head: Annotated[HeadSpec | None, KIND] = None  # in place of its own classifier
     start: Path | None = None  # weights that `train` begins from, their classifier left aside
     train: Training | None = None
     seed: int = 0

@@ -18,7 +18,7 @@ from stillhouse.runs.costs import network_specs, student_spec
 from stillhouse.runs.diagnosis import Student, diagnose
 from stillhouse.runs.execute import Result
 from stillhouse.runs.training import STUDENT
-from stillhouse.study.shelf import read_run, run_answer
+from stillhouse.study.index import read_run, summarize_run
 
 
 def compare_page(first: Path, second: Path, options: ExplainOptions = DEFAULT_OPTIONS) -> Page:
@@ -47,7 +47,7 @@ def compare_page(first: Path, second: Path, options: ExplainOptions = DEFAULT_OP
         scores = {"teacher": result.teacher, **scores}
     return Page(
         title=f"{names[0]} and {names[1]}",
-        answers=(difference(names, one[1], result), *(run_answer(*read) for read in (one, other))),
+        answers=(difference(names, one[1], result), *(summarize_run(*read) for read in (one, other))),
         headline=headline,
         bars=tuple(ScoreBar(who, score["test"][headline]) for who, score in scores.items()),
         costs=costs.costs,
@@ -56,7 +56,7 @@ def compare_page(first: Path, second: Path, options: ExplainOptions = DEFAULT_OP
         curves=curves,
         tables=(draft.score_table(scores),),
         sections=sections,
-        recipe=load.text(recipe),
+        recipe=load.to_yaml(recipe),
         environment=draft.environment_text(second),
         again=(f"stillhouse report --compare {first} {second}",),
     )
@@ -71,7 +71,7 @@ def run_names(first: Path, second: Path) -> tuple[str, str]:
 
 def check_same_data(one: Recipe, other: Recipe, first: Path, second: Path) -> None:
     """Refuse two runs on different data."""
-    if load.plain(one)["data"] != load.plain(other)["data"]:
+    if load.to_dict(one)["data"] != load.to_dict(other)["data"]:
         raise UserError(
             f"{first} and {second} were run on different data, so that their scores cannot be "
             "compared; give two runs whose recipes have the same data"
@@ -91,7 +91,7 @@ def difference(names: tuple[str, str], one: Result, other: Result) -> str:
 
 def differing_sections(one: Recipe, other: Recipe) -> tuple[str, ...]:
     """The keys in which two recipes differ."""
-    first, second = load.plain(one), load.plain(other)
+    first, second = load.to_dict(one), load.to_dict(other)
     shown = [key for key in first if first[key] != second[key] and key not in ("title", "study")]
     if not shown:
         return ("The two recipes are equal.",)

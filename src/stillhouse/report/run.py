@@ -16,7 +16,7 @@ from stillhouse.runs.costs import network_specs
 from stillhouse.runs.diagnosis import sections_of_run
 from stillhouse.runs.execute import Result
 from stillhouse.runs.training import Score
-from stillhouse.study.shelf import read_run, run_answer
+from stillhouse.study.index import read_run, summarize_run
 
 
 def write_run(folder: Path, *, explain: bool = True) -> Path:
@@ -39,7 +39,7 @@ def run_page(
     curves = parts.curves(record_folders(folder), result.headline)
     return Page(
         title=recipe.title or recipe.student.name,
-        answers=(run_answer(recipe, result),),
+        answers=(summarize_run(recipe, result),),
         headline=result.headline,
         bars=score_bars(recipe, result),
         costs=costs.costs,
@@ -48,7 +48,7 @@ def run_page(
         curves=curves,
         tables=(draft.score_table(scores(result)),),
         sections=sections,
-        recipe=load.text(recipe),
+        recipe=load.to_yaml(recipe),
         environment=draft.environment_text(folder),
         again=commands(recipe, folder),
     )

@@ -20,8 +20,8 @@ from stillhouse.runs.costs import NetworkSpec, student_spec
 from stillhouse.runs.diagnosis import Student, diagnose, keep_or_compute
 from stillhouse.runs.training import STUDENT
 from stillhouse.study import table
-from stillhouse.study.findings import Found, Study
-from stillhouse.study.table import Row, make_rows, search_lines
+from stillhouse.study.results import ArmResult, Study
+from stillhouse.study.table import StudyRow, make_rows, search_lines
 
 
 def write_study(study: Study, against: str | None = None, *, explain: bool = True) -> Path:
@@ -55,7 +55,7 @@ def study_page(
         curves=curves,
         tables=result_tables(study, rows, against),
         sections=sections,
-        recipe=load.text(recipe),
+        recipe=load.to_yaml(recipe),
         environment=first_environment(study),
         again=(
             "# save the recipe above as study.yaml",
@@ -87,12 +87,12 @@ def reshaped_specs(recipe: Recipe) -> dict[str, NetworkSpec]:
     return {f"student of {k}": one for k, one in specs.items() if isinstance(one, Recipe)}
 
 
-def answer_lines(study: Study, rows: list[Row]) -> tuple[str, ...]:
+def answer_lines(study: Study, rows: list[StudyRow]) -> tuple[str, ...]:
     """The answer of every method, the best first."""
-    return tuple(table.answers(study, rows)) or ("No method has a finished run yet",)
+    return tuple(table.summarize_rows(study, rows)) or ("No method has a finished run yet",)
 
 
-def study_bars(study: Study, rows: list[Row]) -> tuple[ScoreBar, ...]:
+def study_bars(study: Study, rows: list[StudyRow]) -> tuple[ScoreBar, ...]:
     """Teachers, then the control, then methods from the best to the worst."""
     part = "test" if study.by == "last" else "validation"
     pairs = study.recipe.study.pairs if study.recipe.study else {}
@@ -110,14 +110,14 @@ def study_bars(study: Study, rows: list[Row]) -> tuple[ScoreBar, ...]:
     return (*teachers, *(arm_bar(row) for row in rows if row.mean is not None))
 
 
-def arm_bar(row: Row) -> ScoreBar:
+def arm_bar(row: StudyRow) -> ScoreBar:
     """The bar of one arm."""
     assert row.mean is not None
     name = CONTROL_NAME if row.method == CONTROL else row.method
     return ScoreBar(name, row.mean, row.deviation or 0.0, row.paper)
 
 
-def method_notes(study: Study, rows: list[Row]) -> tuple[str, ...]:
+def method_notes(study: Study, rows: list[StudyRow]) -> tuple[str, ...]:
     """How scores, intervals and p-values were computed."""
     split = (
         "on the test split after the last epoch"
@@ -136,7 +136,7 @@ def method_notes(study: Study, rows: list[Row]) -> tuple[str, ...]:
     )
 
 
-def result_tables(study: Study, rows: list[Row], against: str | None) -> tuple[Table, ...]:
+def result_tables(study: Study, rows: list[StudyRow], against: str | None) -> tuple[Table, ...]:
     """The comparison, the score of every seed, and the hyperparameter search."""
     tables = [comparison_table(study, rows, against), seed_table(study, rows)]
     if study.searched:
@@ -144,7 +144,7 @@ def result_tables(study: Study, rows: list[Row], against: str | None) -> tuple[T
     return tuple(tables)
 
 
-def comparison_table(study: Study, rows: list[Row], against: str | None) -> Table:
+def comparison_table(study: Study, rows: list[StudyRow], against: str | None) -> Table:
     """One row per arm and one number per column, so that each column can be sorted."""
     named = {
         "method": "method",
@@ -170,7 +170,7 @@ def comparison_table(study: Study, rows: list[Row], against: str | None) -> Tabl
     return Table(tuple(held.values()), tuple(cells), "Comparison of the methods", digits=3)
 
 
-def seed_table(study: Study, rows: list[Row]) -> Table:
+def seed_table(study: Study, rows: list[StudyRow]) -> Table:
     """One column per seed."""
     seeds = sorted({seed for arm in study.arms for seed in (*arm.scores, *arm.failures)})
     cells: list[tuple[Cell, ...]] = []
@@ -198,8 +198,8 @@ def search_table(study: Study) -> Table:
 
 def chosen_options(method: object) -> str:
     """The options of a method that differ from the defaults."""
-    options = load.plain_method(method)
-    default = load.plain_method(type(method)())
+    options = load.method_to_dict(method)
+    default = load.method_to_dict(type(method)())
     changed = {key: value for key, value in options.items() if value != default.get(key)}
     texts = (f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in changed.items())
     return ", ".join(texts) or "the defaults"
@@ -211,7 +211,7 @@ def curve_folders(study: Study) -> dict[str, Path]:
     return {arm_name(study, arm): first_run(arm) for arm in (*chosen[:1], *chosen[-1:])}
 
 
-def shown_arms(study: Study) -> list[Found]:
+def shown_arms(study: Study) -> list[ArmResult]:
     """The control of the best arm, all other arms with the same teacher, and the best arm."""
     best = study.best()
     if best is None:
@@ -221,13 +221,13 @@ def shown_arms(study: Study) -> list[Found]:
     return [*([control] if control.scores else []), *others, best]
 
 
-def arm_name(study: Study, arm: Found) -> str:
+def arm_name(study: Study, arm: ArmResult) -> str:
     """The name of an arm in diagnoses: `control`, or its label."""
     best = study.best()
     return CONTROL_NAME if best is not None and arm.label == best.control else arm.label
 
 
-def first_run(arm: Found) -> Path:
+def first_run(arm: ArmResult) -> Path:
     """The run of an arm at its first seed."""
     return arm.folder / str(min(arm.scores))
 
@@ -238,7 +238,7 @@ def first_environment(study: Study) -> str:
     return draft.environment_text(folders[0]) if folders else ""
 
 
-def gain_chart(study: Study, rows: list[Row]) -> Chart:
+def gain_chart(study: Study, rows: list[StudyRow]) -> Chart:
     """The gain of every method with its confidence interval."""
     known = [row for row in rows if row.gain is not None]
     places = tuple(float(place) for place in range(len(known)))
@@ -260,7 +260,7 @@ def study_sections(
     students = [
         Student(
             arm_name(study, arm),
-            load.load(first_run(arm) / load.RECIPE),
+            load.load(first_run(arm) / load.RECIPE_FILE),
             first_run(arm) / STUDENT,
         )
         for arm in shown_arms(study)

@@ -17,9 +17,9 @@ from stillhouse.report.page import Page
 from stillhouse.report.render import write_page, write_pages
 from stillhouse.report.run import run_page
 from stillhouse.report.study import study_page
-from stillhouse.study.findings import By, read_study
-from stillhouse.study.shelf import browse, is_run, is_study
-from stillhouse.study.statistics import Kind
+from stillhouse.study.index import is_run, is_study, list_runs
+from stillhouse.study.results import ScoreBy, read_study
+from stillhouse.study.statistics import IntervalKind
 
 COMPARISON_FILE = "compare.html"
 
@@ -27,14 +27,14 @@ COMPARISON_FILE = "compare.html"
 def make_page(
     folder: Path,
     against: str | None = None,
-    by: By = "last",
-    kind: Kind = "t",
+    by: ScoreBy = "last",
+    kind: IntervalKind = "t",
     options: ExplainOptions = DEFAULT_OPTIONS,
 ) -> Page:
     """The page of a run or of a study."""
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; `stillhouse runs ls` lists the runs")
-    if not is_study(folder) and not is_run(folder) and [*browse(folder)]:
+    if not is_study(folder) and not is_run(folder) and [*list_runs(folder)]:
         raise UserError(
             f"{folder} is not a run but a folder of runs; name one of `stillhouse runs ls {folder}`"
         )
@@ -47,8 +47,8 @@ def write_report(
     folders: Sequence[Path],
     out: Path | None = None,
     against: str | None = None,
-    by: By = "last",
-    kind: Kind = "t",
+    by: ScoreBy = "last",
+    kind: IntervalKind = "t",
 ) -> Path:
     """One page of all folders; folders that cannot be read become notes."""
     pages: list[Page] = []

@@ -11,20 +11,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from stillhouse.batches import Batch
+from stillhouse.build.data import make_training_loader
+from stillhouse.build.networks import TeacherNetwork, example_of, make_student, untrained_teacher
+from stillhouse.build.run import make_groups, make_pupil
+from stillhouse.build.store import describe_store
+from stillhouse.build.teacher import check_storable, make_live
+from stillhouse.build.workshop import Workshop
 from stillhouse.distributed import combine
 from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
 from stillhouse.methods.setting import Setting
 from stillhouse.models import cost, zoo
-from stillhouse.build.run import make_groups, make_pupil
-from stillhouse.build.workshop import Workshop
-from stillhouse.build.store import describe_store
-from stillhouse.build.teacher import check_storable, make_live
-from stillhouse.build.networks import TeacherNetwork, untrained_teacher, example_of, make_student
 from stillhouse.recipes.schema import Recipe
-from stillhouse.build.data import make_training_loader
 from stillhouse.runs.tap_plan import places, plan_of, suggestions
 from stillhouse.runs.teaching import check_teacher, find_teacher
 from stillhouse.teachers.base import Teacher, observe
@@ -225,7 +224,7 @@ class Patient:
         teacher = self.recipe.teacher
         if self.loaded is None or teacher is None or not teacher.store:
             return ""
-        return f"; {describe_store(self.recipe, self.shop, self.loaded)}"
+        return f"; {describe_store(teacher, self.shop, self.loaded)}"
 
     def disk(self) -> str:
         """Whether a few checkpoints fit."""

@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from stillhouse.build.data import SplitSources, make_training_loader, with_fingerprints
+from stillhouse.build.networks import make_deployed
+from stillhouse.build.run import make_pupil
+from stillhouse.build.store import Say, silent
+from stillhouse.build.teacher import check_storable
+from stillhouse.build.workshop import Workshop
 from stillhouse.distributed import on_first_rank, rank
 from stillhouse.engine.evaluate import evaluate
 from stillhouse.errors import UserError
 from stillhouse.files import write_json
-from stillhouse.build.run import make_pupil
-from stillhouse.build.workshop import Workshop
-from stillhouse.build.store import Say, silent
-from stillhouse.build.teacher import check_storable
-from stillhouse.build.networks import make_deployed
 from stillhouse.methods.control import Control
 from stillhouse.recipes.schema import Recipe
-from stillhouse.build.data import SplitSources, make_training_loader, with_fingerprints
 from stillhouse.runs.teaching import find_teacher, obtain_teacher
 from stillhouse.runs.training import STUDENT, TEACHER, Score, claimed, train_one
+from stillhouse.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,16 @@ def execute(
     overwrite: bool = False,
     say: Say = print,
     splits: SplitSources | None = None,
+    task: Task[Any] | None = None,
 ) -> Result:
     """Train what the recipe says, and measure it.
 
     `splits` are sources by name (train, val, test) in place of the recipe's own: a torch data set
-    becomes one by `data.FromTorch`.
+    becomes one by `data.FromTorch`. `task` is a task of your own in place of the recipe's.
     """
-    if splits is not None:
-        recipe = replace(recipe, data=with_fingerprints(recipe.data, splits))
-    shop = Workshop.open(recipe, splits=splits)
+    if splits is not None or task is not None:
+        recipe = replace(recipe, data=with_fingerprints(recipe.data, splits or {}, task))
+    shop = Workshop.open(recipe, splits=splits, task=task)
     if rank() != 0:
         say = silent  # the first rank speaks
     for note in shop.sources.notes:
@@ -67,7 +70,7 @@ def execute(
     if recipe.distils:
         check_storable(recipe)  # before anything is trained
     if overwrite:
-        rehearse(recipe, shop)
+        try_build(recipe, shop)
     with claimed(recipe, folder, resume, overwrite):
         loaded = teacher_score = None
         if recipe.teacher is not None and recipe.distils:
@@ -82,8 +85,8 @@ def execute(
         return Result(folder, shop.task.headline, student, teacher_score, control)
 
 
-def rehearse(recipe: Recipe, shop: Workshop) -> None:
-    """Build what can be built, lest a recipe that cannot be run throw away one that was."""
+def try_build(recipe: Recipe, shop: Workshop) -> None:
+    """Build everything once, so that a recipe which cannot run does not overwrite a run."""
     make_training_loader(recipe, shop.sources, shop.hardware.device)
     loaded = None
     if recipe.teacher is not None and recipe.distils:

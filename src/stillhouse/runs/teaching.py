@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from stillhouse.data.cache import cache_folder
-from stillhouse.distributed import on_first_rank
-from stillhouse.engine.evaluate import evaluate
-from stillhouse.errors import UserError
-from stillhouse.models import cost
-from stillhouse.recipes import load
-from stillhouse.build.workshop import Workshop
-from stillhouse.runs.gate import gate
-from stillhouse.build.store import Say
 from stillhouse.build.networks import (
     TeacherNetwork,
     load_teacher,
 )
+from stillhouse.build.store import Say
+from stillhouse.build.workshop import Workshop
+from stillhouse.data.cache import cache_folder
+from stillhouse.distributed import on_first_rank
+from stillhouse.engine.evaluate import evaluate
+from stillhouse.errors import UserError
 from stillhouse.methods.control import Control
-from stillhouse.recipes.schema import TeacherMember, Network, Recipe, TeacherSpec
+from stillhouse.models import cost
+from stillhouse.recipes import load
+from stillhouse.recipes.schema import Network, Recipe, TeacherMember, TeacherSpec
+from stillhouse.runs.gate import gate
 from stillhouse.runs.training import STUDENT, Score, claimed, finished, train_one
 
 

@@ -10,6 +10,14 @@ from typing import Any
 
 import torch
 
+from stillhouse.build.contract import BESIDE
+from stillhouse.build.networks import (
+    TeacherNetwork,
+    contract_of,
+)
+from stillhouse.build.run import make_run
+from stillhouse.build.store import Say, silent
+from stillhouse.build.workshop import Workshop
 from stillhouse.data.random import derive_seed
 from stillhouse.distributed import on_first_rank, rank
 from stillhouse.engine import environment, state
@@ -21,14 +29,6 @@ from stillhouse.errors import UserError
 from stillhouse.files import write_json, write_text
 from stillhouse.models import cost, weights
 from stillhouse.recipes import load
-from stillhouse.build.run import make_run
-from stillhouse.build.workshop import Workshop
-from stillhouse.build.contract import BESIDE
-from stillhouse.build.store import Say, silent
-from stillhouse.build.networks import (
-    TeacherNetwork,
-    contract_of,
-)
 from stillhouse.recipes.schema import Recipe
 from stillhouse.teachers.learner import Learner
 
@@ -49,7 +49,7 @@ def claimed(
 
     def enter() -> Any:
         held = claim(folder, resume=resume, overwrite=overwrite, recipe=digest, patience=patience)
-        write_text(folder / "recipe.yaml", load.text(recipe))
+        write_text(folder / "recipe.yaml", load.to_yaml(recipe))
         if not (folder / RESULT).is_file():  # else it says where that was trained
             write_json(folder / "environment.json", environment.describe())
         return held

@@ -1,4 +1,4 @@
-"""Which trainings a study consists of, before any of them runs."""
+"""The plan of a study: its arms and seeds, before any training starts."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from stillhouse.errors import UserError, did_you_mean
 from stillhouse.methods.control import CONTROL, Control
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Comparison, Network, Recipe, StoreSpec, StudyPair, TeacherSpec
-from stillhouse.study import words
-from stillhouse.study.cells import Cell
-from stillhouse.study.space import has
-from stillhouse.study.words import Choice
+from stillhouse.study import arguments
+from stillhouse.study.arguments import GridValue
+from stillhouse.study.jobs import Job
+from stillhouse.study.space import has_option
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to train the student, to be repeated over seeds."""
+    """One way to train the student, repeated for each seed."""
 
-    label: str  # what tables call it
-    method: str  # the method's label
-    teacher: str  # the teacher's label; "" for the control
-    control: str  # the label of the arm that it is compared with; its own for a control
+    label: str  # its name in tables
+    method: str  # the label of the method
+    teacher: str  # the label of the teacher; "" for a control
+    control: str  # the label of the arm it is compared with; its own label for a control
     recipe: Recipe
     pair: str = ""  # the label of its pair, where the study has pairs
 
     @property
     def is_control(self) -> bool:
-        """Whether nobody teaches here."""
+        """Whether the arm has no teacher."""
         return self.label == self.control
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Methods x teachers x grid, and the seeds of each."""
+class StudyPlan:
+    """All arms of a study (methods x teachers x grid) and the seeds of each."""
 
-    recipe: Recipe  # with the study's section, from which the plan can be made again
+    recipe: Recipe  # with the `study` section from which the plan can be made again
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
     teachers: Mapping[str, TeacherSpec]
@@ -57,23 +57,23 @@ class Plan:
 
     @cached_property
     def folders(self) -> dict[str, str]:
-        """What the folder of each arm is called."""
-        return words.labels(arm.label for arm in self.arms)
+        """The folder name of each arm by its label."""
+        return arguments.folder_names(arm.label for arm in self.arms)
 
     @property
     def size(self) -> int:
-        """How many trainings there are."""
+        """The number of jobs."""
         return len(self.arms) * len(self.seeds)
 
-    def cell(self, arm: Arm, seed: int, folder: Path) -> Cell:
-        """One training of an arm, and where it lies."""
+    def job(self, arm: Arm, seed: int, folder: Path) -> Job:
+        """One training of an arm; `folder` is that of the study."""
         recipe = replace(arm.recipe, seed=self.recipe.seed + seed)
-        return Cell(recipe, folder / self.folders[arm.label] / str(seed))
+        return Job(recipe, folder / self.folders[arm.label] / str(seed))
 
-    def cells(self, folder: Path, arms: Sequence[Arm] | None = None) -> list[Cell]:
-        """All trainings of some arms, seed by seed, so that every arm has early results."""
-        chosen = self.arms if arms is None else arms
-        return [self.cell(arm, seed, folder) for seed in self.seeds for arm in chosen]
+    def jobs(self, folder: Path, arms: Sequence[Arm] | None = None) -> list[Job]:
+        """The jobs of some arms or all, seed by seed, so that every arm has early results."""
+        selected = self.arms if arms is None else arms
+        return [self.job(arm, seed, folder) for seed in self.seeds for arm in selected]
 
 
 def make_plan(
@@ -83,184 +83,202 @@ def make_plan(
     teachers: str | None = None,
     grid: Sequence[str] = (),
     pairs: str | None = None,
-) -> Plan:
-    """The plan that a recipe and the words of a command ask for; the control is always in."""
-    own = recipe.study or Comparison()
-    names = named(recipe, own, methods)
-    if own.pairs and teachers:
-        raise UserError("--teachers: this study has pairs, which name their teachers themselves")
-    networks = words.teachers(teachers, recipe) if teachers else dict(own.teachers)
-    if not networks and not own.pairs:
+) -> StudyPlan:
+    """The plan for a recipe and the arguments of the command; it always includes the control.
+
+    Arguments that are None or empty are taken from the `study` section of the recipe.
+    """
+    section = recipe.study or Comparison()
+    specs = select_methods(recipe, section, methods)
+    if section.pairs and teachers:
+        raise UserError("--teachers: this study has pairs, and each pair has its own teacher")
+    selected = arguments.parse_teachers(teachers, recipe) if teachers else dict(section.teachers)
+    if not selected and not section.pairs:
         if recipe.teacher is None:
-            raise UserError("a study needs a teacher; add a teacher to the recipe, or --teachers")
-        networks = {recipe.teacher.name: recipe.teacher}
+            raise UserError("a study needs a teacher; add one to the recipe or with --teachers")
+        selected = {recipe.teacher.name: recipe.teacher}
     section = Comparison(
-        {label: load.changed(recipe, {"method": spelt}).method for label, spelt in names.items()},
-        networks,
-        chosen_pairs(own, names, pairs),
-        own.seeds if seeds is None else seeds,
-        words.grid(grid) or own.grid,
-        {label: found for label, found in own.searched.items() if label in names},
+        {
+            label: load.replace_sections(recipe, {"method": spec}).method
+            for label, spec in specs.items()
+        },
+        selected,
+        select_pairs(section, specs, pairs),
+        section.seeds if seeds is None else seeds,
+        arguments.parse_grid(grid) or section.grid,
+        {label: search for label, search in section.searched.items() if label in specs},
     )
-    whole = replace(recipe, study=section, control=False)
-    arms, notes = make_arms(whole, section)
-    networks = networks | {label: pair.teacher for label, pair in section.pairs.items()}
-    return Plan(whole, tuple(arms), tuple(range(section.seeds)), networks, tuple(notes))
+    resolved = replace(recipe, study=section, control=False)
+    arms, notes = make_arms(resolved, section)
+    all_teachers = selected | {label: pair.teacher for label, pair in section.pairs.items()}
+    return StudyPlan(resolved, tuple(arms), tuple(range(section.seeds)), all_teachers, tuple(notes))
 
 
-def chosen_pairs(
-    own: Comparison, names: Mapping[str, Any], words_: str | None
+def select_pairs(
+    section: Comparison, methods: Mapping[str, Any], argument: str | None
 ) -> dict[str, StudyPair]:
-    """The pairs of a study, or those of them that are named, for the methods that are compared."""
-    asked = words.split(words_) if words_ else list(own.pairs)
-    for label in asked:
-        if label not in own.pairs:
-            hint = did_you_mean(label, own.pairs) or f"; there are {', '.join(own.pairs) or 'none'}"
+    """The pairs that `--pairs` names, or all, restricted to the methods that are compared."""
+    labels = arguments.split_list(argument) if argument else list(section.pairs)
+    for label in labels:
+        if label not in section.pairs:
+            hint = did_you_mean(label, section.pairs)
+            hint = hint or f"; choose from {', '.join(section.pairs) or 'none'}"
             raise UserError(f"--pairs: the recipe has no pair {label!r}{hint}")
-    kept = {*names, CONTROL, "teacher"}
+    kept = {*methods, CONTROL, "teacher"}
     return {
         label: replace(
-            own.pairs[label],
-            methods={k: v for k, v in own.pairs[label].methods.items() if k in kept},
-            paper={k: v for k, v in own.pairs[label].paper.items() if k in kept},
+            section.pairs[label],
+            methods={k: v for k, v in section.pairs[label].methods.items() if k in kept},
+            paper={k: v for k, v in section.pairs[label].paper.items() if k in kept},
         )
-        for label in asked
+        for label in labels
     }
 
 
-def named(recipe: Recipe, own: Comparison, methods: str | None) -> dict[str, Any]:
-    """The methods by label: those of the command, else of the recipe's study, else its own."""
-    listed = words.split(methods) if methods else [*own.methods] or [m.name for m in recipe.method]
-    found = {w: words.method(w, recipe) for w in listed if w != CONTROL}
-    if not found:
-        raise UserError("a study compares methods with the control; name one besides none")
-    return found
+def select_methods(
+    recipe: Recipe, section: Comparison, argument: str | None
+) -> dict[str, list[dict[str, Any]]]:
+    """The methods by label: of `--methods`, else of the `study` section, else of the recipe."""
+    names = [*section.methods] or [method.name for method in recipe.method]
+    items = arguments.split_list(argument) if argument else names
+    specs = {item: arguments.parse_method(item, recipe) for item in items if item != CONTROL}
+    if not specs:
+        raise UserError(f"a study compares methods with the control; name one besides {CONTROL}")
+    return specs
 
 
 @dataclass(frozen=True)
-class Match:
-    """Who teaches whom: the student of the recipe under one of its teachers, or a pair."""
+class NetworkPair:
+    """A student with its teacher: a pair of the study, or its student with one of its teachers."""
 
     label: str
     student: Network
     teacher: TeacherSpec
     methods: Mapping[str, Any]
     changes: tuple[str, ...] = ()
-    paired: bool = False
+    is_pair: bool = False
 
     @property
-    def tail(self) -> list[str]:
-        """What tells its control from others."""
-        return [f"of {self.label}"] if self.paired else []
+    def suffix(self) -> list[str]:
+        """What distinguishes the labels of its arms from those of other pairs."""
+        return [f"of {self.label}"] if self.is_pair else []
 
 
-def matches(recipe: Recipe, section: Comparison) -> list[Match]:
-    """The pairs of a study, or its student under each teacher."""
+def make_network_pairs(recipe: Recipe, section: Comparison) -> list[NetworkPair]:
+    """The pairs of a study, or its student with each teacher."""
     if not section.pairs:
         return [
-            Match(label, recipe.student, teacher, section.methods)
+            NetworkPair(label, recipe.student, teacher, section.methods)
             for label, teacher in section.teachers.items()
         ]
     return [
-        Match(label, pair.student, pair.teacher, section.methods | pair.methods, pair.changes, True)
+        NetworkPair(
+            label, pair.student, pair.teacher, section.methods | pair.methods, pair.changes, True
+        )
         for label, pair in section.pairs.items()
     ]
 
 
 def make_arms(recipe: Recipe, section: Comparison) -> tuple[list[Arm], list[str]]:
-    """The arms of every combination, each label once, and what did not apply where."""
-    found: dict[str, Arm] = {}
+    """The arms of all combinations, controls first, and notes on keys that did not apply."""
+    arms: dict[str, Arm] = {}
     used: set[str] = set()
-    every = words.combinations(section.grid)
-    check_heads(section.grid)
-    several = len(section.teachers) > 1
-    for combination in every:
-        used |= {choice.key for choice in combination if not of_method(choice)}
-        for match in matches(recipe, section):
-            control = control_arm(recipe, combination, match)
-            found.setdefault(control.label, control)
+    points = arguments.grid_points(section.grid)
+    check_grid_keys(section.grid)
+    several_teachers = len(section.teachers) > 1
+    for point in points:
+        used |= {value.key for value in point if not is_method_key(value)}
+        for networks in make_network_pairs(recipe, section):
+            control = make_control_arm(recipe, point, networks)
+            arms.setdefault(control.label, control)
             for method in section.methods:
-                fitting = tuple(c for c in combination if applies(c, match.methods[method]))
-                used |= {choice.key for choice in fitting}
-                tail = match.tail or ([f"from {match.label}"] if several else [])
-                arm = taught_arm(recipe, match, method, fitting, control.label, tail)
-                found.setdefault(arm.label, arm)
+                values = tuple(v for v in point if applies_to(v, networks.methods[method]))
+                used |= {value.key for value in values}
+                suffix = [f"from {networks.label}"] if several_teachers else []
+                suffix = networks.suffix or suffix
+                arm = make_taught_arm(recipe, networks, method, values, control.label, suffix)
+                arms.setdefault(arm.label, arm)
     for key in section.grid.keys() - used:
-        raise UserError(f"--grid: none of the methods has an option {key.partition('.')[2]!r}")
-    arms = sorted(found.values(), key=lambda arm: not arm.is_control)
-    return arms, grid_notes(every, section)
+        raise UserError(f"--grid: no method has an option {key.partition('.')[2]!r}")
+    return sorted(arms.values(), key=lambda arm: not arm.is_control), grid_notes(points, section)
 
 
-HEADS = ("method", "student", "train")
+GRID_SECTIONS = ("method", "student", "train")
 
 
-def check_heads(keys: Iterable[str]) -> None:
-    """Refuse to vary what must be the same for all, or what has a word of its own."""
+def check_grid_keys(keys: Iterable[str]) -> None:
+    """Refuse keys of sections that must be the same for all arms."""
     for key in keys:
-        head = key.partition(".")[0]
-        if head not in HEADS:
-            hint = "; say --teachers" if head == "teacher" else did_you_mean(head, HEADS)
+        section = key.partition(".")[0]
+        if section not in GRID_SECTIONS:
+            hint = did_you_mean(section, GRID_SECTIONS)
+            hint = "; use --teachers" if section == "teacher" else hint
             raise UserError(
-                f"--grid: {key} is not varied by a study, only keys of {', '.join(HEADS)}{hint}"
+                f"--grid: {key} cannot vary within a study, only keys of "
+                f"{', '.join(GRID_SECTIONS)} can{hint}"
             )
 
 
-def grid_notes(every: Sequence[tuple[Choice, ...]], section: Comparison) -> list[str]:
-    """A sentence for each method that a grid's key does not apply to."""
-    keys = {choice.key: choice for choice in every[0]}
+def grid_notes(points: Sequence[tuple[GridValue, ...]], section: Comparison) -> list[str]:
+    """A note for each method without an option that the grid varies."""
+    values = {value.key: value for value in points[0]}
     return [
-        f"{method} has no option {key.partition('.')[2]}, and stands in the grid once"
-        for key, choice in keys.items()
+        f"{method} has no option {key.partition('.')[2]}, so it runs once"
+        for key, value in values.items()
         for method, specs in section.methods.items()
-        if not applies(choice, specs)
+        if not applies_to(value, specs)
     ]
 
 
-def of_method(choice: Choice) -> bool:
-    """Whether a grid's key speaks of the method, which a control has not."""
-    return choice.key.startswith("method.")
+def is_method_key(value: GridValue) -> bool:
+    """Whether a key of the grid belongs to the method, which a control does not have."""
+    return value.key.startswith("method.")
 
 
-def applies(choice: Choice, specs: Sequence[Any]) -> bool:
-    """Whether a method has the option that a grid's key names."""
-    return not of_method(choice) or has(tuple(specs), choice.key)
+def applies_to(value: GridValue, specs: Sequence[Any]) -> bool:
+    """Whether a key of the grid applies to a method."""
+    return not is_method_key(value) or has_option(tuple(specs), value.key)
 
 
-def control_arm(recipe: Recipe, combination: Sequence[Choice], match: Match) -> Arm:
-    """The same student without a teacher, under whatever the grid says of the rest."""
-    rest = [choice for choice in combination if not of_method(choice)]
-    label = " ".join([CONTROL, *(choice.short for choice in rest), *match.tail])
-    alone = replace(recipe, student=match.student, method=(Control(),), teacher=None, study=None)
-    made = load.changed(alone, {}, [*match.changes, *(choice.word for choice in rest)])
-    return Arm(label, CONTROL, "", label, made, match.label if match.paired else "")
+def make_control_arm(recipe: Recipe, point: Sequence[GridValue], networks: NetworkPair) -> Arm:
+    """The student without a teacher, at one point of the grid."""
+    values = [value for value in point if not is_method_key(value)]
+    label = " ".join([CONTROL, *(value.label for value in values), *networks.suffix])
+    untaught = replace(
+        recipe, student=networks.student, method=(Control(),), teacher=None, study=None
+    )
+    overrides = [*networks.changes, *(value.override for value in values)]
+    resolved = load.replace_sections(untaught, {}, overrides)
+    return Arm(label, CONTROL, "", label, resolved, networks.label if networks.is_pair else "")
 
 
-def taught_arm(
+def make_taught_arm(
     recipe: Recipe,
-    match: Match,
+    networks: NetworkPair,
     method: str,
-    fitting: Sequence[Choice],
+    values: Sequence[GridValue],
     control: str,
-    tail: Sequence[str],
+    suffix: Sequence[str],
 ) -> Arm:
-    """One method of one match at one point of the grid."""
-    label = " ".join([method, *(choice.short for choice in fitting), *tail])
-    taught = replace(recipe, student=match.student, teacher=match.teacher, study=None)
-    parts = {"method": [load.plain_method(one) for one in match.methods[method]]}
-    made = load.changed(taught, parts, [*match.changes, *(choice.word for choice in fitting)])
-    pair = match.label if match.paired else ""
-    return Arm(label, method, match.label, control, sharing(made), pair)
+    """One method in a networks, at one point of the grid."""
+    label = " ".join([method, *(value.label for value in values), *suffix])
+    taught = replace(recipe, student=networks.student, teacher=networks.teacher, study=None)
+    sections = {"method": [load.method_to_dict(one) for one in networks.methods[method]]}
+    overrides = [*networks.changes, *(value.override for value in values)]
+    resolved = with_shared_store(load.replace_sections(taught, sections, overrides))
+    pair = networks.label if networks.is_pair else ""
+    return Arm(label, method, networks.label, control, resolved, pair)
 
 
-def sharing(recipe: Recipe) -> Recipe:
-    """The recipe with the teacher's answers in a store that all cells read, where there can be one.
+def with_shared_store(recipe: Recipe) -> Recipe:
+    """The recipe with the teacher's outputs in a store that all jobs read, where one is possible.
 
-    It keeps them in full precision unless the recipe asks for less, so that nothing changes by it.
-    Methods that look inside the teacher ask the teacher itself.
+    The store has full precision unless the recipe asks for less, so that it changes no result.
+    Methods that need more than the logits of the teacher run the teacher instead.
     """
     teacher = recipe.teacher
     assert teacher is not None
-    inside = teacher.teach == "apart" or not all(method.storable for method in recipe.method)
+    live = teacher.teach == "apart" or not all(method.storable for method in recipe.method)
     finite = data_is_finite(recipe.data)
-    store = None if inside or not finite else teacher.store or StoreSpec(precision="full")
+    store = None if live or not finite else teacher.store or StoreSpec(precision="full")
     return replace(recipe, teacher=replace(teacher, store=store, remember=False))

@@ -1,4 +1,4 @@
-"""Which options of a method are searched, and where."""
+"""The search space of a sweep: which options of a method are searched, and in which range."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 from stillhouse.errors import UserError
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Methods
-from stillhouse.study.words import Choice
+from stillhouse.study.arguments import GridValue
 
-EDGE = 0.05  # of a range: whoever is chosen there might have been chosen farther out
-FACTOR = 4.0  # how far from its default an option is searched, both ways
-# options that say when, beside what, or nothing at all
-APART = ("warmup", "label_weight", "eps", "init", "momentum")
+EDGE = 0.05  # share of a range at each end: a value chosen there may not be the optimum
+FACTOR = 4.0  # the default range is from value / FACTOR to value * FACTOR
+# Numbers that are not searched: schedules, the weight of the labels, numerical details.
+EXCLUDED = ("warmup", "label_weight", "eps", "init", "momentum")
 
 
 class Range(NamedTuple):
-    """Numbers between two, on a logarithmic scale where they are all above 0 and far apart."""
+    """The numbers between two ends, on a linear or a logarithmic scale."""
 
     low: float
     high: float
@@ -28,93 +28,99 @@ class Range(NamedTuple):
     def __str__(self) -> str:
         return f"{self.low:g} … {self.high:g}{' (log)' if self.log else ''}"
 
-    def ends_at(self, value: float) -> bool:
-        """Whether a value lies in the outer twentieth of what is searched, on either side."""
-        low, high, found = (math.log(x) if self.log else x for x in (self.low, self.high, value))
-        return not EDGE <= (found - low) / (high - low) <= 1 - EDGE
+    def near_end(self, value: float) -> bool:
+        """Whether a value is in the outer 5 % of the range, at either end."""
+        low, high, x = (math.log(v) if self.log else v for v in (self.low, self.high, value))
+        return not EDGE <= (x - low) / (high - low) <= 1 - EDGE
 
 
 class OneOf(NamedTuple):
-    """A few values, each as YAML spells it."""
+    """A list of values, each written in YAML."""
 
-    words: tuple[str, ...]
+    choices: tuple[str, ...]
 
     def __str__(self) -> str:
-        return " | ".join(self.words)
+        return " | ".join(self.choices)
 
 
 Axis = Range | OneOf
 Space = Mapping[str, Axis]
 
 
+# ------------------------------------------------------------------------------- the default space
+
+
 def default_space(
-    methods: Methods, taps: Sequence[str] = (), held: Collection[str] = ()
+    methods: Methods, taps: Sequence[str] = (), fixed: Collection[str] = ()
 ) -> dict[str, Axis]:
-    """Every number of a method from a quarter of its value to four times it, and its taps.
+    """The default search space: each number from a quarter to four times its value, and the taps.
 
-    One rule for all, so that no method is searched more kindly than another; what a person fixed
-    by the method's word is `held`. Of several at once each has its number: `method.1.weight`.
+    One rule for all methods keeps the comparison fair. Options in `fixed` are not searched. The
+    keys of several methods contain their index: `method.1.weight`.
     """
-    found = {
-        f"{place}{name}": axis
-        for place, method in placed(methods).items()
-        for name, axis in space_of(method, taps).items()
+    space = {
+        f"{prefix}{name}": axis
+        for prefix, method in methods_by_prefix(methods).items()
+        for name, axis in method_space(method, taps).items()
     }
-    return {key: axis for key, axis in found.items() if key.removeprefix("method.") not in held}
+    return {key: axis for key, axis in space.items() if key.removeprefix("method.") not in fixed}
 
 
-def placed(methods: Methods) -> dict[str, Any]:
-    """Methods by what their keys begin with: `method.` alone, `method.0.` and on of several."""
+def methods_by_prefix(methods: Methods) -> dict[str, Any]:
+    """Methods by the prefix of their keys: `method.` for one, `method.0.` and so on for several."""
     if len(methods) == 1:
         return {"method.": methods[0]}
-    return {f"method.{number}.": method for number, method in enumerate(methods)}
+    return {f"method.{index}.": method for index, method in enumerate(methods)}
 
 
-def space_of(method: Any, taps: Sequence[str]) -> dict[str, Axis]:
-    """The numbers and taps of one method."""
-    found: dict[str, Axis] = dict(numbers(method))
+def method_space(method: Any, taps: Sequence[str]) -> dict[str, Axis]:
+    """The numbers and the taps of one method."""
+    space: dict[str, Axis] = dict(numeric_space(method))
     base, pairs = getattr(method, "base", None), getattr(method, "pairs", None)
     if base is not None and not hasattr(method, "weight") and hasattr(base, "weight"):
-        found["base.weight"] = around(base.weight)
+        space["base.weight"] = range_around(base.weight)
     if pairs is not None and getattr(method, "movable", True) and len(taps) > 1:
-        own, single = own_taps(pairs), [f"[[{tap}, {tap}]]" for tap in taps]
-        found["pairs"] = OneOf((own, *(word for word in single if word != own)))
-    return found
+        default, single = format_pairs(pairs), [f"[[{tap}, {tap}]]" for tap in taps]
+        space["pairs"] = OneOf((default, *(choice for choice in single if choice != default)))
+    return space
 
 
-def numbers(method: Any) -> dict[str, Axis]:
-    """The numbers above 0 of a method, and where each is searched."""
+def numeric_space(method: Any) -> dict[str, Axis]:
+    """The range of each positive number of a method."""
     values = {field.name: getattr(method, field.name) for field in fields(method)}
     return {
-        name: around(value)
+        name: range_around(value)
         for name, value in values.items()
-        if isinstance(value, float) and value > 0 and name not in APART
+        if isinstance(value, float) and value > 0 and name not in EXCLUDED
     }
 
 
-def around(value: float) -> Range:
-    """From a quarter of a number to four times it."""
+def range_around(value: float) -> Range:
+    """From a quarter of a number to four times the number, on a logarithmic scale."""
     return Range(value / FACTOR, value * FACTOR, True)
 
 
-def own_taps(pairs: str | Sequence[Sequence[str]]) -> str:
-    """The taps that a method has by itself, as YAML spells them."""
+def format_pairs(pairs: str | Sequence[Sequence[str]]) -> str:
+    """The pairs of taps of a method, written in YAML."""
     if isinstance(pairs, str):
         return pairs
     return f"[{', '.join(f'[{student}, {teacher}]' for student, teacher in pairs)}]"
 
 
-def parse_space(words: Sequence[str]) -> dict[str, Axis]:
-    """`KEY=LOW..HIGH`, `KEY=LOW..HIGH:linear` and `KEY=a|b|c` by key."""
-    return dict(parse_axis(word) for word in words)
+# ----------------------------------------------------------------------------------------- --space
 
 
-def parse_axis(word: str) -> tuple[str, Axis]:
-    """One key and where it is searched."""
-    key, equals, text = word.partition("=")
+def parse_space(arguments: Sequence[str]) -> dict[str, Axis]:
+    """`KEY=LOW..HIGH`, `KEY=LOW..HIGH:linear` and `KEY=a|b|c` arguments as axes by key."""
+    return dict(parse_axis(argument) for argument in arguments)
+
+
+def parse_axis(argument: str) -> tuple[str, Axis]:
+    """One key with its axis."""
+    key, equals, text = argument.partition("=")
     if not equals or not key.startswith(("method.", "train.")):
         raise UserError(
-            f"--space: {word!r} should be KEY=LOW..HIGH or KEY=a|b, with a key of method or train"
+            f"--space: {argument!r} must be KEY=LOW..HIGH or KEY=a|b, with a key of method or train"
         )
     if ".." not in text:
         return key, OneOf(tuple(part.strip() for part in text.split("|")))
@@ -123,46 +129,52 @@ def parse_axis(word: str) -> tuple[str, Axis]:
     try:
         bounds = float(low), float(high)
     except ValueError:
-        raise UserError(f"--space: {ends!r} of {key} should be two numbers, as in 1..8") from None
-    if not (all(map(math.isfinite, bounds)) and bounds[0] < bounds[1]) or scale not in SCALES:
-        raise UserError(f"--space: {text!r} of {key} should rise, and end in nothing or in :linear")
+        raise UserError(f"--space: {ends!r} of {key} must be two numbers, as in 1..8") from None
+    if not (all(map(math.isfinite, bounds)) and bounds[0] < bounds[1]):
+        raise UserError(f"--space: {ends!r} of {key} must be two finite numbers, the lower first")
+    if scale not in SCALES:
+        raise UserError(f"--space: the scale of {key} must be linear or log, got {scale!r}")
     return key, Range(*bounds, log=scale != "linear" and bounds[0] > 0)
 
 
 SCALES = ("", "linear", "log")
 
 
-def narrowed(space: Mapping[str, Axis], given: Space, methods: Methods) -> dict[str, Axis]:
-    """What was asked for in place of the default, where the method has such an option.
+def select_space(default: Space, requested: Space, methods: Methods) -> dict[str, Axis]:
+    """The requested axes that the methods have as options; the default space if there are none.
 
-    Of several methods at once `method.weight` is that of each that has one.
+    With several methods `method.weight` stands for the weight of each method that has one.
     """
-    own: dict[str, Axis] = {}
-    for key, axis in given.items():
+    space: dict[str, Axis] = {}
+    for key, axis in requested.items():
         if key.startswith("train."):
-            own[key] = axis
+            space[key] = axis
             continue
-        spread = (place + key.removeprefix("method.") for place in placed(methods))
-        own |= {found: axis for found in (key, *spread) if option(methods, found) is not None}
-    return own if own else dict(space)
+        name = key.removeprefix("method.")
+        keys = (key, *(f"{prefix}{name}" for prefix in methods_by_prefix(methods)))
+        space |= {k: axis for k in keys if get_option(methods, k) is not None}
+    return space or dict(default)
 
 
-def has(methods: Methods, key: str) -> bool:
-    """Whether a method, or one of several, has the option that a key names."""
-    owner, names = owned(methods, key)
-    return bool(names) and hasattr(owner, names[0])
+# ----------------------------------------------------------------------------- options of a method
 
 
-def option(methods: Methods, key: str) -> Any:
-    """What methods have under `method.NAME`, `method.base.NAME` or, of several, `method.1.NAME`."""
-    found, names = owned(methods, key)
+def has_option(methods: Methods, key: str) -> bool:
+    """Whether a key such as `method.temperature` or `method.1.weight` names an option."""
+    method, names = resolve_key(methods, key)
+    return bool(names) and hasattr(method, names[0])
+
+
+def get_option(methods: Methods, key: str) -> Any:
+    """The value at `method.NAME`, `method.base.NAME` or `method.1.NAME`; None if there is none."""
+    value, names = resolve_key(methods, key)
     for name in names:
-        found = getattr(found, name, None)
-    return found
+        value = getattr(value, name, None)
+    return value
 
 
-def owned(methods: Methods, key: str) -> tuple[Any, list[str]]:
-    """The method that a key speaks of, None where it is none of these, and the names below it."""
+def resolve_key(methods: Methods, key: str) -> tuple[Any, list[str]]:
+    """The method that a key belongs to, or None, and the attribute names that follow."""
     _, *names = key.split(".")
     if len(methods) == 1:
         return methods[0], names
@@ -171,47 +183,50 @@ def owned(methods: Methods, key: str) -> tuple[Any, list[str]]:
     return None, names
 
 
-def propose(trial: Any, space: Space) -> list[Choice]:
-    """What a trial is to try, as overrides; numbers are rounded to what a person would write."""
-    found = []
+# ------------------------------------------------------------------------------------------ trials
+
+
+def suggest_values(trial: Any, space: Space) -> list[GridValue]:
+    """The options of a trial of optuna; numbers are rounded to three digits."""
+    values = []
     for key, axis in space.items():
         if isinstance(axis, OneOf):
-            found.append(Choice(key, trial.suggest_categorical(key, list(axis.words))))
+            values.append(GridValue(key, trial.suggest_categorical(key, list(axis.choices))))
         else:
             value = trial.suggest_float(key, axis.low, axis.high, log=axis.log)
-            found.append(Choice(key, f"{value:.3g}"))
-    return found
+            values.append(GridValue(key, f"{value:.3g}"))
+    return values
 
 
-def edges(choices: Sequence[Choice], space: Space) -> tuple[str, ...]:
-    """The options among some choices that lie where the search ended."""
+def options_at_edge(values: Sequence[GridValue], space: Space) -> tuple[str, ...]:
+    """The options whose value is near an end of its range."""
     return tuple(
-        choice.key.removeprefix("method.")
-        for choice in choices
-        if isinstance(axis := space[choice.key], Range) and axis.ends_at(float(choice.text))
+        value.key.removeprefix("method.")
+        for value in values
+        if isinstance(axis := space[value.key], Range) and axis.near_end(float(value.text))
     )
 
 
-def start(space: Space, methods: Methods) -> dict[str, Any] | None:
-    """The method's own options as a first trial, where they lie inside the space."""
-    found: dict[str, Any] = {}
+def initial_values(space: Space, methods: Methods) -> dict[str, Any] | None:
+    """The methods' own options as a first trial; None if one of them is outside the space."""
+    values: dict[str, Any] = {}
     for key, axis in space.items():
         if not key.startswith("method."):
             return None
-        value = option(methods, key)
+        value = get_option(methods, key)
         if isinstance(axis, Range):
             if not axis.low <= value <= axis.high:
                 return None
-            found[key] = value
+            values[key] = value
         else:
-            same = [word for word in axis.words if same_value(word, value)]
+            same = [choice for choice in axis.choices if is_same_value(choice, value)]
             if not same:
                 return None
-            found[key] = same[0]
-    return found
+            values[key] = same[0]
+    return values
 
 
-def same_value(word: str, value: Any) -> bool:
-    """Whether YAML's spelling of a choice is a value that a method has."""
+def is_same_value(choice: str, value: Any) -> bool:
+    """Whether a value written in YAML equals the value of an option."""
     plain = [list(pair) for pair in value] if isinstance(value, tuple) else value
-    return bool(load.spelt(word, word) == plain)
+    return bool(load.parse_yaml_value(choice, choice) == plain)

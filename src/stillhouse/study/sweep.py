@@ -1,4 +1,4 @@
-"""Choosing the options of methods on the validation split, as many trials for each."""
+"""A search for the options of methods on the validation split, with equal trials for each."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from statistics import mean
 from typing import Any
 
 from stillhouse.build.networks import example_of, make_network, make_student
+from stillhouse.build.store import Say
 from stillhouse.build.workshop import Workshop
 from stillhouse.engine.folder import claim
 from stillhouse.errors import UserError
@@ -17,63 +18,73 @@ from stillhouse.models.stages import staged, stages
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Comparison, Recipe, Searched
 from stillhouse.runs.training import Score
-from stillhouse.study.cells import Cell, Failure, Outcome, Workers
-from stillhouse.study.conduct import clear, foundation, refuse_ranks, rehearse
-from stillhouse.study.faculty import Faculty, Say
-from stillhouse.study.plan import Arm, Plan
-from stillhouse.study.space import Space, default_space, edges, narrowed, propose, start
-from stillhouse.study.words import Choice, held, labels
+from stillhouse.study.arguments import GridValue, fixed_options, folder_names
+from stillhouse.study.jobs import Failure, Job, Outcome, Workers
+from stillhouse.study.plan import Arm, StudyPlan
+from stillhouse.study.runner import check_networks, check_options, refuse_torchrun, shared_digest
+from stillhouse.study.space import (
+    Space,
+    default_space,
+    initial_values,
+    options_at_edge,
+    select_space,
+    suggest_values,
+)
+from stillhouse.study.teachers import StudyTeachers
 
-CHOSEN = "chosen.yaml"
-TRIALS = "trials.csv"
-APART = 1000  # added to seeds, so that a study repeats none of the trainings that chose for it
-FIRST = 3  # trials at random; fixed, so that more trials later begin with the same ones
-RUNG = 1 / 3  # of the epochs, after which a trial may be given up
+CHOSEN_FILE = "chosen.yaml"
+TRIALS_FILE = "trials.csv"
+SEED_OFFSET = 1000  # added to the seeds, so that a study repeats no training of the search
+RANDOM_TRIALS = 3  # fixed, so that a longer search starts with the same trials
+PRUNE_AFTER = 1 / 3  # of the epochs
 
 
 @dataclass
 class Trial:
-    """One set of options of one method, and what came of it."""
+    """One set of options for a method, and its result."""
 
     number: int
-    asked: Any  # optuna's own
-    choices: list[Choice]
+    handle: Any  # optuna.Trial
+    values: list[GridValue]
     score: float | None = None
     state: str = "running"  # then complete, pruned or failed
 
 
 @dataclass
-class Search:
+class MethodSearch:
     """The trials of one method."""
 
     label: str
     recipe: Recipe
     space: Space
-    study: Any  # optuna's own
+    sampler: Any  # optuna.Study
     trials: list[Trial] = field(default_factory=list)
 
     def ask(self) -> Trial:
-        """The next options to try."""
-        asked = self.study.ask()
-        self.trials.append(Trial(len(self.trials), asked, propose(asked, self.space)))
+        """A new trial with the options to try next."""
+        handle = self.sampler.ask()
+        self.trials.append(Trial(len(self.trials), handle, suggest_values(handle, self.space)))
         return self.trials[-1]
 
     def best(self) -> Trial | None:
-        """The trial with the highest score."""
-        done = [trial for trial in self.trials if trial.state == "complete"]
-        return max(done, key=lambda trial: trial.score or 0, default=None)
+        """The complete trial with the highest score; None if there is none."""
+        complete = [trial for trial in self.trials if trial.state == "complete"]
+        return max(complete, key=lambda trial: trial.score or 0, default=None)
 
     def recipe_of(self, trial: Trial) -> Recipe:
         """The recipe with the options of a trial."""
-        words = [choice.word for choice in trial.choices]
-        return load.changed(self.recipe, {"study": None}, words)
+        overrides = [value.override for value in trial.values]
+        return load.replace_sections(self.recipe, {"study": None}, overrides)
+
+
+RoundTrials = Sequence[tuple[MethodSearch, Trial]]
 
 
 @dataclass
 class Sweep:
-    """Searches side by side: each round asks every method for one trial."""
+    """Searches over all methods of a plan in parallel: each round has one trial of each method."""
 
-    plan: Plan
+    plan: StudyPlan
     folder: Path
     shop: Workshop
     workers: Workers
@@ -81,82 +92,84 @@ class Sweep:
     trials: int
     seed: int = 0
     prune: bool = True
-    given: Space = field(default_factory=dict)
+    requested: Space = field(default_factory=dict)
 
-    def run(self) -> list[Search]:
-        """All rounds; what is finished from an earlier go is only read."""
-        faculty = Faculty(self.plan.recipe, self.plan.teachers, self.shop, self.say, blind=True)
-        faculty.graduate(self.workers.train(faculty.gather(), lambda cell, outcome: None))
-        searches = [self.search(arm) for arm in self.plan.arms if not arm.is_control]
-        teacher = next(iter(self.plan.teachers))
-        faculty.store({teacher: [search.recipe for search in searches]})
+    def run(self) -> list[MethodSearch]:
+        """Run all rounds; finished trials in the folder are only read."""
+        plan = self.plan
+        teachers = StudyTeachers(plan.recipe, plan.teachers, self.shop, self.say, blind=True)
+        jobs = teachers.prepare()
+        teachers.measure_trained(self.workers.train(jobs, lambda job, outcome: None))
+        searches = [self.start_search(arm) for arm in plan.arms if not arm.is_control]
+        teacher = next(iter(plan.teachers))
+        teachers.fill_stores({teacher: [search.recipe for search in searches]})
         self.say(
-            f"{len(searches)} methods x {self.trials} trials x {len(self.plan.seeds)} seeds, "
-            "by the validation split alone"
+            f"{len(searches)} methods x {self.trials} trials x {len(plan.seeds)} seeds, "
+            "evaluated on the validation split only"
         )
         for number in range(self.trials):
-            self.round(number, searches)
+            self.run_round(number, searches)
         return searches
 
-    def search(self, arm: Arm) -> Search:
-        """An empty search for one method, which begins at the method's own options."""
+    def start_search(self, arm: Arm) -> MethodSearch:
+        """A search for one method, whose first trial has the method's own options."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         methods = arm.recipe.method
         tapped = any(hasattr(method, "pairs") for method in methods)
-        taps = common_taps(arm.recipe, self.shop) if tapped else ()
-        fixed = held(arm.method)
-        space = narrowed(default_space(methods, taps, fixed), self.given, methods)
+        taps = common_stages(arm.recipe, self.shop) if tapped else ()
+        fixed = fixed_options(arm.method)
+        space = select_space(default_space(methods, taps, fixed), self.requested, methods)
         space = {key: a for key, a in space.items() if key.removeprefix("method.") not in fixed}
         if not space:
-            raise UserError(f"{arm.method} has no option to search; leave it out, or say --space")
-        study = optuna.create_study(
+            raise UserError(
+                f"{arm.method} has no option to search; leave it out, or name one with --space"
+            )
+        sampler = optuna.create_study(
             direction="maximize",
-            sampler=optuna.samplers.TPESampler(seed=self.seed, n_startup_trials=FIRST),
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=FIRST),
+            sampler=optuna.samplers.TPESampler(seed=self.seed, n_startup_trials=RANDOM_TRIALS),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=RANDOM_TRIALS),
         )
-        own = start(space, methods)
-        if own is not None:
-            study.enqueue_trial(own)
-        return Search(arm.method, arm.recipe, space, study)
+        initial = initial_values(space, methods)
+        if initial is not None:
+            sampler.enqueue_trial(initial)
+        return MethodSearch(arm.method, arm.recipe, space, sampler)
 
-    def round(self, number: int, searches: Sequence[Search]) -> None:
-        """One trial of every method."""
-        asked = [(search, search.ask()) for search in searches]
-        rung = self.rung()
-        if rung is not None:
-            outcomes = self.train(asked, rung)
-            for search, trial in asked:
-                self.judge(search, trial, outcomes, rung)
-        outcomes = self.train([(s, t) for s, t in asked if t.state == "running"], None)
-        for search, trial in asked:
+    def run_round(self, number: int, searches: Sequence[MethodSearch]) -> None:
+        """Run one trial of every method."""
+        started = [(search, search.ask()) for search in searches]
+        epoch = self.pruning_epoch()
+        if epoch is not None:
+            outcomes = self.train(started, epoch)
+            for search, trial in started:
+                self.maybe_prune(search, trial, outcomes, epoch)
+        outcomes = self.train([(s, t) for s, t in started if t.state == "running"], None)
+        for search, trial in started:
             self.tell(search, trial, outcomes)
-        found = [f"{search.label} {said(trial)}" for search, trial in asked]
-        self.say(f"[{number + 1}/{self.trials}] {', '.join(found)}")
+        results = [f"{search.label} {format_trial(trial)}" for search, trial in started]
+        self.say(f"[{number + 1}/{self.trials}] {', '.join(results)}")
 
-    def rung(self) -> float | None:
-        """The epoch after which a trial may be given up; None where there are too few."""
+    def pruning_epoch(self) -> float | None:
+        """The epoch after which a trial may be pruned; None if there are too few epochs."""
         epochs = self.plan.recipe.train.epochs
-        return float(round(epochs * RUNG)) if self.prune and epochs >= 3 else None
+        return float(round(epochs * PRUNE_AFTER)) if self.prune and epochs >= 3 else None
 
-    def train(
-        self, asked: Sequence[tuple[Search, Trial]], until: float | None
-    ) -> Mapping[Path, Outcome]:
-        """Train the cells of some trials, all or up to an epoch."""
-        cells = [c for search, trial in asked for c in self.cells(search, trial, until)]
-        clear(cells, overwrite=False)
-        return self.workers.train(cells, lambda cell, outcome: None)
+    def train(self, started: RoundTrials, until: float | None) -> Mapping[Path, Outcome]:
+        """Run the jobs of some trials, to the end or up to an epoch."""
+        jobs = [job for search, trial in started for job in self.jobs(search, trial, until)]
+        check_options(jobs, overwrite=False)
+        return self.workers.train(jobs, lambda job, outcome: None)
 
-    def cells(self, search: Search, trial: Trial, until: float | None) -> list[Cell]:
-        """The trainings of one trial, one a seed."""
+    def jobs(self, search: MethodSearch, trial: Trial, until: float | None) -> list[Job]:
+        """The jobs of one trial, one for each seed."""
         recipe = search.recipe_of(trial)
         recipe = replace(recipe, engine=replace(recipe.engine, evaluate_every=1.0))
-        place = self.folder / labels(self.plan.methods())[search.label]
+        folder = self.folder / folder_names(self.plan.methods())[search.label]
         return [
-            Cell(
-                replace(recipe, seed=self.plan.recipe.seed + APART + seed),
-                place / f"{trial.number}-{seed}",
+            Job(
+                replace(recipe, seed=self.plan.recipe.seed + SEED_OFFSET + seed),
+                folder / f"{trial.number}-{seed}",
                 until,
                 blind=True,
             )
@@ -164,77 +177,77 @@ class Sweep:
         ]
 
     def scores(
-        self, search: Search, trial: Trial, outcomes: Mapping[Path, Outcome], until: float | None
+        self,
+        search: MethodSearch,
+        trial: Trial,
+        outcomes: Mapping[Path, Outcome],
+        until: float | None,
     ) -> list[float] | None:
-        """The validation score of each seed; None where a training failed."""
-        found = [outcomes[cell.folder] for cell in self.cells(search, trial, until)]
-        if any(isinstance(outcome, Failure) for outcome in found):
+        """The validation score of each seed; None if a job failed."""
+        ends = [outcomes[job.folder] for job in self.jobs(search, trial, until)]
+        if any(isinstance(outcome, Failure) for outcome in ends):
             return None
-        epochs = self.plan.recipe.train.epochs
-        share = 1.0 if until is None else until / epochs
-        return [value_at(s, share, self.shop.task.headline) for s in found if isinstance(s, dict)]
+        share = 1.0 if until is None else until / self.plan.recipe.train.epochs
+        headline = self.shop.task.headline
+        return [score_at(score, share, headline) for score in ends if isinstance(score, dict)]
 
-    def judge(
-        self, search: Search, trial: Trial, outcomes: Mapping[Path, Outcome], rung: float
+    def maybe_prune(
+        self, search: MethodSearch, trial: Trial, outcomes: Mapping[Path, Outcome], epoch: float
     ) -> None:
-        """Give a trial up whose score at the rung is below the median of earlier ones."""
-        found = self.scores(search, trial, outcomes, rung)
-        if found is None:
-            return  # told with the others
-        score = mean(found)
-        trial.asked.report(score, step=int(rung))
-        if trial.asked.should_prune():
+        """Prune a trial whose score at an epoch is below the median of earlier trials."""
+        scores = self.scores(search, trial, outcomes, epoch)
+        if scores is None:
+            return  # `tell` records the failure
+        score = mean(scores)
+        trial.handle.report(score, step=int(epoch))
+        if trial.handle.should_prune():
             trial.state, trial.score = "pruned", score
 
-    def tell(self, search: Search, trial: Trial, outcomes: Mapping[Path, Outcome]) -> None:
-        """Let the search learn from a trial."""
+    def tell(self, search: MethodSearch, trial: Trial, outcomes: Mapping[Path, Outcome]) -> None:
+        """Give the result of a trial to the sampler."""
         import optuna
 
         states = optuna.trial.TrialState
         if trial.state == "pruned":
-            search.study.tell(trial.asked, state=states.PRUNED)
+            search.sampler.tell(trial.handle, state=states.PRUNED)
             return
-        found = self.scores(search, trial, outcomes, None)
-        if found is None:
+        scores = self.scores(search, trial, outcomes, None)
+        if scores is None:
             trial.state = "failed"
-            search.study.tell(trial.asked, state=states.FAIL)
+            search.sampler.tell(trial.handle, state=states.FAIL)
             return
-        trial.state, trial.score = "complete", mean(found)
-        search.study.tell(trial.asked, trial.score)
+        trial.state, trial.score = "complete", mean(scores)
+        search.sampler.tell(trial.handle, trial.score)
 
 
-def said(trial: Trial) -> str:
-    """A trial in a word or two."""
-    return (
-        trial.state
-        if trial.score is None
-        else f"{trial.score:.1f}" + (" (pruned)" if trial.state == "pruned" else "")
-    )
+def format_trial(trial: Trial) -> str:
+    """The score of a trial, or its state."""
+    if trial.score is None:
+        return trial.state
+    return f"{trial.score:.1f}" + (" (pruned)" if trial.state == "pruned" else "")
 
 
-def value_at(score: Score, share: float, headline: str) -> float:
+def score_at(score: Score, share: float, headline: str) -> float:
     """The validation score after a share of the steps."""
     history = score["history"]
-    total = score["of"]
-    reached = [line for line in history if line["step"] <= round(share * total)]
+    reached = [line for line in history if line["step"] <= round(share * score["of"])]
     return float((reached or history)[-1][headline])
 
 
-def common_taps(recipe: Recipe, shop: Workshop) -> list[str]:
-    """The stages that student and teacher both have, by one name."""
+def common_stages(recipe: Recipe, shop: Workshop) -> list[str]:
+    """The names of stages that student and teacher both have."""
     assert recipe.teacher is not None
     sources, example = shop.sources, example_of(shop.sources)
     if recipe.teacher.members:
-        return []  # the places of several networks have no common names
-    student = make_student(recipe.student, shop)
-    teacher = make_network(recipe.teacher, sources)
-    ours, theirs = stages(student, example), stages(teacher, example)
-    common = [name for name in ours if name in theirs and ours[name]]
+        return []  # several networks have no common names of stages
+    student = stages(make_student(recipe.student, shop), example)
+    teacher = stages(make_network(recipe.teacher, sources), example)
+    common = [name for name in student if name in teacher and student[name]]
     return [name for name in common if staged(name)]
 
 
-def sweep(
-    plan: Plan,
+def run_sweep(
+    plan: StudyPlan,
     folder: Path,
     workers: Workers,
     say: Say = print,
@@ -244,29 +257,32 @@ def sweep(
     prune: bool = True,
     space: Space | None = None,
 ) -> Path:
-    """Search every method of a plan alike, and write the recipe of a study with what was chosen."""
-    refuse_ranks()
+    """Search the options of every method of a plan, and write a recipe with the best of each.
+
+    Returns the path of that recipe, `chosen.yaml` in the folder, which `run_study` can train.
+    """
+    refuse_torchrun()
     if len(plan.teachers) > 1:
-        raise UserError("a sweep has one teacher; name one with --teachers")
+        raise UserError("a sweep needs exactly one teacher; name one with --teachers")
     shop = Workshop.open(plan.recipe, quiet=True)
-    rehearse(plan, shop)
-    with claim(folder, resume=True, recipe=foundation(plan.recipe)):
-        made = Sweep(plan, folder, shop, workers, say, trials, seed, prune, space or {})
-        searches = made.run()
-        write_text(folder / TRIALS, every_trial(searches))
-        write_text(folder / CHOSEN, load.text(chosen(plan, searches)))
-    return folder / CHOSEN
+    check_networks(plan, shop)
+    with claim(folder, resume=True, recipe=shared_digest(plan.recipe)):
+        sweep = Sweep(plan, folder, shop, workers, say, trials, seed, prune, space or {})
+        searches = sweep.run()
+        write_text(folder / TRIALS_FILE, trials_csv(searches))
+        write_text(folder / CHOSEN_FILE, load.to_yaml(make_chosen_recipe(plan, searches)))
+    return folder / CHOSEN_FILE
 
 
-def chosen(plan: Plan, searches: Sequence[Search]) -> Recipe:
-    """The recipe with the best options of every method, and how they were found."""
+def make_chosen_recipe(plan: StudyPlan, searches: Sequence[MethodSearch]) -> Recipe:
+    """The recipe with the best options of every method, and how they were searched."""
     section = plan.recipe.study
     assert section is not None
     methods, searched = {}, {}
     for search in searches:
         best = search.best()
         if best is None:
-            raise UserError(f"no trial of {search.label} came to an end; see {TRIALS}")
+            raise UserError(f"all trials of {search.label} failed; see {TRIALS_FILE}")
         methods[search.label] = search.recipe_of(best).method
         searched[search.label] = Searched(
             len(search.trials),
@@ -275,14 +291,14 @@ def chosen(plan: Plan, searches: Sequence[Search]) -> Recipe:
             plan.recipe.train.epochs,
             {key: str(axis) for key, axis in search.space.items()},
             best.score,
-            edges(best.choices, search.space),
+            options_at_edge(best.values, search.space),
         )
     study = Comparison(methods, section.teachers, searched=searched)
     return replace(plan.recipe, study=study)
 
 
-def every_trial(searches: Sequence[Search]) -> str:
-    """Every trial in a line."""
+def trials_csv(searches: Sequence[MethodSearch]) -> str:
+    """All trials as CSV, one row each."""
     return csv_text(
         [
             {
@@ -290,7 +306,7 @@ def every_trial(searches: Sequence[Search]) -> str:
                 "trial": trial.number,
                 "state": trial.state,
                 "validation": "" if trial.score is None else f"{trial.score:.4f}",
-                "options": " ".join(choice.word for choice in trial.choices),
+                "options": " ".join(value.override for value in trial.values),
             }
             for search in searches
             for trial in search.trials

@@ -1,4 +1,4 @@
-"""The table of a study: a row an arm, for people and for papers."""
+"""The table of a study: one row for each arm, as text and in several file formats."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 from stillhouse.errors import UserError, did_you_mean
 from stillhouse.files import csv_text, finite, write_text
 from stillhouse.methods.control import CONTROL
-from stillhouse.study.findings import Found, Study, answer
-from stillhouse.study.statistics import holm, spread
+from stillhouse.study.results import ArmResult, Study, summarize_arm
+from stillhouse.study.statistics import holm_correction, standard_deviation
 
 
 @dataclass(frozen=True)
-class Row:
-    """What is said of one arm; None where there is nothing to say."""
+class StudyRow:
+    """The numbers of one arm; None where there is no value."""
 
     method: str
     seeds: int
@@ -28,55 +28,57 @@ class Row:
     low: float | None = None
     high: float | None = None
     p: float | None = None
-    p_holm: float | None = None  # corrected for all taught arms
+    p_holm: float | None = None  # corrected for all arms with a teacher
     rank: float | None = None
-    against: float | None = None  # over the arm that was named, with its interval
+    against: float | None = None  # difference to the arm of --against, with its interval
     against_low: float | None = None
     against_high: float | None = None
     paper: float | None = None
-    trials: int | None = None  # spent on choosing its options
-    searched: str = ""  # what was tried
+    trials: int | None = None  # of the search for its options
+    searched: str = ""  # the search space
     failed: int = 0
-    seconds: float | None = None  # of a training, on average
+    seconds: float | None = None  # of one training, on average
 
 
-def make_rows(study: Study, against: str | None = None) -> list[Row]:
-    """A row an arm: the control first, the others from the best to the worst."""
+def make_rows(study: Study, against: str | None = None) -> list[StudyRow]:
+    """One row for each arm: the controls first, then the others from best to worst."""
     check_against(against, (arm.label for arm in study.arms))
-    p, ranks = study.probabilities(), study.ranks()
-    corrected = holm(p)
+    p, ranks = study.p_values(), study.ranks()
+    corrected = holm_correction(p)
     rows = []
     for arm in study.arms:
         label = arm.label
-        tested: dict[str, Any] = {
+        tests: dict[str, Any] = {
             "p": p.get(label),
             "p_holm": corrected.get(label),
             "rank": ranks.get(label),
         }
-        rows.append(Row(**describe(study, arm), **tested, **versus(study, arm, against)))
+        rows.append(
+            StudyRow(**arm_values(study, arm), **tests, **against_values(study, arm, against))
+        )
     controls = [arm.label for arm in study.arms if arm.is_control]
     return sorted(rows, key=lambda r: (r.method not in controls, -(r.mean or float("-inf"))))
 
 
 def check_against(against: str | None, labels: Iterable[str]) -> None:
-    """Refuse to compare with an arm that is not there."""
+    """Raise if the arm of `--against` does not exist."""
     known = list(labels)
     if against is not None and against not in known:
-        hint = did_you_mean(against, known) or f"; there are {', '.join(known)}"
-        raise UserError(f"--against: no arm is called {against!r}{hint}")
+        hint = did_you_mean(against, known) or f"; choose from {', '.join(known)}"
+        raise UserError(f"--against: there is no arm {against!r}{hint}")
 
 
-def answers(study: Study, rows: Sequence[Row]) -> list[str]:
-    """The answer of every taught arm, in the order of the rows."""
+def summarize_rows(study: Study, rows: Sequence[StudyRow]) -> list[str]:
+    """The summary of each arm with a teacher, in the order of the rows."""
     taught = {arm.label: arm for arm in study.taught}
-    return [answer(study, taught[row.method]) for row in rows if row.method in taught]
+    return [summarize_arm(study, taught[row.method]) for row in rows if row.method in taught]
 
 
-def describe(study: Study, arm: Found) -> dict[str, Any]:
-    """Scores, the gain over the control, and how the options were chosen."""
+def arm_values(study: Study, arm: ArmResult) -> dict[str, Any]:
+    """The scores of an arm, its gain over the control, and the cost of its search."""
     values = [*study.values(arm.label).values()]
     search = study.searched.get(arm.method)
-    said: dict[str, Any] = {
+    row: dict[str, Any] = {
         "method": arm.label,
         "seeds": len(values),
         "failed": len(arm.failures),
@@ -86,59 +88,62 @@ def describe(study: Study, arm: Found) -> dict[str, Any]:
     }
     if values:
         seconds = mean(float(score["seconds"]) for score in arm.scores.values())
-        said |= {"mean": mean(values), "deviation": spread(values), "seconds": seconds}
+        deviation = standard_deviation(values)
+        row |= {"mean": mean(values), "deviation": deviation, "seconds": seconds}
     gain = None if arm.is_control else study.gain(arm.label, arm.control)
-    return said | ({} if gain is None else dict(zip(("gain", "low", "high"), gain, strict=True)))
+    return row | ({} if gain is None else dict(zip(("gain", "low", "high"), gain, strict=True)))
 
 
-def versus(study: Study, arm: Found, against: str | None) -> dict[str, Any]:
-    """The difference to the arm that was named."""
-    found = study.gain(arm.label, against) if against and against != arm.label else None
-    if found is None:
+def against_values(study: Study, arm: ArmResult, against: str | None) -> dict[str, Any]:
+    """The difference of an arm to the arm of `--against`, with its interval."""
+    gain = study.gain(arm.label, against) if against and against != arm.label else None
+    if gain is None:
         return {}
-    return {"against": found.mean, "against_low": found.low, "against_high": found.high}
+    return {"against": gain.mean, "against_low": gain.low, "against_high": gain.high}
 
 
-# ---------------------------------------------------------------------------------- as people read
+# ----------------------------------------------------------------------------------------- as text
 
 
-def columns(rows: Sequence[Row], headline: str, against: str | None) -> dict[str, list[str]]:
-    """The cells of each column as text; a column in which nothing is said is left out."""
-    found = {
+def text_columns(
+    rows: Sequence[StudyRow], headline: str, against: str | None
+) -> dict[str, list[str]]:
+    """The table as text, column by column; columns without a value are left out."""
+    columns = {
         "method": [row.method for row in rows],
         "seeds": [
             str(row.seeds) + (f" ({row.failed} missing)" if row.failed else "") for row in rows
         ],
-        headline: [within(row.mean, row.deviation) for row in rows],
-        "gain": [spanned(row.gain, row.low, row.high) for row in rows],
-        "p (Holm)": [probability(row.p_holm) for row in rows],
-        "rank": [number(row.rank, 1) for row in rows],
+        headline: [format_deviation(row.mean, row.deviation) for row in rows],
+        "gain": [format_interval(row.gain, row.low, row.high) for row in rows],
+        "p (Holm)": [format_p_value(row.p_holm) for row in rows],
+        "rank": [format_number(row.rank, 1) for row in rows],
         f"over {against}": [
-            spanned(row.against, row.against_low, row.against_high) for row in rows
+            format_interval(row.against, row.against_low, row.against_high) for row in rows
         ],
-        "paper": [number(row.paper, 2) for row in rows],
+        "paper": [format_number(row.paper, 2) for row in rows],
         "trials": ["" if row.trials is None else str(row.trials) for row in rows],
     }
-    return {name: cells for name, cells in found.items() if any(cells)}
+    return {name: cells for name, cells in columns.items() if any(cells)}
 
 
-def within(value: float | None, deviation: float | None) -> str:
-    """A mean and its deviation."""
+def format_deviation(value: float | None, deviation: float | None) -> str:
+    """A mean with its standard deviation; empty for None."""
     return "" if value is None else f"{value:.2f} ± {deviation or 0:.2f}"
 
 
-def spanned(value: float | None, low: float | None, high: float | None) -> str:
-    """A difference and its interval."""
+def format_interval(value: float | None, low: float | None, high: float | None) -> str:
+    """A difference with its interval; empty for None."""
     return "" if value is None else f"{value:+.2f} ({low:.2f} … {high:.2f})"
 
 
-def number(value: float | None, digits: int) -> str:
-    """A number, or nothing."""
+def format_number(value: float | None, digits: int) -> str:
+    """A number with so many decimals; empty for None."""
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def probability(value: float | None) -> str:
-    """A probability that does not pretend to more digits than it has."""
+def format_p_value(value: float | None) -> str:
+    """A p value with three decimals; empty for None."""
     if value is None:
         return ""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
@@ -147,37 +152,37 @@ def probability(value: float | None) -> str:
 # ----------------------------------------------------------------------------------------- as files
 
 
-def as_csv(rows: Sequence[Row], headline: str, against: str | None) -> str:
-    """Comma-separated values, a column a number."""
+def as_csv(rows: Sequence[StudyRow], headline: str, against: str | None) -> str:
+    """The table as CSV, one column for each number."""
     return csv_text([asdict(row) for row in rows])
 
 
-def as_json(rows: Sequence[Row], headline: str, against: str | None) -> str:
-    """A list of objects, with the name of what was measured."""
+def as_json(rows: Sequence[StudyRow], headline: str, against: str | None) -> str:
+    """The table as JSON: a list of objects, with the name of the headline metric."""
     content = {"headline": headline, "against": against, "rows": [asdict(row) for row in rows]}
     return json.dumps(finite(content), indent=1, ensure_ascii=False) + "\n"
 
 
-def as_markdown(rows: Sequence[Row], headline: str, against: str | None) -> str:
-    """A table of GitHub's Markdown."""
-    found = columns(rows, headline, against)
-    lines = [[*found], ["---" if name == "method" else "---:" for name in found]]
-    lines += [list(cells) for cells in zip(*found.values(), strict=True)]
-    marked = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-    return "".join(f"| {' | '.join(line)} |\n" for line in marked)
+def as_markdown(rows: Sequence[StudyRow], headline: str, against: str | None) -> str:
+    """The table in the Markdown of GitHub."""
+    columns = text_columns(rows, headline, against)
+    lines = [[*columns], ["---" if name == "method" else "---:" for name in columns]]
+    lines += [list(cells) for cells in zip(*columns.values(), strict=True)]
+    escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
 
-def as_latex(rows: Sequence[Row], headline: str, against: str | None) -> str:
-    """A tabular for a paper; it needs booktabs."""
-    found = columns(rows, headline, against)
-    body = [[*found]] + [list(cells) for cells in zip(*found.values(), strict=True)]
-    head, *lines = (" & ".join(map(latex, line)) + r" \\" for line in body)
-    start = rf"\begin{{tabular}}{{l{'r' * (len(found) - 1)}}}"
+def as_latex(rows: Sequence[StudyRow], headline: str, against: str | None) -> str:
+    """The table as a LaTeX tabular; it needs the package booktabs."""
+    columns = text_columns(rows, headline, against)
+    body = [[*columns]] + [list(cells) for cells in zip(*columns.values(), strict=True)]
+    head, *lines = (" & ".join(map(escape_latex, line)) + r" \\" for line in body)
+    start = rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}"
     parts = [start, r"\toprule", head, r"\midrule", *lines, r"\bottomrule", r"\end{tabular}"]
     return "\n".join(parts) + "\n"
 
 
-SIGNS = {
+LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",
     "±": r"$\pm$",
     "…": r"\ldots{}",
@@ -185,46 +190,52 @@ SIGNS = {
     ">": "$>$",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 
 
-def latex(text: str) -> str:
-    """Text with every sign that means something to LaTeX made to stand for itself."""
-    return "".join(SIGNS.get(sign, sign) for sign in text)
+def escape_latex(text: str) -> str:
+    """Text with the special characters of LaTeX escaped."""
+    return "".join(LATEX_ESCAPES.get(character, character) for character in text)
 
 
-Format = Callable[[Sequence[Row], str, str | None], str]
-FORMATS: dict[str, Format] = {
+TableFormat = Callable[[Sequence[StudyRow], str, str | None], str]
+FORMATS: dict[str, TableFormat] = {
     "csv": as_csv,
     "json": as_json,
     "markdown": as_markdown,
     "latex": as_latex,
 }
-FILES = {"csv": "table.csv", "json": "table.json", "markdown": "table.md", "latex": "table.tex"}
+TABLE_FILES = {
+    "csv": "table.csv",
+    "json": "table.json",
+    "markdown": "table.md",
+    "latex": "table.tex",
+}
+JOBS_FILE = "cells.csv"
 
 
-def text_of(study: Study, kind: str, against: str | None = None) -> str:
-    """The table in one of the formats."""
+def format_table(study: Study, kind: str, against: str | None = None) -> str:
+    """The table in one of the formats: csv, json, markdown or latex."""
     if kind not in FORMATS:
-        hint = did_you_mean(kind, FORMATS) or f"; there are {', '.join(FORMATS)}"
-        raise UserError(f"--table: there is no format {kind!r}{hint}")
+        hint = did_you_mean(kind, FORMATS) or f"; choose from {', '.join(FORMATS)}"
+        raise UserError(f"--table: unknown format {kind!r}{hint}")
     return FORMATS[kind](make_rows(study, against), study.headline, against)
 
 
 def write_tables(study: Study, against: str | None = None) -> list[Path]:
-    """The table in every format, and every cell, in the study's folder."""
+    """Write the table in every format, and all jobs as CSV, into the folder of the study."""
     paths, rows = [], make_rows(study, against)
-    for kind, name in FILES.items():
+    for kind, name in TABLE_FILES.items():
         paths.append(study.folder / name)
         write_text(paths[-1], FORMATS[kind](rows, study.headline, against))
-    paths.append(study.folder / "cells.csv")
-    write_text(paths[-1], every_cell(study))
+    paths.append(study.folder / JOBS_FILE)
+    write_text(paths[-1], jobs_csv(study))
     return paths
 
 
-def every_cell(study: Study) -> str:
-    """Every training in a line, with all that was measured on test."""
+def jobs_csv(study: Study) -> str:
+    """All jobs as CSV, one row each, with every metric on the test split."""
     lines: list[dict[str, Any]] = []
     for arm in study.arms:
         for seed, score in arm.scores.items():
@@ -234,26 +245,21 @@ def every_cell(study: Study) -> str:
     return csv_text(lines, ["method"])
 
 
-def called(label: str) -> str:
-    """An arm as a sentence calls it."""
-    return "the control" if label == CONTROL else label
-
-
-def search_lines(study: Study, rows: Sequence[Row]) -> list[str]:
-    """What choosing each method's options cost, one line for all that cost the same."""
+def search_lines(study: Study, rows: Sequence[StudyRow]) -> list[str]:
+    """The number of search trials of each method, one line for each number."""
     if not study.searched:
-        return ["search: none; every method has the options of its paper or of the recipe"]
-    trials = {row.method: row.trials or 0 for row in rows}
+        return ["search: none; options are those of the papers or of the recipe"]
     groups: dict[int, list[str]] = {}
-    for method, count in trials.items():
-        groups.setdefault(count, []).append(method)
-    told = [
+    for row in rows:
+        name = "the control" if row.method == CONTROL else row.method
+        groups.setdefault(row.trials or 0, []).append(name)
+    lines = [
         f"search: {count} trials on validation each for {', '.join(methods)}"
         if count
-        else f"search: none for {', '.join(called(method) for method in methods)}"
+        else f"search: none for {', '.join(methods)}"
         for count, methods in sorted(groups.items(), reverse=True)
     ]
-    at_edges = [f"{n} ({', '.join(s.edges)})" for n, s in study.searched.items() if s.edges]
-    if at_edges:
-        told.append(f"search: chosen at the edge of what was tried: {'; '.join(at_edges)}")
-    return told
+    at_edge = [f"{n} ({', '.join(s.edges)})" for n, s in study.searched.items() if s.edges]
+    if at_edge:
+        lines.append(f"search: chosen near the end of the searched range: {'; '.join(at_edge)}")
+    return lines

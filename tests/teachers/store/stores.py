@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stillhouse.batches import Batch
 from stillhouse.teachers.frozen import Frozen
@@ -31,12 +31,12 @@ class Counting:
 
     def __init__(self, pause: float = 0.0, log: Path | None = None) -> None:
         torch.manual_seed(3)
-        self.frozen: Frozen[Any] = Frozen(Net(classes=CLASSES), lambda rows: (rows.image,))
+        self.frozen: Frozen[Any] = Frozen(Net(classes=CLASSES), lambda rows: (rows.images,))
         self.asked: list[int] = []
         self.pause, self.log = pause, log
 
     def __call__(self, rows: Batch) -> Trace:
-        new = (rows.view * SAMPLES + rows.key).tolist()
+        new = (rows.views * SAMPLES + rows.keys).tolist()
         self.asked += new
         if self.log:
             with self.log.open("a") as file:
@@ -93,7 +93,7 @@ def filling_by(
     say: Callable[[str], None] = lambda _: None,
     stop: Callable[[], bool] = bool,
 ) -> Filling[Batch]:
-    return Filling(teacher, "net", read, say, stop)
+    return Filling(teacher, Tensor.detach, "net", read, say, stop)
 
 
 def filled(folder: Path, form: Form | None = None) -> Store:

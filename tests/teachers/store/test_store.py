@@ -21,8 +21,8 @@ from stores import BATCH, BLOCK, CLASSES, ROWS, Counting, Moving, filled, fillin
 
 from stillhouse.errors import UserError
 from stillhouse.files import lock, unlock
-from stillhouse.teachers import store
 from stillhouse.teachers.store import fill as filling
+from stillhouse.teachers.store import store
 from stillhouse.teachers.store.cached import Cached
 from stillhouse.teachers.store.fill import fill
 from stillhouse.teachers.store.outputs import Form
@@ -108,9 +108,9 @@ def test_a_stop_at_the_end_is_no_harm(folder: Path) -> None:
 
 def start(folder: Path, record: Path) -> subprocess.Popen[bytes]:
     """Another process that fills the same store, a tenth of a second a batch."""
-    tests = Path(__file__).parents[1]
-    path = os.pathsep.join([str(tests), str(tests / "teachers")])
-    words = [sys.executable, str(tests / "teachers" / "stores.py"), str(folder), str(record)]
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here.parents[1]), str(here)])
+    words = [sys.executable, str(here / "stores.py"), str(folder), str(record)]
     return subprocess.Popen(words, env={**os.environ, "PYTHONPATH": path})
 
 
@@ -374,7 +374,7 @@ def test_a_disk_that_is_full_is_said_before_anything_is_asked(
 def test_a_disk_that_becomes_full_keeps_the_blocks(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add, left = store.ledger.add, [2]
+    add, left = store.index.add, [2]
 
     def until_full(path: Path, block: Any) -> None:
         left[0] -= 1
@@ -382,7 +382,7 @@ def test_a_disk_that_becomes_full_keeps_the_blocks(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         add(path, block)
 
-    monkeypatch.setattr(store.ledger, "add", until_full)
+    monkeypatch.setattr(store.index, "add", until_full)
     with pytest.raises(UserError) as error:
         fill(Store(folder, identity()), filling_by(Counting()))
     kept = Store(folder, identity()).kept()

@@ -1,4 +1,4 @@
-"""Cells side by side: results as they come, a stop that reaches all, nothing trained twice."""
+"""Jobs in parallel: results, failures, interruption, and continuation."""
 
 import os
 import signal
@@ -17,36 +17,44 @@ import torch
 from stillhouse.engine.interrupt import Stopped
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Network
-from stillhouse.study import cells as cell_room
-from stillhouse.study.cells import DIED, Cell, Failure, begin, crew, processes, read_failure
+from stillhouse.study import jobs as job_module
+from stillhouse.study.jobs import (
+    PROCESS_DIED,
+    Failure,
+    Job,
+    default_processes,
+    init_worker,
+    process_workers,
+    read_failure,
+)
 
 QUICK = ("method=none", "teacher=null", "engine.tensorboard=false", "engine.device=cpu")
 
 
-def cells(folder: Path, epochs: float, count: int = 2) -> list[Cell]:
+def jobs(folder: Path, epochs: float, count: int = 2) -> list[Job]:
     recipe = load.load("digits/raw", [*QUICK, f"train.epochs={epochs}"])
-    return [Cell(replace(recipe, seed=seed), folder / f"none-{seed}") for seed in range(count)]
+    return [Job(replace(recipe, seed=seed), folder / f"none-{seed}") for seed in range(count)]
 
 
-def silent(cell: Cell, outcome: Any) -> None:
+def silent(job: Job, outcome: Any) -> None:
     pass
 
 
-def test_a_stop_reaches_all_and_what_is_left_goes_on_to_the_same_end(tmp_path: Path) -> None:
+def test_jobs_stop_together_and_finished_jobs_are_only_read(tmp_path: Path) -> None:
     done: list[str] = []
-    long = cells(tmp_path, 400)
-    with pytest.raises(Stopped), crew(2) as workers:
+    long = jobs(tmp_path, 400)
+    with pytest.raises(Stopped), process_workers(2) as workers:
         threading.Thread(target=once_saved, args=(tmp_path, interrupt), daemon=True).start()
-        workers.train(long, lambda cell, score: done.append(cell.folder.name))
-    assert done == [] and any((cell.folder / "state.pt").exists() for cell in long)
-    short = cells(tmp_path / "short", 2)
-    with crew(2) as workers:
-        first = workers.train(short, lambda cell, score: done.append(cell.folder.name))
+        workers.train(long, lambda job, score: done.append(job.folder.name))
+    assert done == [] and any((job.folder / "state.pt").exists() for job in long)
+    short = jobs(tmp_path / "short", 2)
+    with process_workers(2) as workers:
+        first = workers.train(short, lambda job, score: done.append(job.folder.name))
         again = workers.train(short, silent)
     assert sorted(done) == ["none-0", "none-1"]
-    assert first == again and set(first) == {cell.folder for cell in short}
+    assert first == again and set(first) == {job.folder for job in short}
     assert first[short[0].folder]["test"] != first[short[1].folder]["test"]
-    assert (short[0].folder / "recipe.yaml").is_file()  # a cell is a run like any other
+    assert (short[0].folder / "recipe.yaml").is_file()  # a job is a run like any other
 
 
 def once_saved(folder: Path, act: Callable[[Path], None]) -> None:
@@ -66,82 +74,82 @@ def kill_those_who_train(folder: Path) -> None:
         os.kill(int(lock.read_text()), signal.SIGKILL)
 
 
-def test_a_cell_that_fails_says_why_and_the_others_go_on(tmp_path: Path) -> None:
-    first, second = cells(tmp_path, 1)
+def test_a_failed_job_has_a_message_and_the_others_continue(tmp_path: Path) -> None:
+    first, second = jobs(tmp_path, 1)
     wrong = first._replace(recipe=replace(first.recipe, student=Network("stillhouse/tinny")))
-    with crew(1) as workers:
+    with process_workers(1) as workers:
         outcomes = workers.train([wrong, second], silent)
     failure = outcomes[wrong.folder]
-    assert isinstance(failure, Failure) and "tinny" in failure.sentence
+    assert isinstance(failure, Failure) and "tinny" in failure.message
     assert read_failure(wrong.folder) == failure
     assert isinstance(outcomes[second.folder], dict) and read_failure(second.folder) is None
 
 
-def test_a_killed_process_takes_no_other_cell_with_it(tmp_path: Path) -> None:
-    """SIGKILL, as the system sends where memory ends: both cells are trained to their end."""
-    both = cells(tmp_path, 60)
+def test_a_killed_process_loses_no_job(tmp_path: Path) -> None:
+    """After SIGKILL, which the system sends if memory runs out, both jobs are trained."""
+    both = jobs(tmp_path, 60)
     killer = threading.Thread(target=once_saved, args=(tmp_path, kill_those_who_train), daemon=True)
-    with crew(2) as workers:
+    with process_workers(2) as workers:
         killer.start()
         outcomes = workers.train(both, silent)
     assert not killer.is_alive()
-    assert all(isinstance(outcomes[cell.folder], dict) for cell in both), outcomes
+    assert all(isinstance(outcomes[job.folder], dict) for job in both), outcomes
 
 
-def test_a_cell_that_is_killed_alone_too_is_a_failure(
+def test_a_job_that_kills_its_process_twice_is_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In place of its training this cell kills its own process, whoever else is there."""
-    good, _ = cells(tmp_path, 1)
+    """The job kills its own process instead of training."""
+    good, _ = jobs(tmp_path, 1)
     deadly = good._replace(folder=tmp_path / "deadly")
-    monkeypatch.setattr(cell_room, "train_cell", die_if_deadly)
-    with crew(2) as workers:
+    monkeypatch.setattr(job_module, "train_job", die_if_deadly)
+    with process_workers(2) as workers:
         outcomes = workers.train([deadly, good], silent)
-    assert outcomes[deadly.folder] == Failure(DIED) == read_failure(deadly.folder)
+    assert outcomes[deadly.folder] == Failure(PROCESS_DIED) == read_failure(deadly.folder)
     assert isinstance(outcomes[good.folder], dict)
 
 
-def die_if_deadly(cell: Cell) -> Any:
-    if cell.folder.name == "deadly":
-        cell.folder.mkdir(parents=True, exist_ok=True)
-        (cell.folder / "recipe.yaml").write_text("begun")
+def die_if_deadly(job: Job) -> Any:
+    if job.folder.name == "deadly":
+        job.folder.mkdir(parents=True, exist_ok=True)
+        (job.folder / "recipe.yaml").write_text("begun")
         os.kill(os.getpid(), signal.SIGKILL)
-    return cell_room.train_cell(cell)
+    return job_module.train_job(job)
 
 
-def test_there_is_a_process_for_each_core_or_gpu_that_may_be_used(
+def test_one_process_per_gpu_or_core(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert 1 <= processes() <= max(os.cpu_count() or 1, torch.cuda.device_count())
+    assert 1 <= default_processes() <= max(os.cpu_count() or 1, torch.cuda.device_count())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    assert processes() == 3
+    assert default_processes() == 3
 
 
 @pytest.mark.parametrize(("given", "wanted"), [(None, ["0", "1", "0"]), ("5,7", ["5", "7", "5"])])
-def test_each_process_has_a_gpu_of_its_own(
+def test_each_process_has_its_own_gpu(
     monkeypatch: pytest.MonkeyPatch, given: str | None, wanted: list[str]
 ) -> None:
     import queue
 
     turns: queue.Queue[int] = queue.Queue()
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(cell_room, "heed", lambda: None)
-    monkeypatch.setattr(cell_room, "follow", lambda parent, busy: None)
-    found = []
+    monkeypatch.setattr(job_module, "heed", lambda: None)
+    monkeypatch.setattr(job_module, "follow", lambda parent, busy: None)
+    result = []
     for number in range(3):
         turns.put(number)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if given:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-        begin(turns)
-        found.append(os.environ["CUDA_VISIBLE_DEVICES"])
-    assert found == wanted
+        init_worker(turns)
+        result.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert result == wanted
 
 
-def test_a_killed_study_leaves_no_process_and_goes_on_at_once(tmp_path: Path) -> None:
-    """SIGKILL to the parent alone: its workers save, end, and let their cells go."""
-    script = "from test_cells import keep_two_busy; keep_two_busy()"
+def test_a_killed_study_leaves_no_process_and_can_continue(tmp_path: Path) -> None:
+    """After SIGKILL to the parent its workers save, end and release their jobs."""
+    script = "from test_jobs import keep_two_busy; keep_two_busy()"
     parent = subprocess.Popen(
         [sys.executable, "-c", script],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PLACE": str(tmp_path)},
@@ -149,9 +157,9 @@ def test_a_killed_study_leaves_no_process_and_goes_on_at_once(tmp_path: Path) ->
     once_saved(tmp_path, lambda folder: parent.kill())
     parent.wait()
     owners = [int(path.read_text()) for path in tmp_path.glob("*/.lock")]
-    (cell,) = cells(tmp_path, 400, count=1)
-    with crew(1) as workers:
-        short = workers.train([cell._replace(until=1)], silent)[cell.folder]
+    (job,) = jobs(tmp_path, 400, count=1)
+    with process_workers(1) as workers:
+        short = workers.train([job._replace(until=1)], silent)[job.folder]
     assert isinstance(short, dict) and 6 <= short["steps"] < 2400  # not refused, and not finished
     deadline = time.monotonic() + 30
     while any(map(alive, owners)):
@@ -160,8 +168,8 @@ def test_a_killed_study_leaves_no_process_and_goes_on_at_once(tmp_path: Path) ->
 
 
 def keep_two_busy() -> None:
-    with crew(2) as workers:
-        workers.train(cells(Path(os.environ["PLACE"]), 400), silent)
+    with process_workers(2) as workers:
+        workers.train(jobs(Path(os.environ["PLACE"]), 400), silent)
 
 
 def alive(number: int) -> bool:

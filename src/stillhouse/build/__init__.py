@@ -1,0 +1,1 @@
+"""From a recipe to objects: data, networks, teacher, method, run."""

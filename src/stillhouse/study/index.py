@@ -1,0 +1,148 @@
+"""The index of runs and studies on disk, with a one-line result for each."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from stillhouse.engine.folder import MARK
+from stillhouse.errors import UserError
+from stillhouse.recipes import load
+from stillhouse.recipes.schema import Recipe
+from stillhouse.runs.execute import Result
+from stillhouse.runs.training import FORMAT, RESULT, TEACHER, Score
+from stillhouse.study.results import STUDY_FILE, Study, display_label, read_study, summarize_arm
+from stillhouse.study.sweep import CHOSEN_FILE
+
+MAX_DEPTH = 4  # levels of folders that are searched
+
+
+@dataclass(frozen=True)
+class RunEntry:
+    """One folder of the index."""
+
+    folder: Path
+    kind: str  # run, study, sweep, or "" if it cannot be read
+    summary: str  # its result in one line, or why there is none
+
+
+def is_study(folder: Path) -> bool:
+    """Whether a folder holds a study."""
+    return (folder / STUDY_FILE).is_file()
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run."""
+    return (folder / load.RECIPE_FILE).is_file() or (folder / MARK).is_file()
+
+
+def list_runs(folder: Path) -> Iterator[RunEntry]:
+    """Every run and study in a folder, sorted by path.
+
+    Raises:
+        UserError: if there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError(
+            f"there is no folder {folder}; runs are saved in ./runs unless --out is set"
+        )
+    if is_study(folder) or is_run(folder):
+        yield read_entry(folder)
+    else:
+        yield from search_folder(folder, MAX_DEPTH)
+
+
+def search_folder(folder: Path, depth: int) -> Iterator[RunEntry]:
+    """The runs and studies in the subfolders of a folder, down to `depth` levels."""
+    for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
+        if is_study(inner) or is_run(inner) or (inner / CHOSEN_FILE).is_file():
+            yield read_entry(inner)
+        elif any(path.is_dir() for path in inner.iterdir()) and depth > 1:
+            yield from search_folder(inner, depth - 1)
+        elif any(inner.iterdir()):
+            yield RunEntry(inner, "", not_a_run(inner))
+
+
+def read_entry(folder: Path) -> RunEntry:
+    """The entry of one folder; an error becomes its summary."""
+    try:
+        if is_study(folder):
+            return RunEntry(folder, "study", summarize_study(read_study(folder)))
+        if (folder / CHOSEN_FILE).is_file():
+            return RunEntry(folder, "sweep", f"chosen options are in {folder / CHOSEN_FILE}")
+        recipe, result = read_run(folder)
+        return RunEntry(folder, "run", summarize_run(recipe, result))
+    except UserError as error:
+        return RunEntry(folder, "", str(error))
+
+
+def not_a_run(folder: Path) -> str:
+    """The error message for a folder that holds no run."""
+    return f"{folder} is not a run folder: it has no {load.RECIPE_FILE}"
+
+
+def summarize_study(study: Study) -> str:
+    """The result of the best arm, and of how many arms it is the best."""
+    best, count = study.best(), len(study.taught)
+    if best is None:
+        return "no finished run yet"
+    return summarize_arm(study, best) + (f" (best of {count})" if count > 1 else "")
+
+
+def read_run(folder: Path) -> tuple[Recipe, Result]:
+    """The recipe and the result of a finished run.
+
+    Raises:
+        UserError: if the folder holds no run, or the run is unfinished or damaged.
+    """
+    if not (folder / load.RECIPE_FILE).is_file():
+        raise UserError(not_a_run(folder))
+    recipe = load.load(folder / load.RECIPE_FILE)
+    student = read_score(folder / RESULT)
+    if student is None:
+        raise UserError(
+            f"{folder} is not finished; continue it with `stillhouse run {folder} --resume`"
+        )
+    teacher = read_score(folder / TEACHER)
+    control = read_score(folder / "control" / RESULT)
+    return recipe, Result(folder, student["headline"], student, teacher, control)
+
+
+def read_score(path: Path) -> Score | None:
+    """The score in a result file; None if there is no such file."""
+    if not path.is_file():
+        return None
+    try:
+        score = json.loads(path.read_text(encoding="utf-8"))
+        if path.name == RESULT and score.get("format") != FORMAT:
+            raise UserError(
+                f"{path} was written by another version of stillhouse; read it with that version, "
+                "or run its recipe again"
+            )
+        headline = score.get("headline", "")
+        numbers = [score["test"][headline]] if headline else [*score["test"].values()]
+        if not numbers or not all(map(math.isfinite, numbers)):
+            raise ValueError
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged; run its recipe again with --overwrite") from error
+    assert isinstance(score, dict)
+    return score
+
+
+def summarize_run(recipe: Recipe, result: Result) -> str:
+    """Student, control and teacher of a run in one line; one seed has no interval."""
+    student = result.student["test"][result.headline]
+    parts = [f"student {result.headline} {student:.1f}"]
+    if result.control is not None:
+        parts.append(f"control {result.control['test'][result.headline]:.1f}")
+    if result.teacher is not None:
+        parts.append(f"teacher {result.teacher['test'][result.headline]:.1f}")
+    label = display_label(" and ".join(method.name for method in recipe.method))
+    line = f"{label}: {', '.join(parts)}"
+    if result.control is None:
+        return f"{line}: no control to compare with" if recipe.distils else line
+    gain = student - result.control["test"][result.headline]
+    return f"{line}: {gain:+.1f} (one seed: no interval can be given)"
