@@ -73,7 +73,9 @@ def test_a_run_s_page_has_everyone_and_what_the_paper_says(of_run: Page) -> None
         "Top-1 accuracy on validation",
         "Temperature",
     }
-    assert load.validate_recipe(load.parse_yaml_value(of_run.recipe, ""), Path("page")) == load.load(
+    assert load.validate_recipe(
+        load.parse_yaml_value(of_run.recipe, ""), Path("page")
+    ) == load.load(
         "digits/raw",
         [*WORDS, "train.epochs=1", "control=true", "paper={student: 72.5, teacher: 79.4}"],
     )

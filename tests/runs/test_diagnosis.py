@@ -64,7 +64,7 @@ def test_a_run_has_every_diagnosis_of_its_task(sections: dict[str, Section]) -> 
         "classes",
         "embedding",
         "activation",
-        "gradient",
+        "gradients",
     }
     assert all(section.sentences for section in sections.values())
 
@@ -88,7 +88,7 @@ def test_they_are_about_the_networks_that_lie_there(
 
 
 def test_the_gradients_are_of_the_start_and_of_the_end(sections: dict[str, Section]) -> None:
-    rows = table(sections["gradient"]).rows
+    rows = table(sections["gradients"]).rows
     assert [row[:2] for row in rows] == [
         (moment, term)
         for moment in ("at the start", "at the end")

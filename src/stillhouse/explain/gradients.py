@@ -17,7 +17,7 @@ from stillhouse.types import Clock, Term, Trace
 B = TypeVar("B")
 Verdict = Literal["label term", "negligible", "dominant", "conflicting", "ok"]
 
-NAME, TITLE = "gradient", "Gradients of the loss terms"
+NAME, TITLE = "gradients", "Gradients of the loss terms"
 LABEL_TERMS = ("label", "label_strong")
 NEGLIGIBLE = 1e-3  # of the norm of the label gradient
 DOMINANT = 10.0  # times that norm

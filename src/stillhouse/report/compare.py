@@ -47,7 +47,10 @@ def compare_page(first: Path, second: Path, options: ExplainOptions = DEFAULT_OP
         scores = {"teacher": result.teacher, **scores}
     return Page(
         title=f"{names[0]} and {names[1]}",
-        answers=(difference(names, one[1], result), *(summarize_run(*read) for read in (one, other))),
+        answers=(
+            difference(names, one[1], result),
+            *(summarize_run(*read) for read in (one, other)),
+        ),
         headline=headline,
         bars=tuple(ScoreBar(who, score["test"][headline]) for who, score in scores.items()),
         costs=costs.costs,
