@@ -46,7 +46,7 @@ def test_explain_writes_files(call: Call, runs: Path, tmp_path: Path) -> None:
     assert output.startswith(f"files: {tmp_path / 'files'} (") and result[:2] == counts[:2]
     assert min(counts) > 5 and 0 < result[2] <= counts[2]
     assert (tmp_path / "files" / "calibration.csv").is_file()
-    assert (tmp_path / "files" / "calibration-reliability.svg").is_file()
+    assert (tmp_path / "files" / "calibration-reliability-diagram.svg").is_file()
 
 
 def test_explain_checks_the_folder_for_files_first(

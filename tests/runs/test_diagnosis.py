@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from quick import kept_teacher, quick, run, student_bytes
+from quick import caller, kept_teacher, quick, run, student_bytes
+from stillhouse.build.contract import BESIDE
 from stillhouse.build.networks import make_deployed, make_network
 from stillhouse.build.run import make_pupil
 from stillhouse.build.workshop import Workshop
@@ -20,6 +26,7 @@ from stillhouse.explain.predictions import ExplainOptions
 from stillhouse.explain.section import ImageGrid, Section, Table
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
+from stillhouse.report.run import run_page
 from stillhouse.runs import diagnosis
 from stillhouse.runs.diagnosis import (
     DIAGNOSIS_FILE,
@@ -32,7 +39,9 @@ from stillhouse.runs.diagnosis import (
 )
 from stillhouse.runs.execute import Result
 from stillhouse.runs.training import STUDENT
-from stillhouse.types import Trace
+from stillhouse.tasks.base import Facts
+from stillhouse.tasks.classification import Classification, ClassificationSpec
+from stillhouse.types import Terms, Trace
 
 WORDS = ("train.epochs=1", "method=dkd")
 
@@ -248,3 +257,246 @@ def test_close_samples_are_shown_as_networks_are_given_them() -> None:
     assert pixels.dtype == torch.uint8
     mean, std = (torch.tensor(x)[:, None, None] for x in (shop.sources.mean, shop.sources.std))
     torch.testing.assert_close((pixels / 255 - mean) / std, batch.images, atol=0.02, rtol=0)
+
+
+# ------------------------------------------------------------------------------------- failures
+
+TRACEBACK = "; run `stillhouse explain RUN --debug` for the traceback."
+
+
+def by_name(sections: Iterable[Section]) -> dict[str, Section]:
+    return {section.name: section for section in sections}
+
+
+@pytest.fixture
+def copy(done: Result, sections: dict[str, Section], tmp_path: Path) -> Path:
+    """A copy of the run with its diagnoses."""
+    shutil.copytree(done.folder, tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def earlier(copy: Path) -> dict[str, Section]:
+    """The diagnoses in the copy's file."""
+    kept = read_kept(copy)
+    assert kept is not None
+    return by_name(kept.sections)
+
+
+@contextmanager
+def without(path: Path) -> Iterator[None]:
+    """A file is not there inside."""
+    hidden = path.rename(path.with_name("hidden"))
+    yield
+    hidden.rename(path)
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def broken(*_: object, **__: object) -> Any:
+        raise error
+
+    return broken
+
+
+def recompute(folder: Path, recipe: Recipe | None = None) -> dict[str, Section]:
+    recipe = recipe or quick(*WORDS)
+    shop = Workshop.open(recipe, quiet=True)
+    return by_name(sections_of_run(folder, recipe, shop, ExplainOptions(60, recompute=True)))
+
+
+def test_a_failed_diagnosis_is_named_and_the_others_are_computed(
+    done: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(done.folder, tmp_path / "run")
+    (tmp_path / "run" / DIAGNOSIS_FILE).unlink(missing_ok=True)
+    monkeypatch.setattr("stillhouse.explain.calibration.calibration", raising(KeyError("bins")))
+    monkeypatch.setattr(diagnosis.gradients, "term_gradients", raising(RuntimeError("no memory")))
+    found = recompute(tmp_path / "run")
+    failed = {name for name, section in found.items() if section.failed}
+    assert failed == {"calibration", "gradients"} and len(found) == 10
+    assert found["calibration"].sentences == (
+        f"Calibration could not be computed: KeyError: 'bins'{TRACEBACK}",
+    )
+    assert found["gradients"].sentences == (
+        f"Gradients of the loss terms could not be computed: RuntimeError: no memory{TRACEBACK}",
+    )
+    monkeypatch.undo()
+    assert not any(section.failed for section in recompute(tmp_path / "run").values())
+
+
+def test_a_failed_diagnosis_does_not_replace_a_good_one(
+    copy: Path, earlier: dict[str, Section], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stillhouse.explain.calibration.calibration", raising(KeyError("bins")))
+    found = recompute(copy)
+    assert [*found] == [*earlier]
+    kept = found["calibration"]
+    assert kept.tables == earlier["calibration"].tables and not kept.failed
+    assert kept.note.startswith("Computed earlier. Calibration could not be computed: KeyError")
+    assert found["logits"].tables != earlier["logits"].tables and found["logits"].note == ""
+    kept_now = read_kept(copy)
+    assert kept_now is not None and by_name(kept_now.sections)["calibration"].note == kept.note
+
+
+def test_without_predictions_earlier_diagnoses_stay(
+    copy: Path, earlier: dict[str, Section], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnosis, "collect_predictions", raising(RuntimeError("no memory")))
+    found = recompute(copy)
+    assert [*found] == ["predictions", *earlier]
+    assert found["predictions"].sentences == (
+        f"Predictions could not be computed: RuntimeError: no memory{TRACEBACK}",
+    )
+    assert found["agreement"].tables == earlier["agreement"].tables
+    assert found["agreement"].note == "Computed earlier."
+    assert found["gradients"].note == ""  # these do not need predictions
+    monkeypatch.undo()
+    assert [*recompute(copy)] == [*earlier]
+
+
+def test_a_control_that_cannot_be_loaded_is_named(copy: Path, earlier: dict[str, Section]) -> None:
+    (copy / "control" / STUDENT).write_bytes(b"damaged")
+    found = recompute(copy)
+    assert found["missing"].sentences[0] == "Left out: control."
+    assert "The network of control could not be computed" in found["missing"].sentences[1]
+    # other weights than those of the earlier diagnoses, which are therefore not kept
+    assert found["agreement"].tables != earlier["agreement"].tables
+    assert found["agreement"].note == ""
+
+
+def test_other_weights_have_no_earlier_diagnoses(copy: Path, monkeypatch: Any) -> None:
+    shutil.copy(copy / "control" / STUDENT, copy / STUDENT)
+    monkeypatch.setattr("stillhouse.explain.calibration.calibration", raising(KeyError("bins")))
+    assert recompute(copy)["calibration"].failed
+
+
+def test_without_the_data_kept_diagnoses_are_shown(copy: Path, earlier: dict[str, Section]) -> None:
+    recipe = quick(*WORDS)
+    assert [s.name for s in sections_of_run(copy, recipe, None)] == [*earlier]
+    again = sections_of_run(copy, recipe, None, ExplainOptions(recompute=True))
+    assert {section.note for section in again} == {"Computed earlier."}
+    (copy / DIAGNOSIS_FILE).unlink()
+    assert sections_of_run(copy, recipe, None) == ()
+
+
+@pytest.fixture(scope="module")
+def given_teacher(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run whose teacher comes from a file, and that file."""
+    folder = tmp_path_factory.mktemp("given")
+    weights = Path(shutil.copy(kept_teacher(), folder / "teacher.safetensors"))
+    beside = kept_teacher().with_name(f"{STUDENT}{BESIDE}")
+    shutil.copy(beside, folder / f"teacher.safetensors{BESIDE}")
+    run(folder / "run", *WORDS, f"teacher.weights={weights}")
+    return folder / "run", weights
+
+
+def test_a_teacher_file_that_is_deleted_leaves_the_earlier_diagnoses(
+    given_teacher: tuple[Path, Path],
+) -> None:
+    folder, weights = given_teacher
+    recipe = load.load(folder / "recipe.yaml")
+    shop = Workshop.open(recipe, quiet=True)
+    sections_of_run(folder, recipe, shop)
+    kept = read_kept(folder)
+    assert kept is not None
+    before = by_name(kept.sections)
+    assert "gradients" in before and not any(s.note or s.failed for s in before.values())
+    with without(weights):
+        page = run_page(folder)  # `report` shows what is kept
+        assert [s.name for s in page.sections] == [*before] and len(page.bars) == 2
+        page = run_page(folder, ExplainOptions(60, recompute=True))
+    found = by_name(page.sections)
+    assert [*found] == ["missing", *before] and len(page.bars) == 2
+    assert str(weights) in found["missing"].sentences[1]
+    for name in ("agreement", "consistency", "gradients"):
+        assert found[name].tables == before[name].tables
+        assert found[name].note.startswith("Computed earlier")
+    assert found["logits"].note == "Computed earlier, with the outputs of teacher."
+    assert [*recompute(folder, recipe)] == [*before]
+
+
+def test_a_teacher_file_that_is_deleted_does_not_empty_the_first_page(
+    given_teacher: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder, weights = given_teacher
+    shutil.copytree(folder, tmp_path / "run")
+    (tmp_path / "run" / DIAGNOSIS_FILE).unlink(missing_ok=True)
+    with without(weights):
+        page = run_page(tmp_path / "run")
+    found = by_name(page.sections)
+    assert found["missing"].sentences[0] == "Left out: teacher."
+    assert {"logits", "calibration", "classes"} <= {*found} and "consistency" not in found
+    assert found["logits"].missing == ("teacher",) and len(page.bars) == 2
+
+
+@pytest.mark.parametrize("name", ["convnext", "vit"])
+def test_a_student_of_transformers_has_a_page(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    words = (f"student=transformers_models:{name}", "train.epochs=0.1", "method=kd")
+    kept_teacher()
+    folder = run(tmp_path / "run", *words).folder
+    state = torch.load(folder / "state.pt", weights_only=True)
+    assert state["step"] == 1
+    page = run_page(folder)
+    assert [bar.who for bar in page.bars] == ["teacher", "student"] and page.notes == ()
+    assert {cost.who for cost in page.costs} == {"teacher", "student"}
+    found = by_name(page.sections)
+    assert {"agreement", "calibration", "embedding", "activation", "gradients"} <= {*found}
+    assert not any(section.failed for section in found.values())
+    (pictures,) = found["activation"].charts
+    assert isinstance(pictures, ImageGrid)
+    assert pictures.columns == (3 if name == "convnext" else 2)  # a transformer has no map
+
+
+def test_activation_maps_that_fail_are_named(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stillhouse.explain.layer_cam._extract", raising(TypeError("no graph")))
+    (copy / DIAGNOSIS_FILE).unlink()
+    section = recompute(copy)["activation"]
+    assert section.failed and len(section.sentences) == 3
+    assert section.sentences[0] == (
+        f"The maps of the teacher could not be computed: TypeError: no graph{TRACEBACK}"
+    )
+
+
+def test_a_task_without_diagnoses_needs_no_predictions(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that the page does not know: scores, curves and gradients are shown."""
+
+    class Unknown(Classification):
+        def supervise(self, *arguments: Any, **options: Any) -> Terms:
+            (term,) = super().supervise(*arguments, **options).values()
+            return {"box": term}
+
+        collect = collect_target = select = raising(AssertionError("collected"))
+
+    def build(spec: ClassificationSpec, facts: Facts) -> Classification:
+        task = Unknown(len(facts.classes))
+        object.__setattr__(task, "examine", ())
+        return task
+
+    (copy / DIAGNOSIS_FILE).unlink()
+    monkeypatch.setattr(ClassificationSpec, "build", build)
+    monkeypatch.setattr(diagnosis, "collect_predictions", raising(AssertionError("collected")))
+    page = run_page(copy)
+    assert len(page.bars) == 3 and page.curves and page.notes == ()
+    (section,) = page.sections
+    assert section.name == "gradients" and not section.failed
+    rows = [row[1:2] + row[-1:] for row in table(section).rows]
+    assert ("box", "label term") in rows and len(rows) == 6
+    assert {verdict for term, verdict in rows if term != "box"} <= {"ok", "dominant", "conflicting"}
+
+
+def test_debug_prints_the_traceback(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("stillhouse.explain.calibration.calibration", raising(KeyError("bins")))
+    logger = logging.getLogger("stillhouse")
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "level", logger.level)
+    ended = caller(capsys)("explain", str(copy), "--limit", "60", "--debug")
+    assert ended.code == 0 and "Computed earlier. Calibration could not be computed" in ended.out
+    assert "Traceback (most recent call last)" in ended.err and "KeyError: 'bins'" in ended.err
