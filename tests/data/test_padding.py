@@ -14,7 +14,7 @@ import tiny
 from stillhouse.batches import Batch, Objects
 from stillhouse.data.loader import BatchSampler, Loader
 from stillhouse.data.mixing import Mix
-from stillhouse.data.padding import canvas, clear_padding, pad_images, pad_target
+from stillhouse.data.padding import canvas_size, clear_padding, pad_images, pad_target
 from stillhouse.data.source import FromTorch, Pixels, Sample
 from stillhouse.data.targets import IGNORE
 from stillhouse.data.transforms import ColorJitter, Crop, Flip, Resize, Single, Transform, normalise
@@ -40,7 +40,7 @@ def test_images_are_at_the_upper_left_of_the_smallest_canvas(
     whole, sizes = pad_images(given, multiple)
     assert whole.shape == (4, 3, *sides) and whole.dtype == torch.uint8
     assert sizes.tolist() == [list(size) for size in SIZES]
-    assert canvas(sizes, multiple) == sides
+    assert canvas_size(sizes, multiple) == sides
     for image, padded, (height, width) in zip(given, whole, SIZES, strict=True):
         assert torch.equal(padded[:, :height, :width], image)
         assert not padded[:, height:].any() and not padded[:, :, width:].any()

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from stillhouse.batches import Batch, Objects, select_target
-from stillhouse.data.source import FromTorch, Pixels, Source, split, targets_of
+from stillhouse.data.source import FromTorch, Pixels, Source, hold_out, targets_of
 from stillhouse.data.stratify import stratify
 from stillhouse.data.targets import (
     IGNORE,
     SampleTarget,
     collate,
-    count,
-    describe,
-    moves,
+    count_samples,
+    describe_target,
+    is_spatial,
     presence,
     target_at,
 )
@@ -89,13 +89,13 @@ def contained(present: Tensor) -> list[set[int]]:
 def test_targets_come_out_of_a_batch_as_they_went_in(kind: str) -> None:
     targets = KINDS[kind]
     whole = collate(targets)
-    assert count(whole) == 4
+    assert count_samples(whole) == 4
     for number, target in enumerate(targets):
         assert same_target(target_at(whole, number), target)
     for chosen in ([2, 0], [1], [], [3, 3, 1]):
         again = collate([targets[i] for i in chosen]) if chosen else None
         part = select_target(whole, torch.tensor(chosen, dtype=torch.int64))
-        assert count(part) == len(chosen)
+        assert count_samples(part) == len(chosen)
         assert not chosen or same_target(part, again)
     assert same_target(select_target(whole, slice(1, 3)), collate(targets[1:3]))
 
@@ -128,7 +128,7 @@ def test_samples_without_a_target_keep_their_place_and_have_no_class(
 ) -> None:
     targets = [None if i in absent else target for i, target in enumerate(KINDS[kind])]
     whole = collate(targets)
-    assert count(whole) == 4
+    assert count_samples(whole) == 4
     wanted = [set() if i in absent else CONTAINED[kind][i] for i in range(4)]
     assert contained(presence(whole, CLASSES)) == wanted
     for number, target in enumerate(targets):
@@ -145,7 +145,7 @@ def test_what_stands_for_an_absent_target() -> None:
     things = collate([None, objects([1]), None])
     assert things.image.tolist() == [1] and things.images == 3
     assert collate([None, None]) is None and collate([]) is None
-    assert count(None) == 0 and presence(None, CLASSES).shape == (0, CLASSES)
+    assert count_samples(None) == 0 and presence(None, CLASSES).shape == (0, CLASSES)
 
 
 @pytest.mark.parametrize(
@@ -170,26 +170,26 @@ def test_targets_of_several_kinds_are_refused(targets: list[SampleTarget]) -> No
 @every_kind
 def test_what_geometry_moves(kind: str) -> None:
     lies = kind in ("map", "objects", "masks")
-    assert all(moves(target) is lies for target in KINDS[kind])
-    assert moves(collate(KINDS[kind])) is lies
-    assert not moves(None)
+    assert all(is_spatial(target) is lies for target in KINDS[kind])
+    assert is_spatial(collate(KINDS[kind])) is lies
+    assert not is_spatial(None)
 
 
 @every_kind
 def test_a_description_tells_targets_apart(kind: str) -> None:
-    texts = {describe(target) for target in (*KINDS[kind], None)}
+    texts = {describe_target(target) for target in (*KINDS[kind], None)}
     assert len(texts) == (4 if kind == "index" else 5)  # two samples have one index
-    assert all(describe(target) == describe(target) for target in KINDS[kind])
+    assert all(describe_target(target) == describe_target(target) for target in KINDS[kind])
 
 
 def test_maps_of_the_same_pixels_and_other_classes_are_told_apart() -> None:
-    assert describe(mask(1, 2)) != describe(mask(2, 1))
+    assert describe_target(mask(1, 2)) != describe_target(mask(2, 1))
 
 
 def test_objects_of_other_masks_are_told_apart() -> None:
     one = masked([1, 2])
-    assert describe(one) != describe(replace(one, masks=~one.masks))
-    assert describe(one) != describe(replace(one, crowd=~one.crowd))
+    assert describe_target(one) != describe_target(replace(one, masks=~one.masks))
+    assert describe_target(one) != describe_target(replace(one, crowd=~one.crowd))
 
 
 # ------------------------------------------------------------------------------------- the objects
@@ -316,7 +316,7 @@ def test_a_source_of_every_kind_is_split(form: str, kind: str) -> None:
     # what is read sample by sample leaves masks out, which would fill the memory
     wanted = [unmasked(t) for t in many(kind)] if form == "torch" else many(kind)
     assert same_target(targets_of(whole), collate(wanted))
-    rest, held = split(whole, 30)
+    rest, held = hold_out(whole, 30)
     assert (len(rest), len(held)) == (90, 30)
     assert sorted(keys_of(rest) + keys_of(held)) == list(range(MANY))
     for part in (rest, held):
@@ -351,12 +351,12 @@ def test_a_source_without_targets_is_split_at_random(form: str) -> None:
     if form == "torch":
         data = FromTorch([(image, None) for image in pixels("index").images], "abcd", "toy")
     assert data[3].target is None and targets_of(data) is None
-    rest, held = split(data, 0.25)
+    rest, held = hold_out(data, 0.25)
     assert (len(rest), len(held)) == (90, 30)
     assert sorted(keys_of(rest) + keys_of(held)) == list(range(MANY))
     assert held[0].target is None and targets_of(held) is None
-    assert keys_of(split(data, 0.25, seed=1)[1]) != keys_of(held)
-    assert keys_of(split(data, 0.25)[1]) == keys_of(held)
+    assert keys_of(hold_out(data, 0.25, seed=1)[1]) != keys_of(held)
+    assert keys_of(hold_out(data, 0.25)[1]) == keys_of(held)
 
 
 @pytest.mark.parametrize("kind", ["index", "shares", "objects"])
@@ -364,7 +364,7 @@ def test_samples_without_a_target_have_their_share(kind: str) -> None:
     targets = [None if i % 4 == 3 else target for i, target in enumerate(many(kind))]
     images = pixels(kind).images
     data = Pixels(images, collate(targets), tuple("abcd"), "print", "toy")
-    rest, held = split(data, 40)
+    rest, held = hold_out(data, 40)
     absent = sum(targets[key] is None for key in keys_of(held))
     assert abs(absent - 10) <= 1 and (len(rest), len(held)) == (80, 40)
 
@@ -376,7 +376,7 @@ def test_masks_of_images_of_different_sizes_do_not_hinder_a_split() -> None:
         one = {"boxes": torch.tensor([[0.0, 0, 2, 2]]), "labels": torch.tensor([number % 2])}
         one |= {"masks": torch.ones(1, side, side, dtype=torch.bool)}
         pairs.append((torch.zeros(3, side, side, dtype=torch.uint8), one))
-    rest, held = split(FromTorch(pairs, "ab", "toy"), 10)
+    rest, held = hold_out(FromTorch(pairs, "ab", "toy"), 10)
     assert targets_of(held).labels.bincount().tolist() == [5, 5]
     assert targets_of(rest).masks is None
     assert rest[0].target.masks.shape[-1] == rest[0].image.shape[-1]

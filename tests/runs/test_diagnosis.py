@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from quick import caller, kept_teacher, quick, run, student_bytes
-from stillhouse.build.contract import BESIDE
+from stillhouse.build.contract import CONTRACT_SUFFIX
 from stillhouse.build.networks import make_deployed, make_network
 from stillhouse.build.run import make_pupil
 from stillhouse.build.session import Session
@@ -386,8 +386,8 @@ def given_teacher(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]
     """A run whose teacher comes from a file, and that file."""
     folder = tmp_path_factory.mktemp("given")
     weights = Path(shutil.copy(kept_teacher(), folder / "teacher.safetensors"))
-    beside = kept_teacher().with_name(f"{STUDENT}{BESIDE}")
-    shutil.copy(beside, folder / f"teacher.safetensors{BESIDE}")
+    beside = kept_teacher().with_name(f"{STUDENT}{CONTRACT_SUFFIX}")
+    shutil.copy(beside, folder / f"teacher.safetensors{CONTRACT_SUFFIX}")
     run(folder / "run", *WORDS, f"teacher.weights={weights}")
     return folder / "run", weights
 

@@ -279,7 +279,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 STATEFUL = (
     "method=[{name: kd, temperature: 4}, {name: mimic, pairs: [[stage1, stage1]]}]",
     "teacher.remember=false",
-    "train.average=0.9",
+    "train.ema_decay=0.9",
     "train.optimiser={kind: adamw, lr: 0.01}",
     AUGMENTED,
 )
@@ -452,7 +452,7 @@ def test_endless_views_cannot_be_remembered_and_two_can(tmp_path: Path) -> None:
 
 
 def test_the_average_is_what_is_kept(tmp_path: Path, done: Result) -> None:
-    result = run(tmp_path / "run", "train.average=0.9")
+    result = run(tmp_path / "run", "train.ema_decay=0.9")
     state = torch.load(result.folder / "state.pt", weights_only=True)
     kept = weights_of(result)
     assert all(torch.equal(kept[name], value) for name, value in state["average"].items())

@@ -15,9 +15,9 @@ from stillhouse.explain.layer_cam import layer_cam
 from stillhouse.explain.neighbours import LabelwiseSearch, euclidean_distances, nearest_images
 from stillhouse.explain.predictions import MAX_IMAGES, Outputs, Predictions
 from stillhouse.explain.subset import Subset, SubsetLoader, choose_subset
+from stillhouse.models.aliases import find_aliases
 from stillhouse.models.dry_run import undisturbed
 from stillhouse.models.labelwise import EMBEDDINGS, find_labelwise_head
-from stillhouse.models.aliases import find_aliases
 from stillhouse.models.taps import Tapped
 from stillhouse.tasks.base import Task
 from stillhouse.types import Trace

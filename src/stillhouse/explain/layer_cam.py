@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from stillhouse.models.aliases import find_aliases
 from stillhouse.models.dry_run import undisturbed
 from stillhouse.models.labelwise import find_labelwise_head
 from stillhouse.models.recording import first_tensor
-from stillhouse.models.aliases import find_aliases
 
 if TYPE_CHECKING:
     from torchcam.methods import LayerCAM
