@@ -51,7 +51,7 @@ def record(model: nn.Module, *example: Any) -> Recording:
     return Recording(calls, output)
 
 
-def tap_of(calls: Sequence[Call], call: Call, is_input: bool = False) -> str:
+def path_of_call(calls: Sequence[Call], call: Call, is_input: bool = False) -> str:
     """The tap that gives the output or input of one call, which says which call only if it must."""
     same_module = [other for other in calls if other.path == call.path]
     number = next(n for n, other in enumerate(same_module) if other is call)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from stillhouse.errors import UserError
 from stillhouse.models.aliases import find_aliases, refusal
 from stillhouse.models.places import LAST, declared_places
-from stillhouse.models.recording import Recording, record, tap_of
+from stillhouse.models.recording import Recording, path_of_call, record
 from stillhouse.models.tap_path import TapPath
 
 Layout = Literal["map", "channels_last", "tokens"]
@@ -75,7 +75,7 @@ def _read_by_classifier(model: nn.Module, recording: Recording) -> Trunk | None:
     for call in reversed(calls):
         layout = _layout(call.shape, width)
         if call.path and layout:
-            return Trunk(tap_of(calls, call), width, layout)
+            return Trunk(path_of_call(calls, call), width, layout)
     return None
 
 
