@@ -55,7 +55,7 @@ def find_aliases(model: nn.Module, *example: Any) -> dict[str, str]:
 
 
 def refusal(model: nn.Module, alias: str, *example: Any) -> str | None:
-    """Why an alias is not guessed, as a sentence; None where it is known or simply not there."""
+    """Why an alias is not guessed, as a sentence; None where it is known or simply missing."""
     survey = _survey(model, record(model, *example), example)
     return None if alias in survey.aliases else survey.refusal(model, alias)
 
@@ -191,7 +191,7 @@ def _before(calls: Sequence[Call], path: str) -> str | None:
 
 
 def _pre_activation(model: nn.Module, recording: Recording, name: str, path: str) -> str:
-    """The same where it was asked for by name."""
+    """The map before the ReLU that ends a place; raises UserError where there is none."""
     try:
         guesses.check_single_run(recording, TapPath.parse(path).module)
     except NotSafe as doubt:
@@ -216,5 +216,5 @@ def _unknown(
     word = TapPath.parse(name.removesuffix(PRE)).module
     known = survey.aliases if has_example else (*survey.aliases, *EXAMPLES)
     hint = did_you_mean(word, [*known, *paths])
-    mend = "" if has_example else ", and an alias such as 'stage1' needs an example batch"
-    return f"{type(model).__name__} has no module or alias {name!r}{mend}{hint}"
+    remedy = "" if has_example else ", and an alias such as 'stage1' needs an example batch"
+    return f"{type(model).__name__} has no module or alias {name!r}{remedy}{hint}"

@@ -42,8 +42,8 @@ def cut_classifier(model: nn.Module, *example: Any) -> Trunk:
     path, calls = TapPath.parse(trunk.path).module, recording.calls
     last = max(number for number, call in enumerate(calls) if call.path == path)
     for call in calls[last + 1 :]:
-        own = next(call.module.parameters(recurse=False), None)
-        if own is not None and not path.startswith(f"{call.path}."):
+        parameter = next(call.module.parameters(recurse=False), None)
+        if parameter is not None and not path.startswith(f"{call.path}."):
             _replace(model, call.path)
     return trunk
 
