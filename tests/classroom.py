@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.batches import Batch
-from stillhouse.engine.pupil import Pupil, views_of
+from stillhouse.engine.pupil import Pupil, select_views
 from stillhouse.methods.base import Method
-from stillhouse.methods.labelwise import Embedded
+from stillhouse.methods.labelwise import LabelwiseSpec
 from stillhouse.methods.setting import ComposedMethod, Setting
 from stillhouse.models.labelwise import EMBEDDINGS, LabelwiseHead, labelwise
 from stillhouse.models.last_layers import last_layers
@@ -95,7 +95,7 @@ class Classroom:
 
     def lesson(self, batch: Batch, clock: Clock = MIDDLE) -> Lesson:
         """What the method is given."""
-        views = views_of(batch, self.method)
+        views = select_views(batch, self.method)
         traces = {name: self.pupil.student(view.images) for name, view in views.items()}
         return self.pupil.lesson(traces, self.asked(batch), batch, clock, None)
 
@@ -144,7 +144,7 @@ def networks(seed: int, spec: ComposedMethod) -> Setting:
     torch.manual_seed(seed)
     student: nn.Module = small_resnet("small", CLASSES, channels=1)
     example = torch.randn(2, 1, *SIZE)
-    if isinstance(spec, Embedded):
+    if isinstance(spec, LabelwiseSpec):
         student = labelwise(student, CLASSES, example, LabelwiseHead(8, 2, 16, dropout=0.0))
         torch.manual_seed(99)
         teacher = labelwise(teacher, CLASSES, example, LabelwiseHead(12, 2, 16, dropout=0.0))

@@ -79,7 +79,7 @@ def on_a_rank(name: str, scene: str) -> dict[str, Any]:
     module = DistributedDataParallel(
         classroom.pupil,
         broadcast_buffers=False,
-        find_unused_parameters=classroom.method.idle,
+        find_unused_parameters=classroom.method.unused_parameters,
     )
     return learn(classroom, module, slice(cuts[rank()], cuts[rank() + 1]))
 

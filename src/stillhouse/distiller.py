@@ -14,7 +14,7 @@ from stillhouse.distributed import combine
 from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError, did_you_mean
 from stillhouse.methods.base import Method
-from stillhouse.methods.build import make_method, reshaped
+from stillhouse.methods.build import make_method, reshape_student
 from stillhouse.methods.setting import Setting, no_labels
 from stillhouse.models.last_layers import last_layers
 from stillhouse.models.taps import Tapped
@@ -120,7 +120,7 @@ def build_method(
     blank = torch.zeros(0) if example is None else example
     known = no_labels if labels is None else lambda: labels
     setting = Setting(student, teacher, blank, known)
-    shaped = reshaped(specs, setting)
+    shaped = reshape_student(specs, setting)
     return shaped, make_method(specs, replace(setting, student=shaped))
 
 

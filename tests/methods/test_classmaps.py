@@ -72,12 +72,12 @@ def test_labels_may_be_left_out() -> None:
 
 
 def test_networks_of_other_classes_are_refused() -> None:
-    with pytest.raises(UserError, match="the student knows 5 classes and the teacher 7"):
+    with pytest.raises(UserError, match="the student has 5 classes and the teacher 7"):
         CATKD().build(setting(teacher=small_resnet("medium", 7)))
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    with pytest.raises(ValueError, match="size must be at least 1, and is 0"):
+    with pytest.raises(ValueError, match="`size` must be at least 1, got 0"):
         CATKD(size=0)
-    with pytest.raises(ValueError, match="one cell, normalised, says nothing"):
+    with pytest.raises(ValueError, match="a normalised map of one cell is constant"):
         CATKD(size=1, normalise=True)

@@ -132,9 +132,9 @@ def test_flow_may_have_the_first_part_of_a_run_to_itself() -> None:
 
 
 def test_flow_needs_two_stages() -> None:
-    with pytest.raises(ValueError, match="two stages or more"):
+    with pytest.raises(ValueError, match="at least two stages"):
         FSP(pairs=(("last", "last"),))
-    with pytest.raises(ValueError, match="init is a number of epochs or a share of the run"):
+    with pytest.raises(ValueError, match="`init` must be a number of epochs, or a share"):
         FSP(init=-1)
 
 
@@ -146,7 +146,7 @@ class OneStage(nn.Sequential):
 
 def test_networks_with_one_stage_in_common_have_no_flow() -> None:
     one = Setting(OneStage(), OneStage(), torch.zeros(2, 3, 8, 8))
-    with pytest.raises(UserError, match="fsp compares two stages or more"):
+    with pytest.raises(UserError, match="fsp needs at least two stages"):
         FSP(pairs="stages").build(one)
 
 

@@ -97,8 +97,8 @@ def test_what_it_trains_is_in_its_group_and_has_a_gradient(name: str) -> None:
         loss(terms).backward()
         names.append(list(terms))
         lonely = [key for key, p in method.named_parameters() if p.grad is None]
-        assert not lonely or method.idle
-        if clock is FIRST and not method.idle:
+        assert not lonely or method.unused_parameters
+        if clock is FIRST and not method.unused_parameters:
             assert all(p.grad.isfinite().all() for p in method.parameters())
     assert [key for key, p in method.named_parameters() if p.grad is None] == []
     assert names[0] == names[1]  # what is recorded is the same at any time

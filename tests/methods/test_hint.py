@@ -20,7 +20,11 @@ def test_the_second_stage_is_regressed_with_weight_100() -> None:
     want = (hint - lesson.teacher.taps["stage2"]).square().flatten(1).mean(1)
     torch.testing.assert_close(term.total, want.sum())
     assert (term.mass, term.weight) == (4, 100.0)
-    assert [type(part).__name__ for part in method.adapters[0]] == ["Conv2d", "SafeBatchNorm2d", "ReLU"]
+    assert [type(part).__name__ for part in method.adapters[0]] == [
+        "Conv2d",
+        "SafeBatchNorm2d",
+        "ReLU",
+    ]
     assert isinstance(method.adapters[0][1], SafeBatchNorm2d)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError
-from stillhouse.methods.per_teacher import trace_of
+from stillhouse.methods.per_teacher import member_trace
 from stillhouse.models import zoo
 from stillhouse.models.ensemble import Ensemble
 from stillhouse.models.last_layers import last_layers
@@ -79,7 +79,7 @@ def test_its_state_can_be_taken_up_and_its_beginning_seen_again() -> None:
             parameter.add_(1)
     moved = teacher.fingerprint()
     assert moved != first
-    with teacher.original() as network:
+    with teacher.initial_weights() as network:
         assert network is teacher.network.model and teacher.fingerprint() == first
     assert teacher.fingerprint() == moved
     other.network.model.load_state_dict({**other.network.model.state_dict(), **teacher.state()})
@@ -118,7 +118,7 @@ def test_several_teachers_speak_apart_and_as_one() -> None:
     trace = Frozen(Ensemble(members), INPUTS, taps)(rows)
     said = [member(rows.images) for member in members]
     torch.testing.assert_close(trace.out, (said[0] + said[1]) / 2)
-    apart = [trace_of(trace, number) for number in range(2)]
+    apart = [member_trace(trace, number) for number in range(2)]
     assert torch.equal(apart[0].out, said[0])
     assert torch.equal(apart[1].out, said[1])
     assert [*apart[0].taps] == ["flat"] and [*apart[1].taps] == ["stem"]

@@ -79,7 +79,7 @@ def format_method(preset: Any) -> str:
             "defaults": format_defaults(preset),
             "labels": f"weight {preset().label_share:g} unless label_weight is set",
             "cost": card.cost,
-            "fails": card.fails,
+            "limits": card.limits,
         }
     )
 

@@ -1,4 +1,4 @@
-"""Lesson -> Terms, one idea a file; every published method with parts of its own by its name."""
+"""Methods: Lesson -> Terms. Every published method that is more than a preset, by its name."""
 
 from stillhouse.methods.acclimation import Acclimation
 from stillhouse.methods.attention import AT

@@ -1,4 +1,4 @@
-"""Every method that is more than points of the product space. The union is the registry."""
+"""The registry of methods: unions of their specs."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ MethodSpec = Annotated[
 
 
 def published() -> dict[str, type[Published]]:
-    """Every method by name: the points of the product space, then those with parts of their own."""
+    """The spec of every method by name: presets of the product space, then all others."""
     return {**presets.catalogue(), **catalogue()}
 
 
 def catalogue() -> dict[str, type[ComposedMethod]]:
-    """Every such method by the name that recipes and commands use."""
+    """The specs of methods that are not presets of the product space, by name."""
     return {str(spec.name): spec for spec in members(ComposedSpec)}  # type: ignore[attr-defined]

@@ -39,7 +39,7 @@ class PairedSpec(ComposedMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.pairs:
-            raise ValueError("pairs must name at least one student tap and teacher tap")
+            raise ValueError("`pairs` must name at least one student tap and teacher tap")
 
     def taps(self, setting: Setting) -> TapPairs:
         """The pairs that the recipe names, or those that "stages" or "levels" stands for."""
@@ -70,7 +70,7 @@ class Paired(Method):
 
     def forward(self, lesson: Lesson) -> Terms:
         """One term a pair."""
-        rise = self.spec.rise(lesson.clock)
+        ramp = self.spec.ramp_factor(lesson.clock)
         terms = {}
         for index, (name, weight) in enumerate(zip(self.names, self.weights, strict=True)):
             student = lesson.student.taps[self.student_taps[index]]
@@ -78,7 +78,7 @@ class Paired(Method):
             with full_precision(student):
                 adapted = upcast(self.adapters[index](upcast(student)))
                 losses = self.compare(index, adapted, teacher)
-            terms[name] = row_term(losses, lesson.weight, rise * weight)
+            terms[name] = row_term(losses, lesson.weight, ramp * weight)
         return terms
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from stillhouse.functional.channels import planes, selectivity
+from stillhouse.functional.channels import channel_rows, selectivity
 from stillhouse.methods.base import Method
 from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
 from stillhouse.methods.setting import Setting
@@ -19,7 +19,7 @@ from stillhouse.spec import spec
 
 @spec
 class NST(PairedSpec):
-    """Where the channels of an image look, as a distribution; channels need no partners."""
+    """Maximum mean discrepancy between the channels of both maps; their numbers may differ."""
 
     weight: float = 50.0
     pairs: PairsOption = field(default="stages", kw_only=True)
@@ -31,12 +31,12 @@ class NST(PairedSpec):
         "Huang, Wang: Like what you like: knowledge distill via neuron selectivity transfer, 2017",
         ("features",),
         "a product for each pair of channels of an image at each stage",
-        "Blind to the scale and the sign of channels. A map of one pixel has nothing to say. The "
-        "larger map is pooled to the smaller.",
+        "It ignores the scale and the sign of channels. A map of one pixel carries no "
+        "information. The larger map is pooled to the smaller.",
     )
 
     def build(self, setting: Setting) -> Method:
-        """The method; it trains nothing of its own."""
+        """The method; it has no trainable parameters."""
         pairs = [
             AdaptedPair(student, teacher, nn.Identity()) for student, teacher in self.taps(setting)
         ]
@@ -44,9 +44,9 @@ class NST(PairedSpec):
 
 
 class Selectivity(Paired):
-    """The discrepancy of channels at each pair."""
+    """The discrepancy of channels at each pair of taps."""
 
     def compare(self, index: int, student: Tensor, teacher: Tensor) -> Tensor:
-        """(N, C, H, W), (N, D, h, w) -> (N,)."""
+        """The loss of each image: (N, C, H, W), (N, D, h, w) -> (N,)."""
         s, t = align(student, teacher)
-        return selectivity(planes(s), planes(t))
+        return selectivity(channel_rows(s), channel_rows(t))

@@ -1,4 +1,4 @@
-"""Every task that a recipe can name. The union is the registry."""
+"""The registry of tasks: the union of all that a recipe can name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TASKS = {"classification": Classification, "multilabel": Multilabel}  # with def
 
 
 def default_name(value: Any) -> Any:
-    """Options without a name are those of classification."""
+    """The options of a task, of classification if they have no name."""
     if isinstance(value, dict) and "name" not in value:
         return {"name": "classification", **value}
     return value
