@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rows import Row, options, write
-from stillhouse.functional.labelwise import pairs
+from stillhouse.functional.labelwise import group_pairs
 from stillhouse.methods.labelwise import (
     CD,
     ID,
@@ -141,7 +141,7 @@ def measure(name: str, kind: str, chances: Tensor, rounds: int, warmup: int) -> 
         "classes": CLASSES,
         "width": WIDTH,
         "labels_an_image": round(float(labels.sum()) / IMAGES, 2),
-        "pairs": len(pairs(groups, 3).first),
+        "pairs": len(group_pairs(groups, 3).first),
         **{f"{way}_ms": round(1e3 * statistics.median(spent[way]), 3) for way in spent},
         **{f"{way}_ratio": ratio(spent, way) for way in ("loop", "unbound")},
         **errors(losses, student, teacher, labels),

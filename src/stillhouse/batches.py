@@ -31,7 +31,7 @@ class Objects:
 
     def rows(self, index: slice | Tensor) -> Objects:
         """The objects of some images, which are numbered anew: slice or (N,) -> Objects."""
-        kept = torch.arange(self.images, device=self.image.device)[index]
+        kept = torch.arange(self.images, device=self.image.device)[index].contiguous()
         first = torch.searchsorted(self.image, kept)
         counts = torch.searchsorted(self.image, kept, right=True) - first
         image = torch.arange(len(kept), device=kept.device).repeat_interleave(counts)

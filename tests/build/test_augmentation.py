@@ -239,10 +239,10 @@ def test_all_of_it_comes_back_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "word, sentence",
     [
-        ("data.repeats=0", "repeats must be at least 1, and is 0"),
+        ("data.repeats=0", "`repeats` must be at least 1, got 0"),
         ("data.mix={mixup: -1}", "mixup must be finite and at least 0, got -1"),
         ("data.mix={mixu: 1}", "mixu"),
-        ("data.transforms=[{kind: rand_augment, magnitude: 30}]", r"lie in \[0, 10\], and is 30"),
+        ("data.transforms=[{kind: rand_augment, magnitude: 30}]", r"must be in \[0, 10\], got 30"),
         ("data.strong=[{kind: cutot}]", "cutot"),
     ],
     ids=str,

@@ -59,7 +59,7 @@ def taught(path: Path, session: Session, **options: Any) -> TeacherNetwork:
 
 def original() -> nn.Module:
     network = zoo.create("stillhouse/little", 10, 1).eval()
-    weights.load(network, kept_teacher())
+    weights.load_weights(network, kept_teacher())
     return network
 
 
@@ -104,7 +104,7 @@ def test_of_more_classes_the_datas_are_selected(
 
 def test_missing_classes_are_named(tmp_path: Path, session: Session) -> None:
     path = put(tmp_path, lambda s: heads(s, [0, 1, 2]), classes=["0", "1", "2"])
-    with pytest.raises(UserError, match=r"knows 3 classes, and 7 of the data's 10 .*\(3, 4, 5\)"):
+    with pytest.raises(UserError, match=r"has 3 classes, and 7 of the data's 10 .*\(3, 4, 5\)"):
         taught(path, session)
 
 

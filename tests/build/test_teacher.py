@@ -94,7 +94,7 @@ def test_where_it_lies_is_no_part_of_a_run_and_how_it_is_kept_is() -> None:
     "words, sentence",
     [
         (["teacher.store=true"], "teacher: remember caches outputs in memory and store on"),
-        (["teacher.remember=false", "teacher.store.top=0"], "top must be at least 1, and is 0"),
+        (["teacher.remember=false", "teacher.store.top=0"], "`top` must be at least 1, got 0"),
         (["teacher.remember=false", "teacher.store={tpo: 3}"], "unknown key .*did you mean 'top'"),
         (["teacher.remember=false", "teacher.store={precision: third}"], "'half' or 'full'"),
     ],

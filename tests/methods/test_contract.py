@@ -272,7 +272,7 @@ def test_an_option_that_it_does_not_have_is_refused(name: str) -> None:
 def test_the_card_says_all(name: str) -> None:
     spec, method = CATALOGUE[name], schooled(name)[0].method
     card = spec.card
-    for text in (card.title, card.formula, card.paper, card.cost, card.fails):
+    for text in (card.title, card.formula, card.paper, card.cost, card.limits):
         assert len(text) > 5
     assert card.needs
     assert set(card.needs) <= set(get_args(Need))

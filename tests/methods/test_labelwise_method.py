@@ -17,7 +17,7 @@ from stillhouse.methods.labelwise import CD, ID, L2D
 from stillhouse.methods.logit import Logits
 from stillhouse.methods.setting import Setting
 from stillhouse.models.labelwise import LabelwiseHead, labelwise
-from stillhouse.models.small import build
+from stillhouse.models.small import small_resnet
 from stillhouse.objectives import presets
 from stillhouse.types import Clock, Lesson, Site, Term, Trace
 from tiny import CLOCK
@@ -35,7 +35,7 @@ variants = pytest.mark.parametrize("variant", ["reference", "paper"])
 def network(size: str, width: int, classes: int = CLASSES) -> nn.Module:
     example = torch.zeros(2, 1, 8, 8)
     head = LabelwiseHead(width, 2, 8, dropout=0.0)
-    return labelwise(build(size, classes, channels=1), classes, example, head)
+    return labelwise(small_resnet(size, classes, channels=1), classes, example, head)
 
 
 def setting(student: nn.Module | None = None, teacher: nn.Module | None = None) -> Setting:
@@ -232,7 +232,7 @@ def test_several_taps_are_several_terms(name: str) -> None:
 
 @every
 def test_a_network_without_label_wise_embeddings_is_told_where_to_get_them(name: str) -> None:
-    plain = build("tiny", CLASSES, channels=1)
+    plain = small_resnet("tiny", CLASSES, channels=1)
     for who, at in (("student", setting(student=plain)), ("teacher", setting(teacher=plain))):
         with pytest.raises(UserError) as raised:
             SPECS[name]().build(at)
@@ -287,5 +287,5 @@ def test_labels_have_to_be_there_and_fit(name: str) -> None:
 def test_options_that_make_no_loss_are_refused() -> None:
     with pytest.raises(ValueError, match="mld, cd and id are all 0"):
         L2D(mld=0, cd=0, id=0)
-    with pytest.raises(ValueError, match="pairs must name at least one"):
+    with pytest.raises(ValueError, match="`pairs` must name at least one"):
         CD(pairs=())

@@ -17,7 +17,7 @@ from stillhouse.methods.review import ReviewKD
 from stillhouse.methods.setting import Setting
 from stillhouse.models import zoo
 from stillhouse.models.labelwise import LabelwiseHead, labelwise
-from stillhouse.models.small import build
+from stillhouse.models.small import small_resnet
 from stillhouse.models.taps import Tapped
 from stillhouse.types import Clock, Lesson, Term
 from tiny import CLOCK, lesson
@@ -28,7 +28,9 @@ every = pytest.mark.parametrize("spec", SPECS, ids=["rkd", "pkt", "sp", "cc", "c
 
 def setting() -> Setting:
     example = torch.zeros(2, 1, 8, 8)
-    return Setting(build("tiny", 4, channels=1), build("small", 4, channels=1), example)
+    return Setting(
+        small_resnet("tiny", 4, channels=1), small_resnet("small", 4, channels=1), example
+    )
 
 
 def taught(n: int = 5, weight: Tensor | None = None, **fields: Any) -> Lesson:
@@ -124,12 +126,12 @@ def test_several_taps_are_several_terms() -> None:
     ("make", "message"),
     [
         (lambda: RKD(distance=0, angle=0), "distance and angle are both 0"),
-        (lambda: RKD(eps=0), "eps must be above 0"),
-        (lambda: PKT(eps=0), "eps must be above 0"),
-        (lambda: CC(gamma=0), "gamma must be above 0, and is 0"),
-        (lambda: CC(order=0), "order must be 1 or more"),
-        (lambda: CC(dim=0), "dim must be 1 or more"),
-        (lambda: SP(pairs=()), "pairs must name at least one"),
+        (lambda: RKD(eps=0), "`eps` must be positive"),
+        (lambda: PKT(eps=0), "`eps` must be positive"),
+        (lambda: CC(gamma=0), "`gamma` must be positive, got 0"),
+        (lambda: CC(order=0), "`order` must be at least 1, got 0"),
+        (lambda: CC(dim=0), "`dim` must be at least 1, got 0"),
+        (lambda: SP(pairs=()), "`pairs` must name at least one"),
     ],
 )
 def test_options_that_make_no_loss_are_refused(make: Any, message: str) -> None:

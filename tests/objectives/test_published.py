@@ -41,11 +41,11 @@ def test_a_ramp_of_an_epoch_is_over_at_once() -> None:
 
 
 def test_a_course_that_makes_no_sense_is_refused() -> None:
-    with pytest.raises(ValueError, match="epochs of a ramp must be above 0"):
+    with pytest.raises(ValueError, match="`epochs` must be positive, got"):
         Ramp(0)
-    with pytest.raises(ValueError, match="begin of a ramp must not be negative"):
+    with pytest.raises(ValueError, match="`begin` must be non-negative, got"):
         Ramp(1, begin=-1)
-    with pytest.raises(ValueError, match="say one of the two"):
+    with pytest.raises(ValueError, match="set one of them"):
         presets.kd(warmup=3, ramp=Ramp(2))
 
 

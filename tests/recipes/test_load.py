@@ -175,8 +175,8 @@ def test_the_control_needs_no_teacher(file: Path) -> None:
             r"recipe.yaml:12: unknown key train.epoch; did you mean 'epochs'\?",
         ),
         ("  epochs: 2", "  epochs: two", r"recipe.yaml:12: train.epochs: .*valid number.*'two'"),
-        ("  epochs: 2", "  epochs: 0", r"recipe.yaml:11: train: epochs must be above 0, and is 0"),
-        ("  batch: 16", "  batch: 0", r"recipe.yaml:1: data: batch must be at least 1, and is 0"),
+        ("  epochs: 2", "  epochs: 0", r"recipe.yaml:11: train: `epochs` must be positive, got 0"),
+        ("  batch: 16", "  batch: 0", r"recipe.yaml:1: data: `batch` must be at least 1, got 0"),
         (
             "student: stillhouse/tiny",
             "studnt: stillhouse/tiny",
@@ -191,7 +191,7 @@ def test_the_control_needs_no_teacher(file: Path) -> None:
         (
             "  temperature: 4",
             "  temperature: -4",
-            r"recipe.yaml:8: method: temperature must be above 0 and finite, and is -4",
+            r"recipe.yaml:8: method: `temperature` must be positive and finite, got -4",
         ),
     ],
 )

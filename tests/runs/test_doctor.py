@@ -183,7 +183,7 @@ def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_published_weights_that_expect_another_normalisation_are_noted(tmp_path: Path) -> None:
     from stillhouse.models import weights, zoo
 
-    weights.save(zoo.create("torchvision/resnet18", 10, 1), tmp_path / "r.safetensors")
+    weights.save_weights(zoo.create("torchvision/resnet18", 10, 1), tmp_path / "r.safetensors")
     name = "torchvision/resnet18"
     said = checks(f"student={{name: {name}, weights: {tmp_path}/r.safetensors}}")[
         "contract"

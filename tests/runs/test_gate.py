@@ -68,7 +68,7 @@ def refused(tmp_path: Path, *words: str) -> str:
 
 
 def test_a_random_teacher_is_refused_with_its_score_and_the_mend(tmp_path: Path) -> None:
-    weights.save(zoo.create("stillhouse/little", 10, 1), tmp_path / "random.safetensors")
+    weights.save_weights(zoo.create("stillhouse/little", 10, 1), tmp_path / "random.safetensors")
     word = f"teacher.weights={tmp_path}/random.safetensors"
     said = refused(tmp_path, word)
     recipe = quick(word, "teacher.gate=false")

@@ -193,7 +193,7 @@ def test_an_interrupted_study_continues_where_it_stopped(
 
 def test_a_rejected_teacher_fails_only_its_own_arms(tmp_path: Path) -> None:
     bad = tmp_path / "random.safetensors"
-    weights.save(zoo.create("stillhouse/medium", 10, 1), bad)
+    weights.save_weights(zoo.create("stillhouse/medium", 10, 1), bad)
     study_plan = plan("kd", 1, teachers=f"stillhouse/little,stillhouse/medium={bad}")
     study, messages, _ = go(study_plan, tmp_path / "study")
     good, wrong = (study.arm(f"kd from stillhouse/{name}") for name in ("little", "medium"))

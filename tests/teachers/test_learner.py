@@ -14,7 +14,7 @@ from stillhouse.errors import UserError
 from stillhouse.methods.per_teacher import member_trace
 from stillhouse.models import zoo
 from stillhouse.models.ensemble import Ensemble
-from stillhouse.models.last_layers import closing
+from stillhouse.models.last_layers import last_layers
 from stillhouse.models.taps import Tapped
 from stillhouse.tasks.classification import Classification
 from stillhouse.teachers.base import observe
@@ -95,9 +95,9 @@ def test_the_last_block_and_the_head_close_a_network() -> None:
         "torchvision/resnet18": ["layer4.1", "fc"],
         "timm/resnet18": ["layer4.1", "fc"],
     }.items():
-        assert closing(zoo.create(name, 10), example) == want, name
+        assert last_layers(zoo.create(name, 10), example) == want, name
     with pytest.raises(UserError, match="name the layers that acclimation moves"):
-        closing(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.ReLU()), example)
+        last_layers(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.ReLU()), example)
 
 
 def test_both_views_are_asked_apart() -> None:

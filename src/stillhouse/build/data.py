@@ -11,7 +11,6 @@ import torch
 from stillhouse.data.catalogue import IMAGENET, entry, open_source
 from stillhouse.data.loader import BatchSampler, Loader
 from stillhouse.data.source import Source, hold_out, notes_of, targets_of
-from stillhouse.data.targets import collate
 from stillhouse.data.transforms import Cutout, RandAugment, Transform, is_random
 from stillhouse.distributed import rank, world_size
 from stillhouse.errors import UserError
@@ -92,12 +91,7 @@ TARGET_SAMPLES = 1000  # samples whose targets are read where a source has no `t
 
 def make_facts(data: Data, sources: Sources) -> Facts:
     """What a task is built from: the classes, and targets of the validation split."""
-    source = sources.val
-    if getattr(source, "targets", None) is not None:
-        targets = targets_of(source)
-    else:
-        targets = collate([source[i].target for i in range(min(len(source), TARGET_SAMPLES))])
-    return Facts(data.name, sources.classes, targets)
+    return Facts(data.name, sources.classes, targets_of(sources.val, TARGET_SAMPLES))
 
 
 def with_fingerprints(data: Data, given: SplitSources, task: Task[Any] | None = None) -> Data:

@@ -18,10 +18,11 @@ from stillhouse.errors import UserError
 from stillhouse.methods.build import reshape_student
 from stillhouse.methods.setting import Setting
 from stillhouse.models import weights, zoo
+from stillhouse.models.aliases import resolve_path
 from stillhouse.models.dry_run import undisturbed
 from stillhouse.models.ensemble import Ensemble
-from stillhouse.models.fitted import Fitted, order_of
-from stillhouse.models.stages import INPUT, resolve
+from stillhouse.models.tap_path import TapPath
+from stillhouse.models.teacher_wrapper import TeacherWrapper, class_order
 from stillhouse.recipes.schema import Network, Recipe, TeacherMember, TeacherSpec
 
 
@@ -39,14 +40,14 @@ def make_network(
     """
     count = len(sources.classes) if classes is None else classes
     network = zoo.create(spec.name, count, sources.channels, **spec.options)
-    if path is None and spec.start is not None:
-        weights.begin(network, spec.start)
+    if path is None and spec.pretrained is not None:
+        weights.load_pretrained(network, spec.pretrained)
     if spec.head is not None:
         blank = torch.zeros(2, sources.channels, *(size or sources.size))
         with readable_errors(spec.name, tuple(blank.shape[1:])):
             network = spec.head.build(network, count, blank)
     if path is not None:
-        weights.load(network, path)
+        weights.load_weights(network, path)
     return network
 
 
@@ -62,13 +63,13 @@ def make_deployed(recipe: Recipe, sources: Sources, path: Path | None) -> nn.Mod
 
     It is the network that the recipe names, unless a method changes its architecture.
     """
-    network = make_network(replace(recipe.student, start=None), sources)
+    network = make_network(replace(recipe.student, pretrained=None), sources)
     specs = [spec for spec in recipe.method if spec.reshapes]
     if specs and recipe.teacher is not None and not recipe.teacher.members:
-        teacher = make_network(replace(recipe.teacher, start=None), sources)
+        teacher = make_network(replace(recipe.teacher, pretrained=None), sources)
         network = reshape_student(specs, Setting(network, teacher, example_of(sources)))
     if path is not None:
-        weights.load(network, path)
+        weights.load_weights(network, path)
     return network
 
 
@@ -89,7 +90,7 @@ class TeacherNetwork:
         if self.network is self.inner:
             return {name: name for name in names}
         known = {path for path, _ in self.inner.named_modules()}
-        return {n: f"model.{n}" if n.removesuffix(INPUT) in known - {""} else n for n in names}
+        return {n: f"model.{n}" if TapPath.parse(n).module in known - {""} else n for n in names}
 
     def member_path(self, name: str, example: Tensor) -> str:
         """The path of a tap of one member, `members.0.last`; aliases are those of the member."""
@@ -97,7 +98,7 @@ class TeacherNetwork:
         if not rest:
             return name
         member = self.members[int(number)]
-        path = resolve(member.inner, ".".join(rest), example)
+        path = resolve_path(member.inner, ".".join(rest), example)
         wrapper = "" if member.network is member.inner else "model."
         return f"{head}.{number}.{wrapper}{path}".rstrip(".")
 
@@ -191,7 +192,7 @@ def fit_teacher(
     if size and tuple(size) != sources.size:
         notes.append(f"images are resized to {size[0]} x {size[1]} for the teacher")
     changes_images = bool(notes)
-    select = order_of(contract.classes, sources.classes) if contract else None
+    select = class_order(contract.classes, sources.classes) if contract else None
     if select is not None:
         notes.append("the teacher's classes are reordered to those of the data")
     reorder = getattr(inner, "select_classes", None)
@@ -201,7 +202,7 @@ def fit_teacher(
     if not changes_images and select is None:
         return TeacherNetwork(inner, inner, tuple(notes))
     data = (sources.mean, sources.std)
-    wrapped = Fitted(inner, data=data, own=normalisation, size=size, select=select)
+    wrapped = TeacherWrapper(inner, data=data, teacher=normalisation, size=size, select=select)
     return TeacherNetwork(wrapped, inner, tuple(notes), size=size)
 
 

@@ -10,8 +10,8 @@ from stillhouse.build.session import Session
 from stillhouse.build.store import Say, filled_store, silent, view_count
 from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
-from stillhouse.models.last_layers import closing
-from stillhouse.models.stages import paths
+from stillhouse.models.aliases import resolve_paths
+from stillhouse.models.last_layers import last_layers
 from stillhouse.recipes.schema import Recipe
 from stillhouse.teachers.base import Teacher
 from stillhouse.teachers.frozen import Frozen, NoTeacher
@@ -67,8 +67,8 @@ def make_learner(session: Session, loaded: TeacherNetwork, method: Method) -> Le
     """The network with the layers that the method trains, on its device."""
     loaded.network.cpu()
     example = example_of(session.sources)
-    named = paths(loaded.inner, method.teacher_layers, example)
-    layers = list(named.values()) or closing(loaded.inner, example)
+    named = resolve_paths(loaded.inner, method.teacher_layers, example)
+    layers = list(named.values()) or last_layers(loaded.inner, example)
     # moved before its parameters are collected, because moving may replace them
     loaded.network.to(session.hardware.device)
     return Learner(

@@ -19,7 +19,14 @@ from torch import Tensor
 
 from stillhouse.batches import Objects, Target, select_target
 from stillhouse.data.stratify import stratify
-from stillhouse.data.targets import SampleTarget, collate, count_samples, describe_target, target_at
+from stillhouse.data.targets import (
+    SampleTarget,
+    collate,
+    count_samples,
+    describe_target,
+    presence,
+    target_at,
+)
 from stillhouse.errors import UserError
 
 
@@ -243,12 +250,42 @@ def from_pil(image: Image.Image) -> Tensor:
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
 
 
-def targets_of(source: Source) -> Target:
-    """The targets of all samples, collated; all samples are read if the source has no `targets`."""
+def targets_of(source: Source, most: int | None = None) -> Target:
+    """The targets of all samples, collated.
+
+    If the source has no `targets`, at most `most` samples are read, without masks of objects, which
+    differ in size.
+    """
     targets = getattr(source, "targets", None)
     if isinstance(targets, Tensor | Objects):
         return targets
-    return collate([source[i].target for i in range(len(source))])
+    count = len(source) if most is None else min(most, len(source))
+    return collate([_without_masks(source[i].target) for i in range(count)])
+
+
+def _without_masks(target: SampleTarget) -> SampleTarget:
+    return replace(target, masks=None) if isinstance(target, Objects) else target
+
+
+def classes_of(source: Source) -> Tensor:
+    """Which classes each sample has, as `stratify` takes it: (N,) class indices, or (N, classes).
+
+    A sample without a target has none.
+    """
+    targets, classes = getattr(source, "targets", None), len(source.classes)
+    if not isinstance(targets, Tensor | Objects):
+        targets = collate([_classes_in(source[i].target, classes) for i in range(len(source))])
+    if targets is None:
+        return torch.zeros(len(source), classes)
+    if isinstance(targets, Tensor) and targets.ndim == 1:
+        return targets
+    return presence(targets, classes)
+
+
+def _classes_in(target: SampleTarget, classes: int) -> SampleTarget:
+    if target is None or isinstance(target, int):
+        return target
+    return presence(collate([target]), classes)[0].float()
 
 
 def notes_of(source: Source) -> tuple[str, ...]:
@@ -283,7 +320,7 @@ def hold_out(
             f"{source.name}: cannot hold out {held_out} of {size} samples; give a count below "
             f"{size} or a fraction between 0 and 1"
         )
-    chosen = stratify(targets_of(source), len(source.classes), number, seed)
+    chosen = stratify(classes_of(source), len(source.classes), number, seed)
     rest = torch.ones(size, dtype=torch.bool)
     rest[chosen] = False
     kept = rest.nonzero().flatten()

@@ -6,6 +6,7 @@ pixel (H, W), `Objects` of one image, or None for a sample without labels.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,26 +24,27 @@ IGNORE = 255  # the class index of pixels that losses and scores ignore
 def collate(targets: Sequence[SampleTarget]) -> Target:
     """The target of a batch from those of its samples; None if all are None.
 
-    If some are None, their class index, or all their shares of classes, are -1. Raises UserError
-    for targets of different kinds.
+    If some are None, their class index, or all their shares of classes, are -1, and all pixels of a
+    mask are 255. Raises UserError for targets of different kinds.
     """
     known = [target for target in targets if target is not None]
     if not known:
         return None
+    if len({_kind(target) for target in known}) > 1:
+        raise UserError("the samples of a batch must have one kind of target")
     if isinstance(known[0], Objects):
         return _collate_objects(targets)
     if isinstance(known[0], Tensor):
-        absent = torch.full_like(known[0], ABSENT)
-        return torch.stack([absent if t is None else _tensor(t) for t in targets])
+        absent = torch.full_like(known[0], IGNORE if is_spatial(known[0]) else ABSENT)
+        return torch.stack([t if isinstance(t, Tensor) else absent for t in targets])
     return torch.tensor([ABSENT if t is None else t for t in targets], dtype=torch.int64)
 
 
-def _tensor(target: Any) -> Tensor:
-    if not isinstance(target, Tensor):
-        raise UserError(
-            "the samples of a batch have targets of different kinds; give all samples one kind"
-        )
-    return target
+def _kind(target: SampleTarget) -> tuple[Any, ...]:
+    """What targets must have in common to be collated."""
+    if isinstance(target, Objects):
+        return "objects", *target.tensors()
+    return (target.dtype, target.shape) if isinstance(target, Tensor) else ("index",)
 
 
 def _collate_objects(targets: Sequence[Any]) -> Objects:
@@ -91,10 +93,16 @@ def presence(targets: Target, classes: int) -> Tensor:
 def describe_target(target: SampleTarget) -> str:
     """A target as text, for fingerprints."""
     if isinstance(target, Objects):
-        return str([target.boxes.tolist(), target.labels.tolist()])
+        return str([digest(part) for part in target.tensors().values()])
     if isinstance(target, Tensor):
-        return str(target.nonzero().flatten().tolist())
+        return digest(target) if is_spatial(target) else str(target.nonzero().flatten().tolist())
     return str(target)
+
+
+def digest(part: Tensor) -> str:
+    """A hash of the shape and the values of a tensor."""
+    content = f"{part.dtype} {tuple(part.shape)}".encode() + part.cpu().numpy().tobytes()
+    return hashlib.sha256(content).hexdigest()
 
 
 def is_spatial(target: Target | int) -> bool:

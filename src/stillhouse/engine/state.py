@@ -76,16 +76,20 @@ def resume_run(run: Run) -> bool:
 
 
 def refuse_nonfinite(run: Run, watch: Watch) -> None:
-    """Stop when a term is no number any more, name it, and keep its batch."""
-    found = watch.verdict()
-    if found is None:
+    """Stop at a loss that is not finite, name its terms, and keep the batch."""
+    failure = watch.failure()
+    if failure is None:
         return
-    step, names = found
-    kept = keep_batch(run, step)
+    kept = keep_batch(run, failure.step)
     where = f"; its batch is kept in {kept}" if kept else ""
+    if failure.without_mass:
+        raise NonFinite(
+            f"at step {failure.step} the total of {', '.join(failure.without_mass)} has no mass"
+            f"{where}: give the term a mass or a least mass"
+        )
     raise NonFinite(
-        f"the loss stopped being a number at step {step}, in {', '.join(names)}{where}: "
-        "lower the learning rate or that weight, clip gradients, or train in float32"
+        f"the loss is not finite at step {failure.step}, in {', '.join(failure.terms)}{where}: "
+        "lower the learning rate or the weight of the term, clip gradients, or train in float32"
     )
 
 

@@ -6,7 +6,7 @@ from time import perf_counter
 
 from torch import nn
 
-from stillhouse.distributed import average_gradients, combine, means, rank
+from stillhouse.distributed import average_gradients, means, rank, weighted_means
 from stillhouse.engine import schedules, state
 from stillhouse.engine.evaluate import evaluate
 from stillhouse.engine.interrupt import Interrupt, Stopped
@@ -29,9 +29,10 @@ def train(run: Run) -> None:
                 with run.hardware.quiet(run.pupil, left > 0):
                     with run.hardware.autocast():
                         terms: Terms = run.pupil(batch, run.observe(batch), clock)
-                    loss = combine(terms) / run.accumulate
+                    parts = weighted_means(terms)
+                    loss = parts.sum() / run.accumulate
                     run.hardware.scaler.scale(loss).backward()
-                watch.look(terms, step)
+                watch.record(terms, parts, step)
                 timer.count(len(batch))
             if run.hardware.device.type == "cpu" or clock.every(run.log_every):
                 state.refuse_nonfinite(run, watch)

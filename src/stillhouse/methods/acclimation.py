@@ -20,7 +20,7 @@ from stillhouse.objectives.activation import (
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.distance import KL, Distance, Pearson
 from stillhouse.objectives.logit import LogitObjective
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 from stillhouse.types import LEARNING, Lesson, Site, Terms, variant
 
 POINTS: dict[tuple[str, str], tuple[Callable[[float], Activation], Distance]] = {
@@ -61,8 +61,7 @@ class Acclimation(AtSites):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rate <= 0:
-            raise ValueError(f"rate must be above 0, and is {self.rate}")
+        require(self.rate > 0, "rate", "positive", self.rate)
         self.point()
 
     def point(self) -> LogitObjective:

@@ -10,20 +10,21 @@ from torch import Tensor, nn
 from stillhouse.functional.attention import attention_transfer
 from stillhouse.methods.base import Method
 from stillhouse.methods.maps import check_maps
-from stillhouse.methods.paired import Paired, TapPair, Tapped
-from stillhouse.methods.setting import Pairs, Setting
+from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
+from stillhouse.methods.setting import Setting
 from stillhouse.models.adapters import align
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.objectives.presets.feature import PairsOption
+from stillhouse.spec import require, spec
 
 
 @spec
-class AT(Tapped):
+class AT(PairedSpec):
     """Squared difference of normalised attention maps, by default at all stages."""
 
     weight: float = 1000.0
     power: float = 2.0
-    pairs: Pairs | Literal["stages"] = field(default="stages", kw_only=True)
+    pairs: PairsOption = field(default="stages", kw_only=True)
     name: Literal["at"] = "at"
     card: ClassVar[Card] = Card(
         "Attention transfer",
@@ -39,19 +40,18 @@ class AT(Tapped):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.power < 1:
-            raise ValueError(f"power must be at least 1, and is {self.power}")
+        require(self.power >= 1, "power", "at least 1", self.power)
 
     def build(self, setting: Setting) -> Method:
         """The method; it has no trainable parameters. Raises UserError for taps without maps."""
         pairs = check_maps(setting, self.taps(setting))
-        return Attention(self, [TapPair(p.student, p.teacher, nn.Identity()) for p in pairs])
+        return Attention(self, [AdaptedPair(p.student, p.teacher, nn.Identity()) for p in pairs])
 
 
 class Attention(Paired):
     """Attention maps compared at each pair of taps; the larger map is pooled to the smaller."""
 
-    def __init__(self, spec: AT, pairs: list[TapPair]) -> None:
+    def __init__(self, spec: AT, pairs: list[AdaptedPair]) -> None:
         super().__init__(spec, pairs, [spec.weight] * len(pairs))
         self.power = spec.power
 

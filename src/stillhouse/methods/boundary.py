@@ -10,17 +10,18 @@ from torch import Tensor
 from stillhouse.functional.boundary import activation_boundary
 from stillhouse.methods.base import Method
 from stillhouse.methods.maps import check_maps
-from stillhouse.methods.paired import Paired, TapPair, Tapped
+from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
 from stillhouse.methods.phases import check_length, in_first_phase
-from stillhouse.methods.setting import Pairs, Setting
-from stillhouse.models.connectors import carried
+from stillhouse.methods.setting import Setting
+from stillhouse.models.connectors import shape_connector
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.objectives.presets.feature import PairsOption
+from stillhouse.spec import require, spec
 from stillhouse.types import Clock, Lesson, Terms
 
 
 @spec
-class AB(Tapped):
+class AB(PairedSpec):
     """Matches which neurons are active in the first phase of a run; labels only afterwards.
 
     `init` is the length of the first phase: epochs, or below 1 a fraction of the run; the default
@@ -31,7 +32,7 @@ class AB(Tapped):
     weight: float = 3e-3
     margin: float = 1.0
     init: float = 0.125
-    pairs: Pairs | Literal["stages"] = field(default="stages", kw_only=True)
+    pairs: PairsOption = field(default="stages", kw_only=True)
     name: Literal["ab"] = "ab"
     card: ClassVar[Card] = Card(
         "Activation boundaries",
@@ -50,8 +51,7 @@ class AB(Tapped):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_length(self.init)
-        if self.margin <= 0:
-            raise ValueError(f"margin must be above 0, and is {self.margin}")
+        require(self.margin > 0, "margin", "positive", self.margin)
 
     def build(self, setting: Setting) -> Method:
         """The method, with a connector for each pair, tapped before the ReLU where possible."""
@@ -60,7 +60,7 @@ class AB(Tapped):
         return Boundaries(
             self,
             [
-                TapPair(p.student, p.teacher, carried(p.student_shape, p.teacher_shape))
+                AdaptedPair(p.student, p.teacher, shape_connector(p.student_shape, p.teacher_shape))
                 for p in maps
             ],
         )
@@ -69,7 +69,7 @@ class AB(Tapped):
 class Boundaries(Paired):
     """Activation boundaries at each pair; the only loss during the first phase of a run."""
 
-    def __init__(self, spec: AB, pairs: list[TapPair]) -> None:
+    def __init__(self, spec: AB, pairs: list[AdaptedPair]) -> None:
         last = len(pairs) - 1
         super().__init__(spec, pairs, [spec.weight * 2.0 ** (i - last) for i in range(last + 1)])
         self.margin, self.init = spec.margin, spec.init

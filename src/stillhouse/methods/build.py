@@ -13,13 +13,13 @@ from stillhouse.methods.base import Method
 from stillhouse.methods.combined import Combined
 from stillhouse.methods.feature import Features
 from stillhouse.methods.logit import Logits
-from stillhouse.methods.paired import TapPair
-from stillhouse.methods.setting import Composed, Setting
-from stillhouse.models.adapters import Direct, Pointwise
+from stillhouse.methods.paired import AdaptedPair
+from stillhouse.methods.setting import ComposedMethod, Setting
+from stillhouse.models.adapters import NoAdapter, Pointwise
 from stillhouse.models.ensemble import Ensemble
 from stillhouse.objectives.presets import FeaturePreset, LogitPreset
 
-ADAPTERS: dict[str, Direct | Pointwise] = {"none": Direct(), "pointwise": Pointwise()}
+ADAPTERS: dict[str, NoAdapter | Pointwise] = {"none": NoAdapter(), "pointwise": Pointwise()}
 
 
 def make_method(specs: Sequence[Any], setting: Setting) -> Method:
@@ -50,14 +50,14 @@ def make_feature_method(preset: FeaturePreset, setting: Setting) -> Features:
     student, teacher = setting.student_shapes(taps[0]), setting.teacher_shapes(taps[1])
     adapter = ADAPTERS[preset.adapter]
     return Features(
-        preset, [TapPair(s, t, adapter.build(student[s], teacher[t])) for s, t in pairs]
+        preset, [AdaptedPair(s, t, adapter.build(student[s], teacher[t])) for s, t in pairs]
     )
 
 
 def reshape_student(specs: Iterable[object], setting: Setting) -> nn.Module:
     """The student with the changes that the methods make to its architecture."""
     for spec in specs:
-        if isinstance(spec, Composed):
+        if isinstance(spec, ComposedMethod):
             setting = replace(setting, student=spec.reshape(setting))
     return setting.student
 
@@ -74,7 +74,7 @@ def check_ensemble(spec: Any, setting: Setting) -> None:
     ):
         raise UserError(
             f"method {spec.name} taps one teacher network, but this teacher is an ensemble; set "
-            "teacher.teach=apart, or name the taps of one member, as in members.0.layer4"
+            "teacher.ensemble=separate, or name the taps of one member, as in members.0.layer4"
         )
 
 

@@ -27,7 +27,7 @@ from stillhouse.methods.regression import SRRL
 from stillhouse.methods.relational import PKT, RKD, SP
 from stillhouse.methods.review import ReviewKD
 from stillhouse.methods.selectivity import NST
-from stillhouse.methods.setting import Composed
+from stillhouse.methods.setting import ComposedMethod
 from stillhouse.methods.simkd import SimKD
 from stillhouse.objectives import presets
 from stillhouse.objectives.published import Published
@@ -73,6 +73,6 @@ def published() -> dict[str, type[Published]]:
     return {**presets.catalogue(), **catalogue()}
 
 
-def catalogue() -> dict[str, type[Composed]]:
+def catalogue() -> dict[str, type[ComposedMethod]]:
     """The specs of methods that are not presets of the product space, by name."""
     return {str(spec.name): spec for spec in members(ComposedSpec)}  # type: ignore[attr-defined]

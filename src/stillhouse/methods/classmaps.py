@@ -10,16 +10,16 @@ from stillhouse.errors import UserError
 from stillhouse.functional.attention import class_attention_transfer, class_maps
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
-from stillhouse.methods.setting import Composed, Setting
+from stillhouse.methods.setting import ComposedMethod, Setting
 from stillhouse.methods.terms import row_term
-from stillhouse.models.head import Head
+from stillhouse.models.pooled_head import PooledHead
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 from stillhouse.types import Lesson, Terms
 
 
 @spec
-class CATKD(Composed):
+class CATKD(ComposedMethod):
     """Squared difference of class activation maps, averaged to `size` x `size` cells.
 
     `normalise` scales each map to unit length over its cells. `label_weight: 0` is the paper's
@@ -43,8 +43,7 @@ class CATKD(Composed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.size < 1:
-            raise ValueError(f"size must be at least 1, and is {self.size}")
+        require(self.size >= 1, "size", "at least 1", self.size)
         if self.size == 1 and self.normalise:
             raise ValueError("a normalised map of one cell is constant; set a larger size")
 
@@ -68,7 +67,7 @@ class ClassMaps(Method):
 
     weight: Tensor
 
-    def __init__(self, spec: CATKD, student: Head, teacher: Head) -> None:
+    def __init__(self, spec: CATKD, student: PooledHead, teacher: PooledHead) -> None:
         super().__init__()
         self.spec = spec
         self.label_share = spec.label_share

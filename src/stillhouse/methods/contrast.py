@@ -11,22 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.errors import UserError
-from stillhouse.functional.contrast import noise_contrast
-from stillhouse.functional.distance import unit
+from stillhouse.functional.contrast import noise_contrastive_loss
+from stillhouse.functional.distance import unit_vectors
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
 from stillhouse.methods.negatives import Negatives
-from stillhouse.methods.paired import TapPair, Tapped, places
+from stillhouse.methods.paired import AdaptedPair, PairedSpec, term_names
 from stillhouse.methods.relational import PENULTIMATE, vector_sizes
-from stillhouse.methods.setting import Pairs, Setting
+from stillhouse.methods.setting import Setting
 from stillhouse.methods.terms import gather_rows, row_term
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.objectives.presets.feature import PairsOption, TapPairs
+from stillhouse.spec import require, spec
 from stillhouse.types import Lesson, Terms
 
 
 @spec
-class CRD(Tapped):
+class CRD(PairedSpec):
     """Contrasts each image with samples of other classes from a memory of the other network.
 
     The features of both networks are projected to `dim` numbers by trained linear layers; the
@@ -41,7 +42,7 @@ class CRD(Tapped):
     momentum: float = 0.5
     eps: float = 1e-7
     seed: int = 0
-    pairs: Pairs | Literal["stages"] = field(default=PENULTIMATE, kw_only=True)
+    pairs: PairsOption = field(default=PENULTIMATE, kw_only=True)
     name: Literal["crd"] = "crd"
     movable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
@@ -60,14 +61,12 @@ class CRD(Tapped):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.temperature <= 0:
-            raise ValueError(f"temperature must be above 0, and is {self.temperature}")
-        if self.negatives < 1 or self.dim < 1:
-            raise ValueError("negatives and dim must be 1 or more")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must be from 0 to below 1, and is {self.momentum}")
-        if self.eps < 0 or self.seed < 0:
-            raise ValueError("eps and seed must not be negative")
+        require(self.temperature > 0, "temperature", "positive", self.temperature)
+        require(self.negatives >= 1, "negatives", "at least 1", self.negatives)
+        require(self.dim >= 1, "dim", "at least 1", self.dim)
+        require(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
+        require(self.eps >= 0, "eps", "non-negative", self.eps)
+        require(self.seed >= 0, "seed", "non-negative", self.seed)
 
     def build(self, setting: Setting) -> Method:
         """The method, with memories for all training samples. Raises UserError without labels."""
@@ -80,13 +79,13 @@ class Contrastive(Method):
     """One term per pair of taps, each with its own memories; all pairs use the same negatives."""
 
     def __init__(
-        self, spec: CRD, pairs: Pairs, parts: Sequence[ContrastMemory], labels: Tensor
+        self, spec: CRD, pairs: TapPairs, parts: Sequence[ContrastMemory], labels: Tensor
     ) -> None:
         super().__init__()
         self.spec = spec
         self.label_share = spec.label_share
         self.student_taps, self.teacher_taps = (tuple(side) for side in zip(*pairs, strict=True))
-        self.places = places([TapPair(*pair, nn.Identity()) for pair in pairs])
+        self.names = term_names([AdaptedPair(*pair, nn.Identity()) for pair in pairs])
         self.parts = nn.ModuleList(parts)
         self.negatives = Negatives(labels, spec.negatives, spec.seed)
 
@@ -100,7 +99,7 @@ class Contrastive(Method):
         keys, factor = lesson.keys, self.spec.weight * self.spec.ramp_factor(lesson.clock)
         samples = torch.cat((keys[:, None], self.negatives(keys, lesson.weight, lesson.clock)), 1)
         terms = {}
-        for index, (place, part) in enumerate(zip(self.places, self.parts, strict=True)):
+        for index, (place, part) in enumerate(zip(self.names, self.parts, strict=True)):
             student = upcast(lesson.student.taps[self.student_taps[index]])
             teacher = upcast(lesson.teacher.taps[self.teacher_taps[index]].detach())
             with full_precision(student):
@@ -128,7 +127,7 @@ class ContrastMemory(nn.Module):
         self, student: Tensor, teacher: Tensor, samples: Tensor, weight: Tensor | None
     ) -> Tensor:
         """The loss of each image, both directions: (N, E), (N, F), (N, 1 + K), (N,) -> (N,)."""
-        vectors = unit(self.student(student)), unit(self.teacher(teacher))
+        vectors = unit_vectors(self.student(student)), unit_vectors(self.teacher(teacher))
         # each network's vectors are compared with the memory of the other network
         scores = [
             memory_scores(vector, self.memory[other], samples) / self.temperature
@@ -140,7 +139,7 @@ class ContrastMemory(nn.Module):
         number = self.memory.shape[1]
         finite = scales.nan_to_num(neginf=0.0)  # a batch in which all weights are 0 has no scale
         student_loss, teacher_loss = (
-            noise_contrast(score, scale, number, self.eps)
+            noise_contrastive_loss(score, scale, number, self.eps)
             for score, scale in zip(scores, finite, strict=True)
         )
         return student_loss + teacher_loss
@@ -165,7 +164,7 @@ class ContrastMemory(nn.Module):
         newest = (same * torch.arange(len(keys), device=keys.device)).argmax(1)
         for memory, vector in zip(self.memory, gathered, strict=True):
             updated = self.momentum * memory[keys] + (1 - self.momentum) * vector[newest]
-            memory[keys] = unit(updated)
+            memory[keys] = unit_vectors(updated)
         self.log_scale.copy_(scales)
 
 

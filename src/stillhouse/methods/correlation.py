@@ -18,9 +18,10 @@ from stillhouse.methods.relational import (
     RelationSpec,
     vector_sizes,
 )
-from stillhouse.methods.setting import Pairs, Setting
+from stillhouse.methods.setting import Setting
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.objectives.presets.feature import PairsOption, TapPairs
+from stillhouse.spec import require, spec
 
 WEIGHTS = {"paper": 100.0, "reference": 0.02}
 
@@ -41,7 +42,7 @@ class CC(RelationSpec):
     gamma: float = 0.4
     order: int = 2
     dim: int = 128  # of the layers of the reference variant
-    pairs: Pairs | Literal["stages"] = field(default=PENULTIMATE, kw_only=True)
+    pairs: PairsOption = field(default=PENULTIMATE, kw_only=True)
     name: Literal["cc"] = "cc"
     movable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
@@ -59,12 +60,9 @@ class CC(RelationSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.gamma <= 0:
-            raise ValueError(f"gamma must be above 0, and is {self.gamma}")
-        if self.order < 1:
-            raise ValueError(f"order must be 1 or more, and is {self.order}")
-        if self.dim < 1:
-            raise ValueError(f"dim must be 1 or more, and is {self.dim}")
+        require(self.gamma > 0, "gamma", "positive", self.gamma)
+        require(self.order >= 1, "order", "at least 1", self.order)
+        require(self.dim >= 1, "dim", "at least 1", self.dim)
 
     def relations(self) -> Mapping[str, tuple[Relation, float]]:
         """The kernel relation or the neighbour relation, by the variant."""
@@ -82,7 +80,7 @@ class CC(RelationSpec):
 class Correlation(Relational):
     """Relations between features that are projected by a trained linear layer per network."""
 
-    def __init__(self, spec: CC, pairs: Pairs, sizes: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, spec: CC, pairs: TapPairs, sizes: Sequence[tuple[int, int]]) -> None:
         super().__init__(spec, pairs)
         self.student = nn.ModuleList(nn.Linear(student, spec.dim) for student, _ in sizes)
         self.teacher = nn.ModuleList(nn.Linear(teacher, spec.dim) for _, teacher in sizes)

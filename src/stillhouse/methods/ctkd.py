@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from stillhouse.distributed import whole
 from stillhouse.functional.dtype import upcast
-from stillhouse.functional.gradient import reverse
+from stillhouse.functional.gradient import reverse_gradient
 from stillhouse.methods.base import Method
 from stillhouse.methods.setting import AtSites, Setting
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.softmax import DKD, KD
 from stillhouse.objectives.presets.standardized import LSKD
-from stillhouse.spec import SHORT, spec
+from stillhouse.spec import SHORT, require, spec
 from stillhouse.types import Clock, Lesson, Site, Terms
 
 CTKDBase = Annotated[KD | DKD | LSKD, Field(discriminator="name"), SHORT]
@@ -53,8 +53,8 @@ class CTKD(AtSites):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.lowest <= 0 or self.span <= 0 or self.loops <= 0:
-            raise ValueError("lowest, span and loops must be above 0")
+        for name in ("lowest", "span", "loops"):
+            require(getattr(self, name) > 0, name, "positive", getattr(self, name))
         relational = any(point.relational for point in self.base.objectives().values())
         if relational and self.mode == "instance":
             raise ValueError(
@@ -126,7 +126,7 @@ class CurriculumTemperature(Method):
         """The temperature at a site: () for all rows, or (N, 1) with one for each."""
         with torch.autocast(site.student.device.type, enabled=False):
             raw = self.critic(upcast(site.student.detach()), upcast(site.teacher.detach()))
-            tau = reverse(raw, self.spec.strength(clock)).sigmoid()
+            tau = reverse_gradient(raw, self.spec.strength(clock)).sigmoid()
         return self.spec.lowest + self.spec.span * tau
 
     def forward(self, lesson: Lesson) -> Terms:

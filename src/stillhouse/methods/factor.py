@@ -12,19 +12,19 @@ from stillhouse.functional.distance import mse
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
 from stillhouse.methods.maps import check_maps
-from stillhouse.methods.paired import Paired, TapPair, Tapped
+from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
 from stillhouse.methods.phases import check_length, in_first_phase
 from stillhouse.methods.setting import Setting
 from stillhouse.methods.terms import row_term
 from stillhouse.models.adapters import align
-from stillhouse.models.connectors import Paraphraser, encoder
+from stillhouse.models.connectors import Paraphraser, factor_encoder
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 from stillhouse.types import Lesson, Terms
 
 
 @spec
-class FT(Tapped):
+class FT(PairedSpec):
     """Factors of the teacher's map, learnt in the first phase and matched afterwards.
 
     `init` is how long the paraphraser is trained, while the student is trained on labels only:
@@ -54,8 +54,7 @@ class FT(Tapped):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_length(self.init)
-        if self.share_of_width <= 0:
-            raise ValueError(f"share_of_width must be above 0, and is {self.share_of_width}")
+        require(self.share_of_width > 0, "share_of_width", "positive", self.share_of_width)
 
     def build(self, setting: Setting) -> Method:
         """The method, with a paraphraser and a translator for each pair."""
@@ -63,7 +62,9 @@ class FT(Tapped):
         for pair in check_maps(setting, self.taps(setting)):
             student, teacher = pair.student_shape[1], pair.teacher_shape[1]
             factors = max(1, round(self.share_of_width * teacher))
-            pairs.append(TapPair(pair.student, pair.teacher, encoder(student, factors, norm=True)))
+            pairs.append(
+                AdaptedPair(pair.student, pair.teacher, factor_encoder(student, factors, norm=True))
+            )
             paraphrasers.append(Paraphraser(teacher, factors))
         return Factors(self, pairs, paraphrasers)
 
@@ -73,7 +74,7 @@ class Factors(Paired):
 
     unused_parameters = True  # in each step, the paraphraser or the translator has no gradient
 
-    def __init__(self, spec: FT, pairs: list[TapPair], paraphrasers: list[Paraphraser]) -> None:
+    def __init__(self, spec: FT, pairs: list[AdaptedPair], paraphrasers: list[Paraphraser]) -> None:
         super().__init__(spec, pairs, [spec.weight] * len(pairs))
         self.paraphrasers = nn.ModuleList(paraphrasers)
         self.init = spec.init
@@ -84,7 +85,7 @@ class Factors(Paired):
         first_phase = in_first_phase(self.init, lesson.clock)
         ramp = self.spec.ramp_factor(lesson.clock)
         terms = {}
-        for index, (place, weight) in enumerate(zip(self.places, self.weights, strict=True)):
+        for index, (place, weight) in enumerate(zip(self.names, self.weights, strict=True)):
             student = upcast(lesson.student.taps[self.student_taps[index]])
             teacher = upcast(lesson.teacher.taps[self.teacher_taps[index]].detach())
             zeros = student.new_zeros(len(student))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from stillhouse.distributed import gather
 from stillhouse.methods.base import Method
-from stillhouse.methods.paired import TapPair, places
+from stillhouse.methods.paired import AdaptedPair, term_names
 from stillhouse.models.adapters import align
 from stillhouse.objectives.presets.base import temperature_of
 from stillhouse.objectives.presets.feature import FeaturePreset
@@ -18,7 +18,7 @@ from stillhouse.types import Clock, Lesson, Terms
 class Features(Method):
     """A feature preset at each pair of taps; the larger map is pooled to the smaller."""
 
-    def __init__(self, preset: FeaturePreset, pairs: Sequence[TapPair]) -> None:
+    def __init__(self, preset: FeaturePreset, pairs: Sequence[AdaptedPair]) -> None:
         super().__init__()
         self.preset = preset
         self.objectives = preset.objectives()
@@ -26,14 +26,14 @@ class Features(Method):
         self.student_taps = tuple(pair.student for pair in pairs)
         self.teacher_taps = tuple(pair.teacher for pair in pairs)
         self.adapters = nn.ModuleList(pair.adapter for pair in pairs)
-        self.places = places(pairs)
+        self.names = term_names(pairs)
 
     def forward(self, lesson: Lesson) -> Terms:
         """One term per pair and objective, named `TAP/OBJECTIVE`."""
         ramp = self.preset.ramp_factor(lesson.clock)
         terms = {}
         taps = zip(self.student_taps, self.teacher_taps, strict=True)
-        pairs = zip(self.places, taps, self.adapters, strict=True)
+        pairs = zip(self.names, taps, self.adapters, strict=True)
         for place, (student_tap, teacher_tap), adapter in pairs:
             student = adapter(lesson.student.taps[student_tap])
             maps = align(student, lesson.teacher.taps[teacher_tap].detach())

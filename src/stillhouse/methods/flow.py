@@ -11,21 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.errors import UserError
-from stillhouse.functional.channels import flow, planes
+from stillhouse.functional.channels import channel_rows, fsp_matrix
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
-from stillhouse.methods.paired import TapPair, Tapped, places
+from stillhouse.methods.paired import AdaptedPair, PairedSpec, term_names
 from stillhouse.methods.phases import check_length, in_first_phase
-from stillhouse.methods.setting import Pairs, Setting
+from stillhouse.methods.setting import Setting
 from stillhouse.methods.terms import row_term
-from stillhouse.models.adapters import Direct, Pointwise, align
+from stillhouse.models.adapters import NoAdapter, Pointwise, align
 from stillhouse.objectives.card import Card
+from stillhouse.objectives.presets.feature import PairsOption
 from stillhouse.spec import spec
 from stillhouse.types import Clock, Lesson, Terms
 
 
 @spec
-class FSP(Tapped):
+class FSP(PairedSpec):
     """Matches the correlations between the channels of two consecutive stages.
 
     `init` is how long this is the only loss, as in the paper; afterwards its weight is 0. It is in
@@ -35,7 +36,7 @@ class FSP(Tapped):
 
     weight: float = 50.0
     init: float = 0.0
-    pairs: Pairs | Literal["stages"] = field(default="stages", kw_only=True)
+    pairs: PairsOption = field(default="stages", kw_only=True)
     name: Literal["fsp"] = "fsp"
     movable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
@@ -68,20 +69,20 @@ class FSP(Tapped):
             )
         student = setting.student_shapes([tap for tap, _ in pairs])
         teacher = setting.teacher_shapes([tap for _, tap in pairs])
-        return Flow(self, [TapPair(s, t, adapter(student[s], teacher[t])) for s, t in pairs])
+        return Flow(self, [AdaptedPair(s, t, adapter(student[s], teacher[t])) for s, t in pairs])
 
 
 class Flow(Method):
     """One term for each two consecutive stages, named `FIRST-SECOND`."""
 
-    def __init__(self, spec: FSP, pairs: Sequence[TapPair]) -> None:
+    def __init__(self, spec: FSP, pairs: Sequence[AdaptedPair]) -> None:
         super().__init__()
         self.spec = spec
         self.label_share = spec.label_share
         self.student_taps = tuple(pair.student for pair in pairs)
         self.teacher_taps = tuple(pair.teacher for pair in pairs)
         self.adapters = nn.ModuleList(pair.adapter for pair in pairs)
-        self.places = [f"{first}-{second}" for first, second in pairwise(places(pairs))]
+        self.names = [f"{first}-{second}" for first, second in pairwise(term_names(pairs))]
 
     def share(self, clock: Clock) -> float:
         """The weight of the label terms: 0 in the first phase."""
@@ -96,7 +97,7 @@ class Flow(Method):
         terms = {}
         with full_precision(student[0]):
             adapted = [adapt(tap) for adapt, tap in zip(self.adapters, student, strict=True)]
-            for place, s, t in zip(self.places, flows(adapted), flows(teacher), strict=True):
+            for place, s, t in zip(self.names, flows(adapted), flows(teacher), strict=True):
                 losses = (s - t).square().mean((1, 2))
                 terms[place] = row_term(losses, lesson.weight, factor)
         return terms
@@ -105,11 +106,11 @@ class Flow(Method):
 def flows(stages: Sequence[Tensor]) -> list[Tensor]:
     """The flow matrix between each stage and the next: maps (N, C, H, W) -> (N, C, D) each."""
     aligned = (align(first, second) for first, second in pairwise(stages))
-    return [flow(planes(first), planes(second)) for first, second in aligned]
+    return [fsp_matrix(channel_rows(first), channel_rows(second)) for first, second in aligned]
 
 
 def adapter(student: torch.Size, teacher: torch.Size) -> nn.Module:
     """A 1x1 convolution where the numbers of channels differ, else the identity."""
     axis = 1 if len(student) == 4 else -1
     same = len(student) == len(teacher) and student[axis] == teacher[axis]
-    return (Direct() if same else Pointwise()).build(student, teacher)
+    return (NoAdapter() if same else Pointwise()).build(student, teacher)

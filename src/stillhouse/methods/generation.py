@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 from stillhouse.methods.base import Method
 from stillhouse.methods.maps import MapPair, check_maps
-from stillhouse.methods.paired import Paired, TapPair, Tapped
+from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
 from stillhouse.methods.setting import Setting
 from stillhouse.models.adapters import Pointwise, align
 from stillhouse.models.connectors import generator
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 
 
 @spec
-class MGD(Tapped):
+class MGD(PairedSpec):
     """Squared difference of the teacher's map and one generated from the student's masked map.
 
     `masked` is the probability with which each channel of each image is set to zero.
@@ -41,15 +41,14 @@ class MGD(Tapped):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.masked < 1:
-            raise ValueError(f"masked is a probability below 1, and is {self.masked}")
+        require(0 <= self.masked < 1, "masked", "in [0, 1)", self.masked)
 
     def build(self, setting: Setting) -> Method:
         """The method, with a generator per pair, and a 1x1 convolution where channels differ."""
         maps = check_maps(setting, self.taps(setting))
         return Generation(
             self,
-            [TapPair(p.student, p.teacher, aligner(p)) for p in maps],
+            [AdaptedPair(p.student, p.teacher, aligner(p)) for p in maps],
             [generator(p.teacher_shape[1]) for p in maps],
         )
 
@@ -63,7 +62,9 @@ def aligner(pair: MapPair) -> nn.Module:
 class Generation(Paired):
     """Generated maps compared at each pair of taps; the larger map is pooled to the smaller."""
 
-    def __init__(self, spec: MGD, pairs: list[TapPair], generators: list[nn.Sequential]) -> None:
+    def __init__(
+        self, spec: MGD, pairs: list[AdaptedPair], generators: list[nn.Sequential]
+    ) -> None:
         super().__init__(spec, pairs, [spec.alpha] * len(pairs))
         self.generators = nn.ModuleList(generators)
         self.masked = spec.masked

@@ -9,17 +9,18 @@ from torch import Tensor
 
 from stillhouse.functional.distance import mse
 from stillhouse.methods.base import Method
-from stillhouse.methods.paired import Paired, TapPair, Tapped
-from stillhouse.methods.setting import Pairs, Setting
+from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
+from stillhouse.methods.setting import Setting
 from stillhouse.models.adapters import Pointwise, Regressor, align
 from stillhouse.objectives.card import Card
+from stillhouse.objectives.presets.feature import PairsOption
 from stillhouse.spec import spec
 
 REGRESSORS: dict[str, Regressor | Pointwise] = {"regressor": Regressor(), "pointwise": Pointwise()}
 
 
 @spec
-class FitNet(Tapped):
+class FitNet(PairedSpec):
     """Mean squared difference between an adapted stage of the student and one of the teacher.
 
     `adapter` "regressor" is a convolution to the teacher's shape, BatchNorm and ReLU; "pointwise"
@@ -28,7 +29,7 @@ class FitNet(Tapped):
 
     weight: float = 100.0
     adapter: Literal["regressor", "pointwise"] = "regressor"
-    pairs: Pairs | Literal["stages"] = field(default=(("stage2", "stage2"),), kw_only=True)
+    pairs: PairsOption = field(default=(("stage2", "stage2"),), kw_only=True)
     name: Literal["fitnet"] = "fitnet"
     card: ClassVar[Card] = Card(
         "FitNet: hints for thin deep nets",
@@ -47,13 +48,15 @@ class FitNet(Tapped):
         student_taps, teacher_taps = zip(*pairs, strict=True)
         student = setting.student_shapes(student_taps)
         teacher = setting.teacher_shapes(teacher_taps)
-        return Hints(self, [TapPair(s, t, adapter.build(student[s], teacher[t])) for s, t in pairs])
+        return Hints(
+            self, [AdaptedPair(s, t, adapter.build(student[s], teacher[t])) for s, t in pairs]
+        )
 
 
 class Hints(Paired):
     """Mean squared differences at each pair of taps; the larger map is pooled to the smaller."""
 
-    def __init__(self, spec: FitNet, pairs: list[TapPair]) -> None:
+    def __init__(self, spec: FitNet, pairs: list[AdaptedPair]) -> None:
         super().__init__(spec, pairs, [spec.weight] * len(pairs))
 
     def compare(self, index: int, student: Tensor, teacher: Tensor) -> Tensor:

@@ -19,17 +19,18 @@ from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
 from stillhouse.methods.combined import Combined
 from stillhouse.methods.logit import Logits
-from stillhouse.methods.paired import TapPair, Tapped, places
-from stillhouse.methods.setting import Pairs, Setting, Shapes
+from stillhouse.methods.paired import AdaptedPair, PairedSpec, term_names
+from stillhouse.methods.setting import Setting, Shapes
 from stillhouse.methods.terms import batch_term
 from stillhouse.models.labelwise import EMBEDDINGS
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.base import Variant, check_sites
 from stillhouse.objectives.presets.binary import MLD
+from stillhouse.objectives.presets.feature import PairsOption, TapPairs
 from stillhouse.spec import spec
 from stillhouse.types import Lesson, Term, Terms
 
-PAIRS: Pairs = ((EMBEDDINGS, EMBEDDINGS),)
+PAIRS: TapPairs = ((EMBEDDINGS, EMBEDDINGS),)
 PAPER = "Yang P. et al.: Multi-label knowledge distillation, ICCV 2023"
 HEAD_REMEDY = (
     "set student.head=labelwise and teacher.head=labelwise, or name taps that give them under "
@@ -38,14 +39,14 @@ HEAD_REMEDY = (
 
 
 @spec
-class LabelwiseSpec(Tapped):
+class LabelwiseSpec(PairedSpec):
     """The options of a method at pairs of taps that give label-wise embeddings (N, C, D)."""
 
     movable: ClassVar[bool] = False
     variant: Variant = field(default="reference", kw_only=True)
-    pairs: Pairs | Literal["stages"] = field(default=PAIRS, kw_only=True)
+    pairs: PairsOption = field(default=PAIRS, kw_only=True)
 
-    def taps(self, setting: Setting) -> Pairs:
+    def taps(self, setting: Setting) -> TapPairs:
         """The pairs; raises UserError where a tap gives no label-wise embeddings."""
         pairs = super().taps(setting)
         student_taps, teacher_taps = zip(*pairs, strict=True)
@@ -185,14 +186,14 @@ class EmbeddingDistances(Method):
 
     needs_labels = True
 
-    def __init__(self, spec: CD | ID, pairs: Pairs) -> None:
+    def __init__(self, spec: CD | ID, pairs: TapPairs) -> None:
         super().__init__()
         self.spec = spec
         self.relative = spec.variant == "reference"
         self.least = 3 if self.relative else 2  # rows of a group with a gradient
         self.label_share = spec.label_share
         self.student_taps, self.teacher_taps = (tuple(side) for side in zip(*pairs, strict=True))
-        self.places = places([TapPair(*pair, nn.Identity()) for pair in pairs])
+        self.names = term_names([AdaptedPair(*pair, nn.Identity()) for pair in pairs])
 
     def relate(self, student: Tensor, teacher: Tensor, present: Tensor, lesson: Lesson) -> Term:
         """The term of one pair of taps: (N, C, D), (N, C, E), (N, C) bool of classes -> Term."""
@@ -201,7 +202,7 @@ class EmbeddingDistances(Method):
     def forward(self, lesson: Lesson) -> Terms:
         """The terms of all pairs of taps."""
         weight, terms = self.spec.ramp_factor(lesson.clock) * self.spec.weight, {}
-        for index, place in enumerate(self.places):
+        for index, place in enumerate(self.names):
             student = lesson.student.taps[self.student_taps[index]]
             teacher = lesson.teacher.taps[self.teacher_taps[index]].detach()
             present = class_presence(self.spec.name, lesson, student.shape[1])
@@ -219,8 +220,10 @@ class ClassAware(EmbeddingDistances):
         label, image = present.mT.nonzero().unbind(1)
         index = image * present.shape[1] + label
         student, teacher = (gather(select_embeddings(tap, index)) for tap in (student, teacher))
-        pairs = functional.pairs(gather(label), self.least)
-        return batch_term(functional.distance_relation(student, teacher, pairs, self.relative))
+        pairs = functional.group_pairs(gather(label), self.least)
+        return batch_term(
+            functional.group_distance_relation(student, teacher, pairs, self.relative)
+        )
 
 
 class InstanceAware(EmbeddingDistances):
@@ -232,8 +235,8 @@ class InstanceAware(EmbeddingDistances):
         index = image * present.shape[1] + label
         student, teacher = (select_embeddings(tap, index) for tap in (student, teacher))
         weight = None if lesson.weight is None else lesson.weight.to(student.dtype)[image]
-        pairs = functional.pairs(image, self.least)
-        total = functional.distance_relation(student, teacher, pairs, self.relative, weight)
+        pairs = functional.group_pairs(image, self.least)
+        total = functional.group_distance_relation(student, teacher, pairs, self.relative, weight)
         return Term(total, torch.ones_like(total), shared=True)
 
 

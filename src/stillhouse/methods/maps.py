@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 
 from stillhouse.errors import UserError
-from stillhouse.methods.setting import Pairs, Setting, Shapes
+from stillhouse.methods.setting import Setting, Shapes
+from stillhouse.objectives.presets.feature import TapPairs
 
 
 class MapPair(NamedTuple):
@@ -19,7 +20,7 @@ class MapPair(NamedTuple):
     teacher_shape: torch.Size
 
 
-def check_maps(setting: Setting, pairs: Pairs, vectors: bool = False) -> list[MapPair]:
+def check_maps(setting: Setting, pairs: TapPairs, vectors: bool = False) -> list[MapPair]:
     """The pairs with their shapes; raises UserError for a tap that gives no map.
 
     With `vectors`, taps of shape (N, C) are allowed and count as maps of one pixel.

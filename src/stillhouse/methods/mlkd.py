@@ -17,7 +17,7 @@ from stillhouse.methods.terms import batch_term, gather_rows
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.softmax import KD
 from stillhouse.objectives.presets.standardized import LSKD
-from stillhouse.spec import SHORT, spec
+from stillhouse.spec import SHORT, require, spec
 from stillhouse.types import STRONG, Lesson, Site, Term, Terms, variant
 
 MLKDBase = Annotated[KD | LSKD, Field(discriminator="name"), SHORT]
@@ -53,8 +53,8 @@ class MLKD(AtSites):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if any(temperature <= 0 for temperature in self.temperatures):
-            raise ValueError(f"temperatures must be above 0, and are {self.temperatures}")
+        positive = all(temperature > 0 for temperature in self.temperatures)
+        require(positive, "temperatures", "positive", self.temperatures)
 
     @property
     def label_share(self) -> float:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from stillhouse.distributed import gather, rank
 from stillhouse.errors import UserError
-from stillhouse.functional.contrast import other_class
+from stillhouse.functional.contrast import sample_other_class
 from stillhouse.types import Clock
 
 LARGE = 2**62  # far above any number of samples, so that the bias of a remainder is negligible
@@ -56,7 +56,7 @@ class Negatives(nn.Module):
         rows, total = global_rows(keys, weight)
         generator = torch.Generator(keys.device).manual_seed(clock.step * STRIDE + self.seed)
         draws = torch.randint(LARGE, (total, self.number), generator=generator, device=keys.device)
-        return self.order[other_class(draws[rows], self.label[keys], self.first, self.count)]
+        return self.order[sample_other_class(draws[rows], self.label[keys], self.first, self.count)]
 
 
 def global_rows(keys: Tensor, weight: Tensor | None) -> tuple[Tensor, int]:

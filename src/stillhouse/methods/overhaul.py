@@ -11,23 +11,24 @@ from stillhouse.functional.boundary import expected_negative, partial_squares
 from stillhouse.functional.pooling import pool
 from stillhouse.methods.base import Method
 from stillhouse.methods.maps import check_maps
-from stillhouse.methods.paired import Paired, TapPair, Tapped
-from stillhouse.methods.setting import Pairs, Setting
-from stillhouse.models.connectors import normed
-from stillhouse.models.norms import norms
+from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
+from stillhouse.methods.setting import Setting
+from stillhouse.models.connectors import pointwise_norm
+from stillhouse.models.norms import find_norms
 from stillhouse.objectives.card import Card
+from stillhouse.objectives.presets.feature import PairsOption
 from stillhouse.spec import spec
 
 
 @spec
-class OFD(Tapped):
+class OFD(PairedSpec):
     """Partial squared difference of maps before the ReLU; the teacher's are clamped at a margin.
 
     `weight` is that of the last stage; each earlier stage has half the weight of the next.
     """
 
     weight: float = 1e-3
-    pairs: Pairs | Literal["stages"] = field(default="stages", kw_only=True)
+    pairs: PairsOption = field(default="stages", kw_only=True)
     name: Literal["ofd"] = "ofd"
     card: ClassVar[Card] = Card(
         "Overhaul of feature distillation",
@@ -46,11 +47,13 @@ class OFD(Tapped):
         """The method, with a connector and the teacher's margins for each pair."""
         pairs = setting.before_activation(self.taps(setting), "student")
         maps = check_maps(setting, setting.before_activation(pairs, "teacher"))
-        batch_norms = norms(setting.teacher, [pair.teacher for pair in maps], setting.example)
+        batch_norms = find_norms(setting.teacher, [pair.teacher for pair in maps], setting.example)
         return Overhaul(
             self,
             [
-                TapPair(p.student, p.teacher, normed(p.student_shape[1], p.teacher_shape[1]))
+                AdaptedPair(
+                    p.student, p.teacher, pointwise_norm(p.student_shape[1], p.teacher_shape[1])
+                )
                 for p in maps
             ],
             [margin(batch_norms[pair.teacher]) for pair in maps],
@@ -65,7 +68,7 @@ def margin(norm: nn.BatchNorm2d) -> Tensor:
 class Overhaul(Paired):
     """Partial squared differences; the teacher's map is pooled to the student's size."""
 
-    def __init__(self, spec: OFD, pairs: list[TapPair], margins: list[Tensor]) -> None:
+    def __init__(self, spec: OFD, pairs: list[AdaptedPair], margins: list[Tensor]) -> None:
         last = len(pairs) - 1
         super().__init__(spec, pairs, [spec.weight * 2.0 ** (i - last) for i in range(last + 1)])
         for index, margin in enumerate(margins):

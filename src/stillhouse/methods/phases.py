@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stillhouse.spec import require
 from stillhouse.types import Clock
 
 
@@ -13,6 +14,5 @@ def in_first_phase(length: float, clock: Clock) -> bool:
 
 
 def check_length(length: float) -> None:
-    """Refuse a phase that ends before it begins."""
-    if length < 0:
-        raise ValueError(f"init is a number of epochs or a share of the run, and is {length}")
+    """Refuse a negative length of the first phase."""
+    require(length >= 0, "init", "a number of epochs, or a share of the run below 1", length)

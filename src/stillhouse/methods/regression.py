@@ -10,17 +10,17 @@ from torch.nn import functional as F
 from stillhouse.functional.distance import mse
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
-from stillhouse.methods.setting import Composed, Setting
+from stillhouse.methods.setting import ComposedMethod, Setting
 from stillhouse.methods.terms import row_term
-from stillhouse.models.connectors import projected
-from stillhouse.models.head import Head
+from stillhouse.models.connectors import pointwise_norm_relu
+from stillhouse.models.pooled_head import PooledHead
 from stillhouse.objectives.card import Card
 from stillhouse.spec import spec
 from stillhouse.types import Lesson, Terms
 
 
 @spec
-class SRRL(Composed):
+class SRRL(ComposedMethod):
     """Matches the pooled last map, and the logits that the teacher's classifier computes from it.
 
     `weight` is that of the logits, `feature_weight` that of the pooled maps.
@@ -46,7 +46,9 @@ class SRRL(Composed):
         """The method, with a connector from the student's last map to the teacher's width."""
         student, teacher = setting.student_head(), setting.teacher_head()
         shape = setting.student_shapes([student.map])[student.map]
-        return Regression(self, student, teacher, projected(shape[1], teacher.linear.in_features))
+        return Regression(
+            self, student, teacher, pointwise_norm_relu(shape[1], teacher.linear.in_features)
+        )
 
 
 class Regression(Method):
@@ -55,7 +57,9 @@ class Regression(Method):
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(self, spec: SRRL, student: Head, teacher: Head, connector: nn.Module) -> None:
+    def __init__(
+        self, spec: SRRL, student: PooledHead, teacher: PooledHead, connector: nn.Module
+    ) -> None:
         super().__init__()
         self.spec, self.connector = spec, connector
         self.label_share = spec.label_share

@@ -14,21 +14,22 @@ from stillhouse.errors import UserError
 from stillhouse.functional import relation
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
-from stillhouse.methods.paired import TapPair, Tapped, places
-from stillhouse.methods.setting import Pairs, Setting
+from stillhouse.methods.paired import AdaptedPair, PairedSpec, term_names
+from stillhouse.methods.setting import Setting
 from stillhouse.methods.terms import batch_term, gather_rows
-from stillhouse.models.labelwise import TOKENS, Labelwise
-from stillhouse.models.stages import stages
+from stillhouse.models.aliases import find_aliases
+from stillhouse.models.labelwise import find_labelwise_head
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.objectives.presets.feature import PairsOption, TapPairs
+from stillhouse.spec import require, spec
 from stillhouse.types import Lesson, Terms
 
 Relation = Callable[[Tensor, Tensor], Tensor]  # (N, E), (N, F) -> ()
-PENULTIMATE: Pairs = (("penultimate", "penultimate"),)
+PENULTIMATE: TapPairs = (("penultimate", "penultimate"),)
 
 
 @spec
-class RelationSpec(Tapped):
+class RelationSpec(PairedSpec):
     """The options of a method that compares relations at pairs of taps of any width."""
 
     pooled: ClassVar[bool] = False  # whether maps and tokens are averaged over their positions
@@ -37,7 +38,7 @@ class RelationSpec(Tapped):
         """The relations that are compared and their weights, by name; subclasses implement it."""
         raise NotImplementedError
 
-    def taps(self, setting: Setting) -> Pairs:
+    def taps(self, setting: Setting) -> TapPairs:
         """The pairs; pooled relations replace `penultimate` where a network does not have it."""
         pairs = super().taps(setting)
         return vector_taps(setting) if self.pooled and pairs == PENULTIMATE else pairs
@@ -58,7 +59,7 @@ class RKD(RelationSpec):
     distance: float = 25.0
     angle: float = 50.0
     eps: float = 1e-12
-    pairs: Pairs | Literal["stages"] = field(default=PENULTIMATE, kw_only=True)
+    pairs: PairsOption = field(default=PENULTIMATE, kw_only=True)
     name: Literal["rkd"] = "rkd"
     movable: ClassVar[bool] = False
     pooled: ClassVar[bool] = True
@@ -75,8 +76,7 @@ class RKD(RelationSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.eps <= 0:
-            raise ValueError(f"eps must be above 0, and is {self.eps}")
+        require(self.eps > 0, "eps", "positive", self.eps)
         if not self.distance and not self.angle:
             raise ValueError("distance and angle are both 0; set at least one of them above 0")
 
@@ -95,7 +95,7 @@ class PKT(RelationSpec):
 
     weight: float = 3e4
     eps: float = 1e-7
-    pairs: Pairs | Literal["stages"] = field(default=PENULTIMATE, kw_only=True)
+    pairs: PairsOption = field(default=PENULTIMATE, kw_only=True)
     name: Literal["pkt"] = "pkt"
     movable: ClassVar[bool] = False
     pooled: ClassVar[bool] = True
@@ -113,8 +113,7 @@ class PKT(RelationSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.eps <= 0:
-            raise ValueError(f"eps must be above 0, and is {self.eps}")
+        require(self.eps > 0, "eps", "positive", self.eps)
 
     def relations(self) -> Mapping[str, tuple[Relation, float]]:
         """The conditional probabilities between images."""
@@ -146,13 +145,13 @@ class SP(RelationSpec):
 class Relational(Method):
     """One term per pair of taps and relation, `TAP/RELATION`, over the images of all ranks."""
 
-    def __init__(self, spec: RelationSpec, pairs: Pairs) -> None:
+    def __init__(self, spec: RelationSpec, pairs: TapPairs) -> None:
         super().__init__()
         self.spec = spec
         self.relations = spec.relations()
         self.label_share = spec.label_share
         self.student_taps, self.teacher_taps = (tuple(side) for side in zip(*pairs, strict=True))
-        self.places = places([TapPair(*pair, nn.Identity()) for pair in pairs])
+        self.names = term_names([AdaptedPair(*pair, nn.Identity()) for pair in pairs])
 
     def vectors(self, tap: Tensor) -> Tensor:
         """One vector per image: (N, ...) -> (N, E), float32 or wider."""
@@ -170,7 +169,7 @@ class Relational(Method):
         """The terms of all pairs; every rank computes the same values, from all ranks' images."""
         ramp = self.spec.ramp_factor(lesson.clock)
         terms = {}
-        for index, place in enumerate(self.places):
+        for index, place in enumerate(self.names):
             student = self.vectors(lesson.student.taps[self.student_taps[index]])
             teacher = self.vectors(lesson.teacher.taps[self.teacher_taps[index]].detach())
             with full_precision(student):
@@ -188,7 +187,7 @@ def spatial_mean(tap: Tensor) -> Tensor:
     return tap.flatten(2).mean(2) if tap.ndim > 3 else tap
 
 
-def vector_taps(setting: Setting) -> Pairs:
+def vector_taps(setting: Setting) -> TapPairs:
     """The taps of both networks that give one vector per image, themselves or averaged."""
     networks = (setting.student, setting.teacher)
     student, teacher = (vector_tap(network, setting.example) for network in networks)
@@ -200,14 +199,15 @@ def vector_tap(network: nn.Module, example: Tensor) -> str:
 
     A network with neither gets `penultimate`, which is refused later with the reason.
     """
-    if isinstance(network, Labelwise):
-        return TOKENS
-    aliases = stages(network, example)
+    head = find_labelwise_head(network)
+    if head is not None:
+        return head.tokens
+    aliases = find_aliases(network, example)
     vector = PENULTIMATE[0][0]
     return "last" if vector not in aliases and "last" in aliases else vector
 
 
-def vector_sizes(spec: Tapped, setting: Setting) -> list[tuple[int, int]]:
+def vector_sizes(spec: PairedSpec, setting: Setting) -> list[tuple[int, int]]:
     """The sizes (student, teacher) of the vectors of each pair; raises UserError for others."""
     pairs = spec.taps(setting)
     student = setting.student_shapes([tap for tap, _ in pairs])

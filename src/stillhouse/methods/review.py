@@ -11,19 +11,20 @@ from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.functional.pyramid import hierarchical_context
 from stillhouse.methods.base import Method
 from stillhouse.methods.maps import check_maps
-from stillhouse.methods.paired import Paired, TapPair, Tapped
-from stillhouse.methods.setting import Pairs, Setting
+from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
+from stillhouse.methods.setting import Setting
 from stillhouse.methods.terms import row_term
 from stillhouse.models.connectors import Fusion
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.objectives.presets.feature import PairsOption, TapPairs
+from stillhouse.spec import require, spec
 from stillhouse.types import Lesson, Terms
 
 VECTORS = ("penultimate", "penultimate")
 
 
 @spec
-class ReviewKD(Tapped):
+class ReviewKD(PairedSpec):
     """Matches stages and penultimate vectors; each level of the student is fused with deeper ones.
 
     `pairs` go from the shallowest to the deepest; vectors count as maps of one pixel. Levels are
@@ -32,7 +33,7 @@ class ReviewKD(Tapped):
 
     weight: float = 1.0
     width: int = 512
-    pairs: Pairs | Literal["stages"] = field(default="stages", kw_only=True)
+    pairs: PairsOption = field(default="stages", kw_only=True)
     name: Literal["reviewkd"] = "reviewkd"
     movable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
@@ -50,10 +51,9 @@ class ReviewKD(Tapped):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.width < 1:
-            raise ValueError(f"width must be at least 1, and is {self.width}")
+        require(self.width >= 1, "width", "at least 1", self.width)
 
-    def taps(self, setting: Setting) -> Pairs:
+    def taps(self, setting: Setting) -> TapPairs:
         """The pairs, the teacher's before the ReLU; "stages" adds `penultimate` if available."""
         pairs = setting.before_activation(super().taps(setting), "teacher")
         if self.pairs != "stages" or not setting.has_vectors():
@@ -69,28 +69,28 @@ class ReviewKD(Tapped):
         ]
         return Review(
             self,
-            [TapPair(p.student, p.teacher, f) for p, f in zip(maps, fusions, strict=True)],
+            [AdaptedPair(p.student, p.teacher, f) for p, f in zip(maps, fusions, strict=True)],
         )
 
 
 class Review(Paired):
     """Fuses levels from the deepest to the shallowest; each uses the fused map of the last."""
 
-    def __init__(self, spec: ReviewKD, pairs: list[TapPair]) -> None:
+    def __init__(self, spec: ReviewKD, pairs: list[AdaptedPair]) -> None:
         super().__init__(spec, pairs, [spec.weight] * len(pairs))
 
     def forward(self, lesson: Lesson) -> Terms:
         """One term per pair, named by the student's tap; the deepest is first."""
         ramp, deeper = self.spec.ramp_factor(lesson.clock), None
         terms = {}
-        for index in reversed(range(len(self.places))):
+        for index in reversed(range(len(self.names))):
             student = as_map(upcast(lesson.student.taps[self.student_taps[index]]))
             teacher = as_map(upcast(lesson.teacher.taps[self.teacher_taps[index]].detach()))
             with full_precision(student):
                 reviewed, deeper = self.adapters[index](student, deeper, teacher.shape[2:])
                 losses = hierarchical_context(reviewed, teacher)
             weight = ramp * self.weights[index]
-            terms[self.places[index]] = row_term(losses, lesson.weight, weight)
+            terms[self.names[index]] = row_term(losses, lesson.weight, weight)
         return terms
 
 

@@ -7,21 +7,22 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from stillhouse.functional.channels import planes, selectivity
+from stillhouse.functional.channels import channel_rows, selectivity
 from stillhouse.methods.base import Method
-from stillhouse.methods.paired import Paired, TapPair, Tapped
-from stillhouse.methods.setting import Pairs, Setting
+from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
+from stillhouse.methods.setting import Setting
 from stillhouse.models.adapters import align
 from stillhouse.objectives.card import Card
+from stillhouse.objectives.presets.feature import PairsOption
 from stillhouse.spec import spec
 
 
 @spec
-class NST(Tapped):
+class NST(PairedSpec):
     """Maximum mean discrepancy between the channels of both maps; their numbers may differ."""
 
     weight: float = 50.0
-    pairs: Pairs | Literal["stages"] = field(default="stages", kw_only=True)
+    pairs: PairsOption = field(default="stages", kw_only=True)
     name: Literal["nst"] = "nst"
     card: ClassVar[Card] = Card(
         "Neuron selectivity transfer",
@@ -37,7 +38,7 @@ class NST(Tapped):
     def build(self, setting: Setting) -> Method:
         """The method; it has no trainable parameters."""
         pairs = [
-            TapPair(student, teacher, nn.Identity()) for student, teacher in self.taps(setting)
+            AdaptedPair(student, teacher, nn.Identity()) for student, teacher in self.taps(setting)
         ]
         return Selectivity(self, pairs, [self.weight] * len(pairs))
 
@@ -48,4 +49,4 @@ class Selectivity(Paired):
     def compare(self, index: int, student: Tensor, teacher: Tensor) -> Tensor:
         """The loss of each image: (N, C, H, W), (N, D, h, w) -> (N,)."""
         s, t = align(student, teacher)
-        return selectivity(planes(s), planes(t))
+        return selectivity(channel_rows(s), channel_rows(t))

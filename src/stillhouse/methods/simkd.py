@@ -7,18 +7,18 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from stillhouse.methods.base import Method
-from stillhouse.methods.paired import Paired, TapPair
-from stillhouse.methods.setting import Composed, Setting
+from stillhouse.methods.paired import AdaptedPair, Paired
+from stillhouse.methods.setting import ComposedMethod, Setting
 from stillhouse.models.adapters import align
-from stillhouse.models.reuse import reuse
+from stillhouse.models.teacher_head import use_teacher_head
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 
 PROJECTOR = "projector"
 
 
 @spec
-class SimKD(Composed):
+class SimKD(ComposedMethod):
     """Reuses the teacher's classifier; the student is trained to match the map before it.
 
     The trained student consists of its trunk, a projector and that classifier; its parameters
@@ -43,19 +43,18 @@ class SimKD(Composed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.reduction < 1:
-            raise ValueError(f"reduction must be at least 1, and is {self.reduction}")
+        require(self.reduction >= 1, "reduction", "at least 1", self.reduction)
 
     def reshape(self, setting: Setting) -> nn.Module:
         """The student with a projector and the teacher's classifier in place of its own."""
         student, teacher = setting.student_head(), setting.teacher_head()
         before = setting.student_shapes([student.map])[student.map]
         after = setting.teacher_shapes([teacher.map])[teacher.map]
-        return reuse(setting.student, student, before, teacher, after, self.reduction)
+        return use_teacher_head(setting.student, student, before, teacher, after, self.reduction)
 
     def build(self, setting: Setting) -> Method:
         """The method for a student that `reshape` returned; it has no trainable parameters."""
-        pair = TapPair(PROJECTOR, setting.teacher_head().map, nn.Identity())
+        pair = AdaptedPair(PROJECTOR, setting.teacher_head().map, nn.Identity())
         return Projected(self, [pair], [self.weight])
 
 

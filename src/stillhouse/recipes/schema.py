@@ -17,7 +17,7 @@ from stillhouse.methods.catalogue import MethodSpec
 from stillhouse.methods.control import CONTROL
 from stillhouse.models.labelwise import HeadSpec
 from stillhouse.objectives import presets
-from stillhouse.spec import KIND, SHORT, spec
+from stillhouse.spec import KIND, SHORT, require, spec
 from stillhouse.tasks.catalogue import TaskSpec
 from stillhouse.tasks.classification import ClassificationSpec
 
@@ -59,10 +59,8 @@ class Data:
     repeats: int = 1  # copies of a sample in a step, each with another augmentation
 
     def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise ValueError(f"batch must be at least 1, and is {self.batch}")
-        if self.repeats < 1:
-            raise ValueError(f"repeats must be at least 1, and is {self.repeats}")
+        require(self.batch >= 1, "batch", "at least 1", self.batch)
+        require(self.repeats >= 1, "repeats", "at least 1", self.repeats)
         if self.repeats > 1 and self.views is not None:
             raise ValueError(
                 "repeats needs new augmentations, but views limits their number; leave one of "
@@ -78,7 +76,7 @@ class Network:
     weights: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
     head: Annotated[HeadSpec | None, KIND] = None  # replaces its own classifier
-    start: Path | None = None  # pretrained weights, without those of another classifier
+    pretrained: Path | None = None  # pretrained weights, without those of another classifier
 
 
 # --------------------------------------------------------------------------- training and teachers
@@ -94,22 +92,18 @@ class Training:
     groups: dict[str, Annotated[Optimiser, KIND]] = field(default_factory=dict)
     schedule: Annotated[Schedule, KIND] = Constant()
     # length of the schedule in epochs, if training stops before its end; None: `epochs`
-    course: float | None = None
+    schedule_epochs: float | None = None
     accumulate: int = 1  # batches per optimiser step
     clip: float = 0.0  # largest norm of the gradient; 0: no clipping
-    average: float = 0.0  # decay of the moving average of weights; 0: no average
+    ema_decay: float = 0.0  # decay of the moving average of weights; 0: no average
 
     def __post_init__(self) -> None:
-        if self.epochs <= 0:
-            raise ValueError(f"epochs must be above 0, and is {self.epochs}")
-        if self.course is not None and self.course < self.epochs:
-            raise ValueError(
-                f"course must be at least the {self.epochs:g} epochs, and is {self.course:g}"
-            )
-        if self.accumulate < 1:
-            raise ValueError(f"accumulate must be at least 1, and is {self.accumulate}")
-        if not 0 <= self.average < 1:
-            raise ValueError(f"average must be from 0 to below 1, and is {self.average}")
+        require(self.epochs > 0, "epochs", "positive", self.epochs)
+        course = self.schedule_epochs
+        least = f"at least `epochs`, {self.epochs:g}"
+        require(course is None or course >= self.epochs, "schedule_epochs", least, course)
+        require(self.accumulate >= 1, "accumulate", "at least 1", self.accumulate)
+        require(0 <= self.ema_decay < 1, "ema_decay", "in [0, 1)", self.ema_decay)
 
 
 def as_options(value: Any) -> Any:
@@ -126,8 +120,7 @@ class StoreSpec:
     path: Path | None = None  # None: in the cache folder, named by a hash of all dependencies
 
     def __post_init__(self) -> None:
-        if self.top is not None and self.top < 1:
-            raise ValueError(f"top must be at least 1, and is {self.top}")
+        require(self.top is None or self.top >= 1, "top", "at least 1", self.top)
 
 
 @spec
@@ -138,7 +131,7 @@ class TeacherMember:
     weights: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
     head: Annotated[HeadSpec | None, KIND] = None  # replaces its own classifier
-    start: Path | None = None  # pretrained weights for `train`, without their classifier
+    pretrained: Path | None = None  # pretrained weights for `train`, without their classifier
     train: Training | None = None
     seed: int = 0
     mean: tuple[float, ...] | None = None  # that it was trained with; None: that of the data
@@ -150,12 +143,12 @@ class TeacherMember:
 class TeacherSpec(TeacherMember):
     """The teacher: one network, or several `members`.
 
-    With `teach` "together", members are an ensemble with the mean of their logits; with "apart",
+    With `ensemble` "mean", the logits of members are averaged; with "separate",
     the method is applied to each member, and the terms are averaged over members.
     """
 
     members: tuple[Annotated[TeacherMember, SHORT], ...] = ()
-    teach: Literal["together", "apart"] = "together"
+    ensemble: Literal["mean", "separate"] = "mean"
     gate: bool = True  # refuse a teacher that is not better than chance
     remember: bool = False  # cache its logits in memory; needs finitely many views
     # cache its logits on disk; needs finitely many views
@@ -167,21 +160,21 @@ class TeacherSpec(TeacherMember):
         return self.members or (self,)
 
     def __post_init__(self) -> None:
-        options = (self.weights, self.train, self.options, self.head, self.start)
+        options = (self.weights, self.train, self.options, self.head, self.pretrained)
         if self.members and any(options):
             raise ValueError(
-                "a teacher with members has no weights, train, options, head or start itself; set "
+                "a teacher with members has no weights, train, options, head or pretrained itself; set "
                 "them for each member"
             )
-        if self.teach == "apart" and not self.members:
-            raise ValueError("teach=apart needs several teachers; list them under members")
+        if self.ensemble == "separate" and not self.members:
+            raise ValueError("ensemble=separate needs several teachers; list them under members")
         if self.remember and self.store:
             raise ValueError(
                 "remember caches outputs in memory and store on disk; set one of them to false"
             )
-        if self.teach == "apart" and (self.remember or self.store):
+        if self.ensemble == "separate" and (self.remember or self.store):
             raise ValueError(
-                "outputs of members cannot be cached with teach=apart; set remember and store to "
+                "outputs of members cannot be cached with ensemble=separate; set remember and store to "
                 "false"
             )
 
@@ -254,8 +247,7 @@ class Comparison:
     searched: dict[str, Searched] = field(default_factory=dict)  # by the method's label
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise ValueError(f"seeds must be at least 1, and is {self.seeds}")
+        require(self.seeds >= 1, "seeds", "at least 1", self.seeds)
         for label in self.searched:
             if label not in self.methods:
                 raise ValueError(

@@ -24,7 +24,7 @@ from stillhouse.methods.base import Method
 from stillhouse.methods.setting import Setting
 from stillhouse.models import cost, zoo
 from stillhouse.recipes.schema import Recipe
-from stillhouse.runs.tap_plan import places, plan_of, suggestions
+from stillhouse.runs.tap_plan import describe_places, plan_of, suggestions
 from stillhouse.runs.teacher import check_teacher, find_teacher
 from stillhouse.teachers.base import Teacher, observe
 from stillhouse.teachers.frozen import NoTeacher
@@ -174,14 +174,14 @@ class Doctor:
         self._pupil = pupil = make_pupil(self.recipe, self.session, teacher)
         student = pupil.student.model
         if teacher is None:
-            return f"none needed; taps of the student: {places(student, example)}"
+            return f"none needed; taps of the student: {describe_places(student, example)}"
         setting = Setting(built, teacher.inner, example)
         if not pupil.method.student_taps:
             return "; ".join(
                 part
                 for part in (
-                    f"none needed; taps of the student: {places(student, example)}",
-                    f"taps of the teacher: {places(teacher.inner, example)}",
+                    f"none needed; taps of the student: {describe_places(student, example)}",
+                    f"taps of the teacher: {describe_places(teacher.inner, example)}",
                     suggestions(setting),
                 )
                 if part

@@ -126,7 +126,7 @@ def finish_training(
     with state.averaged_weights(run):
         network = run.bare_pupil.student.eval()
         test = {} if blind else evaluate(session.task, network, session.test(), session.hardware)
-        on_first_rank(lambda: weights.save(run.student, folder / STUDENT))
+        on_first_rank(lambda: weights.save_weights(run.student, folder / STUDENT))
     score = make_score(recipe, run, session, test)
     teacher = run.teacher.trained_network
     if teacher is not None:
@@ -134,7 +134,7 @@ def finish_training(
 
     def write() -> None:
         if teacher is not None:
-            weights.save(teacher.model, folder / TRAINED_TEACHER)
+            weights.save_weights(teacher.model, folder / TRAINED_TEACHER)
         contract = make_contract(recipe.student, session.sources)
         write_text(folder / f"{STUDENT}{CONTRACT_SUFFIX}", contract.text())
         write_json(folder / "manifest.json", make_manifest(recipe, session, run))

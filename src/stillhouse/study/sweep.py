@@ -14,7 +14,8 @@ from stillhouse.build.store import Say
 from stillhouse.engine.folder import claim
 from stillhouse.errors import UserError
 from stillhouse.files import csv_text, write_text
-from stillhouse.models.stages import staged, stages
+from stillhouse.models.aliases import find_aliases
+from stillhouse.models.places import is_stage
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Comparison, Recipe, Searched
 from stillhouse.runs.training import Score
@@ -240,10 +241,10 @@ def common_stages(recipe: Recipe, session: Session) -> list[str]:
     sources, example = session.sources, example_of(session.sources)
     if recipe.teacher.members:
         return []  # several networks have no common names of stages
-    student = stages(make_student(recipe.student, session), example)
-    teacher = stages(make_network(recipe.teacher, sources), example)
+    student = find_aliases(make_student(recipe.student, session), example)
+    teacher = find_aliases(make_network(recipe.teacher, sources), example)
     common = [name for name in student if name in teacher and student[name]]
-    return [name for name in common if staged(name)]
+    return [name for name in common if is_stage(name)]
 
 
 def run_sweep(

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from stillhouse.data.transforms.checks import check_channels
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 
 
 @spec
@@ -31,10 +31,8 @@ class ColorJitter:
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation"):
-            if not (value := getattr(self, name)) >= 0:
-                raise ValueError(f"{name} must not be negative, and is {value}")
-        if not 0 <= self.hue <= 0.5:
-            raise ValueError(f"hue must lie in [0, 0.5], and is {self.hue}")
+            require(getattr(self, name) >= 0, name, "non-negative", getattr(self, name))
+        require(0 <= self.hue <= 0.5, "hue", "in [0, 0.5]", self.hue)
 
     def single(self) -> Callable[[Tensor], Tensor]:
         """The function for one image: (C, H, W) uint8 -> the same shape."""

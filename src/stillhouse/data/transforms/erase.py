@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.data.random import Draw
-from stillhouse.data.transforms.checks import check_probability, check_rising
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 
 
 @spec
@@ -31,8 +30,7 @@ class Cutout:
     batched: ClassVar[Literal[True]] = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.size <= 1:
-            raise ValueError(f"size must lie in [0, 1], a share of the side, and is {self.size}")
+        require(0 <= self.size <= 1, "size", "in [0, 1], a fraction of the side", self.size)
 
     @property
     def draws(self) -> int:
@@ -74,11 +72,9 @@ class Erasing:
     batched: ClassVar[Literal[False]] = False
 
     def __post_init__(self) -> None:
-        check_probability(self.probability)
-        check_rising("area", self.area)
-        if self.area[1] > 1:
-            raise ValueError(f"area must not be above 1, and is {self.area}")
-        check_rising("ratio", self.ratio)
+        require(0 <= self.probability <= 1, "probability", "in [0, 1]", self.probability)
+        require(0 < self.area[0] <= self.area[1] <= 1, "area", "increasing in (0, 1]", self.area)
+        require(0 < self.ratio[0] <= self.ratio[1], "ratio", "positive and increasing", self.ratio)
 
     def single(self) -> Callable[[Tensor], Tensor]:
         """The function for one image: (C, H, W) uint8 -> the same shape."""

@@ -9,16 +9,15 @@ from torch import Tensor
 
 from stillhouse.data.random import Draw
 from stillhouse.data.targets import IGNORE
-from stillhouse.data.transforms.checks import check_probability, check_rising, check_size
 from stillhouse.data.transforms.objects import Move
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 
 Interpolation = Literal["bilinear", "bicubic"]
 
 
-def _padding_value(part: Any) -> int:
+def _padding_value(part: Tensor) -> int:
     """The value of padding: `IGNORE` for class masks, else 0."""
-    return IGNORE if isinstance(part, Tensor) and part.dtype != torch.bool else 0
+    return 0 if part.dtype == torch.bool or part.is_floating_point() else IGNORE
 
 
 @spec
@@ -33,8 +32,7 @@ class Crop:
     draws: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        if self.padding < 0:
-            raise ValueError(f"padding must not be negative, and is {self.padding}")
+        require(self.padding >= 0, "padding", "non-negative", self.padding)
 
     def batch(self, images: Tensor, draw: Draw) -> Tensor:
         """All images at once: (N, C, H, W) uint8 -> the same shape."""
@@ -80,7 +78,7 @@ class Flip:
     draws: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        check_probability(self.probability)
+        require(0 <= self.probability <= 1, "probability", "in [0, 1]", self.probability)
 
     def batch(self, images: Tensor, draw: Draw) -> Tensor:
         """All images at once: (N, C, H, W) uint8 -> the same shape."""
@@ -114,9 +112,9 @@ class ResizedCrop:
     batched: ClassVar[Literal[False]] = False
 
     def __post_init__(self) -> None:
-        check_size(self.size)
-        check_rising("scale", self.scale)
-        check_rising("ratio", self.ratio)
+        require(self.size >= 1, "size", "at least 1", self.size)
+        require(0 < self.scale[0] <= self.scale[1], "scale", "positive and increasing", self.scale)
+        require(0 < self.ratio[0] <= self.ratio[1], "ratio", "positive and increasing", self.ratio)
 
     def single(self) -> Move:
         """The function for one image, boxes and masks: (C, H, W) uint8 -> (C, size, size)."""
@@ -145,7 +143,7 @@ class Resize:
     batched: ClassVar[Literal[False]] = False
 
     def __post_init__(self) -> None:
-        check_size(self.size)
+        require(self.size >= 1, "size", "at least 1", self.size)
 
     def single(self) -> Move:
         """The function for one image, boxes and masks: (C, H, W) uint8 -> (C, h, w)."""
@@ -169,11 +167,24 @@ class CenterCrop:
     batched: ClassVar[Literal[False]] = False
 
     def __post_init__(self) -> None:
-        check_size(self.size)
+        require(self.size >= 1, "size", "at least 1", self.size)
 
     def single(self) -> Move:
-        """The function for one image, boxes and masks: (C, H, W) uint8 -> (C, size, size)."""
-        from torchvision.transforms import v2
+        """One image: (C, H, W) uint8 -> (C, size, size)."""
+        return self.crop
 
-        crop: Move = v2.CenterCrop(self.size)
-        return crop
+    def crop(self, image: Tensor, *others: Any) -> Any:
+        """The centre of an image, with its boxes and masks; a smaller image is padded first.
+
+        torchvision would round the places of boxes otherwise.
+        """
+        from torchvision.transforms.v2 import functional as F
+
+        down, right = (max(0, self.size - side) for side in image.shape[-2:])
+        padding = [right // 2, down // 2, (right + 1) // 2, (down + 1) // 2]
+        fills = [0] + [_padding_value(other) for other in others]
+        moved = [
+            F.center_crop(F.pad(part, padding, fill=fill), [self.size])
+            for part, fill in zip((image, *others), fills, strict=True)
+        ]
+        return moved if others else moved[0]

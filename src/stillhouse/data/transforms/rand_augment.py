@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from stillhouse.data.transforms.checks import check_channels
-from stillhouse.spec import spec
+from stillhouse.errors import UserError
+from stillhouse.spec import require, spec
 
 MAX_MAGNITUDE = 10.0  # as in the paper
 MAGNITUDE_BINS = 31  # into which torchvision divides the range of each operation
@@ -28,17 +29,14 @@ class RandAugment:
     deviation: float = 0.5
     uniform: bool = False
     kind: Literal["rand_augment"] = "rand_augment"
-    geometric: ClassVar[Literal[False]] = False
+    geometric: ClassVar[Literal[True]] = True  # it rotates, shears and translates
     random: ClassVar[bool] = True
     batched: ClassVar[Literal[False]] = False
 
     def __post_init__(self) -> None:
-        if self.ops < 1:
-            raise ValueError(f"ops must be at least 1, and is {self.ops}")
-        if not 0 <= self.magnitude <= MAX_MAGNITUDE:
-            raise ValueError(f"magnitude must lie in [0, 10], and is {self.magnitude}")
-        if not self.deviation >= 0:
-            raise ValueError(f"deviation must not be negative, and is {self.deviation}")
+        require(self.ops >= 1, "ops", "at least 1", self.ops)
+        require(0 <= self.magnitude <= MAX_MAGNITUDE, "magnitude", "in [0, 10]", self.magnitude)
+        require(self.deviation >= 0, "deviation", "non-negative", self.deviation)
 
     def single(self) -> Callable[[Tensor], Tensor]:
         """The function for one image: (C, H, W) uint8 -> the same shape."""
@@ -62,8 +60,13 @@ class _RepeatedRandAugment:
             v2.RandAugment(1, magnitude, MAGNITUDE_BINS) for magnitude in range(MAGNITUDE_BINS)
         ]
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Tensor, *others: Any) -> Tensor:
         check_channels("rand_augment", image)
+        if others:
+            raise UserError(
+                "rand_augment rotates and shears images, but boxes and masks cannot follow it; use "
+                "color_jitter for such data"
+            )
         for _ in range(self.spec.ops):
             image = self.transforms[self.spec.bin()](image)
         return image

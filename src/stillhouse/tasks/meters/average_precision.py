@@ -13,7 +13,7 @@ from stillhouse.batches import Batch
 from stillhouse.functional.ranking import (
     above_half,
     average_precision,
-    counted,
+    count_decisions,
     harmonic_f1,
     macro_f1,
     micro_f1,
@@ -83,7 +83,7 @@ class MeanAveragePrecision:
 
 def f1_scores(protocol: str, predicted: Tensor, present: Tensor) -> dict[str, float]:
     """The F1 scores in percent of predicted classes: (N, C) bool, (N, C) bool."""
-    counts = counted(predicted, present)
+    counts = count_decisions(predicted, present)
     return {
         f"of1{protocol}": float(100 * micro_f1(counts)),
         f"cf1{protocol}": float(100 * harmonic_f1(counts)),
