@@ -144,7 +144,7 @@ def untaught(network: nn.Module) -> TeacherNetwork:
     [
         (
             "method=dkd",
-            "dkd needs one class per image, but the images of digits/labels/train have",
+            "dkd needs one class per image, but digits/labels/train has",
         ),
         ("method={name: lskd, base: dkd}", "method lskd needs one class per image"),
         ("method=ats", "method ats needs one class"),
@@ -254,7 +254,7 @@ def test_weights_of_another_head_are_refused(finished: Path) -> None:
     session = Session.open(recipe())
     spec = recipe("teacher={name: stillhouse/tiny}", "teacher.head=null").teacher
     assert spec is not None
-    with pytest.raises(UserError, match=r"with a labelwise head, .* say teacher\.head=labelwise"):
+    with pytest.raises(UserError, match=r"with a labelwise head, .* set teacher\.head=labelwise"):
         load_teacher(spec, [finished / STUDENT], session)
 
 

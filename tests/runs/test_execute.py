@@ -240,7 +240,7 @@ def test_a_teacher_from_a_file_teaches_the_same(done: Result, tmp_path: Path) ->
 
 
 def test_a_teacher_without_weights_or_training_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"little has no weights: give teacher\.weights=FILE"):
+    with pytest.raises(UserError, match=r"little has no weights; set teacher\.weights=FILE"):
         run(tmp_path / "run", "teacher.train=null")
 
 
@@ -433,7 +433,7 @@ def test_adapters_can_have_an_optimiser_of_their_own(tmp_path: Path) -> None:
     assert (
         "exp_avg" in groups["method"]["state"][0] and "exp_avg" not in groups["student"]["state"][0]
     )
-    with pytest.raises(UserError, match=r"groups\.methods: nothing .* did you mean 'method'"):
+    with pytest.raises(UserError, match=r"groups\.methods: there is no such .* did you mean 'method'"):
         run(tmp_path / "typo", *words, "train.groups={methods: {kind: adam}}")
 
 
