@@ -43,7 +43,7 @@ class Nursery:
     def start(
         self, words: Sequence[object], out: Path = NOWHERE, env: dict[str, str] | None = None
     ) -> Child:
-        """What `python words...` would start: `-m module ...` or `file ...`."""
+        """What `python words...` would start: `-m module ...`, `-c code` or `file ...`."""
         said = [str(word) for word in words]
         environment = {**os.environ, **(env or {})}
         return Child(self, self.ask(start=said, out=str(out), env=environment))
@@ -128,6 +128,8 @@ def become(words: list[str], out: str, env: dict[str, str]) -> None:
         if words[0] == "-m":
             sys.argv = words[1:]
             runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        elif words[0] == "-c":
+            exec(words[1], {"__name__": "__main__"})
         else:
             sys.argv = words
             runpy.run_path(words[0], run_name="__main__")
