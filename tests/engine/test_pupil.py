@@ -13,7 +13,7 @@ from quick import quick, run
 from stillhouse import methods
 from stillhouse.batches import Batch
 from stillhouse.distiller import Distiller
-from stillhouse.engine.pupil import Pupil, available_sites, check_sites
+from stillhouse.engine.pupil import Pupil, available_sites, check_method_sites
 from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
 from stillhouse.methods.build import make_method
@@ -107,7 +107,7 @@ def test_what_is_available_is_what_a_lesson_has() -> None:
         pupil(rows, traces, CLOCK)
         assert sorted(method.lesson.sites) == sorted(available_sites(method, Edged(5)))
         for site in method.lesson.sites:
-            check_sites(Looking(**options, sites=(site,)), Edged(5))
+            check_method_sites(Looking(**options, sites=(site,)), Edged(5))
 
 
 @pytest.mark.parametrize(
