@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from stillhouse.build.networks import make_deployed
 from stillhouse.build.session import Session
 from stillhouse.explain.consistency import consistency
-from stillhouse.explain.hearing import Voice
+from stillhouse.explain.predictions import Outputs
 from stillhouse.models import weights
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
@@ -65,8 +65,8 @@ class Judge:
         """TC and NC of one run's student."""
         recipe = load.load(folder / load.RECIPE_FILE)
         student = make_deployed(recipe, self.session.sources, folder / STUDENT)
-        ours = Voice("student", said(student, self.images))
-        found = consistency(ours, Voice("teacher", teacher), self.labels)
+        ours = Outputs("student", said(student, self.images))
+        found = consistency(ours, Outputs("teacher", teacher), self.labels)
         assert found.others.value is not None
         return 100 * found.target, found.others.value
 

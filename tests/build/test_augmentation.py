@@ -265,8 +265,8 @@ def test_answers_to_mixed_images_are_not_kept() -> None:
     with pytest.raises(UserError) as error:
         check_storable(recipe)
     assert str(error.value) == (
-        "teacher.remember keeps the outputs for images that come again, but data.mix makes new "
-        "ones; leave one of them out"
+        "teacher.remember caches outputs of repeated images, but data.mix makes new images; "
+        "leave one of them out"
     )
     plan = make_plan(quick("data.mix={mixup: 1}", "teacher.remember=false"), seeds=1)
     assert all(arm.recipe.teacher.store is None for arm in plan.arms if not arm.is_control)

@@ -198,7 +198,7 @@ def test_recipes_can_say_it() -> None:
 @pytest.mark.parametrize(
     "given, said",
     [
-        ({}, "mix needs mixup or cutmix above 0; leave it out for none"),
+        ({}, "mix needs mixup or cutmix above 0; leave mix out for none"),
         ({"mixup": -1}, "mixup must be finite and at least 0, got -1"),
         ({"cutmix": float("inf")}, "cutmix must be finite and at least 0, got inf"),
         ({"mixup": 1, "probability": 1.1}, "probability must be in [0, 1], got 1.1"),

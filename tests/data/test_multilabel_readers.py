@@ -480,4 +480,4 @@ def test_several_labels_that_are_none_are_refused(label: object, words: str) -> 
 def test_lists_of_something_else_are_refused_in_one_sentence(label: object) -> None:
     """Names of classes would be a fair guess, and are none."""
     message = said(lambda: from_torch(label)[0])
-    assert message.startswith("toy, sample 0: ") and "0 and 1" in message
+    assert message.startswith("toy, sample 0: ") and "0 or 1" in message

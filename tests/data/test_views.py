@@ -223,5 +223,5 @@ def test_both_views_must_be_of_one_size(kind: str) -> None:
         next(loader(kind, strong=(Resize(5),)).epoch(0))
     assert str(error.value) == (
         "data.transforms gives images of 3 x 8 x 8, but data.strong of 3 x 5 x 5; "
-        "both must end in the same size"
+        "set transforms that end in the same size"
     )

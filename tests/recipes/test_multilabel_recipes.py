@@ -144,7 +144,7 @@ def untaught(network: nn.Module) -> TeacherNetwork:
     [
         (
             "method=dkd",
-            "dkd needs one class per image, but the images of digits/labels/train have",
+            "dkd needs one class per image, but digits/labels/train has",
         ),
         ("method={name: lskd, base: dkd}", "method lskd needs one class per image"),
         ("method=ats", "method ats needs one class"),
@@ -157,7 +157,7 @@ def untaught(network: nn.Module) -> TeacherNetwork:
         ("task={name: multilabel, loss: focus}", "task.*loss"),
         ("student.head={kind: labelwise, width: 9}", "width must be a multiple of heads"),
         ("student.head=labelwide", "student.head"),
-        ("train.course=0.5", "`course` must be at least `epochs`, 1, got 0.5"),
+        ("train.schedule_epochs=0.5", "`schedule_epochs` must be at least `epochs`, 1, got 0.5"),
     ],
 )
 def test_what_does_not_fit_is_a_sentence(word: str, sentence: str) -> None:
@@ -254,14 +254,14 @@ def test_weights_of_another_head_are_refused(finished: Path) -> None:
     session = Session.open(recipe())
     spec = recipe("teacher={name: stillhouse/tiny}", "teacher.head=null").teacher
     assert spec is not None
-    with pytest.raises(UserError, match=r"with a labelwise head, .* say teacher\.head=labelwise"):
+    with pytest.raises(UserError, match=r"with a labelwise head, .* set teacher\.head=labelwise"):
         load_teacher(spec, [finished / STUDENT], session)
 
 
 def test_a_student_begins_from_a_network_of_other_classes(tmp_path: Path) -> None:
     published = zoo.create("stillhouse/tiny", 1000, 3)
     weights.save_weights(published, tmp_path / "published.safetensors")
-    made = recipe(f"student.start={tmp_path / 'published.safetensors'}")
+    made = recipe(f"student.pretrained={tmp_path / 'published.safetensors'}")
     session = Session.open(made)
     student = make_student(made.student, session)
     assert isinstance(student, Labelwise)
@@ -270,21 +270,23 @@ def test_a_student_begins_from_a_network_of_other_classes(tmp_path: Path) -> Non
         torch.equal(a, b)
         for a, b in zip(stem.parameters(), published.stem.parameters(), strict=True)
     )
-    bare = recipe(f"student.start={tmp_path / 'published.safetensors'}", "student.head=null")
+    bare = recipe(f"student.pretrained={tmp_path / 'published.safetensors'}", "student.head=null")
     plain = make_student(bare.student, session)
     assert torch.equal(plain.stem[0].weight, published.stem[0].weight)
     with pytest.raises(UserError, match="there is no such file"):
-        make_student(recipe(f"student.start={tmp_path / 'no.safetensors'}").student, session)
+        make_student(recipe(f"student.pretrained={tmp_path / 'no.safetensors'}").student, session)
 
 
 def test_training_stops_on_the_way_of_a_longer_course(tmp_path: Path) -> None:
     """The papers' teacher: a cycle of 80 epochs, left after 30."""
     rates = []
-    for words in (["train.epochs=2", "train.course=6"], ["train.epochs=6"]):
+    for words in (["train.epochs=2", "train.schedule_epochs=6"], ["train.epochs=6"]):
         made = recipe(*words, "method=none")
         session = Session.open(made)
         with make_run(made, tmp_path, session, None) as run:
-            assert run.steps == (6 if "train.course=6" in words else 18)  # of three an epoch
+            assert run.steps == (
+                6 if "train.schedule_epochs=6" in words else 18
+            )  # of three an epoch
             found = []
             for step in range(6):
                 set_rates(run, Clock(step, run.steps, run.steps_per_epoch))

@@ -166,7 +166,7 @@ BASES: dict[str, dict[str, Any]] = {
         "task.label_smoothing": 0.1,
         "student.options.drop_rate": 0.2,
         "train.epochs": 450,
-        "train.average": 0.9999,
+        "train.ema_decay": 0.9999,
         "train.optimiser.kind": "rmsprop",
         "train.optimiser.lr": 0.048,
         "train.optimiser.eps": 1e-3,

@@ -113,7 +113,7 @@ SKIP = None
         (
             ["teacher.train=null"],
             "teacher",
-            "has no weights: give teacher.weights=FILE",
+            "has no weights; set teacher.weights=FILE",
             {"contract", "taps", "step"},
         ),
         (

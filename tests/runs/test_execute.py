@@ -240,7 +240,7 @@ def test_a_teacher_from_a_file_teaches_the_same(done: Result, tmp_path: Path) ->
 
 
 def test_a_teacher_without_weights_or_training_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"little has no weights: give teacher\.weights=FILE"):
+    with pytest.raises(UserError, match=r"little has no weights; set teacher\.weights=FILE"):
         run(tmp_path / "run", "teacher.train=null")
 
 
@@ -279,7 +279,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 STATEFUL = (
     "method=[{name: kd, temperature: 4}, {name: mimic, pairs: [[stage1, stage1]]}]",
     "teacher.remember=false",
-    "train.average=0.9",
+    "train.ema_decay=0.9",
     "train.optimiser={kind: adamw, lr: 0.01}",
     AUGMENTED,
 )
@@ -433,7 +433,9 @@ def test_adapters_can_have_an_optimiser_of_their_own(tmp_path: Path) -> None:
     assert (
         "exp_avg" in groups["method"]["state"][0] and "exp_avg" not in groups["student"]["state"][0]
     )
-    with pytest.raises(UserError, match=r"groups\.methods: nothing .* did you mean 'method'"):
+    with pytest.raises(
+        UserError, match=r"groups\.methods: there is no such .* did you mean 'method'"
+    ):
         run(tmp_path / "typo", *words, "train.groups={methods: {kind: adam}}")
 
 
@@ -452,7 +454,7 @@ def test_endless_views_cannot_be_remembered_and_two_can(tmp_path: Path) -> None:
 
 
 def test_the_average_is_what_is_kept(tmp_path: Path, done: Result) -> None:
-    result = run(tmp_path / "run", "train.average=0.9")
+    result = run(tmp_path / "run", "train.ema_decay=0.9")
     state = torch.load(result.folder / "state.pt", weights_only=True)
     kept = weights_of(result)
     assert all(torch.equal(kept[name], value) for name, value in state["average"].items())

@@ -172,9 +172,9 @@ def test_labels_that_do_not_fit_are_refused_in_a_sentence(label: Tensor) -> None
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"reduction": "total"}, "reduction must be batch, sum or mean, not 'total'"),
-        ({"share": -1}, "share must lie between 0 and 100 percent, not -1"),
-        ({"share": 101.0}, "share must lie between 0 and 100 percent, not 101.0"),
+        ({"reduction": "total"}, "reduction must be batch, sum or mean, got 'total'"),
+        ({"share": -1}, "share must be from 0 to 100 percent, got -1"),
+        ({"share": 101.0}, "share must be from 0 to 100 percent, got 101.0"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], complaint: str) -> None:

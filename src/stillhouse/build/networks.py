@@ -40,8 +40,8 @@ def make_network(
     """
     count = len(sources.classes) if classes is None else classes
     network = zoo.create(spec.name, count, sources.channels, **spec.options)
-    if path is None and spec.start is not None:
-        weights.load_pretrained(network, spec.start)
+    if path is None and spec.pretrained is not None:
+        weights.load_pretrained(network, spec.pretrained)
     if spec.head is not None:
         blank = torch.zeros(2, sources.channels, *(size or sources.size))
         with readable_errors(spec.name, tuple(blank.shape[1:])):
@@ -63,10 +63,10 @@ def make_deployed(recipe: Recipe, sources: Sources, path: Path | None) -> nn.Mod
 
     It is the network that the recipe names, unless a method changes its architecture.
     """
-    network = make_network(replace(recipe.student, start=None), sources)
+    network = make_network(replace(recipe.student, pretrained=None), sources)
     specs = [spec for spec in recipe.method if spec.reshapes]
     if specs and recipe.teacher is not None and not recipe.teacher.members:
-        teacher = make_network(replace(recipe.teacher, start=None), sources)
+        teacher = make_network(replace(recipe.teacher, pretrained=None), sources)
         network = reshape_student(specs, Setting(network, teacher, example_of(sources)))
     if path is not None:
         weights.load_weights(network, path)

@@ -56,8 +56,8 @@ def make_pupil(recipe: Recipe, session: Session, loaded: TeacherNetwork | None) 
 
 
 def taught_apart(recipe: Recipe) -> bool:
-    """Whether the method is applied to each member of an ensemble, teacher.teach=apart."""
-    return recipe.teacher is not None and recipe.teacher.teach == "apart"
+    """Whether the method is applied to each member of an ensemble, teacher.ensemble=separate."""
+    return recipe.teacher is not None and recipe.teacher.ensemble == "separate"
 
 
 def method_for_teachers(
@@ -129,7 +129,7 @@ def make_run(
     loader = make_training_loader(recipe, session.sources, hardware.device, method.views)
     accumulate = recipe.train.accumulate
     per_epoch = max(1, len(loader) // accumulate)
-    steps, course = max(1, round(recipe.train.epochs * per_epoch)), recipe.train.course
+    steps, course = max(1, round(recipe.train.epochs * per_epoch)), recipe.train.schedule_epochs
     teacher = make_teacher(recipe, session, loaded, method, say)
     groups = make_groups(recipe.train, pupil, teacher)
     records = Records(folder, tensorboard=engine.tensorboard) if rank() == 0 else None
@@ -148,7 +148,9 @@ def make_run(
                 recipe_hash=load.digest(recipe),
                 accumulate=accumulate,
                 clip=recipe.train.clip,
-                average=Average(student, recipe.train.average) if recipe.train.average else None,
+                average=Average(student, recipe.train.ema_decay)
+                if recipe.train.ema_decay
+                else None,
                 records=records,
                 progress=progress,
                 validation=session.val,

@@ -74,7 +74,7 @@ def check_ensemble(spec: Any, setting: Setting) -> None:
     ):
         raise UserError(
             f"method {spec.name} taps one teacher network, but this teacher is an ensemble; set "
-            "teacher.teach=apart, or name the taps of one member, as in members.0.layer4"
+            "teacher.ensemble=separate, or name the taps of one member, as in members.0.layer4"
         )
 
 

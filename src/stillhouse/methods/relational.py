@@ -18,7 +18,7 @@ from stillhouse.methods.paired import AdaptedPair, PairedSpec, term_names
 from stillhouse.methods.setting import Setting
 from stillhouse.methods.terms import batch_term, gather_rows
 from stillhouse.models.aliases import find_aliases
-from stillhouse.models.labelwise import TOKENS, Labelwise
+from stillhouse.models.labelwise import find_labelwise_head
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.feature import PairsOption, TapPairs
 from stillhouse.spec import require, spec
@@ -199,8 +199,9 @@ def vector_tap(network: nn.Module, example: Tensor) -> str:
 
     A network with neither gets `penultimate`, which is refused later with the reason.
     """
-    if isinstance(network, Labelwise):
-        return TOKENS
+    head = find_labelwise_head(network)
+    if head is not None:
+        return head.tokens
     aliases = find_aliases(network, example)
     vector = PENULTIMATE[0][0]
     return "last" if vector not in aliases and "last" in aliases else vector

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from stillhouse.models.taps import Tapped
-from stillhouse.models.trunk import ToTokens, Trunk, cut_classifier
+from stillhouse.models.trunk import Layout, ToTokens, Trunk, cut_classifier
 from stillhouse.spec import spec
 
 MAP = "map"
 EMBEDDINGS, TOKENS = "embeddings", "tokens"  # taps of a network with this head
+DECLARED = "labelwise_paths"  # the attribute by which a module says that it has such a head
 
 
 @spec
@@ -93,6 +94,20 @@ class Classwise(nn.Module):
         return (embeddings * self.weight).sum(-1) + self.bias
 
 
+class LabelwisePaths(NamedTuple):
+    """Where a label-wise head is, as paths of taps in the network that holds it."""
+
+    embeddings: str  # label-wise embeddings (N, classes, width)
+    tokens: str  # what they are found in, (N, places, channels)
+    map: str  # the same before it is flattened, in the layout below
+    layout: Layout  # (N, F, H, W), (N, H, W, F) or (N, T, F)
+
+    def inside(self, prefix: str) -> LabelwisePaths:
+        """The same places of a network that holds this one at the path `prefix`."""
+        embeddings, tokens, seen = (f"{prefix}.{path}".removeprefix(".") for path in self[:3])
+        return LabelwisePaths(embeddings, tokens, seen, self.layout)
+
+
 class Labelwise(nn.Module):
     """A network with a label-wise head: images (N, C, H, W) -> logits (N, classes).
 
@@ -111,6 +126,12 @@ class Labelwise(nn.Module):
         tokens = self.tokens(self.trunk(images).taps[MAP])
         scores: Tensor = self.classifier(self.embeddings(tokens))
         return scores
+
+    @property
+    def labelwise_paths(self) -> LabelwisePaths:
+        """Where the head is in this network."""
+        path = f"trunk.model.{self.trunk.paths[MAP]}"
+        return LabelwisePaths(EMBEDDINGS, TOKENS, path, self.tokens.layout)
 
     @torch.no_grad()
     def select_classes(self, classes: Sequence[int]) -> None:
@@ -132,3 +153,13 @@ def labelwise(
     place = cut_classifier(network, example)
     trunk = Tapped(network, {MAP: place.path}, (example,))
     return Labelwise(trunk, place, classes, head or LabelwiseHead())
+
+
+def find_labelwise_head(network: nn.Module) -> LabelwisePaths | None:
+    """The label-wise head of a network; None without one, or with several as in an ensemble."""
+    heads = [(path, part) for path, part in network.named_modules() if hasattr(part, DECLARED)]
+    if len(heads) != 1:
+        return None
+    ((prefix, part),) = heads
+    declared: LabelwisePaths = getattr(part, DECLARED)
+    return declared.inside(prefix)

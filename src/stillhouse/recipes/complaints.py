@@ -17,10 +17,19 @@ UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
 WHOLE = "the recipe"  # the place of an error that belongs to no key
 
 # Names of earlier versions, each with the name that replaced it:
-#   "train.average": "train.ema"        a key, wherever its dotted path ends like this
+#   "train.average": "train.ema_decay"  a key, wherever its dotted path ends like this
 #   "data.name=digits/raw": "digits"    a value under a key (short forms such as `data: x` included)
 #   "extends=digits/raw": "digits/one"  a recipe of the package
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {
+    "train.average": "train.ema_decay",
+    "train.course": "train.schedule_epochs",
+    "schedule.rise": "schedule.pct_start",
+    "student.start": "student.pretrained",
+    "teacher.start": "teacher.pretrained",
+    "teacher.teach": "teacher.ensemble",
+    "teacher.ensemble=apart": "separate",
+    "teacher.ensemble=together": "mean",
+}
 
 
 def describe_error(error: ValidationError, path: Path, overrides: Sequence[str]) -> str:

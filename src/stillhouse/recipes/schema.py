@@ -76,7 +76,7 @@ class Network:
     weights: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
     head: Annotated[HeadSpec | None, KIND] = None  # replaces its own classifier
-    start: Path | None = None  # pretrained weights, without those of another classifier
+    pretrained: Path | None = None  # pretrained weights, without those of another classifier
 
 
 # --------------------------------------------------------------------------- training and teachers
@@ -92,18 +92,18 @@ class Training:
     groups: dict[str, Annotated[Optimiser, KIND]] = field(default_factory=dict)
     schedule: Annotated[Schedule, KIND] = Constant()
     # length of the schedule in epochs, if training stops before its end; None: `epochs`
-    course: float | None = None
+    schedule_epochs: float | None = None
     accumulate: int = 1  # batches per optimiser step
     clip: float = 0.0  # largest norm of the gradient; 0: no clipping
-    average: float = 0.0  # decay of the moving average of weights; 0: no average
+    ema_decay: float = 0.0  # decay of the moving average of weights; 0: no average
 
     def __post_init__(self) -> None:
         require(self.epochs > 0, "epochs", "positive", self.epochs)
-        course = self.course
+        course = self.schedule_epochs
         least = f"at least `epochs`, {self.epochs:g}"
-        require(course is None or course >= self.epochs, "course", least, course)
+        require(course is None or course >= self.epochs, "schedule_epochs", least, course)
         require(self.accumulate >= 1, "accumulate", "at least 1", self.accumulate)
-        require(0 <= self.average < 1, "average", "in [0, 1)", self.average)
+        require(0 <= self.ema_decay < 1, "ema_decay", "in [0, 1)", self.ema_decay)
 
 
 def as_options(value: Any) -> Any:
@@ -131,7 +131,7 @@ class TeacherMember:
     weights: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
     head: Annotated[HeadSpec | None, KIND] = None  # replaces its own classifier
-    start: Path | None = None  # pretrained weights for `train`, without their classifier
+    pretrained: Path | None = None  # pretrained weights for `train`, without their classifier
     train: Training | None = None
     seed: int = 0
     mean: tuple[float, ...] | None = None  # that it was trained with; None: that of the data
@@ -143,12 +143,12 @@ class TeacherMember:
 class TeacherSpec(TeacherMember):
     """The teacher: one network, or several `members`.
 
-    With `teach` "together", members are an ensemble with the mean of their logits; with "apart",
+    With `ensemble` "mean", the logits of members are averaged; with "separate",
     the method is applied to each member, and the terms are averaged over members.
     """
 
     members: tuple[Annotated[TeacherMember, SHORT], ...] = ()
-    teach: Literal["together", "apart"] = "together"
+    ensemble: Literal["mean", "separate"] = "mean"
     gate: bool = True  # refuse a teacher that is not better than chance
     remember: bool = False  # cache its logits in memory; needs finitely many views
     # cache its logits on disk; needs finitely many views
@@ -160,22 +160,22 @@ class TeacherSpec(TeacherMember):
         return self.members or (self,)
 
     def __post_init__(self) -> None:
-        options = (self.weights, self.train, self.options, self.head, self.start)
+        options = (self.weights, self.train, self.options, self.head, self.pretrained)
         if self.members and any(options):
             raise ValueError(
-                "a teacher with members has no weights, train, options, head or start itself; set "
-                "them for each member"
+                "a teacher with members has no weights, train, options, head or pretrained itself; "
+                "set them for each member"
             )
-        if self.teach == "apart" and not self.members:
-            raise ValueError("teach=apart needs several teachers; list them under members")
+        if self.ensemble == "separate" and not self.members:
+            raise ValueError("ensemble=separate needs several teachers; list them under members")
         if self.remember and self.store:
             raise ValueError(
                 "remember caches outputs in memory and store on disk; set one of them to false"
             )
-        if self.teach == "apart" and (self.remember or self.store):
+        if self.ensemble == "separate" and (self.remember or self.store):
             raise ValueError(
-                "outputs of members cannot be cached with teach=apart; set remember and store to "
-                "false"
+                "outputs of members cannot be cached with ensemble=separate; set remember and "
+                "store to false"
             )
 
 

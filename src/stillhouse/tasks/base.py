@@ -113,13 +113,21 @@ class Task(Protocol[T]):
         """The part of a teacher's output that is cached, one row per image: -> (N, C)."""
         ...
 
+    def collect(self, trace: Trace) -> Tensor:
+        """The scores that the diagnoses of `examine` read, one row per image: -> (N, C)."""
+        ...
+
+    def collect_target(self, batch: Batch[T]) -> Tensor:
+        """The labels that they read, on the CPU: class indices -> (N,), or multi-hot -> (N, C)."""
+        ...
+
     def passes(self, summary: Mapping[str, float], images: int) -> bool:
         """Whether a teacher with these scores on `images` images is clearly better than chance."""
         ...
 
     @property
     def examine(self) -> tuple[str, ...]:
-        """The names of the diagnoses in `explain` that apply to the task."""
+        """The names of the diagnoses of `explain` that apply; none: no outputs are collected."""
         ...
 
     def meter(self) -> Meter[Batch[T]]:

@@ -93,6 +93,16 @@ class ImageTask(ABC):
         """The logits: -> (N, C)."""
         return class_scores(output)
 
+    def collect(self, trace: Trace) -> Tensor:
+        """The logits: -> (N, C)."""
+        return logits(trace)
+
+    def collect_target(self, batch: Batch[Tensor]) -> Tensor:
+        """The labels of a batch, on the CPU; raises UserError for images without labels."""
+        if batch.target is None:
+            raise UserError("the images have no labels, which the diagnoses need")
+        return batch.target.cpu()
+
     def passes(self, summary: Mapping[str, float], images: int) -> bool:
         """Whether the headline is at least four standard errors above chance, and 1.5 times chance.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.batches import ABSENT, Batch
+from stillhouse.errors import UserError
 from stillhouse.functional.losses import BCE, LabelLoss
 from stillhouse.spec import KIND, spec
 from stillhouse.tasks.base import Facts
@@ -98,6 +99,14 @@ class Multilabel(ImageTask):
     def target(self, student: Trace, batch: Batch[Tensor]) -> Tensor | None:
         """The share of each class in each image: (N, C)."""
         return None if batch.target is None else multi_hot(batch.target, logits(student))
+
+    def collect_target(self, batch: Batch[Tensor]) -> Tensor:
+        """The share of each class in each image, on the CPU: (N, classes)."""
+        label = super().collect_target(batch)
+        columns = label.shape[1] if label.ndim == 2 else self.classes
+        if columns is None:
+            raise UserError("the task does not know the number of classes; give Multilabel classes")
+        return multi_hot(label, torch.zeros(len(label), columns))
 
     def meter(self) -> MeanAveragePrecision:
         """A meter of mean average precision, F1 by three protocols, and loss."""
