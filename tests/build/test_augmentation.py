@@ -189,7 +189,7 @@ def test_two_views_are_not_mixed() -> None:
 def test_only_training_is_mixed() -> None:
     recipe = quick(WEAK, "data.mix={cutmix: 1}", "data.views=1")
     sources = open_sources(recipe.data)
-    filled = next(make_filling_loader(recipe, sources, CPU).epoch(0))
+    filled = next(make_filling_loader(recipe.data, sources, CPU).epoch(0))
     learnt = next(make_training_loader(recipe, sources, CPU).epoch(0))
     assert filled.target.ndim == 1 and learnt.target.ndim == 2
     assert recipe.data.mix == Mix(cutmix=1.0)

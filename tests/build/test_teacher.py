@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import safetensors.torch
@@ -120,7 +118,7 @@ def test_what_cannot_be_stored_is_refused(tmp_path: Path, words: list[str], sent
     if "method" not in words[0]:
         with pytest.raises(UserError, match=sentence):
             check_storable(recipe)
-            prefill(recipe, session, taught)
+            prefill(recipe.teacher, session, taught)
 
 
 def test_endless_views_and_features_are_refused_before_a_teacher_is_trained(tmp_path: Path) -> None:
@@ -163,12 +161,12 @@ def test_a_store_is_filled_once_for_all_seeds_methods_and_processes(
     said: list[str] = []
     more = (*words, AUGMENTED, "data.views=2")
     recipe, session, taught = opened(*more)
-    prefill(recipe, session, taught, said.append)
+    prefill(recipe.teacher, session, taught, said.append)
     assert len(said) == 1 and said[0].startswith(
         f"teacher: storing 400 outputs of stillhouse/little in 9.6 kB at {tmp_path}/store, about"
     )
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "store").iterdir()}
-    prefill(recipe, session, taught, said.append)
+    prefill(recipe.teacher, session, taught, said.append)
     for seed, method in ((0, "kd"), (1, "kd"), (1, "dkd")):
         word = f"method={method}"
         run(tmp_path / f"{method}{seed}", *more, f"seed={seed}", word, say=said.append)
@@ -192,38 +190,41 @@ def test_its_answers_are_to_the_images_that_are_shown(words: tuple[str, ...]) ->
 
 def test_without_a_path_it_lies_in_the_cache_by_what_it_depends_on() -> None:
     recipe, session, taught = opened(*STORE)
-    places = {make_store(recipe, session, taught).folder}
+    places = {make_store(recipe.teacher, session, taught).folder}
     for words in (["teacher.store.top=3"], ["data.transforms=[{kind: resize, size: 8}]"]):
-        places.add(make_store(quick(*STORE, *words), session, taught).folder)
+        other, opened_anew, _ = opened(*STORE, *words)
+        places.add(make_store(other.teacher, opened_anew, taught).folder)
     with torch.no_grad():
         next(taught.network.parameters()).add_(1)
-    places.add(make_store(recipe, session, taught).folder)
+    places.add(make_store(recipe.teacher, session, taught).folder)
     assert len(places) == 4 and {p.parent for p in places} == {cache_folder() / "answers"}
     for words in (["seed=3"], ["method=dkd"], ["train.epochs=9"], ["data.batch=8"]):
-        assert make_store(quick(*STORE, *words), session, taught).folder in places
+        other, opened_anew, _ = opened(*STORE, *words)
+        assert make_store(other.teacher, opened_anew, taught).folder in places
 
 
 def test_another_recipe_at_the_same_place_is_refused(words: tuple[str, ...]) -> None:
     recipe, session, taught = opened(*words)
-    prefill(recipe, session, taught)
-    other = quick(*words, "data.transforms=[{kind: resize, size: 8}]")
+    prefill(recipe.teacher, session, taught)
+    other = Session.open(quick(*words, "data.transforms=[{kind: resize, size: 8}]"), quiet=True)
     with pytest.raises(UserError, match=r"store was filled for other transforms; .*store\.path"):
-        prefill(other, session, taught)
+        prefill(recipe.teacher, other, taught)
     fewer = Session.open(quick(*words, "data.train.count=100"), quiet=True)
     with pytest.raises(UserError, match=r"store was filled for other data; .*store\.path"):
-        prefill(recipe, fewer, taught)
+        prefill(recipe.teacher, fewer, taught)
     with torch.no_grad():
         next(taught.network.parameters()).add_(1)
     with pytest.raises(UserError, match=r"store was filled by another teacher; .*store\.path"):
-        prefill(recipe, session, taught)
+        prefill(recipe.teacher, session, taught)
 
 
 def test_a_recipe_without_a_store_has_nothing_to_fill(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     for words in ([], ["teacher.remember=false"]):
-        prefill(*opened(*words), said.append)
+        recipe, session, taught = opened(*words)
+        prefill(recipe.teacher, session, taught, said.append)
     recipe, session, _ = opened(*STORE)
-    prefill(recipe, session, None, said.append)
+    prefill(recipe.teacher, session, None, said.append)
     assert said == []
 
 
@@ -250,8 +251,10 @@ def shown(seed: int, *words: str, filling: bool = False) -> dict[tuple[int, int]
     """Every image of four epochs, by sample and view."""
     recipe = quick(AUGMENTED, f"seed={seed}", *words)
     session = Session.open(recipe, quiet=True)
-    make: Callable[..., Any] = make_filling_loader if filling else make_training_loader
-    loader = make(recipe, session.sources, CPU)
+    if filling:
+        loader = make_filling_loader(recipe.data, session.sources, CPU)
+    else:
+        loader = make_training_loader(recipe, session.sources, CPU)
     found = {}
     for batch in (batch for epoch in range(4) for batch in loader.epoch(epoch)):
         for key, view, image in zip(
@@ -284,7 +287,7 @@ def test_endless_views_follow_the_seed() -> None:
 @pytest.mark.parametrize("transforms", ["[{kind: flip}]", "[]"], ids=["random", "none"])
 def test_batches_can_be_entered_at_any_row(transforms: str) -> None:
     recipe, session, _ = opened(f"data.transforms={transforms}", "data.views=3")
-    loader = make_filling_loader(recipe, session.sources, CPU)
+    loader = make_filling_loader(recipe.data, session.sources, CPU)
     views = 3 if "flip" in transforms else 1
     whole = torch.cat([200 * b.views + b.keys for b in batches_from(0, loader, views)])
     assert whole.tolist() == list(range(200 * views))
@@ -305,9 +308,9 @@ def test_the_doctor_says_what_a_store_takes_and_fills_none(
     assert said.endswith(f"; to store: {place}")
     assert list(tmp_path.iterdir()) == []
     recipe, session, taught = opened(*words)
-    prefill(recipe, session, taught)
+    prefill(recipe.teacher, session, taught)
     assert (
-        describe_store(recipe, session, taught)
+        describe_store(recipe.teacher, session, taught)
         == f"stored: 200 outputs in 4.8 kB at {tmp_path}/store"
     )
     checks = {check.name: check for check in check_recipe(quick(*words))}

@@ -241,7 +241,7 @@ COLOURS: list[Transform] = [ColorJitter(hue=0.1), Cutout(), Cutout(colour="rando
 
 @pytest.mark.parametrize("transform", COLOURS, ids=str)
 def test_what_changes_colours_leaves_boxes_and_masks_alone(transform: Transform) -> None:
-    assert not transform.moves
+    assert not transform.geometric
     image = torch.randint(0, 256, (3, HEIGHT, WIDTH)).to(torch.uint8)
     for target in (painted()[1], areas()[1]):
         changed = 0
@@ -253,7 +253,7 @@ def test_what_changes_colours_leaves_boxes_and_masks_alone(transform: Transform)
 
 
 def test_every_transform_says_whether_it_moves() -> None:
-    found = {kind.__name__: kind.moves for kind in members(Transform)}
+    found = {kind.__name__: kind.geometric for kind in members(Transform)}
     assert found == {
         **dict.fromkeys(("Crop", "Flip", "ResizedCrop", "Resize", "CenterCrop"), True),
         **dict.fromkeys(("ColorJitter", "Cutout", "Erasing"), False),

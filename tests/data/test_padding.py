@@ -250,7 +250,7 @@ def test_objects_in_memory_are_moved_too() -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_second_view_of_objects_is_refused(workers: int) -> None:
-    with pytest.raises(UserError, match="a second view is not available for boxes and masks"):
+    with pytest.raises(UserError, match="images with boxes or masks have no second view"):
         next(loader(strong=(Flip(),), workers=workers).epoch(0))
 
 
@@ -264,7 +264,7 @@ def test_objects_are_not_mixed() -> None:
     [
         ({"boxes": [[0, 0, 1, 1]]}, "must have `boxes` and `labels`"),
         ({"labels": [1]}, "must have `boxes` and `labels`"),
-        ({"boxes": [[0, 0, 1, 1]], "labels": [0, 1]}, "1 boxes come with 2 labels"),
+        ({"boxes": [[0, 0, 1, 1]], "labels": [0, 1]}, "there are 1 boxes, but 2 labels"),
         ({"boxes": [[0, 0, 1, 1]], "labels": [3]}, r"labels must be from 0 to 2, got \[3\]"),
         ({"boxes": [[0, 0, 1, 1]], "labels": [-1]}, r"labels must be from 0 to 2, got \[-1\]"),
     ],

@@ -172,7 +172,7 @@ def test_the_control_needs_no_teacher(file: Path) -> None:
         (
             "  epochs: 2",
             "  epoch: 2",
-            r"recipe.yaml:12: unknown key train.epoch; did you mean 'epochs'\?",
+            r"recipe.yaml:12: unknown key train.epoch; did you mean 'epochs'",
         ),
         ("  epochs: 2", "  epochs: two", r"recipe.yaml:12: train.epochs: .*valid number.*'two'"),
         ("  epochs: 2", "  epochs: 0", r"recipe.yaml:11: train: `epochs` must be positive, got 0"),
