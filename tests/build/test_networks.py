@@ -133,7 +133,10 @@ def test_images_are_resized(tmp_path: Path, session: Session, image: Tensor) -> 
     [
         ({"name": "stillhouse/medium"}, "holds weights of stillhouse/medium, but the teacher is"),
         ({"channels": 3}, "takes 3 channels, but the images have 1"),
-        ({"classes": 7}, r"teacher\.safetensors\.json should describe .* cannot be read: .*; delete it"),
+        (
+            {"classes": 7},
+            r"teacher\.safetensors\.json should describe .* cannot be read: .*; delete it",
+        ),
         ({"size": [8]}, r"cannot be read"),
     ],
 )

@@ -325,7 +325,8 @@ def test_means_must_be_as_many_as_channels(kind: str, channels: int) -> None:
     with pytest.raises(UserError) as error:
         next(made.epoch(0))
     assert str(error.value) == (
-        f"toy has 3 channels, but data.mean has {channels} numbers; set data.mean and data.std to one number per channel"
+        f"toy has 3 channels, but data.mean has {channels} numbers; set data.mean and data.std to "
+        "one number per channel"
     )
 
 

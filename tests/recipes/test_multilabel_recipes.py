@@ -284,7 +284,9 @@ def test_training_stops_on_the_way_of_a_longer_course(tmp_path: Path) -> None:
         made = recipe(*words, "method=none")
         session = Session.open(made)
         with make_run(made, tmp_path, session, None) as run:
-            assert run.steps == (6 if "train.schedule_epochs=6" in words else 18)  # of three an epoch
+            assert run.steps == (
+                6 if "train.schedule_epochs=6" in words else 18
+            )  # of three an epoch
             found = []
             for step in range(6):
                 set_rates(run, Clock(step, run.steps, run.steps_per_epoch))

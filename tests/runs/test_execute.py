@@ -433,7 +433,9 @@ def test_adapters_can_have_an_optimiser_of_their_own(tmp_path: Path) -> None:
     assert (
         "exp_avg" in groups["method"]["state"][0] and "exp_avg" not in groups["student"]["state"][0]
     )
-    with pytest.raises(UserError, match=r"groups\.methods: there is no such .* did you mean 'method'"):
+    with pytest.raises(
+        UserError, match=r"groups\.methods: there is no such .* did you mean 'method'"
+    ):
         run(tmp_path / "typo", *words, "train.groups={methods: {kind: adam}}")
 
 

@@ -138,7 +138,9 @@ def make_run(
                 recipe_hash=load.digest(recipe),
                 accumulate=accumulate,
                 clip=recipe.train.clip,
-                average=Average(student, recipe.train.ema_decay) if recipe.train.ema_decay else None,
+                average=Average(student, recipe.train.ema_decay)
+                if recipe.train.ema_decay
+                else None,
                 records=records,
                 progress=progress,
                 validation=session.val,

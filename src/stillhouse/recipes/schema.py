@@ -163,8 +163,8 @@ class TeacherSpec(TeacherMember):
         options = (self.weights, self.train, self.options, self.head, self.pretrained)
         if self.members and any(options):
             raise ValueError(
-                "a teacher with members has no weights, train, options, head or pretrained itself; set "
-                "them for each member"
+                "a teacher with members has no weights, train, options, head or pretrained itself; "
+                "set them for each member"
             )
         if self.ensemble == "separate" and not self.members:
             raise ValueError("ensemble=separate needs several teachers; list them under members")
@@ -174,8 +174,8 @@ class TeacherSpec(TeacherMember):
             )
         if self.ensemble == "separate" and (self.remember or self.store):
             raise ValueError(
-                "outputs of members cannot be cached with ensemble=separate; set remember and store to "
-                "false"
+                "outputs of members cannot be cached with ensemble=separate; set remember and "
+                "store to false"
             )
 
 

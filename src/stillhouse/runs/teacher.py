@@ -88,7 +88,9 @@ def member_recipe(recipe: Recipe, member: TeacherMember) -> Recipe:
         )
     return replace(
         recipe,
-        student=Network(member.name, options=member.options, head=member.head, pretrained=member.pretrained),
+        student=Network(
+            member.name, options=member.options, head=member.head, pretrained=member.pretrained
+        ),
         method=(Control(),),
         teacher=None,
         control=False,
