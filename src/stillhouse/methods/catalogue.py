@@ -70,9 +70,9 @@ MethodSpec = Annotated[
 
 def published() -> dict[str, type[Published]]:
     """The spec of every method by name: presets of the product space, then all others."""
-    return {**presets.catalogue(), **catalogue()}
+    return {**presets.catalogue(), **composed_methods()}
 
 
-def catalogue() -> dict[str, type[ComposedMethod]]:
+def composed_methods() -> dict[str, type[ComposedMethod]]:
     """The specs of methods that are not presets of the product space, by name."""
     return {str(spec.name): spec for spec in members(ComposedSpec)}  # type: ignore[attr-defined]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from stillhouse.spec import SHORT, members
+from stillhouse.spec import SHORT
 from stillhouse.tasks.classification import Classification, ClassificationSpec
 from stillhouse.tasks.multilabel import Multilabel, MultilabelSpec
 
@@ -26,8 +26,3 @@ TaskSpec = Annotated[
     BeforeValidator(default_name),
     SHORT,
 ]
-
-
-def catalogue() -> dict[str, type]:
-    """The spec of every task by name."""
-    return {str(task.name): task for task in members(TaskSpec)}  # type: ignore[attr-defined]
