@@ -9,11 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillhouse.batches import Batch
+from stillhouse.batches import ABSENT, Batch
 from stillhouse.models.scores import class_scores
 from stillhouse.types import Trace
 
-ABSENT = -1  # the class index of an image without a label
 CALIBRATION_BINS = 15  # of the calibration error, as in Guo et al., 2017
 
 
