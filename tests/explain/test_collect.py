@@ -31,7 +31,7 @@ def batches() -> Iterator[Batch[Tensor]]:
 
 
 def test_a_outputs_is_what_the_network_says_in_eval_mode() -> None:
-    network = small.build("tiny", 5, 3).train()
+    network = small.small_resnet("tiny", 5, 3).train()
     before = state_hash(network)
     outputs = collect_outputs("student", network, TASK, batches())
     assert state_hash(network) == before and network.training
@@ -54,7 +54,7 @@ def test_no_more_is_asked_than_the_limit() -> None:
             asked.append(len(given))
             yield given
 
-    outputs = collect_outputs("student", small.build("tiny", 5, 3), TASK, counted(), limit=6)
+    outputs = collect_outputs("student", small.small_resnet("tiny", 5, 3), TASK, counted(), limit=6)
     assert outputs.logits.shape == (6, 5) and asked == [4, 4]
     labels, keys = collect_labels(TASK, batches(), 6)
     assert keys.tolist() == [9, 8, 7, 6, 5, 4] and labels.tolist() == [4, 3, 2, 1, 0, 4]
@@ -92,7 +92,7 @@ def test_a_hearing_keeps_order_labels_and_pictures_together() -> None:
 
 def test_an_empty_split_is_a_sentence() -> None:
     with pytest.raises(UserError, match="no images for student"):
-        collect_outputs("student", small.build("tiny", 5, 3), TASK, [])
+        collect_outputs("student", small.small_resnet("tiny", 5, 3), TASK, [])
 
 
 # --------------------------------------------------------------------------------- multi-label
@@ -139,7 +139,11 @@ def test_labels_of_several_classes_keep_their_order() -> None:
 
 def test_one_class_an_image_is_several_to_a_task_of_several() -> None:
     predictions = collect_predictions(
-        {"student": small.build("tiny", 5, 3)}, SEVERAL, batches, "abcde", lambda key: IMAGES[key]
+        {"student": small.small_resnet("tiny", 5, 3)},
+        SEVERAL,
+        batches,
+        "abcde",
+        lambda key: IMAGES[key],
     )
     assert predictions.labels.shape == (10, 5) and predictions.multilabel
     assert predictions.labels.argmax(1).tolist() == [4, 3, 2, 1, 0] * 2
@@ -152,7 +156,7 @@ def test_one_class_an_image_is_several_to_a_task_of_several() -> None:
 
 @pytest.mark.parametrize("labelled", [True, False], ids=["embeddings", "features"])
 def test_neighbours_are_those_of_plain_distances(labelled: bool) -> None:
-    network = headed() if labelled else small.build("tiny", 5, 3)
+    network = headed() if labelled else small.small_resnet("tiny", 5, 3)
     predictions = closely(student=network)
     outputs, close = predictions.student, predictions.subset
     assert close is not None and outputs.nearest is not None and outputs.labelwise == labelled

@@ -126,7 +126,9 @@ def images(n: int) -> Batch[Tensor]:
 def test_a_pupil_s_terms_pull_as_in_training_and_nothing_is_left_behind() -> None:
     student = Noisy()
     student.net.stem.eval()
-    teacher: Frozen[Batch[Tensor]] = Frozen(small.build("tiny", 5, 3), Classification(5).inputs)
+    teacher: Frozen[Batch[Tensor]] = Frozen(
+        small.small_resnet("tiny", 5, 3), Classification(5).inputs
+    )
     pupil: Pupil[Tensor] = Pupil(Tapped(student), Logits(KD()), Classification(5))
     pupil.student.model.drop.eval()
     parameters = list(student.parameters())
@@ -145,15 +147,21 @@ def test_a_pupil_s_terms_pull_as_in_training_and_nothing_is_left_behind() -> Non
 
 def test_each_call_says_the_same() -> None:
     pupil: Pupil[Tensor] = Pupil(Tapped(Noisy()), Logits(KD()), Classification(5))
-    teacher: Frozen[Batch[Tensor]] = Frozen(small.build("tiny", 5, 3), Classification(5).inputs)
+    teacher: Frozen[Batch[Tensor]] = Frozen(
+        small.small_resnet("tiny", 5, 3), Classification(5).inputs
+    )
     given, parameters = [images(8)], list(pupil.student.parameters())
     one = term_gradients(pupil, parameters, partial(observe, teacher), given, CLOCK)
     assert term_gradients(pupil, parameters, partial(observe, teacher), given, CLOCK) == one
 
 
 def test_a_pupil_s_pull_is_that_of_backward() -> None:
-    pupil: Pupil[Tensor] = Pupil(Tapped(small.build("tiny", 5, 3)), Logits(KD()), Classification(5))
-    teacher: Frozen[Batch[Tensor]] = Frozen(small.build("tiny", 5, 3), Classification(5).inputs)
+    pupil: Pupil[Tensor] = Pupil(
+        Tapped(small.small_resnet("tiny", 5, 3)), Logits(KD()), Classification(5)
+    )
+    teacher: Frozen[Batch[Tensor]] = Frozen(
+        small.small_resnet("tiny", 5, 3), Classification(5).inputs
+    )
     given = images(8)
     seen = partial(observe, teacher)
     found = {p.term: p for p in term_gradients(pupil, pupil.parameters(), seen, [given], CLOCK)}

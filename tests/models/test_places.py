@@ -88,6 +88,12 @@ def test_the_shared_head_of_a_detector_asks_which_level() -> None:
         Tapped(foreign("retinanet"), [path], example_of("retinanet"))
 
 
+def test_the_map_before_a_relu_is_that_of_one_call() -> None:
+    path = "backbone.body.layer4.2.relu"
+    with pytest.raises(UserError, match=f"calls '{path}' 3 times .* '{path}@pre' could be before"):
+        resolve_path(foreign("retinanet"), f"{path}@pre", *example_of("retinanet"))
+
+
 def test_a_foreign_network_may_be_told_its_places() -> None:
     model = copy.deepcopy(foreign("retinanet"))
     model.places = Places(  # type: ignore[assignment]

@@ -147,7 +147,7 @@ def check_network(spec: Network | TeacherMember, short: str) -> None:
     """A network is the one that it is called, from a file of weights of the same name."""
     leaf = spec.name.rpartition("/")[2]
     assert leaf == SHORT.get(short, short)
-    assert spec.start == Path(f"{leaf}.safetensors")
+    assert spec.pretrained == Path(f"{leaf}.safetensors")
     assert spec.head is not None and spec.head.kind == "labelwise"
 
 
@@ -233,7 +233,7 @@ def test_all_arms_have_one_protocol(table: str) -> None:
         recipe = arm.recipe
         assert (recipe.task, recipe.train) == (base.task, base.train)
         assert recipe.data.transforms == base.data.transforms
-        assert recipe.student.head == base.student.head and recipe.student.start
+        assert recipe.student.head == base.student.head and recipe.student.pretrained
         if not arm.is_control:
             check_taught(arm)
 
@@ -243,7 +243,7 @@ def check_taught(arm: Arm) -> None:
     base = loaded("l2d_reference")
     teacher = arm.recipe.teacher
     assert teacher.train == base.teacher.train and teacher.head == base.teacher.head
-    assert teacher.start == Path(f"{teacher.name.rpartition('/')[2]}.safetensors")
+    assert teacher.pretrained == Path(f"{teacher.name.rpartition('/')[2]}.safetensors")
     networks = (arm.recipe.student.name, teacher.name)
     for method in arm.recipe.method:
         assert method.label_share == 1
@@ -293,7 +293,7 @@ def test_who_teaches_whom() -> None:
     for arm in plan_of(f"{HERE}/tables/tld_self").arms:
         if not arm.is_control:
             assert arm.recipe.teacher.name == arm.recipe.student.name
-            assert arm.recipe.teacher.start == arm.recipe.student.start
+            assert arm.recipe.teacher.pretrained == arm.recipe.student.pretrained
     sizes = [a.recipe for a in plan_of(f"{HERE}/tables/tld_teacher_size").arms]
     assert {r.student.name for r in sizes} == {"torchvision/resnet18"}
     assert [r.teacher.name.removeprefix("torchvision/resnet") for r in sizes[1:]] == [

@@ -188,8 +188,8 @@ def test_members_are_said_once() -> None:
     one = "members: [stillhouse/little]"
     for words, sentence in {
         f"teacher={{name: both, weights: a.pt, {one}}}": "set them for each member",
-        "teacher={name: stillhouse/little, ensemble: separate}": "separate needs several teachers",
-        f"teacher={{name: both, train: null, ensemble: separate, {one}}}": "cannot be cached with",
+        "teacher={name: stillhouse/little, ensemble: separate}": "needs several teachers",
+        f"teacher={{name: both, train: null, ensemble: separate, {one}}}": "cached with ensemble",
     }.items():
         with pytest.raises(UserError, match=sentence):
             quick(words)

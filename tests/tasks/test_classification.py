@@ -98,7 +98,7 @@ def test_class_scores_are_found_in_what_networks_give() -> None:
     scores = torch.randn(2, 3)
     for out in (scores, (scores, 1), [scores], {"logits": scores}, SimpleNamespace(logits=scores)):
         assert logits(Trace(out)) is scores
-    with pytest.raises(UserError, match="gives a dict, and classification needs class scores"):
+    with pytest.raises(UserError, match="returns a dict, and classification needs class scores"):
         logits(Trace({"boxes": scores}))
 
 

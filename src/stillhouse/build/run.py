@@ -16,7 +16,7 @@ from stillhouse.build.networks import TeacherNetwork, example_of, make_student
 from stillhouse.build.session import Session
 from stillhouse.build.store import Say, silent
 from stillhouse.build.teacher import make_teacher
-from stillhouse.data.source import Source, targets_of
+from stillhouse.data.source import Pixels, Source, targets_of
 from stillhouse.distributed import rank, world_size
 from stillhouse.engine.average import Average
 from stillhouse.engine.optimisers import Optimiser
@@ -73,7 +73,7 @@ def method_for_teachers(
 def training_labels(train: Source) -> Tensor:
     """The labels of every training sample, for methods that keep a memory: (samples, ...)."""
     targets = targets_of(train)
-    if not isinstance(targets, Tensor):
+    if not isinstance(targets, Tensor) or bool((targets < 0).any()):
         raise UserError(
             f"the method needs one label tensor of all samples, which {train.name} does not have; "
             "choose another method"
@@ -82,16 +82,26 @@ def training_labels(train: Source) -> Tensor:
 
 
 def check_labels(specs: Sequence[Any], train: Source) -> None:
-    """Raise UserError for a method that needs one class per image if the targets are others."""
-    if train[0].target is None or isinstance(train[0].target, int):
-        return
+    """Raise UserError for a method that needs labels, or one class per image, without them."""
+    first = train[0].target
     for spec in specs:
-        if "class" in spec.needs:
+        if {"labels", "class"} & set(spec.needs) and lacks_labels(train):
+            raise UserError(
+                f"method {spec.name} needs the labels of every image, but {train.name} has images "
+                "without labels; choose a method that needs none, such as kd"
+            )
+        if "class" in spec.needs and not isinstance(first, int):
             raise UserError(
                 f"method {spec.name} needs one class per image, but {train.name} has other "
                 "targets; choose a method that does not, such as tld, or one for several classes, "
                 "such as ps"
             )
+
+
+def lacks_labels(train: Source) -> bool:
+    """Whether images have no labels, of those in memory or of the first."""
+    targets = train.targets if isinstance(train, Pixels) else train[0].target
+    return targets is None or (isinstance(targets, Tensor) and bool((targets < 0).any()))
 
 
 def check_mixing(specs: Sequence[Any], method: Method) -> None:

@@ -74,6 +74,8 @@ class Loader:
                 "out"
             )
         self.source, self.sampler, self.mixing = source, sampler, mixing
+        if mixing and isinstance(source, Pixels):
+            check_labelled(source.targets)
         seed = sampler.seed if draws is None else draws
         self.views = [make_view(transforms, views, seed)]
         if strong is not None:
@@ -123,6 +125,8 @@ class Loader:
             seed=derive_seed(self.sampler.seed, epoch),
         )
         for fetched in batches:
+            if self.mixing:
+                check_labelled(fetched.target)
             target, rows, images, sizes = (to_device(part, self.device) for part in fetched)
             yield self._batch(target, rows[0], rows[1], images, sizes)
 
@@ -181,6 +185,15 @@ def to_device(part: Any, device: torch.device) -> Any:
     if isinstance(part, Tensor | Objects):
         return part.to(device, non_blocking=True)
     return [to_device(inner, device) for inner in part] if isinstance(part, list) else part
+
+
+def check_labelled(target: Target) -> None:
+    """Raise UserError if some of the images whose labels are mixed have none."""
+    if isinstance(target, Tensor) and bool((target < 0).any()):
+        raise UserError(
+            "data.mix mixes the labels of images, but some of the images have none; leave data.mix "
+            "out"
+        )
 
 
 def check_sampling(source: Source, sampler: BatchSampler, views: int | None) -> None:

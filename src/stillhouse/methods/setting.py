@@ -140,7 +140,7 @@ class ComposedMethod(Published):
         return setting.student
 
     def build(self, setting: Setting) -> Method:
-        """The method, with whatever it trains, for these two networks."""
+        """The method for these two networks, with the parameters that it trains."""
         raise NotImplementedError
 
 

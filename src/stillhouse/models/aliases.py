@@ -55,7 +55,7 @@ def find_aliases(model: nn.Module, *example: Any) -> dict[str, str]:
 
 
 def refusal(model: nn.Module, alias: str, *example: Any) -> str | None:
-    """Why an alias is not guessed, as a sentence; None where it is known or simply not there."""
+    """Why an alias is not guessed, as a sentence; None where it is known or simply missing."""
     survey = _survey(model, record(model, *example), example)
     return None if alias in survey.aliases else survey.refusal(model, alias)
 
@@ -87,10 +87,7 @@ def resolve_paths(model: nn.Module, names: Iterable[str], *example: Any) -> dict
             reason = survey.refusal(model, base)
             raise UserError(reason or _unknown(model, name, modules, survey, bool(example)))
         if base != name and recording is not None:
-            before = _before(recording.calls, path)
-            if before is None:
-                raise UserError(_no_pre_activation(model, name, path))
-            path = before
+            path = _pre_activation(model, recording, name, path)
         paths[name] = path
     return paths
 
@@ -152,7 +149,7 @@ def _guess_stages(
 ) -> dict[str, Answer]:
     maps = guesses.map_calls(recording.calls, size)
     try:
-        guesses.check_output(recording)
+        guesses.check_single_output(recording)
         guesses.check_encoder(recording, maps)
         stages = guesses.guess_stages(model, recording, maps)
     except NotSafe as doubt:
@@ -165,7 +162,7 @@ def _vector(recording: Recording, places: Places) -> str | None:
     """Where the vector is that the classifier reads."""
     if places.classifier is not None:
         return guesses.vector_before(recording, places.classifier)
-    guesses.check_output(recording)
+    guesses.check_single_output(recording)
     classifier = guesses.guess_classifier(recording)
     return None if classifier is None else guesses.vector_before(recording, classifier)
 
@@ -173,7 +170,7 @@ def _vector(recording: Recording, places: Places) -> str | None:
 def _logits(recording: Recording, places: Places) -> str:
     """The output, or that of the declared classifier where the network has several outputs."""
     try:
-        guesses.check_output(recording)
+        guesses.check_single_output(recording)
     except NotSafe:
         if places.classifier is None:
             raise
@@ -193,12 +190,23 @@ def _before(calls: Sequence[Call], path: str) -> str | None:
     return None if tap.is_input or tap.call is not None else before_relu(calls, tap.module)
 
 
-def _no_pre_activation(model: nn.Module, name: str, path: str) -> str:
-    return (
-        f"{type(model).__name__} has no {name!r}, because {path or 'its output'!r} neither ends "
-        "with the module of a ReLU nor is read by a BatchNorm; tap a place that does, or "
-        f"{name.removesuffix(PRE)!r} as it is"
-    )
+def _pre_activation(model: nn.Module, recording: Recording, name: str, path: str) -> str:
+    """The map before the ReLU that ends a place; raises UserError where there is none."""
+    try:
+        guesses.check_single_run(recording, TapPath.parse(path).module)
+    except NotSafe as doubt:
+        raise UserError(
+            f"{type(model).__name__} {doubt}, so {name!r} could be before any of them; tap the "
+            "input of its ReLU by its path and the number of the call, as in 'relu@input@0'"
+        ) from None
+    before = _before(recording.calls, path)
+    if before is None:
+        raise UserError(
+            f"{type(model).__name__} has no {name!r}, because {path or 'its output'!r} neither "
+            "ends with the module of a ReLU nor is read by a BatchNorm; tap a place that does, or "
+            f"{name.removesuffix(PRE)!r} as it is"
+        )
+    return before
 
 
 def _unknown(
@@ -208,5 +216,5 @@ def _unknown(
     word = TapPath.parse(name.removesuffix(PRE)).module
     known = survey.aliases if has_example else (*survey.aliases, *EXAMPLES)
     hint = did_you_mean(word, [*known, *paths])
-    mend = "" if has_example else ", and an alias such as 'stage1' needs an example batch"
-    return f"{type(model).__name__} has no module or alias {name!r}{mend}{hint}"
+    remedy = "" if has_example else ", and an alias such as 'stage1' needs an example batch"
+    return f"{type(model).__name__} has no module or alias {name!r}{remedy}{hint}"

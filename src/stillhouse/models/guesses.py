@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from torch import Tensor, nn
 
-from stillhouse.models.recording import Call, Recording, count_tensors, is_same, tap_of
+from stillhouse.models.recording import Call, Recording, count_tensors, is_same, path_of_call
 from stillhouse.models.scores import main_tensor
 
 _POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d, nn.MaxPool2d)
@@ -24,7 +24,7 @@ def map_calls(calls: Iterable[Call], size: tuple[int, int] | None) -> list[Call]
     return [call for call in calls if call.path and len(call.shape) == 4 and _is_map(call, size)]
 
 
-def check_output(recording: Recording) -> None:
+def check_single_output(recording: Recording) -> None:
     """Raise NotSafe for a network with several outputs; class scores beside others are safe."""
     output = recording.output
     main = main_tensor(output)
@@ -98,9 +98,9 @@ def vector_before(recording: Recording, classifier: str) -> str | None:
         if is_same(call.output, vector) and not isinstance(call.module, nn.Dropout)
     ]
     if sources:
-        return tap_of(calls, sources[-1])
+        return path_of_call(calls, sources[-1])
     readers = [call for call in calls if is_same(call.input, vector)]
-    return tap_of(calls, min(readers, key=lambda call: call.path.count(".")), is_input=True)
+    return path_of_call(calls, min(readers, key=lambda call: call.path.count(".")), is_input=True)
 
 
 def has_layers(module: nn.Module) -> bool:

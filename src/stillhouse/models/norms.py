@@ -56,10 +56,10 @@ def _around(model: nn.Module, place: str) -> nn.BatchNorm2d | None:
 
 def _until(calls: Sequence[Call], path: TapPath) -> list[Call]:
     """The calls up to the one of the tap: the last of its module where it names none."""
-    own = [index for index, call in enumerate(calls) if call.path == path.module]
+    indices = [index for index, call in enumerate(calls) if call.path == path.module]
     if path.call is not None:
-        own = own[: path.call + 1]
-    return list(calls[: own[-1] + 1]) if own else []
+        indices = indices[: path.call + 1]
+    return list(calls[: indices[-1] + 1]) if indices else []
 
 
 def _source(before: Sequence[Call]) -> nn.BatchNorm2d | None:

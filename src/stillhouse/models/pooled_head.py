@@ -12,7 +12,7 @@ from stillhouse.errors import UserError
 from stillhouse.models.aliases import find_aliases
 from stillhouse.models.dry_run import undisturbed
 from stillhouse.models.places import LAST, declared_places
-from stillhouse.models.recording import Call, Recording, record, tap_of
+from stillhouse.models.recording import Call, Recording, path_of_call, record
 from stillhouse.models.tap_path import TapPath
 from stillhouse.models.taps import Tapped
 from stillhouse.types import Trace
@@ -80,7 +80,9 @@ def _map(model: nn.Module, recording: Recording, last: Call, example: Sequence[A
     """
     assert isinstance(last.module, nn.Linear) and last.input is not None
     width, calls = last.module.in_features, recording.calls
-    names = [tap_of(calls, c) for c in reversed(calls) if len(c.shape) == 4 and c.shape[1] == width]
+    names = [
+        path_of_call(calls, c) for c in reversed(calls) if len(c.shape) == 4 and c.shape[1] == width
+    ]
     if not names:
         return None
     taps = _taps(model, names, example)

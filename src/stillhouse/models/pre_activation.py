@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stillhouse.models.recording import Call, is_same, tap_of
+from stillhouse.models.recording import Call, is_same, path_of_call
 
 
 def before_relu(calls: Sequence[Call], path: str) -> str | None:
@@ -27,8 +27,8 @@ def before_relu(calls: Sequence[Call], path: str) -> str | None:
         norm = _norm_that_reads(calls[end + 1 :], calls[end])
         relu = norm and _relu_that_returned(_inside(calls, norm), norm)
         if relu is None:
-            return tap_of(calls, norm) if norm and _is_last(calls, norm) else None
-    return tap_of(calls, relu, is_input=True) if _is_last(calls, relu) else None
+            return path_of_call(calls, norm) if norm and _is_last(calls, norm) else None
+    return path_of_call(calls, relu, is_input=True) if _is_last(calls, relu) else None
 
 
 def is_relu(module: nn.Module) -> bool:

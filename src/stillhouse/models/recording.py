@@ -51,8 +51,8 @@ def record(model: nn.Module, *example: Any) -> Recording:
     return Recording(calls, output)
 
 
-def tap_of(calls: Sequence[Call], call: Call, is_input: bool = False) -> str:
-    """The tap that gives the output or input of one call, which says which call only if it must."""
+def path_of_call(calls: Sequence[Call], call: Call, is_input: bool = False) -> str:
+    """The tap of the output or input of one call; it has a number if the module runs again."""
     same_module = [other for other in calls if other.path == call.path]
     number = next(n for n, other in enumerate(same_module) if other is call)
     return str(TapPath(call.path, is_input, number if len(same_module) > 1 else None))

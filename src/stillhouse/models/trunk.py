@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from stillhouse.errors import UserError
 from stillhouse.models.aliases import find_aliases, refusal
 from stillhouse.models.places import LAST, declared_places
-from stillhouse.models.recording import Recording, record, tap_of
+from stillhouse.models.recording import Recording, path_of_call, record
 from stillhouse.models.tap_path import TapPath
 
 Layout = Literal["map", "channels_last", "tokens"]
@@ -42,8 +42,8 @@ def cut_classifier(model: nn.Module, *example: Any) -> Trunk:
     path, calls = TapPath.parse(trunk.path).module, recording.calls
     last = max(number for number, call in enumerate(calls) if call.path == path)
     for call in calls[last + 1 :]:
-        own = next(call.module.parameters(recurse=False), None)
-        if own is not None and not path.startswith(f"{call.path}."):
+        parameter = next(call.module.parameters(recurse=False), None)
+        if parameter is not None and not path.startswith(f"{call.path}."):
             _replace(model, call.path)
     return trunk
 
@@ -75,7 +75,7 @@ def _read_by_classifier(model: nn.Module, recording: Recording) -> Trunk | None:
     for call in reversed(calls):
         layout = _layout(call.shape, width)
         if call.path and layout:
-            return Trunk(tap_of(calls, call), width, layout)
+            return Trunk(path_of_call(calls, call), width, layout)
     return None
 
 

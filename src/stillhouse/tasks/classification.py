@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -63,6 +64,10 @@ class Classification(ImageTask):
     def chance(self) -> float:
         """Top-1 accuracy of random predictions, in percent; 0 if the classes are unknown."""
         return 100 / self.classes if self.classes else 0.0
+
+    def absent(self, scores: Tensor) -> Tensor:
+        """The class index of images without labels: (N, C) -> (N,)."""
+        return torch.full(scores.shape[:1], ABSENT, device=scores.device)
 
     def label_term(self, student: Trace, label: Tensor) -> Term:
         """Cross-entropy of one view: class indices (N,) or shares of each class (N, C) -> Term."""

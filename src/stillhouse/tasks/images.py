@@ -31,6 +31,10 @@ class ImageTask(ABC):
         """The headline score of random predictions, in percent."""
 
     @abstractmethod
+    def absent(self, scores: Tensor) -> Tensor:
+        """The labels of images that have none, for their scores (N, C)."""
+
+    @abstractmethod
     def label_term(self, student: Trace, label: Tensor) -> Term:
         """The label loss of one view; `label` is the batch's target."""
 
@@ -60,11 +64,11 @@ class ImageTask(ABC):
         return
 
     def supervise(self, student: Trace, batch: Batch[Tensor], assigned: Any = None) -> Terms:
-        """The term `label`; without labels its mass is 0."""
-        if batch.target is None:
-            total = logits(student).sum() * 0
-            return {"label": Term(total, torch.zeros_like(total))}
-        return {"label": self.label_term(student, batch.target)}
+        """The term `label`; images without labels add nothing to it."""
+        label = batch.target
+        if label is None:
+            label = self.absent(logits(student))
+        return {"label": self.label_term(student, label)}
 
     def lesson(
         self,

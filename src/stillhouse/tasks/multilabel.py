@@ -80,6 +80,10 @@ class Multilabel(ImageTask):
         """Mean average precision of random predictions, in percent: the mean class frequency."""
         return self.share
 
+    def absent(self, scores: Tensor) -> Tensor:
+        """The share of each class in images without labels: (N, C) -> (N, C)."""
+        return torch.full_like(scores, ABSENT)
+
     def label_term(self, student: Trace, label: Tensor) -> Term:
         """The loss of one view: class indices (N,) or shares of each class (N, C) -> Term."""
         scores = logits(student)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillhouse.batches import Batch
+from stillhouse.batches import ABSENT, Batch
 from stillhouse.models.scores import class_scores
 from stillhouse.types import Trace
 
@@ -26,20 +26,23 @@ class Accuracy:
 
     @torch.no_grad()
     def update(self, trace: Trace, batch: Batch[Tensor]) -> None:
-        """Add one batch: (N, C) logits, (N,) labels."""
+        """Add one batch: (N, C) logits, (N,) labels; images without a label are left out."""
+        if batch.target is None:
+            return
         scores = class_scores(trace.out).double()
+        known = (batch.target != ABSENT).double()
         order = scores.topk(min(5, scores.shape[1])).indices == batch.target[:, None]
         confidence, prediction = scores.softmax(1).max(1)
         correct = (prediction == batch.target).double()
         bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
         empty = correct.new_zeros(CALIBRATION_BINS)
         self.add(
-            images=correct.new_tensor(float(len(correct))),
+            images=known.sum(),
             top1=order[:, 0].double().sum(),
             top5=order.double().sum(),
-            loss=F.cross_entropy(scores, batch.target, reduction="sum"),
+            loss=F.cross_entropy(scores, batch.target, ignore_index=ABSENT, reduction="sum"),
             bin_hits=empty.index_add(0, bins, correct),
-            bin_confidence=empty.index_add(0, bins, confidence),
+            bin_confidence=empty.index_add(0, bins, confidence * known),
         )
 
     def add(self, **sums: Tensor) -> None:

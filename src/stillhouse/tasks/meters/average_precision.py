@@ -43,11 +43,17 @@ class MeanAveragePrecision:
 
     @torch.no_grad()
     def update(self, trace: Trace, batch: Batch[Tensor]) -> None:
-        """Add one batch: (N, C) logits, (N, C) shares, present above 0, or (N,) class index."""
+        """Add one batch: (N, C) logits, (N, C) shares, present above 0, or (N,) class index.
+
+        Images without labels are left out.
+        """
+        if batch.target is None:
+            return
         scores = logits(trace)
-        present = multi_hot(batch.target, scores) > 0
-        self.scores.append(scores.detach().to("cpu", torch.float, copy=True))
-        self.labels.append(present.to("cpu", torch.uint8))
+        share = multi_hot(batch.target, scores)
+        known = (share >= 0).all(1).cpu()
+        self.scores.append(scores.detach().to("cpu", torch.float, copy=True)[known])
+        self.labels.append((share > 0).to("cpu", torch.uint8)[known])
 
     def state(self) -> Mapping[str, Tensor]:
         """The rows so far; of length 0 without a batch."""
