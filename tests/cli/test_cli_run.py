@@ -124,7 +124,7 @@ def test_an_interrupted_run_prints_how_to_continue(
         ("digits/raw", ["student=stillhouse/tinny"], "no network 'tinny'; did you mean 'tiny'?"),
         ("digits/raw", ["data=digits/rww"], "no data set 'digits/rww'; did you mean"),
         ("digits/raw", ["data=folder", "data.path=/nosuch"], "/nosuch/train does not exist"),
-        ("digits/raw", ["data.train.count=9999"], "digits/raw has 1078 train images, not 9999"),
+        ("digits/raw", ["data.train.count=9999"], "digits/raw has 1078 train images, but `count` is 9999"),
         ("digits/raw", ["data.batch=999"], "too few for one batch of 999"),
         ("digits/raw", ["train.groups={metod: adamw}"], "train.groups.metod: nothing trainable"),
         ("digits/raw", ["engine.device=cuda:7"], "engine.device"),
