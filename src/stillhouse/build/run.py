@@ -18,13 +18,13 @@ from stillhouse.build.teacher import make_teacher
 from stillhouse.build.workshop import Workshop
 from stillhouse.data.source import Source, targets_of
 from stillhouse.distributed import rank, world_size
-from stillhouse.engine.average import Average
+from stillhouse.engine.average import WeightEMA
 from stillhouse.engine.optimisers import Optimiser
-from stillhouse.engine.progress import show
+from stillhouse.engine.progress import create_progress
 from stillhouse.engine.pupil import Pupil
 from stillhouse.engine.records import Records
 from stillhouse.engine.run import Group, Run
-from stillhouse.engine.schedules import rates
+from stillhouse.engine.schedules import learning_rates
 from stillhouse.errors import UserError, did_you_mean
 from stillhouse.methods.base import Method
 from stillhouse.methods.build import make_method, reshaped
@@ -124,7 +124,9 @@ def make_run(
     groups = make_groups(recipe.train, pupil, teacher)
     records = Records(folder, tensorboard=engine.tensorboard) if rank() == 0 else None
     images = recipe.data.batch * accumulate * world_size()
-    with show(steps, images=images, first_rank=rank() == 0 and not shop.quiet) as progress:
+    with create_progress(
+        steps, images=images, first_rank=rank() == 0 and not shop.quiet
+    ) as progress:
         try:
             yield Run(
                 pupil=prepared,
@@ -138,7 +140,7 @@ def make_run(
                 recipe_hash=load.digest(recipe),
                 accumulate=accumulate,
                 clip=recipe.train.clip,
-                average=Average(student, recipe.train.average) if recipe.train.average else None,
+                average=WeightEMA(student, recipe.train.average) if recipe.train.average else None,
                 records=records,
                 progress=progress,
                 validation=shop.val,
@@ -168,7 +170,7 @@ def make_groups(training: Training, pupil: Pupil[Any], teacher: Teacher[Any]) ->
     for name, parameters in groups.items():
         spec = training.groups.get(name) or optimiser_of(name, training.optimiser, pupil.method)
         optimiser = spec.build(parameters)
-        made[name] = Group(optimiser, training.schedule, rates(optimiser))
+        made[name] = Group(optimiser, training.schedule, learning_rates(optimiser))
     return made
 
 

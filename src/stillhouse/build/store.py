@@ -50,9 +50,9 @@ def filled_store(teacher: TeacherSpec, shop: Workshop, loaded: TeacherNetwork, s
     """The store with every output in it; a requested stop keeps what is there."""
     store = store_of(teacher, shop, loaded)
     with Interrupt() as interrupt:
-        fill(store, filling_of(teacher, shop, loaded, say, lambda: interrupt.asked))
+        fill(store, filling_of(teacher, shop, loaded, say, lambda: interrupt.requested))
         # the only exchange between ranks, each of which may have been the one that filled
-        stop = interrupt.agreed(shop.hardware.device)
+        stop = interrupt.requested_on_any_rank(shop.hardware.device)
     loaded.network.cpu()
     if stop:
         raise Stopped

@@ -9,7 +9,7 @@ from pathlib import Path
 from stillhouse.distributed import gather_objects, rank
 from stillhouse.engine import checkpoints
 from stillhouse.engine.run import Run
-from stillhouse.engine.watch import NonFinite, Watch
+from stillhouse.engine.watch import NonFiniteLoss, Watch
 from stillhouse.errors import UserError
 
 STATE = "state.pt"
@@ -21,7 +21,7 @@ def save(run: Run) -> None:
     randoms = gather_objects(checkpoints.random_state())
     if run.folder is None or rank() != 0:
         return
-    checkpoints.save(
+    checkpoints.save_checkpoint(
         run.folder / STATE,
         {
             "step": run.start,
@@ -47,7 +47,7 @@ def resume(run: Run) -> bool:
         if run.records:
             run.records.truncate(0)
         return False
-    found = checkpoints.load(path)
+    found = checkpoints.load_checkpoint(path)
     if found["recipe"] != run.recipe_hash:
         raise UserError(f"{path} was written by another recipe; choose another folder")
     if found["teacher_hash"] != run.teacher_hash:
@@ -80,11 +80,11 @@ def refuse_nonfinite(run: Run, watch: Watch) -> None:
     kept = keep_batch(run, failure.step)
     where = f"; its batch is kept in {kept}" if kept else ""
     if failure.without_mass:
-        raise NonFinite(
+        raise NonFiniteLoss(
             f"at step {failure.step} the total of {', '.join(failure.without_mass)} has no mass"
             f"{where}: give the term a mass or a least mass"
         )
-    raise NonFinite(
+    raise NonFiniteLoss(
         f"the loss is not finite at step {failure.step}, in {', '.join(failure.terms)}{where}: "
         "lower the learning rate or the weight of the term, clip gradients, or train in float32"
     )
@@ -98,7 +98,9 @@ def keep_batch(run: Run, step: int) -> Path | None:
     stream = run.loader.epoch(epoch, inner * run.accumulate)
     batches = [next(stream).plain() for _ in range(run.accumulate)]
     path = run.folder / BATCH
-    checkpoints.save(path, {"step": step, "batches": batches, "pupil": run.inside.state_dict()})
+    checkpoints.save_checkpoint(
+        path, {"step": step, "batches": batches, "pupil": run.inside.state_dict()}
+    )
     return path
 
 

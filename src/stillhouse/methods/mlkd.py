@@ -17,10 +17,10 @@ from stillhouse.methods.terms import batch_term, rows_of_all
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.softmax import KD
 from stillhouse.objectives.presets.standardized import LSKD
-from stillhouse.spec import SHORT, require, spec
+from stillhouse.spec import BY_NAME, require, spec
 from stillhouse.types import STRONG, Lesson, Site, Term, Terms, variant
 
-Base = Annotated[KD | LSKD, Field(discriminator="name"), SHORT]
+Base = Annotated[KD | LSKD, Field(discriminator="name"), BY_NAME]
 SWAPPED = (2.0, 6.0)  # at which the authors' code takes the weak view for the strong one
 
 

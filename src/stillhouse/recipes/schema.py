@@ -10,14 +10,14 @@ from pydantic import BeforeValidator
 
 from stillhouse.data.mixing import Mix
 from stillhouse.data.transforms import Transform
-from stillhouse.engine.devices import Precision, Where
+from stillhouse.engine.devices import DeviceName, Precision
 from stillhouse.engine.optimisers import SGD, Optimiser
-from stillhouse.engine.schedules import Constant, Schedule
+from stillhouse.engine.schedules import ConstantSchedule, Schedule
 from stillhouse.methods.catalogue import MethodSpec
 from stillhouse.methods.control import CONTROL
 from stillhouse.models.labelwise import HeadSpec
 from stillhouse.objectives import presets
-from stillhouse.spec import KIND, SHORT, require, spec
+from stillhouse.spec import BY_KIND, BY_NAME, require, spec
 from stillhouse.tasks.catalogue import TaskSpec
 from stillhouse.tasks.classification import ClassificationSpec
 
@@ -73,7 +73,7 @@ class Network:
     name: str
     weights: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
-    head: Annotated[HeadSpec | None, KIND] = None  # in place of its own classifier
+    head: Annotated[HeadSpec | None, BY_KIND] = None  # in place of its own classifier
     start: Path | None = None  # weights to begin from, those of another classifier left aside
 
 
@@ -85,10 +85,10 @@ class Training:
     """How long, how fast, and by which optimisers."""
 
     epochs: float = 10
-    optimiser: Annotated[Optimiser, KIND] = SGD(0.1)
+    optimiser: Annotated[Optimiser, BY_KIND] = SGD(0.1)
     # of method, critic, teacher, ...
-    groups: dict[str, Annotated[Optimiser, KIND]] = field(default_factory=dict)
-    schedule: Annotated[Schedule, KIND] = Constant()
+    groups: dict[str, Annotated[Optimiser, BY_KIND]] = field(default_factory=dict)
+    schedule: Annotated[Schedule, BY_KIND] = ConstantSchedule()
     # epochs that the schedule is drawn for, where training stops before its end; None: all of them
     course: float | None = None
     accumulate: int = 1
@@ -128,7 +128,7 @@ class TeacherMember:
     name: str
     weights: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
-    head: Annotated[HeadSpec | None, KIND] = None  # in place of its own classifier
+    head: Annotated[HeadSpec | None, BY_KIND] = None  # in place of its own classifier
     start: Path | None = None  # weights that `train` begins from, their classifier left aside
     train: Training | None = None
     seed: int = 0
@@ -145,7 +145,7 @@ class TeacherSpec(TeacherMember):
     to each, with terms of its own, and all count as much as one.
     """
 
-    members: tuple[Annotated[TeacherMember, SHORT], ...] = ()
+    members: tuple[Annotated[TeacherMember, BY_NAME], ...] = ()
     teach: Literal["together", "apart"] = "together"
     gate: bool = True  # refuse a teacher that is no better than chance
     remember: bool = False  # keep its answers in memory; needs finitely many views
@@ -181,7 +181,7 @@ class TeacherSpec(TeacherMember):
 class Engine:
     """Where and how it runs; nothing here changes what is being compared."""
 
-    device: Where = "auto"
+    device: DeviceName = "auto"
     precision: Precision = "float32"
     channels_last: bool = False
     compile: bool = False
@@ -222,8 +222,8 @@ class Searched:
 class StudyPair:
     """A student and its teacher, with whatever a study does otherwise for them."""
 
-    student: Annotated[Network, SHORT]
-    teacher: Annotated[TeacherSpec, SHORT]
+    student: Annotated[Network, BY_NAME]
+    teacher: Annotated[TeacherSpec, BY_NAME]
     methods: dict[str, Methods] = field(default_factory=dict)  # in place of the study's, by label
     changes: tuple[str, ...] = ()  # key=value words over the recipe: train.optimiser.lr=0.01
     paper: dict[str, float] = field(default_factory=dict)  # by the method's label, none or teacher
@@ -238,7 +238,7 @@ class Comparison:
     """
 
     methods: dict[str, Methods] = field(default_factory=dict)
-    teachers: dict[str, Annotated[TeacherSpec, SHORT]] = field(default_factory=dict)
+    teachers: dict[str, Annotated[TeacherSpec, BY_NAME]] = field(default_factory=dict)
     pairs: dict[str, StudyPair] = field(default_factory=dict)
     seeds: int = 3
     grid: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # key -> values, all combined
@@ -261,10 +261,10 @@ class Comparison:
 class Recipe:
     """One run."""
 
-    data: Annotated[Data, SHORT]
-    student: Annotated[Network, SHORT]
+    data: Annotated[Data, BY_NAME]
+    student: Annotated[Network, BY_NAME]
     method: Methods = (presets.kd(),)
-    teacher: Annotated[TeacherSpec | None, SHORT] = None
+    teacher: Annotated[TeacherSpec | None, BY_NAME] = None
     task: TaskSpec = ClassificationSpec()
     train: Training = Training()
     engine: Engine = Engine()

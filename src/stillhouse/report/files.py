@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from stillhouse.errors import UserError
 from stillhouse.explain.section import Cell, Chart, Pictures, Table
-from stillhouse.files import replacing, write_text
+from stillhouse.files import atomic_write, write_text
 from stillhouse.report.charts import draw
 from stillhouse.report.charts.alone import alone
 from stillhouse.report.model import Page
@@ -95,7 +95,7 @@ def write_pictures(chart: Pictures, folder: Path, name: str) -> int:
     """Write each picture, and what is said of it."""
     names = [f"{name}-{number:02}.png" for number in range(1, len(chart.pictures) + 1)]
     for file, picture in zip(names, chart.pictures, strict=True):
-        with replacing(folder / file) as out:
+        with atomic_write(folder / file) as out:
             out.write(base64.b64decode(picture.png))
     said = tuple((f, p.caption, p.alt) for f, p in zip(names, chart.pictures, strict=True))
     write_text(folder / f"{name}.csv", csv_of(Table(("file", "caption", "description"), said)))

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 from stillhouse.build.workshop import Workshop
 from stillhouse.engine import records
-from stillhouse.engine.environment import machine
+from stillhouse.engine.environment import device_name
 from stillhouse.errors import UserError
 from stillhouse.explain import course
 from stillhouse.explain.section import Cell, Chart, Section, Table
@@ -71,7 +71,7 @@ def opened(recipe: Recipe) -> Workshop | None:
 def price(named: Named, shop: Workshop, folder: Path | None) -> Priced:
     """What each network takes."""
     if folder is None:
-        found, where = {who: measure(one, shop) for who, one in named.items()}, machine()
+        found, where = {who: measure(one, shop) for who, one in named.items()}, device_name()
     else:
         content = costs_of(folder, shop, named)
         found, where = content["networks"], content["machine"]
@@ -80,7 +80,9 @@ def price(named: Named, shop: Workshop, folder: Path | None) -> Priced:
 
 def curves_of(folders: Mapping[str, Path], headline: str) -> tuple[Chart, ...]:
     """The charts of what several runs recorded."""
-    found = course.section({who: records.read(path) for who, path in folders.items()}, headline)
+    found = course.section(
+        {who: records.read_records(path) for who, path in folders.items()}, headline
+    )
     return () if found is None else found.charts
 
 

@@ -39,7 +39,7 @@ def costs_of(folder: Path, shop: Workshop, named: Mapping[str, Priced]) -> Costs
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # none yet, or of an older page
     found: Costs = {
-        "machine": environment.machine(),
+        "machine": environment.device_name(),
         "networks": {who: measure(one, shop) for who, one in named.items()},
     }
     write_json(path, found)

@@ -153,7 +153,7 @@ def gradients_of(folder: Path, recipe: Recipe, shop: Workshop) -> Section | None
     method = pupil.method
     teacher = make_live(shop, loaded, method)
     loader = make_training_loader(recipe, shop.sources, shop.hardware.device, method.views)
-    state = checkpoints.load(folder / STATE)
+    state = checkpoints.load_checkpoint(folder / STATE)
     steps = int(state["step"])
     moments = {}
     for moment, step in (("at the start", 0), ("at the end", max(0, steps - 1))):

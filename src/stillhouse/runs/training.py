@@ -22,7 +22,7 @@ from stillhouse.data.random import derive_seed
 from stillhouse.distributed import on_first_rank, rank
 from stillhouse.engine import environment, state
 from stillhouse.engine.evaluate import evaluate
-from stillhouse.engine.folder import LOCK, MARK, claim
+from stillhouse.engine.folder import LOCK, MARK, claim_folder
 from stillhouse.engine.run import Run
 from stillhouse.engine.train import train
 from stillhouse.errors import UserError
@@ -48,10 +48,12 @@ def claimed(
     digest = load.digest(recipe)
 
     def enter() -> Any:
-        held = claim(folder, resume=resume, overwrite=overwrite, recipe=digest, patience=patience)
+        held = claim_folder(
+            folder, resume=resume, overwrite=overwrite, recipe=digest, timeout=patience
+        )
         write_text(folder / "recipe.yaml", load.to_yaml(recipe))
         if not (folder / RESULT).is_file():  # else it says where that was trained
-            write_json(folder / "environment.json", environment.describe())
+            write_json(folder / "environment.json", environment.describe_environment())
         return held
 
     # the claim itself stays on the first rank, whose process holds the lock
@@ -190,7 +192,7 @@ def manifest(recipe: Recipe, shop: Workshop, run: Run) -> Mapping[str, Any]:
         },
         "seed": recipe.seed,
         "method": [method.name for method in recipe.method],
-        "environment": environment.describe(),
+        "environment": environment.describe_environment(),
     }
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from stillhouse.build.networks import make_student, untrained_teacher
 from stillhouse.build.store import Say
 from stillhouse.build.workshop import Workshop
-from stillhouse.engine.devices import launched_ranks
-from stillhouse.engine.folder import MARK, claim
+from stillhouse.engine.devices import launched_world_size
+from stillhouse.engine.folder import MARK, claim_folder
 from stillhouse.errors import UserError
 from stillhouse.files import write_json
 from stillhouse.methods.control import Control
@@ -33,7 +33,7 @@ def run_study(
     refuse_torchrun()
     shop = Workshop.open(plan.recipe, quiet=True)
     check_networks(plan, shop)
-    with claim(folder, resume=True, recipe=shared_digest(plan.recipe)):
+    with claim_folder(folder, resume=True, recipe=shared_digest(plan.recipe)):
         check_options(plan.jobs(folder), overwrite)
         write_plan(plan, folder, shop.task.headline)
         StudyRunner(plan, folder, shop, workers, say).run()
@@ -49,7 +49,7 @@ def check_networks(plan: StudyPlan, shop: Workshop) -> None:
 
 def refuse_torchrun() -> None:
     """Raise if there are several ranks: a study runs whole trainings in parallel instead."""
-    if launched_ranks() > 1:
+    if launched_world_size() > 1:
         raise UserError(
             "a study cannot run under torchrun, because it runs whole trainings in parallel; "
             "start it without torchrun and use --jobs, or --ray for several machines"

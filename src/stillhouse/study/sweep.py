@@ -11,7 +11,7 @@ from typing import Any
 from stillhouse.build.networks import example_of, make_network, make_student
 from stillhouse.build.store import Say
 from stillhouse.build.workshop import Workshop
-from stillhouse.engine.folder import claim
+from stillhouse.engine.folder import claim_folder
 from stillhouse.errors import UserError
 from stillhouse.files import csv_text, write_text
 from stillhouse.models.stages import staged, stages
@@ -266,7 +266,7 @@ def run_sweep(
         raise UserError("a sweep needs exactly one teacher; name one with --teachers")
     shop = Workshop.open(plan.recipe, quiet=True)
     check_networks(plan, shop)
-    with claim(folder, resume=True, recipe=shared_digest(plan.recipe)):
+    with claim_folder(folder, resume=True, recipe=shared_digest(plan.recipe)):
         sweep = Sweep(plan, folder, shop, workers, say, trials, seed, prune, space or {})
         searches = sweep.run()
         write_text(folder / TRIALS_FILE, trials_csv(searches))

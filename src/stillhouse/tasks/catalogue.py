@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from stillhouse.spec import SHORT, members
+from stillhouse.spec import BY_NAME, members
 from stillhouse.tasks.classification import Classification, ClassificationSpec
 from stillhouse.tasks.multilabel import Multilabel, MultilabelSpec
 
@@ -24,7 +24,7 @@ TaskSpec = Annotated[
     ClassificationSpec | MultilabelSpec,
     Field(discriminator="name"),
     BeforeValidator(default_name),
-    SHORT,
+    BY_NAME,
 ]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stillhouse.batches import Batch
 from stillhouse.functional.losses import BCE, LabelLoss
-from stillhouse.spec import KIND, spec
+from stillhouse.spec import BY_KIND, spec
 from stillhouse.tasks.base import Facts
 from stillhouse.tasks.images import ImageTask, logits, multi_hot
 from stillhouse.tasks.meters.average_precision import MeanAveragePrecision
@@ -27,7 +27,7 @@ class MultilabelSpec:
     ("sum"), or averaged over both ("mean").
     """
 
-    loss: Annotated[LabelLoss, KIND] = BCE()
+    loss: Annotated[LabelLoss, BY_KIND] = BCE()
     reduction: Reduction = "batch"
     name: Literal["multilabel"] = "multilabel"
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.errors import UserError
-from stillhouse.files import lock, owner, unlock, write_error
+from stillhouse.files import lock, lock_owner, unlock, write_error
 from stillhouse.teachers.base import Teacher
 from stillhouse.teachers.memory import Keyed, Storable
 from stillhouse.teachers.store.outputs import Rows
@@ -131,7 +131,7 @@ def alone(store: Store, filling: Filling[B]) -> Iterator[bool]:
         except BlockingIOError:
             if not told:
                 who = f"{store.rows:,} {answers_of(store, filling.name)}"
-                filling.say(f"teacher: waiting for process {owner(path)}, which stores {who}")
+                filling.say(f"teacher: waiting for process {lock_owner(path)}, which stores {who}")
                 told = True
         except OSError as error:
             raise write_error(store.folder, error) from error
