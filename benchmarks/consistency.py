@@ -20,14 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.build.networks import make_deployed
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.explain.consistency import consistency
-from stillhouse.explain.hearing import Voice
+from stillhouse.explain.predictions import Outputs
 from stillhouse.models import weights
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
-from stillhouse.runs.teaching import find_teacher
-from stillhouse.runs.training import MOVED, STUDENT
+from stillhouse.runs.teacher import find_teacher
+from stillhouse.runs.training import STUDENT, TRAINED_TEACHER
 from stillhouse.study.results import ArmResult, Study, read_study
 from stillhouse.study.statistics import difference_interval
 
@@ -44,11 +44,11 @@ class Judge:
 
     def __init__(self, recipe: Recipe) -> None:
         assert recipe.teacher is not None
-        self.shop = Workshop.open(recipe, quiet=True)
-        batches = list(self.shop.test())
+        self.session = Session.open(recipe, quiet=True)
+        batches = list(self.session.test())
         self.images = torch.cat([batch.images for batch in batches])
         self.labels = torch.cat([batch.target for batch in batches])
-        taught = find_teacher(recipe, recipe.teacher, self.shop)
+        taught = find_teacher(recipe, recipe.teacher, self.session)
         assert taught is not None
         self.teacher = taught.network
         self.original = said(self.teacher, self.images)
@@ -56,7 +56,7 @@ class Judge:
 
     def moved(self, file: Path) -> Tensor:
         """What the teacher of one run says after it moved."""
-        weights.load(self.teacher, file)
+        weights.load_weights(self.teacher, file)
         logits = said(self.teacher, self.images)
         self.teacher.load_state_dict(self.state)
         return logits
@@ -64,9 +64,9 @@ class Judge:
     def look(self, folder: Path, teacher: Tensor) -> Pair:
         """TC and NC of one run's student."""
         recipe = load.load(folder / load.RECIPE_FILE)
-        student = make_deployed(recipe, self.shop.sources, folder / STUDENT)
-        ours = Voice("student", said(student, self.images))
-        found = consistency(ours, Voice("teacher", teacher), self.labels)
+        student = make_deployed(recipe, self.session.sources, folder / STUDENT)
+        ours = Outputs("student", said(student, self.images))
+        found = consistency(ours, Outputs("teacher", teacher), self.labels)
         assert found.others.value is not None
         return 100 * found.target, found.others.value
 
@@ -79,9 +79,9 @@ def judged(study: Study, judge: Judge, arms: list[str]) -> dict[str, dict[int, P
         for seed in arm.scores:
             place = cell(arm, seed)
             found.setdefault(arm.label, {})[seed] = judge.look(place, judge.original)
-            if (place / MOVED).is_file():
+            if (place / TRAINED_TEACHER).is_file():
                 label = f"{arm.label}, beside the teacher as it ended"
-                moved = judge.moved(place / MOVED)
+                moved = judge.moved(place / TRAINED_TEACHER)
                 found.setdefault(label, {})[seed] = judge.look(place, moved)
     return found
 

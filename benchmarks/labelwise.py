@@ -31,7 +31,14 @@ from torch import Tensor
 
 from rows import Row, options, write
 from stillhouse.functional.labelwise import group_pairs
-from stillhouse.methods.labelwise import CD, ID, PAIRS, ClassAware, Grouped, InstanceAware
+from stillhouse.methods.labelwise import (
+    CD,
+    ID,
+    PAIRS,
+    ClassAware,
+    EmbeddingDistances,
+    InstanceAware,
+)
 from stillhouse.types import Clock, Lesson, Terms, Trace
 
 IMAGES, CLASSES, WIDTH = 64, 80, 512
@@ -39,7 +46,7 @@ LABELS = 3.0  # an image
 ROUNDS, WARMUP = 31, 3
 LEAST = 25  # times faster than the loop
 SAME, NEAR = 1e-6, 1e-5  # of values, and of gradients, whose digits are those of small differences
-METHODS: dict[str, tuple[Grouped, int]] = {  # and the axis that is looped over
+METHODS: dict[str, tuple[EmbeddingDistances, int]] = {  # and the axis that is looped over
     "cd": (ClassAware(CD(), PAIRS), 1),
     "id": (InstanceAware(ID(), PAIRS), 0),
 }
@@ -92,7 +99,7 @@ def unbound(student: Tensor, teacher: Tensor, labels: Tensor, axis: int) -> Tens
     return total
 
 
-def at_once(method: Grouped, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+def at_once(method: EmbeddingDistances, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
     (ours,), (theirs,) = method.student_taps, method.teacher_taps
     traces = Trace(None, {ours: student}), Trace(None, {theirs: teacher})
     terms: Terms = method(Lesson(*traces, {}, Clock(1, 10, 5), labels=labels))

@@ -22,8 +22,8 @@ from rows import Options, Row, options, write
 from stillhouse.build.data import make_training_loader
 from stillhouse.build.networks import untrained_teacher
 from stillhouse.build.run import make_pupil
+from stillhouse.build.session import Session
 from stillhouse.build.teacher import make_teacher
-from stillhouse.build.workshop import Workshop
 from stillhouse.distributed import combine
 from stillhouse.engine.environment import seed_everything
 from stillhouse.methods.catalogue import published
@@ -60,12 +60,12 @@ def recipes() -> dict[str, Recipe]:
 class Steps:
     """Forward and backward of a student under one method, again and again."""
 
-    def __init__(self, recipe: Recipe, shop: Workshop) -> None:
-        teacher, sources = recipe.teacher, shop.sources
-        taught = None if teacher is None else untrained_teacher(teacher, shop)
-        self.pupil = make_pupil(recipe, shop, taught).train()
-        self.teacher = make_teacher(recipe, shop, taught, self.pupil.method)
-        device, views = shop.hardware.device, self.pupil.method.views
+    def __init__(self, recipe: Recipe, session: Session) -> None:
+        teacher, sources = recipe.teacher, session.sources
+        taught = None if teacher is None else untrained_teacher(teacher, session)
+        self.pupil = make_pupil(recipe, session, taught).train()
+        self.teacher = make_teacher(recipe, session, taught, self.pupil.method)
+        device, views = session.hardware.device, self.pupil.method.views
         self.loader = make_training_loader(recipe, sources, device, views)
 
     def seconds(self, number: int, steps: int) -> float:
@@ -81,8 +81,8 @@ class Steps:
 def measure(made: dict[str, Recipe], chosen: Options) -> list[Row]:
     """A row for each recipe: its steps beside plain ones."""
     seed_everything(0, False)
-    shop = Workshop.open(made[PLAIN], quiet=True)
-    steps = {name: Steps(recipe, shop) for name, recipe in made.items()}
+    session = Session.open(made[PLAIN], quiet=True)
+    steps = {name: Steps(recipe, session) for name, recipe in made.items()}
     spent: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(chosen.warmup + chosen.rounds):
         for name, one in steps.items():

@@ -24,8 +24,8 @@ from rows import Options, Row, options, write
 from stillhouse.build.data import make_training_loader
 from stillhouse.build.networks import TeacherNetwork, untrained_teacher
 from stillhouse.build.run import make_pupil
+from stillhouse.build.session import Session
 from stillhouse.build.teacher import make_teacher
-from stillhouse.build.workshop import Workshop
 from stillhouse.distributed import combine
 from stillhouse.engine.environment import seed_everything
 from stillhouse.methods.control import Control
@@ -33,17 +33,17 @@ from stillhouse.objectives import presets
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.teachers.base import observe
-from stillhouse.teachers.store.outputs import Form
+from stillhouse.teachers.store.outputs import RowFormat
 from stillhouse.types import Clock
 
 ROUNDS, WARMUP, STEPS = 15, 2, 20
 RECIPE = "digits/numbers"
 SHAPE = (256, 1000)
 FORMS = {
-    "full": Form(SHAPE[1], "full"),
-    "half": Form(SHAPE[1], "half"),
-    "half, top 100": Form(SHAPE[1], "half", 100),
-    "half, top 10": Form(SHAPE[1], "half", 10),
+    "full": RowFormat(SHAPE[1], "full"),
+    "half": RowFormat(SHAPE[1], "half"),
+    "half, top 100": RowFormat(SHAPE[1], "half", 100),
+    "half, top 10": RowFormat(SHAPE[1], "half", 10),
 }
 LOSSES = {
     "kd, temperature 1": presets.kd(temperature=1),
@@ -69,11 +69,11 @@ def recipes(name: str = RECIPE) -> dict[str, Recipe]:
 class Steps:
     """Forward and backward of a student under one kind of teacher, again and again."""
 
-    def __init__(self, recipe: Recipe, shop: Workshop, taught: TeacherNetwork) -> None:
+    def __init__(self, recipe: Recipe, session: Session, taught: TeacherNetwork) -> None:
         mine = taught if recipe.teacher else None
-        self.pupil = make_pupil(recipe, shop, mine).train()
-        self.teacher = make_teacher(recipe, shop, mine, self.pupil.method)
-        self.loader = make_training_loader(recipe, shop.sources, shop.hardware.device)
+        self.pupil = make_pupil(recipe, session, mine).train()
+        self.teacher = make_teacher(recipe, session, mine, self.pupil.method)
+        self.loader = make_training_loader(recipe, session.sources, session.hardware.device)
 
     def seconds(self, number: int, steps: int) -> float:
         """Processor time of some steps of one epoch; every epoch holds every image."""
@@ -89,10 +89,10 @@ def speed(chosen: Options) -> list[Row]:
     """Time of a step beside one without a teacher, once every answer is known."""
     seed_everything(0, False)
     made = recipes(chosen.recipe)
-    shop = Workshop.open(made["live"], quiet=True)
+    session = Session.open(made["live"], quiet=True)
     assert made["live"].teacher is not None
-    taught = untrained_teacher(made["live"].teacher, shop)
-    steps = {name: Steps(recipe, shop, taught) for name, recipe in made.items()}
+    taught = untrained_teacher(made["live"].teacher, session)
+    steps = {name: Steps(recipe, session, taught) for name, recipe in made.items()}
     for batch in steps["remembered"].loader.epoch(0):
         steps["remembered"].teacher(batch)
     ratios: dict[str, list[float]] = {name: [] for name in steps}

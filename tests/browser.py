@@ -1,4 +1,4 @@
-"""A real browser without a window, and what an eye can read, for tests that look at pages."""
+"""A headless browser, and the contrast of colours, for tests of pages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scr
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A browser to open pages in; the test is skipped, with a reason, where there is none."""
+    """A browser; skips the test if playwright or chromium is not installed."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     found = next((path for path in map(shutil.which, NAMES) if path), None)
     if found is None:
@@ -36,6 +36,6 @@ def luminance(colour: str) -> float:
 
 
 def contrast(one: str, other: str) -> float:
-    """The ratio of two colours, after WCAG 2: words need 4.5, marks 3."""
+    """The contrast ratio of two colours, after WCAG 2: text needs 4.5, graphics 3."""
     high, low = sorted((luminance(one), luminance(other)), reverse=True)
     return (high + 0.05) / (low + 0.05)

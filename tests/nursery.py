@@ -9,10 +9,11 @@ import json
 import os
 import pkgutil
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class Nursery:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             text=True,
         )
+        self.running: set[int] = set()
 
     def ask(self, **request: Any) -> Any:
         assert self.process.stdin and self.process.stdout
@@ -43,15 +45,20 @@ class Nursery:
     def start(
         self, words: Sequence[object], out: Path = NOWHERE, env: dict[str, str] | None = None
     ) -> Child:
-        """What `python words...` would start: `-m module ...` or `file ...`."""
+        """What `python words...` would start: `-m module ...`, `-c code` or `file ...`."""
         said = [str(word) for word in words]
         environment = {**os.environ, **(env or {})}
-        return Child(self, self.ask(start=said, out=str(out), env=environment))
+        pid = self.ask(start=said, out=str(out), env=environment)
+        self.running.add(pid)
+        return Child(self, pid)
 
     def close(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait(timeout=60)
+        """End the interpreter; children that are left belong to tests that failed."""
+        self.process.kill()
+        self.process.wait()
+        for pid in self.running:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 class Child:
@@ -63,14 +70,19 @@ class Child:
 
     def poll(self) -> int | None:
         """None while it runs; then its exit code, negative for a signal."""
-        if self.returncode is None:
-            self.returncode = self.nursery.ask(wait=self.pid, block=False)
-        return self.returncode
+        return self._ask(block=False)
 
     def wait(self) -> int:
+        """Its exit code, once it has ended."""
+        code = self._ask(block=True)
+        assert code is not None
+        return code
+
+    def _ask(self, block: bool) -> int | None:
         if self.returncode is None:
-            self.returncode = self.nursery.ask(wait=self.pid, block=True)
-        assert self.returncode is not None
+            self.returncode = self.nursery.ask(wait=self.pid, block=block)
+            if self.returncode is not None:
+                self.nursery.running.discard(self.pid)
         return self.returncode
 
     def send_signal(self, number: int) -> None:
@@ -128,6 +140,8 @@ def become(words: list[str], out: str, env: dict[str, str]) -> None:
         if words[0] == "-m":
             sys.argv = words[1:]
             runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        elif words[0] == "-c":
+            exec(words[1], {"__name__": "__main__"})
         else:
             sys.argv = words
             runpy.run_path(words[0], run_name="__main__")

@@ -1,4 +1,4 @@
-"""Made-up pages: one with everything in it, and one with the least."""
+"""Synthetic pages: one with everything on it, and one with the minimum."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from random import Random
 from PIL import Image
 
 from stillhouse.explain.section import (
-    Bars,
+    BarChart,
+    CaptionedImage,
     Chart,
-    Cloud,
-    Density,
-    Heat,
-    Joint,
-    Lines,
-    Picture,
-    Pictures,
+    DensityPlot,
+    Heatmap,
+    Histogram2D,
+    ImageGrid,
+    LineChart,
+    ScatterPlot,
     Section,
     Series,
     Table,
 )
-from stillhouse.report.model import Bar, Cost, Page
+from stillhouse.report.page import NetworkCost, Page, ScoreBar
 
 METHODS = ("kd", "dkd", "dist", "dist+", "lskd", "ttm", "mld", "tld", "bckd", "l2d")
-BAD = "<script>alert('1')</script> & \"<b>\""  # what a user may call a thing
+BAD = "<script>alert('1')</script> & \"<b>\""  # a name that a user may choose
 
 
 def bare() -> Page:
-    """A run that was measured and nothing else."""
+    """A run with its answer only."""
     return Page("A run", ("student top1 71.8",), "top1")
 
 
@@ -44,9 +44,9 @@ def run() -> Page:
         ),
         headline="top1",
         bars=(
-            Bar("teacher", 86.1),
-            Bar("control", 76.1, 2.3, 75.2),
-            Bar("student", 81.4, 0.3, 80.9),
+            ScoreBar("teacher", 86.1),
+            ScoreBar("control", 76.1, 2.3, 75.2),
+            ScoreBar("student", 81.4, 0.3, 80.9),
         ),
         costs=costs(),
         machine="8 cores of a processor, torch 2.7.0, one thread",
@@ -71,10 +71,10 @@ def rich() -> Page:
         ),
         headline="top1",
         bars=(
-            Bar("teacher", 86.1, paper=85.7),
-            Bar("control", 76.1, 2.3, 75.2),
+            ScoreBar("teacher", 86.1, paper=85.7),
+            ScoreBar("control", 76.1, 2.3, 75.2),
             *(
-                Bar(name, mean, 0.2 + 0.1 * place, mean + 0.6 if place % 3 else None)
+                ScoreBar(name, mean, 0.2 + 0.1 * place, mean + 0.6 if place % 3 else None)
                 for place, (name, mean) in enumerate(zip(METHODS, means, strict=True))
             ),
         ),
@@ -93,10 +93,10 @@ def rich() -> Page:
     )
 
 
-def costs() -> tuple[Cost, ...]:
+def costs() -> tuple[NetworkCost, ...]:
     return (
-        Cost("teacher", "stillhouse/large", 318_912, 17_800_000, 3.7e-3, 41e-3, 47_600_000),
-        Cost("student", "stillhouse/small", 22_780, 1_900_000, 1.2e-3, 9.8e-3, 3_400_000),
+        NetworkCost("teacher", "stillhouse/large", 318_912, 17_800_000, 3.7e-3, 41e-3, 47_600_000),
+        NetworkCost("student", "stillhouse/small", 22_780, 1_900_000, 1.2e-3, 9.8e-3, 3_400_000),
     )
 
 
@@ -106,7 +106,11 @@ def scores() -> Table:
         ("control", 76.1, 93.25, 0.911, 0.11),
         ("student", 81.4, 96.0, 0.702, -0.08),
     )
-    return Table(("who", "top1", "top5", "loss", "bias"), rows, "Measured on the test split")
+    return Table(
+        ("network", "Top-1 accuracy", "Top-5 accuracy", "Loss", "bias"),
+        rows,
+        "Metrics on the test split",
+    )
 
 
 def methods(means: list[float]) -> Table:
@@ -114,8 +118,8 @@ def methods(means: list[float]) -> Table:
         (name, 3, f"{mean:.1f} ± 0.3", f"{mean - 76.1:+.1f}", 0.001 * place, 1234 * place)
         for place, (name, mean) in enumerate(zip(METHODS, means, strict=True), 1)
     )
-    columns = ("method", "seeds", "top1", "gain", "p (Holm)", "seconds a run")
-    return Table(columns, rows, "The methods compared", digits=3)
+    columns = ("method", "seeds", "Top-1 accuracy", "gain", "p (Holm)", "seconds per run")
+    return Table(columns, rows, "Comparison of the methods", digits=3)
 
 
 def curves(random: Random) -> Chart:
@@ -123,7 +127,7 @@ def curves(random: Random) -> Chart:
     for name, end in (("teacher", 86.1), ("control", 76.1), ("student", 81.4)):
         y = tuple(end * (1 - math.exp(-(x + 1) / 12)) + random.gauss(0, 0.4) for x in range(60))
         series.append(Series(name, tuple(map(float, range(60))), y))
-    return Lines("Accuracy on validation", "epoch", "top1", tuple(series))
+    return LineChart("Top-1 accuracy on validation", "epoch", "Top-1 accuracy", tuple(series))
 
 
 def many_lines(random: Random) -> Chart:
@@ -132,37 +136,39 @@ def many_lines(random: Random) -> Chart:
         Series(name, x, tuple(8 * 10 ** (-v / 900 - random.random() / 9) + 0.002 * i for v in x))
         for i, name in enumerate(METHODS)
     )
-    return Lines("Losses of the teaching", "step", "loss", series)
+    return LineChart("Distillation loss", "step", "loss", series)
 
 
 def spread() -> Chart:
     x = tuple(map(float, range(20)))
     band = Series("student", x, tuple(v**0.5 for v in x), error=tuple(v / 25 for v in x))
     few = Series("control", x[::5], (0.4, 1.6, 2.5, 3.0), error=(0.3, 0.2, 0.4, 0.3))
-    return Lines("A band and whiskers", "temperature", "divergence", (band, few))
+    return LineChart("A band and error bars", "temperature", "divergence", (band, few))
 
 
 def sparse() -> Chart:
     x = tuple(i / 10 for i in range(11))
     y = tuple(None if i in (2, 5, 7) else v**1.3 for i, v in enumerate(x))
-    return Lines("Reliability", "confidence", "accuracy", (Series("student", x, y),), diagonal=True)
+    return LineChart(
+        "Reliability diagram", "confidence", "accuracy", (Series("student", x, y),), diagonal=True
+    )
 
 
 def sections(random: Random) -> tuple[Section, ...]:
-    said = (
-        "Within an image, the probabilities of the student correlate with the teacher's by 0.91 "
-        "on average, against 0.84 for the control.",
-        f"Against the control, the student is better in 71 of 100 classes. {BAD}",
+    text = (
+        "Mean Pearson correlation of the probabilities of the student with the teacher's: 0.91 "
+        "(control 0.84) within an image.",
+        f"The student is better than the control on 71 of 100 classes. {BAD}",
     )
     return (
-        Section("classes", "Classes", said, (classes(random),), (gains(random), grouped(random))),
-        Section("all", "Every class", said[:1], (), (upright(random),)),
+        Section("classes", "Classes", text, (classes(random),), (gains(random), grouped(random))),
+        Section("all", "Every class", text[:1], (), (upright(random),)),
         Section(
-            "confusion", "Confusion", said[:1], (), (matrix(random), small(), relation(random))
+            "confusion", "Confusion", text[:1], (), (matrix(random), small(), relation(random))
         ),
-        Section("embedding", "Features", said[:1], (), (cloud(random, 10), cloud(random, 100))),
-        Section("logits", "Logits", said, (), (joint(random),)),
-        Section("pictures", "What it sees", said[:1], (), (pictures(random), in_rows(random))),
+        Section("embedding", "Features", text[:1], (), (cloud(random, 10), cloud(random, 100))),
+        Section("logits", "Logits", text, (), (joint(random),)),
+        Section("images", "Examples", text[:1], (), (pictures(random), in_rows(random))),
     )
 
 
@@ -186,21 +192,21 @@ def gains(random: Random) -> Chart:
     values = tuple(sorted((random.uniform(-9, 14) for _ in labels), reverse=True))
     half = tuple(random.uniform(0.5, 2) for _ in labels)
     series = Series("student", tuple(map(float, range(12))), values, error=half)
-    return Bars("Gain over the control", "percentage points", labels, (series,))
+    return BarChart("Gain over the control", "percentage points", labels, (series,))
 
 
 def grouped(random: Random) -> Chart:
     places = tuple(map(float, range(4)))
     names = ("teacher", "control", "student")
     series = tuple(Series(n, places, tuple(random.uniform(0.2, 1) for _ in places)) for n in names)
-    return Bars("Agreement", "share", ("easy", "hard", "rare", "all"), series)
+    return BarChart("Agreement", "share", ("easy", "hard", "rare", "all"), series)
 
 
 def upright(random: Random) -> Chart:
     places = tuple(map(float, range(100)))
     values = tuple(None if p % 17 == 3 else random.uniform(30, 99) for p in places)
     labels = tuple(str(int(p)) for p in places)
-    return Bars("Accuracy", "accuracy, %", labels, (Series("student", places, values),))
+    return BarChart("Accuracy", "accuracy, %", labels, (Series("student", places, values),))
 
 
 def matrix(random: Random) -> Chart:
@@ -210,19 +216,25 @@ def matrix(random: Random) -> Chart:
         )
         for y in range(100)
     )
-    return Heat("Confusion of the student", "called", "true class", values)
+    return Heatmap("Confusion matrix of the student", "predicted class", "true class", values)
 
 
 def small() -> Chart:
     values = tuple(
         tuple(None if x == y == 3 else float(x - y) / 3 for x in range(6)) for y in range(6)
     )
-    return Heat("Difference of confusions", "called", "true class", values, diverging=True)
+    return Heatmap(
+        "Difference of the confusion matrices",
+        "predicted class",
+        "true class",
+        values,
+        diverging=True,
+    )
 
 
 def relation(random: Random) -> Chart:
     values = tuple(tuple(random.gauss(0, 1) for _ in range(64)) for _ in range(16))
-    return Heat("Difference of relations", "channel", "layer", values, diverging=True)
+    return Heatmap("Difference of relations", "channel", "layer", values, diverging=True)
 
 
 def cloud(random: Random, groups: int) -> Chart:
@@ -234,7 +246,7 @@ def cloud(random: Random, groups: int) -> Chart:
         y = tuple(centres[g][1] + random.gauss(0, 4) for g in which)
         series.append(Series(name, x, y, tuple(which)))
     names = tuple(f"digit {n}" for n in range(groups))
-    return Cloud(f"Features of {groups} classes", tuple(series), names)
+    return ScatterPlot(f"Features of {groups} classes", tuple(series), names)
 
 
 def joint(random: Random) -> Chart:
@@ -246,24 +258,24 @@ def joint(random: Random) -> Chart:
             y = 20 + slope * (x - 20) + random.gauss(0, noise)
             if 0 <= x < 40 and 0 <= y < 40:
                 counts[int(y)][int(x)] += 1
-        densities.append(Density(name, tuple(map(tuple, counts))))
+        densities.append(Histogram2D(name, tuple(map(tuple, counts))))
     edges = tuple(-10 + i / 2 for i in range(41))
     title = "Logits of the target class"
-    return Joint(title, "teacher's logit", "student's logit", edges, edges, tuple(densities))
+    return DensityPlot(title, "teacher's logit", "student's logit", edges, edges, tuple(densities))
 
 
 def pictures(random: Random) -> Chart:
     found = tuple(
-        Picture(png(random), f"image {n}: called 4{n}, was 7{n}", f"Digits 7 and {n}")
+        CaptionedImage(png(random), f"image {n}: predicted 4{n}, true 7{n}", f"Digits 7 and {n}")
         for n in range(12)
     )
-    return Pictures("What the student calls differently", found)
+    return ImageGrid("Most confident disagreements", found)
 
 
 def in_rows(random: Random) -> Chart:
     """Rows that belong together, wider than a phone."""
-    found = tuple(Picture(png(random), f"shares class {n}", f"Image {n}") for n in range(12))
-    return Pictures("Nearest to an image", found, 6)
+    found = tuple(CaptionedImage(png(random), f"shares class {n}", f"Image {n}") for n in range(12))
+    return ImageGrid("Nearest images", found, 6)
 
 
 def png(random: Random, side: int = 24) -> str:

@@ -115,7 +115,7 @@ def test_only_one_file_knows_accelerate() -> None:
 
 
 def test_only_recipes_and_the_command_read_yaml() -> None:
-    readers = importers("yaml", "omegaconf")
+    readers = importers("yaml")
     assert readers
     assert {file.split("/")[0] for file in readers} <= {"recipes", "cli"}
 

@@ -30,7 +30,7 @@ from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
 from stillhouse.methods.combined import Combined
-from stillhouse.methods.feature import Features, TapPair
+from stillhouse.methods.feature import AdaptedPair, Features
 from stillhouse.methods.logit import Logits
 from stillhouse.models.taps import Tapped
 from stillhouse.objectives import presets
@@ -103,9 +103,11 @@ def every_method() -> Combined:
             "dist": Logits(presets.dist(temperature=2)),
             "tld_dist": Logits(presets.tld_dist()),
             "lskd": Logits(presets.lskd(base=presets.dist())),
-            "cwd": Features(presets.cwd(), [TapPair("stem", "stem", to_teacher[0])]),
-            "pkd": Features(presets.pkd(), [TapPair("body", "body", to_teacher[1])]),
-            "sr": Features(presets.spatial_relation(), [TapPair("body", "body", to_teacher[2])]),
+            "cwd": Features(presets.cwd(), [AdaptedPair("stem", "stem", to_teacher[0])]),
+            "pkd": Features(presets.pkd(), [AdaptedPair("body", "body", to_teacher[1])]),
+            "sr": Features(
+                presets.spatial_relation(), [AdaptedPair("body", "body", to_teacher[2])]
+            ),
             "gram": ScaledGram(),
         }
     )

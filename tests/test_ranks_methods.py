@@ -18,11 +18,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from classroom import CLOCKS, SAMPLES, Classroom, batch, calm, enrol, rows
 from stillhouse.distributed import average_gradients, combine, mean_terms, rank
-from stillhouse.methods.catalogue import catalogue
+from stillhouse.methods.catalogue import composed_methods
 
 IMAGES = 7
 STEPS = CLOCKS["first"], CLOCKS["last"]
-CATALOGUE = catalogue()
+CATALOGUE = composed_methods()
 SCENES = {
     "a rank without weight": ((0, 2, 4, 7), [1, 0.5, 0, 0, 2, 0, 0.25]),
     "a rank without images": ((0, 3, 3, 7), None),
@@ -79,7 +79,7 @@ def on_a_rank(name: str, scene: str) -> dict[str, Any]:
     module = DistributedDataParallel(
         classroom.pupil,
         broadcast_buffers=False,
-        find_unused_parameters=classroom.method.idle,
+        find_unused_parameters=classroom.method.unused_parameters,
     )
     return learn(classroom, module, slice(cuts[rank()], cuts[rank() + 1]))
 

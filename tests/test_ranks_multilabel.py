@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from gloo import RANKS
 from stillhouse.batches import Batch
 from stillhouse.distributed import combine, mean_terms, rank
-from stillhouse.engine.evaluate import merge
+from stillhouse.engine.evaluate import merge_ranks
 from stillhouse.engine.pupil import Pupil
 from stillhouse.methods.base import Method
 from stillhouse.models.taps import Tapped
@@ -170,16 +170,16 @@ def on_each_rank() -> dict[Any, Any]:
         shard = slice(cuts[rank()], cuts[rank() + 1])
         for kind, make in METERS.items():
             meter = counted(make(), shard)
-            merge(meter, CPU)
+            merge_ranks(meter, CPU)
             found[kind, name] = dict(meter.summary())
         census = counted(Census(), shard)
-        merge(census, CPU)
+        merge_ranks(census, CPU)
         found["census", name] = dict(census.state())
         for reduction in ("sum", "batch", "mean"):
             found[reduction, name] = learn(reduction, DistributedDataParallel, shard)
     for kind, make in METERS.items():
         meter = make()
-        merge(meter, CPU)
+        merge_ranks(meter, CPU)
         found[kind, "nobody"] = dict(meter.summary())
     return found
 

@@ -6,7 +6,6 @@ import csv
 from pathlib import Path
 
 import pytest
-from stillhouse.study.conduct import conduct
 
 import consistency
 import keep
@@ -19,6 +18,7 @@ from alone import Alone
 from quick import kept_teacher, quick
 from stillhouse.methods.catalogue import published
 from stillhouse.study.plan import make_plan
+from stillhouse.study.runner import run_study
 
 RESULTS = Path(losses.__file__).parent / "results"
 
@@ -75,7 +75,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study") / "study"
     grid = ["method.temperature=2,4"]
     plan = make_plan(quick("train.epochs=1"), "kd,kd+acclimation", 2, grid=grid)
-    conduct(plan, folder, Alone(), lambda _: None)
+    run_study(plan, folder, Alone(), lambda _: None)
     return folder
 
 

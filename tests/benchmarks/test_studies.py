@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stillhouse.recipes import load
-from stillhouse.study import words
+from stillhouse.study import arguments
 from stillhouse.study.plan import make_plan
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ def test_a_label_says_the_options_of_its_method(path: Path) -> None:
     section, base = plan.recipe.study, load.load(path, ["study=null"])
     assert section is not None
     for label, methods in section.methods.items():
-        spelt = load.changed(base, {"method": words.method(label, base)})
+        spelt = load.replace_sections(base, {"method": arguments.parse_method(label, base)})
         assert spelt.method == methods, label
 
 

@@ -30,7 +30,7 @@ def test_explain_prints_findings_and_writes_the_report(call: Call, runs: Path) -
     ended = call("explain", str(runs / "kd"), "--limit", "100")
     assert ended.code == 0
     titles = [line for line in ended.out.splitlines() if not line.startswith(("  ", "report:"))]
-    assert "Agreement" in titles and "Gradients of the terms" in titles
+    assert "Agreement" in titles and "Gradients of the loss terms" in titles
     assert ended.out.splitlines()[-1] == f"report: {runs / 'kd' / 'report.html'}"
     page = (runs / "kd" / "report.html").read_text()
     assert all(title in page for title in titles)
@@ -42,11 +42,11 @@ def test_explain_writes_files(call: Call, runs: Path, tmp_path: Path) -> None:
     assert ended.code == 0
     counts = [len([*(tmp_path / "files").glob(f"*.{kind}")]) for kind in ("svg", "png", "csv")]
     output = ended.out.splitlines()[-1]
-    result = [int(number) for number in re.findall(r"(\d+) (?:charts|pictures|tables)", output)]
+    result = [int(number) for number in re.findall(r"(\d+) (?:charts|images|tables)", output)]
     assert output.startswith(f"files: {tmp_path / 'files'} (") and result[:2] == counts[:2]
     assert min(counts) > 5 and 0 < result[2] <= counts[2]
     assert (tmp_path / "files" / "calibration.csv").is_file()
-    assert (tmp_path / "files" / "calibration-reliability.svg").is_file()
+    assert (tmp_path / "files" / "calibration-reliability-diagram.svg").is_file()
 
 
 def test_explain_checks_the_folder_for_files_first(
@@ -66,7 +66,7 @@ def test_explain_compares_two_runs(
     monkeypatch.chdir(tmp_path)
     ended = call("explain", str(runs / "kd"), str(runs / "mse"), "--layout", "pca")
     assert ended.code == 0 and "report: compare.html" in ended.out
-    assert "laid out by principal components" in ended.out
+    assert "projected by PCA" in ended.out
     assert "mse" in ended.out and "kd" in ended.out
 
 
@@ -109,7 +109,7 @@ def test_a_folder_without_a_run_is_an_error(call: Call, tmp_path: Path, command:
 
 
 def test_a_folder_of_runs_is_an_error_with_a_remedy(call: Call, runs: Path) -> None:
-    assert f"holds runs and is none; name one of `stillhouse runs ls {runs}`" in (
+    assert f"is not a run but a folder of runs; name one of `stillhouse runs ls {runs}`" in (
         call("report", str(runs)).error
     )
 
@@ -148,14 +148,14 @@ def test_a_report_without_the_data_still_has_the_scores(
     call: Call, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the data, as on another machine, a note says what is missing."""
-    from stillhouse.build.workshop import Workshop
+    from stillhouse.build.session import Session
     from stillhouse.errors import UserError
 
     def gone(*_: object, **__: object) -> None:
         raise UserError("data/train does not exist; give data.path")
 
     shutil.copytree(runs / "kd", tmp_path / "kd")
-    monkeypatch.setattr(Workshop, "open", gone)
+    monkeypatch.setattr(Session, "open", gone)
     assert call("report", str(tmp_path / "kd")).code == 0
     page = (tmp_path / "kd" / "report.html").read_text()
     assert "data/train does not exist" in page and "KD: student top1" in page

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stillhouse.build.data import facts_of, open_sources
+from stillhouse.build.data import make_facts, open_sources
 from stillhouse.data.catalogue import open_source
 from stillhouse.data.multilabel.coco import read_coco
 from stillhouse.data.source import targets_of
@@ -350,5 +350,5 @@ def test_a_recipe_holds_val_out_of_train(tmp_path: Path) -> None:
     sources = open_sources(data)
     assert [len(s) for s in (sources.train, sources.val, sources.test)] == [2, 1, 2]
     assert sources.classes == CLASSES
-    assert facts_of(data, sources).validation.shape == (1, 3)
+    assert make_facts(data, sources).validation.shape == (1, 3)
     assert targets_of(sources.train).shape == (2, 3)

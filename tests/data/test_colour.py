@@ -90,7 +90,7 @@ def test_images_of_other_channels_are_refused(channels: int) -> None:
     with pytest.raises(UserError) as error:
         jittered(picture(channels))
     assert str(error.value) == (
-        f"color_jitter changes images of 1 or 3 channels, and these have {channels}; "
+        f"color_jitter needs images of 1 or 3 channels, but these have {channels}; "
         "leave color_jitter out of data.transforms and data.strong"
     )
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stillhouse.data.images import decode_image
 from stillhouse.data.single.folder import FolderSource, read_folder
-from stillhouse.data.source import split, targets_of
+from stillhouse.data.source import hold_out, targets_of
 from stillhouse.errors import UserError
 
 
@@ -93,7 +93,7 @@ def test_labels_need_no_decoding(root: Path, monkeypatch: pytest.MonkeyPatch) ->
     data = read_folder(root)
     assert targets_of(data) is data.targets
     assert data.targets.tolist() == [0, 0, 1, 1]
-    rest, held = split(data, 2)
+    rest, held = hold_out(data, 2)
     assert targets_of(rest).tolist() == targets_of(held).tolist() == [0, 1]
 
 

@@ -23,7 +23,7 @@ from stillhouse.data.multilabel.file_source import (
 )
 from stillhouse.data.multilabel.skip_policy import SkipPolicy, check_bool, check_choice
 from stillhouse.data.multilabel.text_files import read_lines, read_names, read_text, require_folder
-from stillhouse.data.source import FromTorch, Part, split, targets_of
+from stillhouse.data.source import FromTorch, SourceSubset, hold_out, targets_of
 from stillhouse.data.transforms import Flip
 from stillhouse.errors import UserError
 from tiny import mixed, same
@@ -90,8 +90,8 @@ def test_labels_need_no_decoding(root: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("stillhouse.data.images.decode_image", None)
     data = opened(root)
     assert targets_of(data) is data.targets
-    rest, held = split(data, 2)
-    assert isinstance(held, Part)
+    rest, held = hold_out(data, 2)
+    assert isinstance(held, SourceSubset)
     both = torch.cat([targets_of(rest), targets_of(held)])
     assert sorted(both.tolist()) == sorted(map(list, HOT))
     assert (len(rest), len(held)) == (3, 2)
@@ -460,14 +460,14 @@ def test_several_labels_are_read_where_nobody_knows_them() -> None:
 @pytest.mark.parametrize(
     "label, words",
     [
-        ([1, 0], "3 numbers of 0 and 1, one a class, and are 2"),
-        ([1, 0, 1, 0], "3 numbers of 0 and 1, one a class, and are 4"),
-        ([], "3 numbers of 0 and 1, one a class, and are 0"),
-        ([1], "3 numbers of 0 and 1, one a class, and are 1"),  # a list of indices is none
-        ([0, 1, 2], "3 numbers of 0 and 1, one a class, and are 3"),
-        ([0, -1, 1], "3 numbers of 0 and 1, one a class, and are 3"),
-        ([0.5, 0.5, 0.0], "3 numbers of 0 and 1, one a class, and are 3"),
-        (torch.tensor([0.0, torch.nan, 1.0]), "3 numbers of 0 and 1, one a class, and are 3"),
+        ([1, 0], "3 numbers, 0 or 1 for each class, got 2"),
+        ([1, 0, 1, 0], "3 numbers, 0 or 1 for each class, got 4"),
+        ([], "3 numbers, 0 or 1 for each class, got 0"),
+        ([1], "3 numbers, 0 or 1 for each class, got 1"),  # a list of indices is none
+        ([0, 1, 2], "3 numbers, 0 or 1 for each class, got 3"),
+        ([0, -1, 1], "3 numbers, 0 or 1 for each class, got 3"),
+        ([0.5, 0.5, 0.0], "3 numbers, 0 or 1 for each class, got 3"),
+        (torch.tensor([0.0, torch.nan, 1.0]), "3 numbers, 0 or 1 for each class, got 3"),
     ],
     ids=str,
 )
@@ -480,4 +480,4 @@ def test_several_labels_that_are_none_are_refused(label: object, words: str) -> 
 def test_lists_of_something_else_are_refused_in_one_sentence(label: object) -> None:
     """Names of classes would be a fair guess, and are none."""
     message = said(lambda: from_torch(label)[0])
-    assert message.startswith("toy, sample 0: ") and "0 and 1" in message
+    assert message.startswith("toy, sample 0: ") and "0 or 1" in message

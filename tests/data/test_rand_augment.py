@@ -115,7 +115,7 @@ def test_images_of_other_channels_are_refused(channels: int) -> None:
     with pytest.raises(UserError) as error:
         Single([RandAugment()], 0)(picture(channels), 0, 0)
     assert str(error.value) == (
-        f"rand_augment changes images of 1 or 3 channels, and these have {channels}; "
+        f"rand_augment needs images of 1 or 3 channels, but these have {channels}; "
         "leave rand_augment out of data.transforms and data.strong"
     )
 

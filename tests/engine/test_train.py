@@ -108,7 +108,7 @@ def test_resuming_in_mid_epoch_is_bit_for_bit(tmp_path: Path, stop: int) -> None
     part.records.close()
     torch.rand(17)  # whatever a new process has drawn by now
     resumed = make_run(tmp_path)
-    assert state.resume(resumed) and resumed.start == stop
+    assert state.resume_run(resumed) and resumed.start == stop
     train(resumed)
     resumed.records.close()
     for ours, theirs in zip(weights(resumed), weights(whole), strict=True):
@@ -130,7 +130,7 @@ def test_resuming_takes_up_the_average_and_the_momentum(tmp_path: Path) -> None:
     train(first)
     first.records.close()
     second = averaged(tmp_path)
-    state.resume(second)
+    state.resume_run(second)
     train(second)
     for name, value in whole.average.state_dict().items():
         assert torch.equal(value, second.average.state_dict()[name])
@@ -148,7 +148,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
     other = make_run(tmp_path)
     other.recipe_hash = "another"
     with pytest.raises(Exception, match="another recipe"):
-        state.resume(other)
+        state.resume_run(other)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -259,7 +259,7 @@ def test_the_validation_uses_the_average_and_leaves_the_weights(tmp_path: Path) 
     run.average = WeightEMA(run.student, 0.5)
     train(run)
     raw = weights(run)
-    with state.averaged(run):
+    with state.averaged_weights(run):
         assert not torch.equal(weights(run)[0], raw[0])
     for before, after in zip(raw, weights(run), strict=True):
         assert torch.equal(before, after)

@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from heard import all_text, everyone, looked_at, row, several
 from PIL import Image
 from scipy import stats
+from synthetic import all_text, make_multilabel, row, three_networks, with_subset
 from torch import Tensor, nn
 
 from stillhouse.explain import activation
-from stillhouse.explain.camera import camera
-from stillhouse.explain.hearing import Hearing, Voice
-from stillhouse.explain.parts import sections
-from stillhouse.explain.section import Pictures
+from stillhouse.explain.catalogue import run_diagnoses
+from stillhouse.explain.layer_cam import layer_cam
+from stillhouse.explain.predictions import Outputs, Predictions
+from stillhouse.explain.section import ImageGrid
 from stillhouse.models import small
 from stillhouse.models.ensemble import Ensemble
-from stillhouse.models.fitted import Fitted
 from stillhouse.models.labelwise import LabelwiseHead, labelwise
+from stillhouse.models.teacher_wrapper import TeacherWrapper
 from stillhouse.tasks.classification import Classification
 
 NAMES = ("teacher", "control", "student")
@@ -35,7 +35,7 @@ HEAD = LabelwiseHead(width=16, heads=2, hidden=32)
 
 
 def plain() -> nn.Module:
-    return small.build("small", 5, 3)
+    return small.small_resnet("small", 5, 3)
 
 
 def headed() -> nn.Module:
@@ -44,7 +44,7 @@ def headed() -> nn.Module:
 
 def fitted() -> nn.Module:
     around = ((0.5,) * 3, (0.2,) * 3)
-    return Fitted(headed(), data=around, own=((0.4,) * 3, (0.3,) * 3), size=(32, 32))
+    return TeacherWrapper(headed(), data=around, teacher=((0.4,) * 3, (0.3,) * 3), size=(32, 32))
 
 
 class Overwriting(nn.Module):
@@ -63,14 +63,16 @@ class Overwriting(nn.Module):
         return scores
 
 
-def shot(network: nn.Module, images: Tensor = IMAGES) -> Tensor | None:
-    with torch.no_grad(), camera(network.eval(), images[:2]) as shoot:
+def maps_of(network: nn.Module, images: Tensor = IMAGES) -> Tensor | None:
+    with torch.no_grad(), layer_cam(network.eval(), images[:2]) as compute:
         with torch.no_grad():
             logits = network(images)
-        return shoot(logits, CLASSES)
+        with torch.enable_grad():
+            scores = Classification(5).select(logits, CLASSES)
+        return compute(scores)
 
 
-def layer_cam(network: nn.Module, place: nn.Module) -> Tensor:
+def by_formula(network: nn.Module, place: nn.Module) -> Tensor:
     """relu(sum of relu(gradient) times activation over channels), by the definition."""
     kept: list[Tensor] = []
 
@@ -101,8 +103,8 @@ def layer_cam(network: nn.Module, place: nn.Module) -> Tensor:
 )
 def test_maps_are_those_of_the_formula(make: Callable[[], nn.Module], path: str) -> None:
     network = make().eval()
-    found = shot(network)
-    wanted = layer_cam(network, network.get_submodule(path))
+    found = maps_of(network)
+    wanted = by_formula(network, network.get_submodule(path))
     assert found is not None and found.shape == wanted.shape and float(wanted.max()) > 0
     torch.testing.assert_close(found, wanted)
 
@@ -111,7 +113,7 @@ def test_a_frozen_network_is_seen_as_well_and_nothing_is_left_in_it() -> None:
     network = headed().requires_grad_(False).eval()
     hooks = [len(m._forward_hooks) for m in network.modules()]
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    assert shot(network) is not None
+    assert maps_of(network) is not None
     assert [len(m._forward_hooks) for m in network.modules()] == hooks
     assert all(p.grad is None for p in network.parameters())
     assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
@@ -119,7 +121,7 @@ def test_a_frozen_network_is_seen_as_well_and_nothing_is_left_in_it() -> None:
 
 def test_gradients_are_as_forbidden_afterwards_as_before() -> None:
     network = plain().eval()
-    with torch.no_grad(), camera(network, IMAGES[:2]):
+    with torch.no_grad(), layer_cam(network, IMAGES[:2]):
         with torch.no_grad():
             assert network(IMAGES).requires_grad
         assert not torch.is_grad_enabled()
@@ -157,31 +159,31 @@ class Besides(Shut):
     ids=["ensemble", "shut", "besides", "flat"],
 )
 def test_what_shows_no_map_is_no_crash(network: nn.Module) -> None:
-    assert shot(network) is None
+    assert maps_of(network) is None
 
 
 def test_a_map_of_one_place_shows_nothing() -> None:
-    assert shot(plain(), torch.rand(3, 3, 4, 4)) is None
+    assert maps_of(plain(), torch.rand(3, 3, 4, 4)) is None
 
 
 # ----------------------------------------------------------------------------------- how alike
 
 
-def maps(voice: Voice) -> Tensor:
-    return torch.rand(11, 7, 7) if voice.name == "teacher" else torch.rand(11, 4, 4)
+def maps(outputs: Outputs) -> Tensor:
+    return torch.rand(11, 7, 7) if outputs.name == "teacher" else torch.rand(11, 4, 4)
 
 
-def seen() -> Hearing:
-    return looked_at(several(*NAMES), maps=maps)
+def seen() -> Predictions:
+    return with_subset(make_multilabel(*NAMES), maps=maps)
 
 
 def test_maps_are_compared_place_by_place() -> None:
-    heard = seen()
-    section = activation.section(heard)
+    predictions = seen()
+    section = activation.section(predictions)
     assert section is not None
     large = {
         v.name: F.interpolate(v.maps[:, None], (56, 56), mode="bilinear")[:, 0].double().numpy()
-        for v in heard.voices
+        for v in predictions.outputs
         if v.maps is not None
     }
     for name in ("control", "student"):
@@ -199,26 +201,30 @@ def test_maps_are_compared_place_by_place() -> None:
 
 def test_a_student_that_sees_as_its_teacher_has_one() -> None:
     one = torch.rand(11, 6, 6)
-    section = activation.section(looked_at(several("teacher", "student"), maps=lambda v: one))
+    section = activation.section(
+        with_subset(make_multilabel("teacher", "student"), maps=lambda v: one)
+    )
     assert section is not None
     correlation, other, overlap, skipped = row(section.tables[0], "student")
     assert correlation == pytest.approx(1) and overlap == pytest.approx(1) and skipped == 0
     assert isinstance(other, float) and other < 0.5
-    assert "correlate with the teacher's by 1.00" in all_text(section)
+    assert "teacher's map over 11 images: 1.00;" in all_text(section)
 
 
 def test_maps_of_nothing_are_counted_and_no_crash() -> None:
-    def half(voice: Voice) -> Tensor:
+    def half(outputs: Outputs) -> Tensor:
         found = torch.rand(11, 6, 6)
         found[:4] = 0
         return found
 
-    section = activation.section(looked_at(several("teacher", "student"), maps=half))
+    section = activation.section(with_subset(make_multilabel("teacher", "student"), maps=half))
     assert section is not None and row(section.tables[0], "student")[3] == 4
 
 
 def test_normalised_maps_go_from_0_to_1_and_an_even_one_stays_at_0() -> None:
-    found = activation.normalised(torch.stack([torch.rand(3, 5) + 2, torch.ones(3, 5)]), (9, 20))
+    found = activation.normalise_maps(
+        torch.stack([torch.rand(3, 5) + 2, torch.ones(3, 5)]), (9, 20)
+    )
     assert found.shape == (2, 9, 20)
     assert float(found[0].min()) == 0 and float(found[0].max()) == 1
     assert float(found[1].abs().max()) == 0
@@ -232,16 +238,16 @@ def opened(code: str) -> Image.Image:
 
 
 def test_pictures_show_image_teacher_control_and_student_in_a_row() -> None:
-    heard = seen()
-    section = activation.section(heard)
-    assert section is not None and heard.close is not None
+    predictions = seen()
+    section = activation.section(predictions)
+    assert section is not None and predictions.subset is not None
     (chart,) = section.charts
-    assert isinstance(chart, Pictures) and chart.columns == 4
-    classes = sorted({*heard.close.labels.tolist()})
+    assert isinstance(chart, ImageGrid) and chart.columns == 4
+    classes = sorted({*predictions.subset.labels.tolist()})
     assert [p.caption for p in chart.pictures] == [
         caption for c in classes for caption in (f"c{c}", *NAMES)
     ]
-    assert "where the teacher sees c0" in chart.pictures[1].alt
+    assert chart.pictures[1].alt == "Activation map of the teacher for class c0."
     assert {opened(p.png).size for p in chart.pictures} == {(64, 64)}
 
 
@@ -249,30 +255,32 @@ def test_an_overlay_is_warm_where_the_map_is_high_and_grey_where_not() -> None:
     heat = torch.zeros(64, 64)
     heat[:32] = 1
     grey = Image.fromarray(np.full((64, 64), 100, np.uint8))
-    found = np.asarray(activation.overlay(grey, heat)).astype(int)
+    found = np.asarray(activation.overlay_map(grey, heat)).astype(int)
     high, low = found[8, 8], found[60, 60]
     assert high[0] > 180 and high[0] > high[2] and high.sum() > low.sum()
     assert (np.ptp(low) <= 3) and low.max() < 100
 
 
 def test_who_has_no_map_is_named_and_the_rest_is_shown() -> None:
-    heard = seen()
-    teacher, _, student = heard.voices
-    section = activation.section(replace(heard, voices=(replace(teacher, maps=None), student)))
+    predictions = seen()
+    teacher, _, student = predictions.outputs
+    section = activation.section(
+        replace(predictions, outputs=(replace(teacher, maps=None), student))
+    )
     assert section is not None and section.tables == ()
-    assert section.said[-1].startswith("The teacher has no last map")
-    assert isinstance(section.charts[0], Pictures) and section.charts[0].columns == 2
-    blind = tuple(replace(v, maps=None) for v in heard.voices)
-    section = activation.section(replace(heard, voices=blind))
-    assert section is not None and len(section.said) == 3 and section.charts == ()
-    assert activation.section(several(*NAMES)) is None
+    assert section.sentences[-1].startswith("The teacher has no activation maps")
+    assert isinstance(section.charts[0], ImageGrid) and section.charts[0].columns == 2
+    blind = tuple(replace(v, maps=None) for v in predictions.outputs)
+    section = activation.section(replace(predictions, outputs=blind))
+    assert section is not None and len(section.sentences) == 3 and section.charts == ()
+    assert activation.section(make_multilabel(*NAMES)) is None
 
 
 def test_without_torchcam_a_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("torchcam", "torchcam.methods"):
         monkeypatch.setitem(sys.modules, name, None)
-    assert shot(plain()) is None
-    found = sections(Classification(5), looked_at(everyone(n=12)))
+    assert maps_of(plain()) is None
+    found = run_diagnoses(Classification(5).examine, with_subset(three_networks(n=12)))
     assert found[-1].name == "activation" and len(found) > 5  # the rest of the page stands
-    assert "install it with `pip install 'stillhouse[explain]'`" in all_text(found[-1])
+    assert "need torchcam; run `pip install 'stillhouse[explain]'`" in all_text(found[-1])
     assert found[-1].charts == () == found[-1].tables

@@ -8,13 +8,13 @@ import io
 import numpy as np
 import pytest
 import torch
-from heard import everyone, hearing, image, row
 from PIL import Image
+from synthetic import image, make_predictions, row, three_networks
 
 from stillhouse.explain import agreement
-from stillhouse.explain.hearing import Hearing
-from stillhouse.explain.pictures import disagreements, png
-from stillhouse.explain.section import Pictures
+from stillhouse.explain.predictions import Predictions
+from stillhouse.explain.section import ImageGrid
+from stillhouse.explain.thumbnails import encode_thumbnail
 
 
 def opened(code: str) -> Image.Image:
@@ -22,11 +22,11 @@ def opened(code: str) -> Image.Image:
 
 
 def test_shares_are_those_counted_by_hand() -> None:
-    heard = everyone(n=60)
-    section = agreement.section(heard)
+    predictions = three_networks(n=60)
+    section = agreement.section(predictions)
     assert section is not None
-    said = {v.name: v.logits.argmax(1).tolist() for v in heard.voices}
-    true = heard.labels.tolist()
+    said = {v.name: v.logits.argmax(1).tolist() for v in predictions.outputs}
+    true = predictions.labels.tolist()
     for name in ("control", "student"):
         rows = list(zip(said[name], said["teacher"], true, strict=True))
         cases = [
@@ -46,35 +46,37 @@ def test_shares_are_those_counted_by_hand() -> None:
 
 def test_a_student_that_is_its_teacher_agrees_everywhere() -> None:
     same = torch.randn(12, 5)
-    section = agreement.section(hearing("teacher", "student", teacher=same, student=same))
+    section = agreement.section(make_predictions("teacher", "student", teacher=same, student=same))
     assert section is not None
     assert row(section.tables[0], "student") == (100,) and section.charts == ()
-    assert "in 100.0 % of images." in section.said[0]
+    assert "on 100.0 % of images." in section.sentences[0]
 
 
 def test_without_a_teacher_the_control_is_the_other() -> None:
-    section = agreement.section(hearing("control", "student"))
+    section = agreement.section(make_predictions("control", "student"))
     assert section is not None
-    assert section.said[0].startswith("The student says the same class as the control in ")
+    assert section.sentences[0].startswith("The student agrees with the control on ")
     assert len(section.tables) == 1
-    assert agreement.section(hearing("student")) is None
-    assert agreement.section(hearing("control")) is None
+    assert agreement.section(make_predictions("student")) is None
+    assert agreement.section(make_predictions("control")) is None
 
 
 def test_the_surest_disagreements_come_first() -> None:
     student, teacher = torch.zeros(20, 3), torch.zeros(20, 3)
     student[:, 0], teacher[:, 1] = torch.arange(20.0), 30.0
     teacher[19] = student[19]  # agrees
-    heard = hearing("teacher", "student", n=20, c=3, teacher=teacher, student=student)
+    predictions = make_predictions(
+        "teacher", "student", n=20, c=3, teacher=teacher, student=student
+    )
     asked: list[int] = []
 
     def picture(index: int) -> torch.Tensor:
         asked.append(index)
         return image(index)
 
-    heard = Hearing(heard.voices, heard.labels, heard.classes, picture)
-    chart = disagreements(heard, heard.student, heard.voices[0])
-    assert isinstance(chart, Pictures) and len(chart.pictures) == 12
+    predictions = Predictions(predictions.outputs, predictions.labels, predictions.classes, picture)
+    chart = agreement.disagreement_images(predictions, predictions.student, predictions.outputs[0])
+    assert isinstance(chart, ImageGrid) and len(chart.pictures) == 12
     assert asked == list(range(18, 6, -1))
     assert chart.pictures[0].caption == "true: c0; student: c0 (100.0 %); teacher: c1 (100.0 %)"
     assert "class c0" in chart.pictures[0].alt and "teacher: c1" in chart.pictures[0].alt
@@ -95,12 +97,12 @@ def test_the_surest_disagreements_come_first() -> None:
 def test_pictures_are_of_a_size_to_look_at(
     shape: tuple[int, int, int], size: tuple[int, int], mode: str
 ) -> None:
-    shown = opened(png(torch.randint(0, 256, shape, dtype=torch.uint8)))
+    shown = opened(encode_thumbnail(torch.randint(0, 256, shape, dtype=torch.uint8)))
     assert (shown.size, shown.mode, shown.format) == (size, mode, "PNG")
 
 
 def test_a_small_picture_keeps_its_pixels() -> None:
     pixels = torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8)
-    shown = np.asarray(opened(png(pixels)))
+    shown = np.asarray(opened(encode_thumbnail(pixels)))
     np.testing.assert_array_equal(shown[::4, ::4], pixels.permute(1, 2, 0).numpy())
     np.testing.assert_array_equal(shown[3::4, 3::4], pixels.permute(1, 2, 0).numpy())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from heard import everyone, hearing, row, ties
 from scipy.stats import spearmanr
+from synthetic import make_predictions, row, three_networks, tied_logits
 from torch import Tensor
 
 from stillhouse.explain import consistency
@@ -30,51 +30,58 @@ def by_hand(student: Tensor, teacher: Tensor, labels: Tensor) -> tuple[float, fl
 
 
 def test_ranks_are_those_counted_by_hand() -> None:
-    heard = hearing("teacher", "student", n=40, teacher=ties(40, 5), student=ties(40, 5))
-    section = consistency.section(heard)
+    predictions = make_predictions(
+        "teacher", "student", n=40, teacher=tied_logits(40, 5), student=tied_logits(40, 5)
+    )
+    section = consistency.section(predictions)
     assert section is not None
     found = row(section.tables[0], "student")
-    target, others, skipped = by_hand(heard.student.logits, heard.voices[0].logits, heard.labels)
+    target, others, skipped = by_hand(
+        predictions.student.logits, predictions.outputs[0].logits, predictions.labels
+    )
     assert found == (pytest.approx(100 * target), pytest.approx(others), skipped)
     assert skipped >= 1 and 0 < target < 1
 
 
 def test_a_student_that_is_its_teacher_ranks_alike() -> None:
     same = torch.randn(12, 5)
-    heard = hearing("teacher", "student", teacher=same, student=same)
-    section = consistency.section(heard)
+    predictions = make_predictions("teacher", "student", teacher=same, student=same)
+    section = consistency.section(predictions)
     assert section is not None
     assert row(section.tables[0], "student") == (100, pytest.approx(1), 0)
-    assert "in 100.0 % of images." in section.said[0]
+    assert "in 100.0 % of images." in section.sentences[0]
 
 
 def test_the_opposite_order_correlates_by_minus_one() -> None:
     logits = torch.randn(12, 5)
-    heard = hearing("teacher", "student", teacher=logits, student=-logits)
-    found = consistency.consistency(heard.student, heard.voices[0], heard.labels)
+    predictions = make_predictions("teacher", "student", teacher=logits, student=-logits)
+    found = consistency.consistency(predictions.student, predictions.outputs[0], predictions.labels)
     assert found.others.value == pytest.approx(-1)
 
 
 def test_a_one_hot_teacher_has_no_order_of_the_others_where_it_is_right() -> None:
-    heard = hearing("teacher", "student", teacher=torch.eye(5)[torch.arange(12) % 5])
-    found = consistency.consistency(heard.student, heard.voices[0], heard.labels)
+    predictions = make_predictions("teacher", "student", teacher=torch.eye(5)[torch.arange(12) % 5])
+    found = consistency.consistency(predictions.student, predictions.outputs[0], predictions.labels)
     assert (found.others.value, found.others.skipped) == (None, 12)
 
 
 def test_all_learners_are_listed_and_the_control_is_said_in_brackets() -> None:
-    heard = hearing("teacher", "control", "kd", "dist")
-    section = consistency.section(heard)
+    predictions = make_predictions("teacher", "control", "kd", "dist")
+    section = consistency.section(predictions)
     assert section is not None
     assert [line[0] for line in section.tables[0].rows] == ["control", "kd", "dist"]
-    assert section.said[0].startswith("dist ranks") and "% of images (control " in section.said[0]
+    assert (
+        section.sentences[0].startswith("dist gives the target class")
+        and "% of images (control " in section.sentences[0]
+    )
 
 
 def test_two_classes_have_no_others() -> None:
-    section = consistency.section(everyone(c=2))
+    section = consistency.section(three_networks(c=2))
     assert section is not None
     assert row(section.tables[0], "student")[1] is None
-    assert "fewer than three classes" in section.said[1]
+    assert "needs at least three classes" in section.sentences[1]
 
 
 def test_without_a_teacher_there_is_nothing_to_say() -> None:
-    assert consistency.section(hearing("control", "student")) is None
+    assert consistency.section(make_predictions("control", "student")) is None

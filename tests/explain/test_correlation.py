@@ -7,11 +7,12 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from heard import all_text, everyone, hearing, row, several, ties
 from scipy import stats
+from synthetic import all_text, make_multilabel, make_predictions, row, three_networks, tied_logits
 
-from stillhouse.explain import correlation, relations, rows
-from stillhouse.explain.section import Heat
+from stillhouse.explain import correlation, relations
+from stillhouse.explain.row_statistics import row_pearson, softmax_rows
+from stillhouse.explain.section import Heatmap
 
 MEASURES = {
     "Pearson": lambda a, b: stats.pearsonr(a, b).statistic,
@@ -30,12 +31,12 @@ def softmax(logits: torch.Tensor) -> np.ndarray:
 def test_means_are_those_of_scipy_and_constant_vectors_are_counted(
     measure: str, where: str
 ) -> None:
-    student, teacher = ties(30, 5), ties(30, 5)
-    s, t = rows.probabilities(student), rows.probabilities(teacher)
+    student, teacher = tied_logits(30, 5), tied_logits(30, 5)
+    s, t = softmax_rows(student), softmax_rows(teacher)
     np.testing.assert_allclose(s, softmax(student))
     pairs = zip(*((s, t) if where == "images" else (s.T, t.T)), strict=True)
     known = [MEASURES[measure](a, b) for a, b in pairs if np.ptp(a) and np.ptp(b)]
-    found = correlation.correlations(rows.probabilities(student), rows.probabilities(teacher))
+    found = correlation.correlations(softmax_rows(student), softmax_rows(teacher))
     mean = found[f"{measure}, {where}"]
     assert mean.value == pytest.approx(sum(known) / len(known), abs=1e-9)
     assert mean.skipped == (30 if where == "images" else 5) - len(known)
@@ -44,74 +45,80 @@ def test_means_are_those_of_scipy_and_constant_vectors_are_counted(
 
 def test_a_student_that_is_its_teacher_correlates_by_one() -> None:
     same = torch.randn(20, 5)
-    section = correlation.section(hearing("teacher", "student", teacher=same, student=same, n=20))
+    section = correlation.section(
+        make_predictions("teacher", "student", teacher=same, student=same, n=20)
+    )
     assert section is not None
     assert row(section.tables[0], "student") == pytest.approx([1.0] * 6)
     assert len(section.tables) == 1
 
 
 def test_what_is_skipped_is_told() -> None:
-    heard = hearing("teacher", "student", student=torch.zeros(12, 5))
-    section = correlation.section(heard)
+    predictions = make_predictions("teacher", "student", student=torch.zeros(12, 5))
+    section = correlation.section(predictions)
     assert section is not None
     assert row(section.tables[0], "student") == (None,) * 6
     assert row(section.tables[1], "student") == (12, 12, 12, 5, 5, 5)
-    assert "no number" in all_text(section)
+    assert "undefined" in all_text(section)
 
 
 def test_tiny_probabilities_do_not_vanish() -> None:
     x = 1e-200 * np.array([[1.0, 2, 3], [1, 1, 1]])
-    found = rows.pearson(x, np.array([[1.0, 2, 3], [1, 2, 3]]))
+    found = row_pearson(x, np.array([[1.0, 2, 3], [1, 2, 3]]))
     assert found[0] == pytest.approx(1) and np.isnan(found[1])
 
 
 def test_kendall_takes_some_images_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(correlation, "KENDALL_LIMIT", 6)
-    heard = everyone(n=11)
-    section = correlation.section(heard)
-    assert section is not None and "that of 6 images" in section.said[-1]
-    s, t = softmax(heard.student.logits)[::2], softmax(heard.voices[0].logits)[::2]
+    predictions = three_networks(n=11)
+    section = correlation.section(predictions)
+    assert section is not None and "on 6 images" in section.sentences[-1]
+    s, t = softmax(predictions.student.logits)[::2], softmax(predictions.outputs[0].logits)[::2]
     known = np.mean([stats.kendalltau(a, b).statistic for a, b in zip(s.T, t.T, strict=True)])
     assert row(section.tables[0], "student")[5] == pytest.approx(known)
 
 
 def test_one_image_or_one_class_is_no_crash() -> None:
-    section = correlation.section(everyone(n=1))
+    section = correlation.section(three_networks(n=1))
     assert section is not None
     assert row(section.tables[0], "student")[3:] == (None, None, None)
-    assert correlation.section(everyone(c=1)) is None
+    assert correlation.section(three_networks(c=1)) is None
 
 
 # ---------------------------------------------------------------------------------------- classes
 
 
 def test_the_difference_of_classes_is_that_of_numpy() -> None:
-    heard = everyone(n=30)
-    section = relations.section(heard)
+    predictions = three_networks(n=30)
+    section = relations.section(predictions)
     assert section is not None
-    matrices = {v.name: np.corrcoef(softmax(v.logits).T) for v in heard.voices}
+    matrices = {v.name: np.corrcoef(softmax(v.logits).T) for v in predictions.outputs}
     for name in ("control", "student"):
         gap = matrices[name] - matrices["teacher"]
         pairs = [abs(gap[i, j]) for i in range(5) for j in range(5) if i != j]
         assert row(section.tables[0], name) == (pytest.approx(sum(pairs) / 20),)
     chart = section.charts[1]
-    assert isinstance(chart, Heat) and chart.diverging and chart.title.startswith("student")
+    assert (
+        isinstance(chart, Heatmap)
+        and chart.diverging
+        and chart.title.endswith("student minus teacher")
+    )
     np.testing.assert_allclose(
         np.array(chart.values, float), matrices["student"] - matrices["teacher"], atol=6e-4
     )
 
 
 def test_only_the_main_learners_get_a_map_and_all_get_a_row() -> None:
-    section = relations.section(hearing("teacher", "control", "kd", "ttm", "dist"))
+    section = relations.section(make_predictions("teacher", "control", "kd", "ttm", "dist"))
     assert section is not None
-    assert [chart.title.split()[0] for chart in section.charts] == ["control", "dist"]
+    assert [chart.title.split()[3] for chart in section.charts] == ["control", "dist"]
     assert [line[0] for line in section.tables[0].rows] == ["control", "kd", "ttm", "dist"]
 
 
 def test_a_large_map_is_grouped() -> None:
     values = np.arange(49.0).reshape(7, 7)
     values[0, 0] = values[6, 6] = np.nan
-    found = relations.grouped(values, 3)  # groups of 3, 3 and 1
+    found = relations.average_blocks(values, 3)  # groups of 3, 3 and 1
     assert len(found) == 3 and found[2][2] is None
     assert found[0][0] == pytest.approx(np.nanmean(values[:3, :3]))
     assert found[1][2] == pytest.approx(values[3:6, 6].mean())
@@ -122,31 +129,31 @@ def test_a_class_that_never_varies_is_a_gap() -> None:
     logits[:, 2] = -2000.0  # a probability of 0 in every image
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        section = relations.section(hearing("teacher", "student", student=logits))
-    assert section is not None and isinstance(section.charts[0], Heat)
+        section = relations.section(make_predictions("teacher", "student", student=logits))
+    assert section is not None and isinstance(section.charts[0], Heatmap)
     assert section.charts[0].values[2] == (None,) * 5
     assert isinstance(row(section.tables[0], "student")[0], float)
 
 
 def test_two_classes_have_no_relations() -> None:
-    assert relations.section(everyone(c=2)) is None
-    section = relations.section(everyone(n=1))
+    assert relations.section(three_networks(c=2)) is None
+    section = relations.section(three_networks(n=1))
     assert section is not None and row(section.tables[0], "student") == (None,)
 
 
 def test_several_classes_are_likely_each_by_itself() -> None:
     """Probabilities are those of the logistic function, and two classes are related, too."""
-    heard = several("teacher", "control", "student", n=30, c=2)
-    p = {v.name: 1 / (1 + np.exp(-v.logits.double().numpy())) for v in heard.voices}
-    section = relations.section(heard)
-    assert section is not None and isinstance(section.charts[1], Heat)
+    predictions = make_multilabel("teacher", "control", "student", n=30, c=2)
+    p = {v.name: 1 / (1 + np.exp(-v.logits.double().numpy())) for v in predictions.outputs}
+    section = relations.section(predictions)
+    assert section is not None and isinstance(section.charts[1], Heatmap)
     taught = np.corrcoef(p["teacher"].T)
     for name in ("control", "student"):
         gap = np.corrcoef(p[name].T) - taught
         assert row(section.tables[0], name) == (pytest.approx(abs(gap[0, 1])),)
     values = np.array(section.charts[1].values, float)
     np.testing.assert_allclose(values, np.corrcoef(p["student"].T) - taught, atol=6e-4)
-    found = correlation.section(heard)
+    found = correlation.section(predictions)
     assert found is not None
     known = [
         stats.pearsonr(a, b).statistic for a, b in zip(p["student"].T, p["teacher"].T, strict=True)

@@ -6,18 +6,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from heard import image, row, several
+from synthetic import image, make_multilabel, row
 
 from stillhouse.explain import disagreement
-from stillhouse.explain.section import Pictures
+from stillhouse.explain.section import ImageGrid
 
 
 def test_shares_are_those_counted_by_hand() -> None:
-    heard = several("teacher", "control", "student", n=60, c=4)
-    section = disagreement.section(heard)
+    predictions = make_multilabel("teacher", "control", "student", n=60, c=4)
+    section = disagreement.section(predictions)
     assert section is not None
-    true = (heard.labels > 0).tolist()
-    said = {v.name: (v.logits.sigmoid() > 0.5).tolist() for v in heard.voices}
+    true = (predictions.labels > 0).tolist()
+    said = {v.name: (v.logits.sigmoid() > 0.5).tolist() for v in predictions.outputs}
     for number, other in enumerate(("teacher", "control")):
         for name in {"control", "student"} - {other}:
             pairs = [
@@ -32,17 +32,21 @@ def test_shares_are_those_counted_by_hand() -> None:
                 (100 * same / 60, len(apart) / 60, 100 * right / len(apart))
             )
     assert [line[0] for line in section.tables[1].rows] == ["student"]
-    assert section.said[0].startswith("The student says the same classes as the teacher in ")
+    assert section.sentences[0].startswith(
+        "The student predicts the same set of classes as the teacher"
+    )
 
 
 def test_who_says_the_same_has_no_pictures() -> None:
     same = torch.randn(12, 5)
-    section = disagreement.section(several("teacher", "student", teacher=same, student=same))
+    section = disagreement.section(
+        make_multilabel("teacher", "student", teacher=same, student=same)
+    )
     assert section is not None and section.charts == ()
     assert row(section.tables[0], "student") == (100.0, 0.0, None)
-    assert len(section.said) == 2  # nothing of who is right
-    assert disagreement.section(several("student")) is None
-    assert disagreement.section(several("control")) is None
+    assert len(section.sentences) == 2  # nothing of who is right
+    assert disagreement.section(make_multilabel("student")) is None
+    assert disagreement.section(make_multilabel("control")) is None
 
 
 def test_the_most_different_come_first_and_captions_name_the_classes() -> None:
@@ -51,7 +55,7 @@ def test_the_most_different_come_first_and_captions_name_the_classes() -> None:
     student[7, 1] = 1.0  # one, and not far
     student[4, 1] = 4.0  # one, and far
     teacher[9, :2], student[9, 1:3] = 4.0, 4.0  # two
-    heard = several("teacher", "student", teacher=teacher, student=student)
+    predictions = make_multilabel("teacher", "student", teacher=teacher, student=student)
     labels = torch.zeros(12, 5)
     labels[2, 4] = 1
     asked: list[int] = []
@@ -60,9 +64,9 @@ def test_the_most_different_come_first_and_captions_name_the_classes() -> None:
         asked.append(index)
         return image(index)
 
-    heard = replace(heard, labels=labels, picture=picture)
-    section = disagreement.section(heard)
-    assert section is not None and isinstance(section.charts[0], Pictures)
+    predictions = replace(predictions, labels=labels, image=picture)
+    section = disagreement.section(predictions)
+    assert section is not None and isinstance(section.charts[0], ImageGrid)
     assert asked == [2, 9, 4, 7]
     captions = [one.caption for one in section.charts[0].pictures]
     assert captions[0] == "true: c4; student: c0, c1, c2; teacher: none"
@@ -71,8 +75,8 @@ def test_the_most_different_come_first_and_captions_name_the_classes() -> None:
 
 
 def test_there_are_no_more_than_twelve_and_long_lists_are_cut() -> None:
-    heard = several("teacher", "student", n=30, c=8, student=torch.full((30, 8), 9.0))
-    section = disagreement.section(heard)
-    assert section is not None and isinstance(section.charts[0], Pictures)
+    predictions = make_multilabel("teacher", "student", n=30, c=8, student=torch.full((30, 8), 9.0))
+    section = disagreement.section(predictions)
+    assert section is not None and isinstance(section.charts[0], ImageGrid)
     assert len(section.charts[0].pictures) == 12
     assert "student: c0, c1, c2, c3, c4 and 3 more" in section.charts[0].pictures[0].caption

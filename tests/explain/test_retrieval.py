@@ -7,17 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from heard import all_text, looked_at, row, several
+from synthetic import all_text, make_multilabel, row, with_subset
 from torch import Tensor
 
-from stillhouse.explain import close, neighbours, retrieval
-from stillhouse.explain.close import Closer
-from stillhouse.explain.hearing import Hearing, Voice
-from stillhouse.explain.neighbours import NEAREST, Search
-from stillhouse.explain.section import Pictures
+from stillhouse.explain import neighbours, retrieval, subset
+from stillhouse.explain.neighbours import NEAREST, LabelwiseSearch
+from stillhouse.explain.predictions import Outputs, Predictions
+from stillhouse.explain.section import ImageGrid
+from stillhouse.explain.subset import SubsetLoader
 
 NAMES = ("teacher", "control", "student")
-NOBODY = Closer(lambda keys: [], lambda images: images)
+NOBODY = SubsetLoader(lambda keys: [], lambda images: images)
 
 
 def by_loops(embeddings: np.ndarray, sample: int, label: int) -> list[int]:
@@ -27,18 +27,20 @@ def by_loops(embeddings: np.ndarray, sample: int, label: int) -> list[int]:
     return [i for i in np.argsort(away, kind="stable").tolist() if i != sample][:NEAREST]
 
 
-def random_nearest(voice: Voice) -> Tensor:
+def random_nearest(voice: Outputs) -> Tensor:
     """Any five samples for each of the most queries there can be."""
     return torch.stack([torch.randperm(30)[:5] for _ in range(150)])
 
 
-def heard() -> Hearing:
+def predictions() -> Predictions:
     """Three networks that found any five."""
-    found = looked_at(several(*NAMES, n=30), nearest=random_nearest)
-    assert found.close is not None
-    count = len(found.close.queries)
-    voices = (replace(v, nearest=v.nearest[:count]) for v in found.voices if v.nearest is not None)
-    return replace(found, voices=tuple(voices))
+    found = with_subset(make_multilabel(*NAMES, n=30), nearest=random_nearest)
+    assert found.subset is not None
+    count = len(found.subset.queries)
+    outputs = (
+        replace(v, nearest=v.nearest[:count]) for v in found.outputs if v.nearest is not None
+    )
+    return replace(found, outputs=tuple(outputs))
 
 
 # ------------------------------------------------------------------------------------ the search
@@ -47,28 +49,31 @@ def heard() -> Hearing:
 def test_a_search_finds_what_loops_find_whatever_the_batches() -> None:
     embeddings = torch.randn(23, 4, 6)
     asked = torch.tensor([[3, 0], [3, 2], [22, 1], [0, 0], [9, 2]])
-    search = Search(embeddings[asked[:, 0], asked[:, 1]], asked[:, 1])
+    search = LabelwiseSearch(embeddings[asked[:, 0], asked[:, 1]], asked[:, 1])
     for part in embeddings.split(7):
         search.add(part)
-    found = search.found(asked[:, 0])
+    found = search.nearest(asked[:, 0])
     assert found is not None and found.shape == (5, NEAREST)
     for (sample, label), line in zip(asked.tolist(), found.tolist(), strict=True):
         assert line == by_loops(embeddings.numpy(), sample, label) and sample not in line
 
 
 def test_of_equal_distances_the_first_sample_comes_first() -> None:
-    found = neighbours.nearest(torch.zeros(2, 9), torch.tensor([0, 3]))
+    found = neighbours.nearest_images(torch.zeros(2, 9), torch.tensor([0, 3]))
     assert found is not None
     assert found.tolist() == [[1, 2, 3, 4, 5], [0, 1, 2, 4, 5]]
 
 
 def test_few_samples_and_no_numbers_are_no_crash() -> None:
     itself = torch.tensor([1])
-    found = neighbours.nearest(torch.tensor([[2.0, 0.0, 1.0]]), itself)
+    found = neighbours.nearest_images(torch.tensor([[2.0, 0.0, 1.0]]), itself)
     assert found is not None and found.tolist() == [[2, 0]]
-    assert neighbours.nearest(torch.zeros(1, 1), torch.tensor([0])) is None
-    assert neighbours.nearest(torch.tensor([[2.0, 0.0, torch.nan]]), itself) is None
-    assert Search(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)).found(itself[:0]) is None
+    assert neighbours.nearest_images(torch.zeros(1, 1), torch.tensor([0])) is None
+    assert neighbours.nearest_images(torch.tensor([[2.0, 0.0, torch.nan]]), itself) is None
+    assert (
+        LabelwiseSearch(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)).nearest(itself[:0])
+        is None
+    )
 
 
 # ------------------------------------------------------------------------------ what is asked for
@@ -76,8 +81,8 @@ def test_few_samples_and_no_numbers_are_no_crash() -> None:
 
 def test_queries_are_all_classes_of_samples_spread_over_all() -> None:
     labels = (torch.rand(900, 6) < 0.3).float()
-    chosen = close.choose(labels, torch.arange(900), NOBODY)
-    assert chosen is not None and len(chosen.samples) == close.SAMPLES
+    chosen = subset.choose_subset(labels, torch.arange(900), NOBODY)
+    assert chosen is not None and len(chosen.samples) == subset.IMAGES
     assert chosen.samples.tolist() == sorted({*chosen.samples.tolist()})
     assert int(chosen.samples[0]) < 20 and int(chosen.samples[-1]) > 880
     wanted = [(p, c) for p, s in enumerate(chosen.samples) for c in range(6) if labels[s, c]]
@@ -86,16 +91,16 @@ def test_queries_are_all_classes_of_samples_spread_over_all() -> None:
 
 def test_the_class_that_is_mapped_is_the_rarest_an_image_has() -> None:
     labels = torch.tensor([[1, 1, 0.0], [1, 0, 1], [1, 1, 1], [0, 0, 0], [1, 0, 0]])
-    chosen = close.choose(labels, torch.arange(5), NOBODY)
+    chosen = subset.choose_subset(labels, torch.arange(5), NOBODY)
     assert chosen is not None
     assert chosen.samples.tolist() == [0, 1, 2, 4]  # one without a class is not asked about
     assert chosen.labels.tolist() == [1, 2, 1, 0]
-    assert close.choose(torch.zeros(4, 3), torch.arange(4), NOBODY) is None
+    assert subset.choose_subset(torch.zeros(4, 3), torch.arange(4), NOBODY) is None
 
 
 def test_of_single_classes_every_one_is_looked_at_and_none_asked_for() -> None:
     labels = torch.arange(1000) // 100
-    chosen = close.choose(labels, torch.arange(1000), NOBODY)
+    chosen = subset.choose_subset(labels, torch.arange(1000), NOBODY)
     assert chosen is not None and len(chosen.queries) == 0
     counts = chosen.labels.bincount()
     assert len(counts) == 10 and int(counts.max() - counts.min()) <= 1
@@ -103,22 +108,22 @@ def test_of_single_classes_every_one_is_looked_at_and_none_asked_for() -> None:
 
 
 def test_very_many_queries_are_thinned() -> None:
-    chosen = close.choose(torch.ones(300, 20), torch.arange(300), NOBODY)
-    assert chosen is not None and len(chosen.queries) == close.QUERIES
-    assert chosen.queries[:, 0].unique().numel() == close.SAMPLES
+    chosen = subset.choose_subset(torch.ones(300, 20), torch.arange(300), NOBODY)
+    assert chosen is not None and len(chosen.queries) == subset.QUERIES
+    assert chosen.queries[:, 0].unique().numel() == subset.IMAGES
 
 
 # ------------------------------------------------------------------------------- what was found
 
 
 def test_shares_are_those_counted_by_hand() -> None:
-    found = heard()
-    assert found.close is not None
+    found = predictions()
+    assert found.subset is not None
     section = retrieval.section(found)
     assert section is not None
     true = (found.labels > 0).tolist()
-    queries = [(int(found.close.samples[p]), c) for p, c in found.close.queries.tolist()]
-    for voice in found.voices:
+    queries = [(int(found.subset.samples[p]), c) for p, c in found.subset.queries.tolist()]
+    for voice in found.outputs:
         assert voice.nearest is not None
         precise = related = 0
         for (sample, label), line in zip(queries, voice.nearest.tolist(), strict=True):
@@ -131,44 +136,44 @@ def test_shares_are_those_counted_by_hand() -> None:
         100 * sum(true[i][c] for _, c, i in others) / len(others),
         100 * sum(any(np.logical_and(true[i], true[s])) for s, _, i in others) / len(others),
     ]
-    assert row(section.tables[0], "any other image")[1:] == pytest.approx(base)
-    assert f"of all images {base[0]:.1f} % have it" in section.said[1]
+    assert row(section.tables[0], "chance")[1:] == pytest.approx(base)
+    assert f"; chance {base[0]:.1f} %." in section.sentences[1]
 
 
 def test_each_query_shows_what_every_network_finds_and_what_is_shared() -> None:
-    found = heard()
+    found = predictions()
     section = retrieval.section(found)
-    assert section is not None and found.close is not None
+    assert section is not None and found.subset is not None
     assert len(section.charts) == retrieval.SHOWN
-    queries = retrieval.chosen(found.close.queries)
-    places, asked = found.close.queries[queries].unbind(1)
+    queries = retrieval.shown_queries(found.subset.queries)
+    places, asked = found.subset.queries[queries].unbind(1)
     assert places.unique().numel() == asked.unique().numel() == retrieval.SHOWN
     for chart, query in zip(section.charts, queries, strict=True):
-        assert isinstance(chart, Pictures) and chart.columns == 6 and len(chart.pictures) == 18
-        place, label = found.close.queries[query].tolist()
-        assert chart.title == f"Nearest to an image with c{label}"
-        own = {c for c in range(5) if found.present[found.close.samples[place], c]}
-        for n, voice in enumerate(found.voices):
+        assert isinstance(chart, ImageGrid) and chart.columns == 6 and len(chart.pictures) == 18
+        place, label = found.subset.queries[query].tolist()
+        assert chart.title == f"Nearest images for a query of class c{label}"
+        own = {c for c in range(5) if found.positives[found.subset.samples[place], c]}
+        for n, voice in enumerate(found.outputs):
             first, *others = chart.pictures[6 * n : 6 * n + 6]
             assert first.caption == f"query, {voice.name}" and voice.nearest is not None
             for picture, other in zip(others, voice.nearest[query].tolist(), strict=True):
-                both = own & {c for c in range(5) if found.present[other, c]}
+                both = own & {c for c in range(5) if found.positives[other, c]}
                 words = picture.caption.removeprefix("shares ").split(", not ")
                 assert {*words[0].split(", ")} == ({f"c{c}" for c in both} or {"none"})
                 assert words[1:] == ([f"c{label}"] if both and label not in both else [])
 
 
 def test_who_was_not_heard_is_named() -> None:
-    found = heard()
-    teacher, control, student = found.voices
-    mute = replace(found, voices=(teacher, replace(control, nearest=None), student))
+    found = predictions()
+    teacher, control, student = found.outputs
+    mute = replace(found, outputs=(teacher, replace(control, nearest=None), student))
     section = retrieval.section(mute)
-    assert section is not None and "heard of the control" in section.said[-1]
-    assert [line[0] for line in section.tables[0].rows] == ["teacher", "student", "any other image"]
-    nobody = tuple(replace(v, nearest=None) for v in found.voices)
-    section = retrieval.section(replace(found, voices=nobody))
+    assert section is not None and "The control has no features" in section.sentences[-1]
+    assert [line[0] for line in section.tables[0].rows] == ["teacher", "student", "chance"]
+    nobody = tuple(replace(v, nearest=None) for v in found.outputs)
+    section = retrieval.section(replace(found, outputs=nobody))
     assert section is not None and not section.tables and "No network has" in all_text(section)
     silent = (teacher, control, replace(student, nearest=None))
-    section = retrieval.section(replace(found, voices=silent))
-    assert section is not None and "heard of the student" in section.said[-1]
-    assert retrieval.section(several(*NAMES)) is None
+    section = retrieval.section(replace(found, outputs=silent))
+    assert section is not None and "The student has no features" in section.sentences[-1]
+    assert retrieval.section(make_multilabel(*NAMES)) is None

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from likenesses import STUDENT, TEACHER, agrees, finite, maps
+from feature_maps import STUDENT, TEACHER, agrees, finite, maps
 from references import hidden
 from stillhouse.functional import attention as ours
 

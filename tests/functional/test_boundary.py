@@ -10,7 +10,7 @@ import torch
 from scipy import integrate, stats
 from torch import Tensor
 
-from likenesses import STUDENT, TEACHER, agrees, finite, maps
+from feature_maps import STUDENT, TEACHER, agrees, finite, maps
 from references import hidden
 from stillhouse.functional.boundary import (
     activation_boundary,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import distributions
 
-from likenesses import agrees, maps
+from feature_maps import agrees, maps
 from references import hidden, plain
 from stillhouse.functional.likelihood import gaussian_nll
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from likenesses import agrees, finite, maps
+from feature_maps import agrees, finite, maps
 from references import hidden
 from stillhouse.functional.pyramid import hierarchical_context
 

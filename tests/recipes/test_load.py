@@ -216,8 +216,8 @@ def test_an_error_names_the_line(file: Path, line: str, wrong: str, message: str
         ("nosuch.key=3", r"unknown key nosuch"),
         ("data.train=[1", r"is not a valid YAML value"),
         ("teacher=null", r"method kd needs a teacher"),
-        ("method=[kd, none]", r"method none stands alone"),
-        ("method=[]", r"names no method"),
+        ("method=[kd, none]", r"method none cannot be combined"),
+        ("method=[]", r"method is an empty list"),
     ],
 )
 def test_an_error_names_the_override(file: Path, word: str, message: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 import pages
 from browser import chromium, contrast
 from stillhouse.explain.section import Table
-from stillhouse.report.model import Page
+from stillhouse.report.page import Page
 from stillhouse.report.render import render, write_page
 
 Open = Callable[..., Any]
@@ -161,7 +161,7 @@ def test_day_night_and_paper_differ_and_can_be_read(open_page: Open) -> None:
             found[name] = colours(page)
             ink, paper, axis = found[name]
             assert contrast(ink, paper) >= 7 and contrast(axis, paper) >= 4.5
-            seen = "night" if name == "night" else "day"
+            seen = "dark" if name == "night" else "light"
             shown = page.locator(f"image.{seen}").first
             assert shown.evaluate("node => getComputedStyle(node).display") == "inline"
         assert found["day"] == found["paper"] != found["night"]

@@ -14,10 +14,10 @@ import pytest
 
 import pages
 from browser import contrast
-from stillhouse.explain.section import Picture, Pictures, Table
+from stillhouse.explain.section import CaptionedImage, ImageGrid, Table
 from stillhouse.report import render as rendering
-from stillhouse.report.costs import table as cost_table
-from stillhouse.report.model import Bar, Cost, Page
+from stillhouse.report.cost_table import cost_table
+from stillhouse.report.page import NetworkCost, Page, ScoreBar
 from stillhouse.report.render import render, write_page, write_pages
 
 EMPTY = {"meta", "br", "hr", "link", "img", "input"}
@@ -76,11 +76,11 @@ def test_the_parts_come_in_order(rich: Balanced) -> None:
         "Size and speed",
         "The run of mld",
         "On this page",
-        "Accuracy on validation",
-        "The methods compared",
+        "Top-1 accuracy on validation",
+        "Comparison of the methods",
         "Diagnostics",
-        "Confusion of the student",
-        "What it sees",
+        "Confusion matrix of the student",
+        "Examples",
         "Recipe",
         "Environment",
         "How to reproduce",
@@ -122,11 +122,11 @@ def test_what_a_user_wrote_is_text_and_not_html() -> None:
         bad,
         (bad, f"{bad}: {bad}"),
         bad,
-        bars=(Bar(bad, 1.0, 0.1, 2.0),),
-        costs=(Cost(bad, bad, 1), Cost("student", bad, 2)),
+        bars=(ScoreBar(bad, 1.0, 0.1, 2.0),),
+        costs=(NetworkCost(bad, bad, 1), NetworkCost("student", bad, 2)),
         machine=bad,
         notes=(bad,),
-        curves=(Pictures(bad, (Picture('AA"><b>', bad, bad),)),),
+        curves=(ImageGrid(bad, (CaptionedImage('AA"><b>', bad, bad),)),),
         tables=(table,),
         recipe=bad,
         environment=bad,
@@ -180,7 +180,7 @@ def test_bars_have_their_numbers_and_say_where_they_begin() -> None:
     page = Balanced(render(pages.run()))
     text = page.words()
     assert "control 76.10 ± 2.30 75.20" in text and "teacher 86.10" in text
-    assert "from 0 0 25 50 75 100" in text and "closer, from 70 70 75 80 85 90" in text
+    assert "from 0 0 25 50 75 100" in text and "magnified, from 70 70 75 80 85 90" in text
     bars = [attrs["style"] for attrs in page.all("b")]
     assert bars == [f"left:0.0%;width:{width}%" for width in (86.1, 76.1, 81.4)]
     dots = [attrs["style"] for attrs in page.all("u")]
@@ -199,10 +199,10 @@ def test_bars_have_their_numbers_and_say_where_they_begin() -> None:
     ],
 )
 def test_any_scores_have_bars(values: tuple[float, ...], shown: list[str]) -> None:
-    bars = tuple(Bar(f"n{place}", value) for place, value in enumerate(values))
+    bars = tuple(ScoreBar(f"n{place}", value) for place, value in enumerate(values))
     content = render(Page("t", ("a",), "top1", bars=bars))
     assert re.findall(r"<strong>(.*?)</strong>", content) == shown
-    assert "closer" not in content or values == (0.861, 0.761)
+    assert "magnified" not in content or values == (0.861, 0.761)
     shares = re.findall(r"[\";](?:left|width):(.*?)%", content)
     assert all(0 <= float(share) <= 100 for share in shares)
 
@@ -210,23 +210,23 @@ def test_any_scores_have_bars(values: tuple[float, ...], shown: list[str]) -> No
 def test_costs_are_in_units_and_compared_in_words() -> None:
     text = Balanced(render(pages.run())).words()
     assert "22,780 1.9 MFLOPs 1.2 ms 9.8 ms 3.4 MB" in text
-    assert "student against teacher 14 × fewer 9.4 × fewer 3.1 × faster 4.2 × faster" in text
+    assert "student vs. teacher 14 × fewer 9.4 × fewer 3.1 × faster 4.2 × faster" in text
     assert "Measured on 8 cores of a processor" in text
 
 
 def test_costs_that_were_not_measured_are_left_out() -> None:
-    alone = cost_table([Cost("student", "net", parameters=1200)])
+    alone = cost_table([NetworkCost("student", "net", parameters=1200)])
     assert alone.headings == ("parameters",) and alone.against == ()
-    pair = cost_table([Cost("a", "x", 100, 5), Cost("b", "y", 200)])
+    pair = cost_table([NetworkCost("a", "x", 100, 5), NetworkCost("b", "y", 200)])
     assert pair.rows[1][1] == ("200", "–")
-    assert pair.versus == "b against a" and pair.against == ("2.0 × more", "–")
-    study = cost_table([Cost("student", "x", 100), Cost("large", "y", 900)])
-    assert study.versus == "student against large" and study.against == ("9.0 × fewer",)
+    assert pair.versus == "b vs. a" and pair.against == ("2.0 × more", "–")
+    study = cost_table([NetworkCost("student", "x", 100), NetworkCost("large", "y", 900)])
+    assert study.versus == "student vs. large" and study.against == ("9.0 × fewer",)
 
 
 def test_numbers_stand_to_the_right_and_long_tables_fold() -> None:
     short = Table(("who", "n", "mixed", "none"), (("a", 1, "81 ± 2", None), ("b", 2.5, "x", None)))
-    assert rendering.aligned(short) == [False, True, False, False]
+    assert rendering.numeric_columns(short) == [False, True, False, False]
     long = Table(("n",), tuple((n,) for n in range(13)), "Many")
     page = Balanced(render(Page("t", ("a",), "top1", tables=(short, long))))
     assert len(page.all("details")) == 1 and "Many 13 rows" in page.words()
@@ -242,7 +242,7 @@ def test_the_recipe_is_shown_to_the_letter() -> None:
 def test_small_pictures_keep_their_pixels() -> None:
     random = pages.Random(0)
     small, large = pages.png(random, 24), pages.png(random, 200)
-    chart = Pictures("t", tuple(Picture(png, "c", "a") for png in (small, large, "bad")))
+    chart = ImageGrid("t", tuple(CaptionedImage(png, "c", "a") for png in (small, large, "bad")))
     content = render(Page("t", ("a",), "top1", curves=(chart,)))
     found = [
         (a.get("width"), a.get("height"), a.get("class")) for a in Balanced(content).all("img")

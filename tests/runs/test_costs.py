@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from quick import quick
 from stillhouse.build.networks import example_of
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.models import cost, zoo
 from stillhouse.recipes.schema import Network
 from stillhouse.runs import costs
-from stillhouse.runs.costs import BATCH, COSTS, costs_of, measure, named_networks
+from stillhouse.runs.costs import (
+    BATCH,
+    COST_FILE,
+    costs_of,
+    measure_costs,
+    measure_network,
+    network_specs,
+    read_costs,
+)
 
 
 def test_a_network_is_measured_as_it_is_built() -> None:
-    shop = Workshop.open(quick(), quiet=True)
-    found = measure(quick().student, shop)
-    network, one = zoo.create("stillhouse/tiny", 10, 1), example_of(shop.sources)[:1]
+    session = Session.open(quick(), quiet=True)
+    found = measure_network(quick().student, session)
+    network, one = zoo.create("stillhouse/tiny", 10, 1), example_of(session.sources)[:1]
     assert found["name"] == "stillhouse/tiny"
     assert found["parameters"] == sum(p.numel() for p in network.parameters()) == 1382
     assert found["flops"] == cost.flops(network, one)
@@ -29,29 +36,49 @@ def test_a_network_is_measured_as_it_is_built() -> None:
 
 
 def test_the_teacher_is_among_them_where_there_is_one() -> None:
-    assert [*named_networks(quick())] == ["teacher", "student"]
-    assert [*named_networks(quick("method=none", "teacher=null"))] == ["student"]
+    assert [*network_specs(quick())] == ["teacher", "student"]
+    assert [*network_specs(quick("method=none", "teacher=null"))] == ["student"]
 
 
 def test_they_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shop, named = Workshop.open(quick(), quiet=True), named_networks(quick())
-    first = costs_of(tmp_path, shop, named)
-    assert first["machine"] and [*first["networks"]] == ["teacher", "student"]
-    asked: list[str] = []
-    monkeypatch.setattr(costs, "measure", lambda one, shop: asked.append(one.name) or {})
-    assert costs_of(tmp_path, shop, named) == json.loads((tmp_path / COSTS).read_text()) == first
-    assert asked == []
-    costs_of(tmp_path, shop, {"student": Network("stillhouse/small")})
-    assert asked == ["stillhouse/small"]
-    (tmp_path / COSTS).write_text("{")
-    costs_of(tmp_path, shop, named)
-    assert asked[1:] == ["stillhouse/little", "stillhouse/tiny"]
+    session, specs = Session.open(quick(), quiet=True), network_specs(quick())
+    first = costs_of(tmp_path, session, specs)
+    assert first.machine and [*first.networks] == ["teacher", "student"]
+    measured: list[str] = []
+    monkeypatch.setattr(costs, "measure_network", lambda one, _: measured.append(one.name) or {})
+    assert costs_of(tmp_path, session, specs) == read_costs(tmp_path / COST_FILE) == first
+    assert measured == []
+    costs_of(tmp_path, session, {"student": Network("stillhouse/small")})
+    assert measured == ["stillhouse/small"]
+    (tmp_path / COST_FILE).write_text("{")
+    costs_of(tmp_path, session, specs)
+    assert measured[1:] == ["stillhouse/little", "stillhouse/tiny"]
 
 
-def test_what_cannot_be_measured_is_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [RuntimeError, AttributeError, AssertionError])
+def test_a_value_that_cannot_be_measured_is_none(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> float:
-        raise RuntimeError("no counter for this operation")
+        raise error("no counter for this operation")
 
     monkeypatch.setattr(cost, "flops", refuse)
-    found = measure(quick().student, Workshop.open(quick(), quiet=True))
+    found = measure_network(quick().student, Session.open(quick(), quiet=True))
     assert found["flops"] is None and found["latency_1"] > 0
+
+
+def test_a_network_that_cannot_be_built_is_named_and_the_others_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(costs, "untrained_teacher", refuse)
+    session, specs = Session.open(quick(), quiet=True), network_specs(quick())
+    for found in (measure_costs(session, specs), costs_of(tmp_path, session, specs)):
+        assert [*found.networks] == ["student"]
+        assert found.failures == (
+            "The size and speed of the teacher could not be computed: RuntimeError: no room; run "
+            "`stillhouse explain RUN --debug` for the traceback.",
+        )
+    assert not (tmp_path / COST_FILE).exists()  # they are measured again next time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
@@ -22,6 +23,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit: 0 on success, 2 after an error, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = DEBUG in arguments
+    if debug:
+        show_tracebacks()
     try:
         code = invoke([argument for argument in arguments if argument != DEBUG])
     except UserError as error:
@@ -40,6 +43,14 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     sys.exit(code)
+
+
+def show_tracebacks() -> None:
+    """Print the tracebacks of errors that a report only names."""
+    logger = logging.getLogger("stillhouse")
+    logger.setLevel(logging.DEBUG)
+    if not logger.handlers:
+        logger.addHandler(logging.StreamHandler())
 
 
 def invoke(arguments: list[str]) -> int:

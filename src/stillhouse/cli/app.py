@@ -234,7 +234,7 @@ def explain_command(
     ] = "tsne",
     files: Annotated[
         Path | None,
-        typer.Option(help="Folder for charts (SVG), pictures (PNG) and tables (CSV)."),
+        typer.Option(help="Folder for charts (SVG), images (PNG) and tables (CSV)."),
     ] = None,
 ) -> None:
     """Diagnose the student of a run, or the best one of a study."""

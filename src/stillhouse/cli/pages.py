@@ -19,17 +19,19 @@ def explain_run(
     files: Path | None = None,
 ) -> None:
     """Compute the diagnostics of a run, write its report, and print the findings."""
-    from stillhouse.explain.hearing import Look
-    from stillhouse.report.folder import explained
+    from stillhouse.explain.predictions import ExplainOptions
+    from stillhouse.report.write import explain_folder
 
-    result = explained(run, other, Look(limit, layout, fresh=True), files)
+    options = ExplainOptions(limit, layout, recompute=True)
+    result = explain_folder(run, other, options, files)
     for section in result.sections:
         print(section.title)
-        print("\n".join(f"  {sentence}" for sentence in section.said))
+        notes = (section.note,) if section.note else ()
+        print("\n".join(f"  {sentence}" for sentence in (*notes, *section.sentences)))
     print(f"report: {result.page}")
-    if result.written is not None:
-        charts, pictures, tables = result.written
-        print(f"files: {files} ({charts} charts, {pictures} pictures, {tables} tables)")
+    if result.files is not None:
+        charts, images, tables = result.files
+        print(f"files: {files} ({charts} charts, {images} images, {tables} tables)")
 
 
 def report_folders(
@@ -40,7 +42,7 @@ def report_folders(
     out: Path | None,
 ) -> None:
     """Write a report, or print a table."""
-    from stillhouse.report.folder import write_compared, write_folders
+    from stillhouse.report.write import write_comparison, write_report
     from stillhouse.study.table import format_table
 
     if compare and len(folders) != 2:
@@ -50,9 +52,9 @@ def report_folders(
         print("".join(format_table(study, table, options.against) for study in studies), end="")
         return
     page = (
-        write_compared(folders[0], folders[1], out)
+        write_comparison(folders[0], folders[1], out)
         if compare
-        else write_folders(folders, out, options.against, options.by, options.interval)
+        else write_report(folders, out, options.against, options.by, options.interval)
     )
     print(f"report: {page}")
 

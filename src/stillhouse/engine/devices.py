@@ -45,7 +45,7 @@ class Hardware:
 
         # finding parameters without a gradient traverses the graph at each step
         self._accelerator.ddp_handler = DistributedDataParallelKwargs(
-            find_unused_parameters=pupil.method.idle
+            find_unused_parameters=pupil.method.unused_parameters
         )
         prepared: nn.Module = self._accelerator.prepare_model(pupil)
         return prepared

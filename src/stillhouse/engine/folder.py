@@ -15,7 +15,7 @@ MARK = ".run"  # marks the folder of a run; contains the hash of its recipe
 
 
 @dataclass
-class FolderClaim:
+class FolderLock:
     """The exclusive right to write into a run folder, until `release` or the end of the process."""
 
     folder: Path
@@ -27,7 +27,7 @@ class FolderClaim:
             unlock(self._lock)
             self._lock = None
 
-    def __enter__(self) -> FolderClaim:
+    def __enter__(self) -> FolderLock:
         return self
 
     def __exit__(
@@ -39,14 +39,14 @@ class FolderClaim:
         self.release()
 
 
-def claim_folder(
+def lock_folder(
     folder: str | Path,
     *,
     resume: bool,
     overwrite: bool = False,
     recipe: str = "",
     timeout: float = 0.0,
-) -> FolderClaim:
+) -> FolderLock:
     """Create a run folder, or resume an existing one, and lock it for this process.
 
     Call it on one rank, before anything else is written there. `recipe` is a hash of the recipe; a
@@ -58,15 +58,15 @@ def claim_folder(
     if resume and overwrite:
         raise UserError(f"{folder} cannot be both resumed and overwritten; choose one of them")
     _create(folder)
-    claim = FolderClaim(folder, _lock(folder, timeout))
+    held = FolderLock(folder, _lock(folder, timeout))
     try:
         _check(folder, resume=resume, overwrite=overwrite, recipe=recipe)
         _remove_partial_files(folder)
         write_text(folder / MARK, recipe + "\n")
     except BaseException:
-        claim.release()
+        held.release()
         raise
-    return claim
+    return held
 
 
 def _create(folder: Path) -> None:

@@ -83,7 +83,7 @@ class OneCycleSchedule:
     The shape of torch's `OneCycleLR`; momentum does not change.
     """
 
-    rise: float = 0.15  # the fraction of the run in which it increases
+    pct_start: float = 0.15  # the fraction of the run in which it increases
     start_divisor: float = 25.0
     end_divisor: float = 1e4  # of the initial value
     warmup: float = 0.0  # epochs
@@ -92,7 +92,7 @@ class OneCycleSchedule:
 
     def __post_init__(self) -> None:
         _check_warmup(self.warmup, self.warmup_start)
-        require(0 <= self.rise <= 1, "rise", "in [0, 1]", self.rise)
+        require(0 <= self.pct_start <= 1, "pct_start", "in [0, 1]", self.pct_start)
         require(self.start_divisor >= 1, "start_divisor", "at least 1", self.start_divisor)
         require(self.end_divisor >= 1, "end_divisor", "at least 1", self.end_divisor)
 
@@ -102,7 +102,7 @@ class OneCycleSchedule:
         start = 1 / self.start_divisor
         last = steps - 1
         step = min(step, last)
-        peak = self.rise * steps - 1
+        peak = self.pct_start * steps - 1
         if peak > 0 and step <= peak:
             return ramp * _half_cosine(start, 1.0, step / peak)
         descent = (step - peak) / (last - peak) if last > peak else 0.0

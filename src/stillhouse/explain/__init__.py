@@ -1,1 +1,1 @@
-"""What a student has learnt of its teacher, as numbers and charts without a look of their own."""
+"""Diagnoses: what a student learned from its teacher, as sentences, tables and charts."""

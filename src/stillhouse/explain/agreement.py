@@ -1,106 +1,143 @@
-"""Where a student says what its teacher says, and where not."""
+"""How often the student predicts the class that its teacher predicts."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from stillhouse.explain.hearing import Hearing, Voice
-from stillhouse.explain.pictures import disagreements
-from stillhouse.explain.section import Cell, Section, Table
-from stillhouse.explain.words import compared, hundred, percent, start, the
+from stillhouse.explain.phrases import (
+    percent,
+    sentence_start,
+    to_percent,
+    with_article,
+    with_control,
+)
+from stillhouse.explain.predictions import Outputs, Predictions
+from stillhouse.explain.section import CaptionedImage, Cell, ImageGrid, Section, Table
+from stillhouse.explain.thumbnails import IMAGES, encode_thumbnail
+
+TITLE = "Agreement"
 
 
-class Split(NamedTuple):
-    """Shares of all samples, which add up to 1."""
+class ErrorOverlap(NamedTuple):
+    """Shares of all images, which add up to 1."""
 
-    both: float  # are right
-    learner: float  # alone is right
-    other: float  # alone is right
-    same_error: float
-    two_errors: float
+    both: float  # both are correct
+    student: float  # only the student is correct
+    other: float  # only the other is correct
+    same_error: float  # both predict the same wrong class
+    different_errors: float
 
 
-def section(hearing: Hearing) -> Section | None:
+def section(predictions: Predictions) -> Section | None:
     """Top-1 agreement with the teacher and the control, and examples of disagreement."""
-    teacher, control = hearing.teacher, hearing.control
-    rival = teacher or control
-    if rival is None or rival is hearing.student:
+    teacher, control = predictions.teacher, predictions.control
+    reference = teacher or control
+    if reference is None or reference is predictions.student:
         return None
-    pictures = disagreements(hearing, hearing.student, rival)
-    tables = [_agreement(hearing)]
+    images = disagreement_images(predictions, predictions.student, reference)
+    tables = [_agreement_table(predictions)]
     if teacher is not None:
-        tables.append(_splits(hearing, teacher))
+        tables.append(_overlap_table(predictions, teacher))
     return Section(
         "agreement",
-        "Agreement",
-        _said(hearing, rival),
+        TITLE,
+        _sentences(predictions, reference),
         tuple(tables),
-        () if pictures is None else (pictures,),
+        () if images is None else (images,),
     )
 
 
-def agreement(one: Voice, other: Voice) -> float:
-    """The share of samples of which both say the same class."""
-    return float((answer(one) == answer(other)).double().mean())
+def agreement_rate(one: Outputs, other: Outputs) -> float:
+    """The share of images for which both predict the same class."""
+    return float((predicted_class(one) == predicted_class(other)).double().mean())
 
 
-def answer(voice: Voice) -> Tensor:
-    """The class that a network says: -> (N,)."""
-    return voice.logits.argmax(1)
+def predicted_class(outputs: Outputs) -> Tensor:
+    """The class with the largest logit: -> (N,)."""
+    return outputs.logits.argmax(1)
 
 
-def split(learner: Voice, other: Voice, labels: Tensor) -> Split:
-    """Who of two is right how often."""
-    said, heard, true = (x.numpy() for x in (answer(learner), answer(other), labels))
-    ours, theirs = said == true, heard == true
-    neither = ~ours & ~theirs
+def error_overlap(student: Outputs, other: Outputs, labels: Tensor) -> ErrorOverlap:
+    """How often both, one or none of two networks are correct."""
+    first, second, true = (
+        x.numpy() for x in (predicted_class(student), predicted_class(other), labels)
+    )
+    first_correct, second_correct = first == true, second == true
+    neither = ~first_correct & ~second_correct
     cases = (
-        ours & theirs,
-        ours & ~theirs,
-        ~ours & theirs,
-        neither & (said == heard),
-        neither & (said != heard),
+        first_correct & second_correct,
+        first_correct & ~second_correct,
+        ~first_correct & second_correct,
+        neither & (first == second),
+        neither & (first != second),
     )
-    return Split(*(float(np.mean(case)) for case in cases))
+    return ErrorOverlap(*(float(np.mean(case)) for case in cases))
 
 
-def _agreement(hearing: Hearing) -> Table:
-    others = [v for v in (hearing.teacher, hearing.control) if v is not None]
-    lines: list[tuple[Cell, ...]] = []
-    for voice in hearing.learners:
-        shares = (None if other is voice else agreement(voice, other) for other in others)
-        lines.append((voice.name, *map(hundred, shares)))
+def disagreement_images(
+    predictions: Predictions, student: Outputs, other: Outputs
+) -> ImageGrid | None:
+    """Up to 12 images with different predictions, the most confident disagreements first."""
+    confidence, classes = zip(
+        *(o.logits.double().softmax(1).max(1) for o in (student, other)), strict=True
+    )
+    lower = torch.minimum(*confidence)
+    different = (classes[0] != classes[1]).nonzero().flatten()
+    order = different[lower[different].argsort(descending=True, stable=True)][:IMAGES]
+    images = []
+    for index in order.tolist():
+        texts = [
+            f"{o.name}: {predictions.classes[int(c[index])]} ({percent(float(p[index]))})"
+            for o, c, p in zip((student, other), classes, confidence, strict=True)
+        ]
+        true = predictions.classes[int(predictions.labels[index])]
+        alt = f"An image of class {true}; {'; '.join(texts)}."
+        caption = f"true: {true}; {'; '.join(texts)}"
+        images.append(CaptionedImage(encode_thumbnail(predictions.image(index)), caption, alt))
+    if not images:
+        return None
+    title = f"Most confident disagreements of {student.name} and {other.name}"
+    return ImageGrid(title, tuple(images))
+
+
+def _agreement_table(predictions: Predictions) -> Table:
+    others = [o for o in (predictions.teacher, predictions.control) if o is not None]
+    rows: list[tuple[Cell, ...]] = []
+    for student in predictions.students:
+        shares = (None if other is student else agreement_rate(student, other) for other in others)
+        rows.append((student.name, *map(to_percent, shares)))
     columns = ("network", *(f"with the {other.name}, %" for other in others))
-    return Table(columns, tuple(lines), "Same answer", digits=1)
+    return Table(columns, tuple(rows), "Same predicted class", digits=1)
 
 
-def _splits(hearing: Hearing, teacher: Voice) -> Table:
+def _overlap_table(predictions: Predictions, teacher: Outputs) -> Table:
     columns = (
-        "",
-        "both right, %",
-        "only it, %",
-        "only the teacher, %",
+        "network",
+        "both correct, %",
+        "only it correct, %",
+        "only the teacher correct, %",
         "same error, %",
-        "two errors, %",
+        "different errors, %",
     )
-    lines: list[tuple[Cell, ...]] = [
-        (voice.name, *map(hundred, split(voice, teacher, hearing.labels)))
-        for voice in hearing.learners
+    rows: list[tuple[Cell, ...]] = [
+        (student.name, *map(to_percent, error_overlap(student, teacher, predictions.labels)))
+        for student in predictions.students
     ]
-    return Table(columns, tuple(lines), "Who is right", digits=1)
+    return Table(columns, tuple(rows), "Overlap of errors with the teacher", digits=1)
 
 
-def _said(hearing: Hearing, rival: Voice) -> tuple[str, ...]:
-    learners = [voice for voice in hearing.learners if voice is not rival]
-    shares = {voice.name: percent(agreement(voice, rival)) for voice in learners}
-    who, whom = the(hearing.student), the(rival)
-    parts = split(hearing.student, rival, hearing.labels)
-    same = compared(hearing, shares, " of images")
+def _sentences(predictions: Predictions, reference: Outputs) -> tuple[str, ...]:
+    students = [one for one in predictions.students if one is not reference]
+    rates = {one.name: percent(agreement_rate(one, reference)) for one in students}
+    student, other = with_article(predictions.student), with_article(reference)
+    overlap = error_overlap(predictions.student, reference, predictions.labels)
+    rate = with_control(predictions, rates, " of images")
     return (
-        f"{start(who)} says the same class as {whom} in {same}.",
-        f"It alone is right in {percent(parts.learner)}, {whom} alone in {percent(parts.other)}; "
-        f"both make the same error in {percent(parts.same_error)}.",
+        f"{sentence_start(student)} agrees with {other} on {rate}.",
+        f"Only {student} is correct on {percent(overlap.student)}, only {other} on "
+        f"{percent(overlap.other)}; both make the same error on {percent(overlap.same_error)}.",
     )

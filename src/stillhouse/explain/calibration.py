@@ -1,4 +1,4 @@
-"""Whether networks are as sure as they are right (Guo et al., 2017)."""
+"""Whether the confidence of a network matches its accuracy (Guo et al., 2017)."""
 
 from __future__ import annotations
 
@@ -7,78 +7,83 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from stillhouse.explain import rows
-from stillhouse.explain.hearing import Hearing, Voice
-from stillhouse.explain.section import Lines, Section, Series, Table
-from stillhouse.explain.words import compared, percent, start, the
-from stillhouse.tasks.meters.accuracy import BINS
+from stillhouse.explain.phrases import percent, with_article, with_control
+from stillhouse.explain.predictions import Outputs, Predictions
+from stillhouse.explain.row_statistics import softmax_rows
+from stillhouse.explain.section import LineChart, Section, Series, Table
+from stillhouse.tasks.meters.accuracy import CALIBRATION_BINS
+
+TITLE = "Calibration"
+NOTABLE = 0.001  # difference of confidence and accuracy
 
 
 class Calibration(NamedTuple):
-    """How sure a network is, and how right; bins without samples are left out."""
+    """Accuracy and confidence of one network; bins without images are left out."""
 
     accuracy: float
-    confidence: float  # mean probability of the class that it says
+    confidence: float  # mean probability of the predicted class
     entropy: float  # mean, in nats
-    error: float  # expected calibration error
+    error: float  # expected calibration error (ECE)
     bin_confidence: tuple[float, ...]
     bin_accuracy: tuple[float, ...]
 
 
-def section(hearing: Hearing) -> Section:
-    """Calibration of each network, and reliability curves of teacher, control and student."""
-    found = {v.name: calibration(v.logits, hearing.labels) for v in hearing.voices}
-    lines = tuple(
+def section(predictions: Predictions) -> Section:
+    """ECE of each network, and the reliability diagram of teacher, control and student."""
+    values = {one.name: calibration(one.logits, predictions.labels) for one in predictions.outputs}
+    rows = tuple(
         (name, 100 * c.accuracy, 100 * c.confidence, 100 * c.error, c.entropy)
-        for name, c in found.items()
+        for name, c in values.items()
     )
-    columns = ("network", "accuracy, %", "confidence, %", "calibration error, %", "entropy, nats")
+    columns = ("network", "accuracy, %", "mean confidence, %", "ECE, %", "entropy, nats")
     return Section(
         "calibration",
-        "Calibration",
-        _said(hearing, found),
-        (Table(columns, lines),),
-        (_curves(hearing.shown, found),),
+        TITLE,
+        _sentences(predictions, values),
+        (Table(columns, rows),),
+        (_reliability_diagram(predictions.main, values),),
     )
 
 
 def calibration(logits: Tensor, labels: Tensor) -> Calibration:
     """Calibration over 15 equal bins of confidence: (N, C), (N,)."""
-    p = rows.probabilities(logits)
+    p = softmax_rows(logits)
     confidence, hit = p.max(1), (p.argmax(1) == labels.numpy()).astype(float)
     entropy = -(p * np.log(np.where(p > 0, p, 1.0))).sum(1)
-    which = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    count, hits, sure = (
-        np.bincount(which, weights=w, minlength=BINS) for w in (np.ones_like(hit), hit, confidence)
+    index = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    count, hits, total = (
+        np.bincount(index, weights=w, minlength=CALIBRATION_BINS)
+        for w in (np.ones_like(hit), hit, confidence)
     )
-    full = count > 0
+    filled = count > 0
     return Calibration(
         float(hit.mean()),
         float(confidence.mean()),
         float(entropy.mean()),
-        float(np.abs(hits - sure).sum() / len(p)),
-        tuple((sure[full] / count[full]).tolist()),
-        tuple((hits[full] / count[full]).tolist()),
+        float(np.abs(hits - total).sum() / len(p)),
+        tuple((total[filled] / count[filled]).tolist()),
+        tuple((hits[filled] / count[filled]).tolist()),
     )
 
 
-def _curves(voices: tuple[Voice, ...], found: dict[str, Calibration]) -> Lines:
+def _reliability_diagram(
+    networks: tuple[Outputs, ...], values: dict[str, Calibration]
+) -> LineChart:
     series = tuple(
-        Series(v.name, found[v.name].bin_confidence, found[v.name].bin_accuracy) for v in voices
+        Series(one.name, values[one.name].bin_confidence, values[one.name].bin_accuracy)
+        for one in networks
     )
-    return Lines("Reliability", "confidence", "accuracy", series, diagonal=True)
+    return LineChart("Reliability diagram", "confidence", "accuracy", series, diagonal=True)
 
 
-def _said(hearing: Hearing, found: dict[str, Calibration]) -> tuple[str, ...]:
-    own = found[hearing.student.name]
-    who, gap = start(the(hearing.student)), own.confidence - own.accuracy
-    error = compared(hearing, {name: percent(c.error) for name, c in found.items()})
-    said = [f"{who}'s confidence misses its accuracy by {error} on average."]
-    if hearing.teacher is not None:
-        said[0] = f"{said[0][:-1]}; the teacher's by {percent(found['teacher'].error)}."
-    side = "too sure" if gap > 0 else "not sure enough"
-    said.append(
-        f"It is right in {percent(own.accuracy)} of images and is sure by "
-        f"{percent(own.confidence)}" + (f", so it is {side}." if abs(gap) >= 0.001 else ".")
-    )
-    return tuple(said)
+def _sentences(predictions: Predictions, values: dict[str, Calibration]) -> tuple[str, ...]:
+    student = values[predictions.student.name]
+    errors = with_control(predictions, {name: percent(c.error) for name, c in values.items()})
+    sentence = f"Expected calibration error (ECE) of {with_article(predictions.student)}: {errors}"
+    if predictions.teacher is not None:
+        sentence += f"; teacher {percent(values[predictions.teacher.name].error)}"
+    gap = student.confidence - student.accuracy
+    means = f"mean confidence {percent(student.confidence)}, accuracy {percent(student.accuracy)}"
+    if abs(gap) >= NOTABLE:
+        means = f"{'Overconfident' if gap > 0 else 'Underconfident'}: {means}"
+    return (f"{sentence}.", f"{means[:1].upper()}{means[1:]}.")

@@ -1,28 +1,31 @@
-"""Which classes a student gets right, and which it gained."""
+"""Accuracy of each class, and the gain over the control."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from stillhouse.explain.byclass import ByClass
-from stillhouse.explain.hearing import Hearing, Voice
-from stillhouse.explain.rows import Rows
+from stillhouse.explain.per_class import PerClass
+from stillhouse.explain.predictions import Outputs, Predictions
+from stillhouse.explain.row_statistics import Rows
 from stillhouse.explain.section import Section
 
-
-def section(hearing: Hearing) -> Section:
-    """Accuracy of each class, by gain over the control or, without one, by accuracy."""
-    found = {voice.name: accuracies(hearing, voice) for voice in hearing.shown}
-    count = np.bincount(hearing.labels.numpy(), minlength=len(hearing.classes))
-    one = ByClass(hearing, found, count, "accuracy")
-    return Section("classes", "Classes", one.said("knows"), (one.table(),), (one.bars(),))
+TITLE = "Accuracy of each class"
 
 
-def accuracies(hearing: Hearing, voice: Voice) -> Rows:
-    """The share of samples of each class that are called so, NaN for a class without: -> (C,)."""
-    labels, size = hearing.labels.numpy(), len(hearing.classes)
-    hits = (voice.logits.argmax(1).numpy() == labels).astype(float)
+def section(predictions: Predictions) -> Section:
+    """Accuracy of each class, sorted by the gain over the control if there is one."""
+    values = {one.name: class_accuracies(predictions, one) for one in predictions.main}
+    count = np.bincount(predictions.labels.numpy(), minlength=len(predictions.classes))
+    per_class = PerClass(predictions, values, count, "accuracy")
+    tables, charts = (per_class.table(),), (per_class.bars(),)
+    return Section("classes", TITLE, per_class.sentences(), tables, charts)
+
+
+def class_accuracies(predictions: Predictions, outputs: Outputs) -> Rows:
+    """The share of correct images of each class, NaN for a class without images: -> (C,)."""
+    labels, size = predictions.labels.numpy(), len(predictions.classes)
+    hits = (outputs.logits.argmax(1).numpy() == labels).astype(float)
     count = np.bincount(labels, minlength=size)
     total = np.bincount(labels, weights=hits, minlength=size)
-    found: Rows = np.divide(total, count, out=np.full(size, np.nan), where=count > 0)
-    return found
+    values: Rows = np.divide(total, count, out=np.full(size, np.nan), where=count > 0)
+    return values

@@ -1,79 +1,90 @@
-"""How the probabilities of a student go with those of its teacher."""
+"""Correlation of the student's probabilities with its teacher's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from stillhouse.explain import rows
-from stillhouse.explain.hearing import Hearing
+from stillhouse.explain.phrases import decimal, with_article, with_control
+from stillhouse.explain.predictions import Predictions
+from stillhouse.explain.row_statistics import (
+    FiniteMean,
+    Rows,
+    evenly_spaced,
+    finite_mean,
+    row_kendall,
+    row_pearson,
+    row_spearman,
+)
 from stillhouse.explain.section import Cell, Section, Table
-from stillhouse.explain.words import compared, decimal, start, the
 
-KENDALL_LIMIT = 1000  # images, because its time is that of sorting each vector in Python
+TITLE = "Correlation with the teacher"
+KENDALL_LIMIT = 1000  # images, because each vector takes a call to scipy
 
-Likeness = Mapping[str, rows.Mean]
+Correlations = Mapping[str, FiniteMean]
 
 
-def section(hearing: Hearing) -> Section | None:
-    """Pearson, Spearman and Kendall correlations within images and within classes."""
-    teacher = hearing.teacher
+def section(predictions: Predictions) -> Section | None:
+    """Pearson, Spearman and Kendall correlation over classes and over images."""
+    teacher = predictions.teacher
     if teacher is None or teacher.logits.shape[1] < 2:
         return None
-    taught = hearing.probabilities(teacher)
-    found = {v.name: correlations(hearing.probabilities(v), taught) for v in hearing.learners}
-    measures = tuple(next(iter(found.values())))
+    reference = predictions.probabilities(teacher)
+    values = {
+        one.name: correlations(predictions.probabilities(one), reference)
+        for one in predictions.students
+    }
+    measures = tuple(next(iter(values.values())))
     return Section(
         "correlation",
-        "Correlation with the teacher",
-        _said(hearing, found),
+        TITLE,
+        _sentences(predictions, values),
         (
             Table(
                 ("network", *measures),
-                tuple((name, *(mean.value for mean in f.values())) for name, f in found.items()),
-                "Mean correlation of probabilities with the teacher's",
+                tuple((n, *(mean.value for mean in v.values())) for n, v in values.items()),
+                "Mean correlation of the probabilities with the teacher's",
                 digits=3,
             ),
-            *_skipped(found),
+            *_skipped(values),
         ),
     )
 
 
-def correlations(student: rows.Rows, teacher: rows.Rows) -> Likeness:
+def correlations(student: Rows, teacher: Rows) -> Correlations:
     """Mean correlation of images (rows) and of classes (columns): (N, C), (N, C)."""
-    few = rows.evenly(len(student), KENDALL_LIMIT)
+    sample = evenly_spaced(len(student), KENDALL_LIMIT)
     found = {}
     for where, s, t in (("images", student, teacher), ("classes", student.T, teacher.T)):
-        found[f"Pearson, {where}"] = rows.average(rows.pearson(s, t))
-        found[f"Spearman, {where}"] = rows.average(rows.spearman(s, t))
-        sample = (s[few], t[few]) if where == "images" else (s[:, few], t[:, few])
-        found[f"Kendall, {where}"] = rows.average(rows.kendall(*sample))
+        found[f"Pearson, {where}"] = finite_mean(row_pearson(s, t))
+        found[f"Spearman, {where}"] = finite_mean(row_spearman(s, t))
+        pair = (s[sample], t[sample]) if where == "images" else (s[:, sample], t[:, sample])
+        found[f"Kendall, {where}"] = finite_mean(row_kendall(*pair))
     return found
 
 
-def _skipped(found: Mapping[str, Likeness]) -> tuple[Table, ...]:
-    lines: list[tuple[Cell, ...]] = [
-        (name, *(mean.skipped for mean in likeness.values()))
-        for name, likeness in found.items()
-        if any(mean.skipped for mean in likeness.values())
+def _skipped(values: Mapping[str, Correlations]) -> tuple[Table, ...]:
+    rows: list[tuple[Cell, ...]] = [
+        (name, *(mean.skipped for mean in means.values()))
+        for name, means in values.items()
+        if any(mean.skipped for mean in means.values())
     ]
-    if not lines:
+    if not rows:
         return ()
-    columns = ("network", *next(iter(found.values())))
-    return (Table(columns, tuple(lines), "Left out, because constant vectors do not correlate"),)
+    columns = ("network", *next(iter(values.values())))
+    return (Table(columns, tuple(rows), "Constant vectors, left out of the means"),)
 
 
-def _said(hearing: Hearing, found: Mapping[str, Likeness]) -> tuple[str, ...]:
+def _sentences(predictions: Predictions, values: Mapping[str, Correlations]) -> tuple[str, ...]:
     def text(measure: str) -> str:
-        return compared(hearing, {n: decimal(f[measure].value) for n, f in found.items()})
+        return with_control(predictions, {n: decimal(v[measure].value) for n, v in values.items()})
 
-    who = start(the(hearing.student))
-    said = [
-        f"Within an image, the probabilities of {the(hearing.student)} correlate with the "
-        f"teacher's by {text('Pearson, images')} (Pearson) on average; within a class, over "
-        f"images, by {text('Pearson, classes')}.",
-        f"{who}'s order of the classes of an image goes with the teacher's by "
-        f"{text('Spearman, images')} (Spearman) and {text('Kendall, images')} (Kendall's tau-b).",
+    student = with_article(predictions.student)
+    sentences = [
+        f"Mean Pearson correlation of the probabilities of {student} with the teacher's: "
+        f"{text('Pearson, images')} within an image, {text('Pearson, classes')} within a class.",
+        f"Rank correlation within an image: Spearman {text('Spearman, images')}, Kendall's tau-b "
+        f"{text('Kendall, images')}.",
     ]
-    if len(hearing.labels) > KENDALL_LIMIT:
-        said.append(f"Kendall's tau-b is that of {KENDALL_LIMIT:,} images, evenly chosen.")
-    return tuple(said)
+    if len(predictions.labels) > KENDALL_LIMIT:
+        sentences.append(f"Kendall's tau-b is computed on {KENDALL_LIMIT:,} images, evenly spaced.")
+    return tuple(sentences)

@@ -1,4 +1,4 @@
-"""How many classes a network says at a probability of a half, and how rightly."""
+"""F1, precision, recall and the number of predicted classes at a threshold of 0.5."""
 
 from __future__ import annotations
 
@@ -7,35 +7,37 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stillhouse.explain.hearing import Hearing
-from stillhouse.explain.section import Bars, Cell, Section, Series, Table
-from stillhouse.explain.words import compared, decimal, percent, start, the
+from stillhouse.explain.phrases import decimal, percent, sentence_start, with_article, with_control
+from stillhouse.explain.predictions import Predictions
+from stillhouse.explain.section import BarChart, Cell, Section, Series, Table
 from stillhouse.functional.ranking import above_half, count_decisions, macro_f1, micro_f1
 
-MOST = 6  # classes an image, from which on counts share a bar
-TRUTH = "truth"
+TITLE = "Predicted classes at a threshold of 0.5"
+MAX_COUNT = 6  # classes per image; larger counts share a bar
+GROUND_TRUTH = "ground truth"
+NOTABLE = 0.05  # classes per image
 
 
 class Decisions(NamedTuple):
-    """What comes of saying each class whose probability is above a half."""
+    """The predictions at a threshold of 0.5, compared with the labels."""
 
     micro_f1: float  # of all decisions together
-    macro_f1: float  # the mean of classes
-    precision: float | None  # of what is said, how much is there; None: nothing is said
-    recall: float | None  # of what is there, how much is said; None: nothing is there
-    said: float  # classes an image
-    exact: float  # share of images with as many classes as are there
+    macro_f1: float  # the mean over classes
+    precision: float | None  # None without predicted classes
+    recall: float | None  # None without positive labels
+    predicted: float  # classes per image
+    exact: float  # share of images with the correct number of classes
     more: float
     fewer: float
 
 
-def section(hearing: Hearing) -> Section:
-    """F1, precision and recall of each network at a half, and how many classes it says."""
-    present = hearing.present
-    found = {v.name: decisions(v.logits, present) for v in hearing.voices}
-    truth = float(present.double().sum(1).mean())
-    lines: list[tuple[Cell, ...]] = [
-        (name, *_hundred(d[:4]), d.said, *_hundred(d[5:])) for name, d in found.items()
+def section(predictions: Predictions) -> Section:
+    """F1, precision and recall of each network, and the number of classes it predicts."""
+    positives = predictions.positives
+    values = {one.name: decisions(one.logits, positives) for one in predictions.outputs}
+    truth = float(positives.double().sum(1).mean())
+    rows: list[tuple[Cell, ...]] = [
+        (name, *_percents(d[:4]), d.predicted, *_percents(d[5:])) for name, d in values.items()
     ]
     columns = (
         "network",
@@ -43,70 +45,75 @@ def section(hearing: Hearing) -> Section:
         "macro F1, %",
         "precision, %",
         "recall, %",
-        "classes an image",
-        "as many as there are, %",
-        "more, %",
-        "fewer, %",
+        "classes per image",
+        "correct number, %",
+        "too many, %",
+        "too few, %",
     )
     return Section(
         "decisions",
-        "Classes said at a probability of a half",
-        _said(hearing, found, truth),
-        (Table(columns, tuple(lines), digits=1),),
-        (_bars(hearing),),
+        TITLE,
+        _sentences(predictions, values, truth),
+        (Table(columns, tuple(rows), digits=1),),
+        (_bars(predictions),),
     )
 
 
-def decisions(logits: Tensor, present: Tensor) -> Decisions:
-    """What comes of a threshold of a half: (N, C), (N, C) bool."""
-    said = above_half(logits)
-    counts = count_decisions(said, present)
+def decisions(logits: Tensor, positives: Tensor) -> Decisions:
+    """Metrics at a threshold of 0.5: (N, C), (N, C) bool."""
+    predicted = above_half(logits)
+    counts = count_decisions(predicted, positives)
     right, wrong, missed = (int(count.sum()) for count in counts)
-    excess = said.sum(1) - present.sum(1)
+    excess = predicted.sum(1) - positives.sum(1)
     return Decisions(
         float(micro_f1(counts)),
         float(macro_f1(counts)),
         right / (right + wrong) if right + wrong else None,
         right / (right + missed) if right + missed else None,
-        float(said.double().sum(1).mean()),
+        float(predicted.double().sum(1).mean()),
         *(float(each.double().mean()) for each in (excess == 0, excess > 0, excess < 0)),
     )
 
 
-def shares(chosen: Tensor, most: int) -> tuple[float, ...]:
-    """The percentage of images with 0, 1, .. classes, the last with `most` or more: (N, C)."""
-    counts = chosen.sum(1).clamp(max=most)
+def count_shares(predicted: Tensor, most: int) -> tuple[float, ...]:
+    """Percentage of images with 0, 1, ..., `most` or more classes: (N, C) bool."""
+    counts = predicted.sum(1).clamp(max=most)
     return tuple((100 * torch.bincount(counts, minlength=most + 1) / len(counts)).tolist())
 
 
-def _bars(hearing: Hearing) -> Bars:
-    chosen = {TRUTH: hearing.present} | {v.name: above_half(v.logits) for v in hearing.shown}
-    largest = max(int(each.sum(1).max()) for each in chosen.values())
-    most = min(largest, MOST)
+def _bars(predictions: Predictions) -> BarChart:
+    predicted = {one.name: above_half(one.logits) for one in predictions.main}
+    predicted = {GROUND_TRUTH: predictions.positives} | predicted
+    largest = max(int(each.sum(1).max()) for each in predicted.values())
+    most = min(largest, MAX_COUNT)
     labels = [str(count) for count in range(most + 1)]
     labels[-1] += " or more" if most < largest else ""
     places = tuple(map(float, range(most + 1)))
-    series = tuple(Series(name, places, shares(each, most)) for name, each in chosen.items())
-    return Bars("How many classes an image is given", "images, %", tuple(labels), series)
+    series = tuple(Series(n, places, count_shares(each, most)) for n, each in predicted.items())
+    return BarChart("Number of classes per image", "images, %", tuple(labels), series)
 
 
-def _hundred(values: tuple[float | None, ...]) -> list[float | None]:
+def _percents(values: tuple[float | None, ...]) -> list[float | None]:
     return [None if value is None else 100 * value for value in values]
 
 
-def _said(hearing: Hearing, found: dict[str, Decisions], truth: float) -> tuple[str, ...]:
-    who, own = start(the(hearing.student)), found[hearing.student.name]
-    micro = compared(hearing, {name: percent(d.micro_f1) for name, d in found.items()})
-    count = compared(hearing, {name: decimal(d.said) for name, d in found.items()})
-    exact = compared(hearing, {name: percent(d.exact) for name, d in found.items()})
-    said = f"{who}'s F1 over all decisions is {micro}"
-    if hearing.teacher is not None:
-        said += f", the teacher's {percent(found[hearing.teacher.name].micro_f1)}"
-    gap = own.said - truth
+def _sentences(
+    predictions: Predictions, values: dict[str, Decisions], truth: float
+) -> tuple[str, ...]:
+    student = with_article(predictions.student)
+    micro = with_control(predictions, {n: percent(d.micro_f1) for n, d in values.items()})
+    counts = {n: decimal(d.predicted) for n, d in values.items()}
+    count = with_control(predictions, counts, " classes per image")
+    exact = {n: percent(d.exact) for n, d in values.items()}
+    first = f"Micro F1 of {student}: {micro}"
+    if predictions.teacher is not None:
+        first += f"; teacher {percent(values[predictions.teacher.name].micro_f1)}"
+    gap = values[predictions.student.name].predicted - truth
     side = "too many" if gap > 0 else "too few"
     return (
-        f"{said}.",
-        f"It says {count} classes an image, and there are {truth:.2f}"
-        + (f", so it says {side}." if abs(gap) >= 0.05 else "."),
-        f"It says as many as there are in {exact} of images.",
+        f"{first}.",
+        f"{sentence_start(student)} predicts {count}; the images have {truth:.2f}"
+        + (f", so it predicts {side}." if abs(gap) >= NOTABLE else "."),
+        "It predicts the correct number of classes for "
+        f"{with_control(predictions, exact, ' of images')}.",
     )

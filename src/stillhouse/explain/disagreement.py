@@ -1,117 +1,124 @@
-"""Where a student says the classes of an image that its teacher says, and where not."""
+"""How often the student predicts the classes that its teacher predicts, for multi-label images."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from stillhouse.explain.hearing import Hearing, Voice
-from stillhouse.explain.pictures import FEW, PICTURES, png
-from stillhouse.explain.section import Cell, Picture, Pictures, Section, Table
-from stillhouse.explain.words import (
-    compared,
+from stillhouse.explain.phrases import (
     decimal,
-    hundred,
-    listed,
+    join_names,
     percent,
-    start,
-    the,
+    sentence_start,
+    to_percent,
+    with_article,
+    with_control,
 )
+from stillhouse.explain.predictions import Outputs, Predictions
+from stillhouse.explain.section import CaptionedImage, Cell, ImageGrid, Section, Table
+from stillhouse.explain.thumbnails import FEW_COLOURS, IMAGES, encode_thumbnail
 from stillhouse.functional.ranking import above_half
 
+TITLE = "Agreement"
 
-def section(hearing: Hearing) -> Section | None:
-    """How often two networks say the same classes, who is right where not, and examples."""
-    rival = hearing.teacher or hearing.control
-    if rival is None or rival is hearing.student:
+
+def section(predictions: Predictions) -> Section | None:
+    """Agreement of the predicted classes, which network is correct otherwise, and examples."""
+    teacher, control = predictions.teacher, predictions.control
+    reference = teacher or control
+    if reference is None or reference is predictions.student:
         return None
-    pictures = examples(hearing, hearing.student, rival)
-    others = [v for v in (hearing.teacher, hearing.control) if v is not None]
+    images = most_different_images(predictions, predictions.student, reference)
+    others = [one for one in (teacher, control) if one is not None]
     return Section(
-        "agreement",
-        "Agreement",
-        _said(hearing, rival),
-        tuple(_table(hearing, other) for other in others),
-        () if pictures is None else (pictures,),
+        "disagreement",
+        TITLE,
+        _sentences(predictions, reference),
+        tuple(_table(predictions, other) for other in others),
+        () if images is None else (images,),
     )
 
 
-def same(one: Voice, other: Voice) -> float:
-    """The share of samples of which both say the same classes."""
-    return float((differences(one, other) == 0).double().mean())
+def same_classes_rate(one: Outputs, other: Outputs) -> float:
+    """The share of images for which both predict the same set of classes."""
+    return float((differing_classes(one, other) == 0).double().mean())
 
 
-def differences(one: Voice, other: Voice) -> Tensor:
-    """How many classes only one of two says of each sample: -> (N,)."""
+def differing_classes(one: Outputs, other: Outputs) -> Tensor:
+    """The number of classes that only one of two networks predicts: -> (N,)."""
     return (above_half(one.logits) != above_half(other.logits)).sum(1)
 
 
-def right(learner: Voice, other: Voice, present: Tensor) -> float | None:
-    """How often the first of two is right where they differ; None where they never do."""
-    said = above_half(learner.logits)
-    different = said != above_half(other.logits)
-    hits = (said == present)[different]
+def correct_where_different(student: Outputs, other: Outputs, positives: Tensor) -> float | None:
+    """How often the first network is correct where they differ; None if they never differ."""
+    predicted = above_half(student.logits)
+    different = predicted != above_half(other.logits)
+    hits = (predicted == positives)[different]
     return float(hits.double().mean()) if len(hits) else None
 
 
-def examples(hearing: Hearing, student: Voice, other: Voice) -> Pictures | None:
-    """Up to 12 images of which two networks say the most different classes.
+def most_different_images(
+    predictions: Predictions, student: Outputs, other: Outputs
+) -> ImageGrid | None:
+    """Up to 12 images with the most differing classes.
 
-    Among as many, those come first whose probabilities of these classes lie farthest apart.
+    Ties are ordered by the difference of the probabilities of these classes, the largest first.
     """
-    count = differences(student, other)
-    apart = (student.logits.double().sigmoid() - other.logits.double().sigmoid()).abs()
-    apart = (apart * (above_half(student.logits) != above_half(other.logits))).sum(1)
-    # One class more outweighs any distance, which is below the number of classes.
-    order = (count * (1 + apart.max()) + apart).argsort(descending=True, stable=True)
-    order = order[count[order] > 0][:PICTURES]
-    pictures = tuple(_picture(hearing, index, student, other) for index in order.tolist())
-    if not pictures:
+    count = differing_classes(student, other)
+    gap = (student.logits.double().sigmoid() - other.logits.double().sigmoid()).abs()
+    gap = (gap * (above_half(student.logits) != above_half(other.logits))).sum(1)
+    # One more class outweighs any gap, which is below the number of classes.
+    order = (count * (1 + gap.max()) + gap).argsort(descending=True, stable=True)
+    order = order[count[order] > 0][:IMAGES]
+    images = tuple(_image(predictions, index, student, other) for index in order.tolist())
+    if not images:
         return None
-    return Pictures(f"What {student.name} and {other.name} say most differently", pictures)
+    return ImageGrid(f"Largest disagreements of {student.name} and {other.name}", images)
 
 
-def _picture(hearing: Hearing, index: int, *voices: Voice) -> Picture:
-    chosen = {"true": hearing.present} | {v.name: above_half(v.logits) for v in voices}
-    words = [f"{name}: {_classes(hearing, rows[index])}" for name, rows in chosen.items()]
-    code = png(hearing.picture(index), colours=FEW)
-    return Picture(code, "; ".join(words), f"An image. {'; '.join(words)}.")
+def _image(predictions: Predictions, index: int, *networks: Outputs) -> CaptionedImage:
+    rows = {"true": predictions.positives} | {o.name: above_half(o.logits) for o in networks}
+    texts = [f"{name}: {_class_names(predictions, row[index])}" for name, row in rows.items()]
+    png = encode_thumbnail(predictions.image(index), colours=FEW_COLOURS)
+    return CaptionedImage(png, "; ".join(texts), f"An image. {'; '.join(texts)}.")
 
 
-def _classes(hearing: Hearing, chosen: Tensor) -> str:
-    return listed([hearing.classes[c] for c in chosen.nonzero().flatten().tolist()])
+def _class_names(predictions: Predictions, chosen: Tensor) -> str:
+    return join_names([predictions.classes[c] for c in chosen.nonzero().flatten().tolist()])
 
 
-def _table(hearing: Hearing, other: Voice) -> Table:
+def _table(predictions: Predictions, other: Outputs) -> Table:
     columns = (
         "network",
         "same classes, %",
-        "different classes an image",
-        "right where they differ, %",
+        "differing classes per image",
+        "correct where they differ, %",
     )
-    lines: list[tuple[Cell, ...]] = [
+    rows: list[tuple[Cell, ...]] = [
         (
-            voice.name,
-            100 * same(voice, other),
-            float(differences(voice, other).double().mean()),
-            hundred(right(voice, other, hearing.present)),
+            student.name,
+            100 * same_classes_rate(student, other),
+            float(differing_classes(student, other).double().mean()),
+            to_percent(correct_where_different(student, other, predictions.positives)),
         )
-        for voice in hearing.learners
-        if voice is not other
+        for student in predictions.students
+        if student is not other
     ]
-    return Table(columns, tuple(lines), f"Beside {the(other)}", digits=2)
+    return Table(columns, tuple(rows), f"Agreement with {with_article(other)}", digits=2)
 
 
-def _said(hearing: Hearing, rival: Voice) -> tuple[str, ...]:
-    learners = [voice for voice in hearing.learners if voice is not rival]
-    shares = {v.name: percent(same(v, rival)) for v in learners}
-    counts = {v.name: decimal(float(differences(v, rival).double().mean())) for v in learners}
-    who, whom = the(hearing.student), the(rival)
-    said = [
-        f"{start(who)} says the same classes as {whom} in "
-        f"{compared(hearing, shares, ' of images')}.",
-        f"Only one of the two says {compared(hearing, counts, ' classes')} an image on average.",
+def _sentences(predictions: Predictions, reference: Outputs) -> tuple[str, ...]:
+    students = [one for one in predictions.students if one is not reference]
+    rates = {o.name: percent(same_classes_rate(o, reference)) for o in students}
+    counts = {
+        o.name: decimal(float(differing_classes(o, reference).double().mean())) for o in students
+    }
+    student, other = with_article(predictions.student), with_article(reference)
+    sentences = [
+        f"{sentence_start(student)} predicts the same set of classes as {other} for "
+        f"{with_control(predictions, rates, ' of images')}.",
+        f"They differ in {with_control(predictions, counts, ' classes per image on average')}.",
     ]
-    share = right(hearing.student, rival, hearing.present)
+    share = correct_where_different(predictions.student, reference, predictions.positives)
     if share is not None:
-        said.append(f"Where they differ, it is right in {percent(share)} of cases.")
-    return tuple(said)
+        sentences.append(f"Where they differ, {student} is correct in {percent(share)} of cases.")
+    return tuple(sentences)

@@ -1,4 +1,4 @@
-"""Which samples lie nearest to a query, by the distance of vectors."""
+"""The nearest images of a query, by the Euclidean distance of vectors."""
 
 from __future__ import annotations
 
@@ -10,45 +10,45 @@ from torch import Tensor
 NEAREST = 5
 
 
-class Search:
-    """Label-wise queries put to embeddings batch by batch, so that no embedding is kept.
+class LabelwiseSearch:
+    """Search by label-wise embeddings, batch by batch, so that no embedding is kept.
 
-    A query is the embedding of one class in one sample, (Q, D); it is compared with the embedding
-    of the same class, (Q,), in every sample.
+    A query is the embedding of one class in one image, (Q, D). It is compared with the embedding
+    of the same class, (Q,), in every image.
     """
 
-    def __init__(self, asked: Tensor, classes: Tensor) -> None:
-        self.asked = asked
-        self.groups = [(int(c), (classes == c).nonzero().flatten()) for c in classes.unique()]
-        self.parts: list[Tensor] = []
+    def __init__(self, queries: Tensor, classes: Tensor) -> None:
+        self.queries = queries
+        self.by_class = [(int(c), (classes == c).nonzero().flatten()) for c in classes.unique()]
+        self.distances: list[Tensor] = []
 
     def add(self, embeddings: Tensor) -> None:
-        """Compare with a batch: (N, C, D)."""
+        """Compare the queries with a batch: (N, C, D)."""
         embeddings = embeddings.detach().float()
-        found = embeddings.new_empty(len(self.asked), len(embeddings))
-        for label, own in self.groups:
-            own = own.to(embeddings.device)
-            found[own] = distances(self.asked[own], embeddings[:, label])
-        self.parts.append(found.cpu())
+        distances = embeddings.new_empty(len(self.queries), len(embeddings))
+        for label, rows in self.by_class:
+            rows = rows.to(embeddings.device)
+            distances[rows] = euclidean_distances(self.queries[rows], embeddings[:, label])
+        self.distances.append(distances.cpu())
 
-    def found(self, itself: Tensor) -> Tensor | None:
-        """The samples nearest to each query, which is left out itself: (Q,) -> (Q, K)."""
-        return nearest(torch.cat(self.parts, 1), itself) if self.parts else None
-
-
-def distances(asked: Tensor, given: Tensor) -> Tensor:
-    """Euclidean distances, by differences: (Q, D), (N, D) -> (Q, N)."""
-    return torch.cdist(asked, given, compute_mode="donot_use_mm_for_euclid_dist")
+    def nearest(self, own: Tensor) -> Tensor | None:
+        """The nearest images of each query except its own image: (Q,) -> (Q, K)."""
+        return nearest_images(torch.cat(self.distances, 1), own) if self.distances else None
 
 
-def nearest(found: Tensor, itself: Tensor) -> Tensor | None:
-    """The 5 nearest of all, of equal ones the first; None where a distance is no number.
+def euclidean_distances(queries: Tensor, vectors: Tensor) -> Tensor:
+    """Euclidean distances from differences, not from products: (Q, D), (N, D) -> (Q, N)."""
+    return torch.cdist(queries, vectors, compute_mode="donot_use_mm_for_euclid_dist")
 
-    Distances (Q, N) and which sample each query is itself (Q,) -> (Q, K).
+
+def nearest_images(distances: Tensor, own: Tensor) -> Tensor | None:
+    """The 5 nearest images; ties in the order of the images; None if a distance is not finite.
+
+    Distances (Q, N) and the image of each query (Q,) -> (Q, K).
     """
-    count = min(NEAREST, found.shape[1] - 1)
-    if count < 1 or not bool(found.isfinite().all()):
+    count = min(NEAREST, distances.shape[1] - 1)
+    if count < 1 or not bool(distances.isfinite().all()):
         return None
-    others = found.scatter(1, itself[:, None], math.inf)
+    others = distances.scatter(1, own[:, None], math.inf)
     ranked: Tensor = others.argsort(dim=1, stable=True)
     return ranked[:, :count]

@@ -1,40 +1,41 @@
-"""Whether classes are alike to a student where they are to its teacher."""
+"""Whether the correlations between classes are the same for student and teacher."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from stillhouse.explain import rows
-from stillhouse.explain.hearing import Hearing
-from stillhouse.explain.section import Heat, Matrix, Section, Table
-from stillhouse.explain.words import compared, decimal, start, the
+from stillhouse.explain.phrases import decimal, with_article, with_control
+from stillhouse.explain.predictions import Predictions
+from stillhouse.explain.row_statistics import Rows, finite_mean, unit_rows
+from stillhouse.explain.section import Heatmap, Matrix, Section, Table
 
-CELLS = 100  # of a heat map along each side
+TITLE = "Relations between classes"
+CELLS = 100  # of a heatmap along each axis
 
 
-def section(hearing: Hearing) -> Section | None:
-    """The difference of the classes' correlation matrices, student minus teacher."""
-    teacher = hearing.teacher
-    # Two probabilities that add up to 1 always correlate by -1.
-    if teacher is None or len(hearing.classes) < (2 if hearing.several else 3):
+def section(predictions: Predictions) -> Section | None:
+    """The difference of the correlation matrices of the classes, student minus teacher."""
+    teacher = predictions.teacher
+    # Two probabilities that sum to 1 always have a correlation of -1.
+    if teacher is None or len(predictions.classes) < (2 if predictions.multilabel else 3):
         return None
-    taught = class_correlation(hearing.probabilities(teacher))
+    reference = class_correlation(predictions.probabilities(teacher))
     means = {}
     charts = []
-    for voice in hearing.learners:
-        difference = class_correlation(hearing.probabilities(voice)) - taught
-        means[voice.name] = mean_difference(difference)
-        if voice in hearing.pupils:
-            charts.append(_heat(voice.name, difference))
+    for one in predictions.students:
+        difference = class_correlation(predictions.probabilities(one)) - reference
+        means[one.name] = mean_difference(difference)
+        if one in predictions.main_students:
+            charts.append(_heatmap(one.name, difference))
     return Section(
         "relations",
-        "Relations between classes",
-        _said(hearing, means),
+        TITLE,
+        _sentences(predictions, means),
         (
             Table(
                 ("network", "mean |difference|"),
                 tuple(means.items()),
-                "Correlation of each pair of classes, against the teacher's",
+                "Correlation of each pair of classes, difference from the teacher's",
                 digits=3,
             ),
         ),
@@ -42,19 +43,19 @@ def section(hearing: Hearing) -> Section | None:
     )
 
 
-def class_correlation(probabilities: rows.Rows) -> rows.Rows:
-    """Pearson's correlation over samples of the probabilities of classes: (N, C) -> (C, C)."""
-    columns = rows.unit(probabilities.T)
+def class_correlation(probabilities: Rows) -> Rows:
+    """Pearson's correlation over images of the probabilities of classes: (N, C) -> (C, C)."""
+    columns = unit_rows(probabilities.T)
     return columns @ columns.T
 
 
-def mean_difference(difference: rows.Rows) -> float | None:
-    """Mean absolute value over pairs of different classes that both networks vary: (C, C)."""
-    return rows.average(np.abs(difference[~np.eye(len(difference), dtype=bool)])).value
+def mean_difference(difference: Rows) -> float | None:
+    """Mean absolute value over pairs of different classes, constant classes left out: (C, C)."""
+    return finite_mean(np.abs(difference[~np.eye(len(difference), dtype=bool)])).value
 
 
-def grouped(values: rows.Rows, cells: int = CELLS) -> Matrix:
-    """A matrix of at most `cells` a side, neighbours averaged: (C, C), NaN as None."""
+def average_blocks(values: Rows, cells: int = CELLS) -> Matrix:
+    """At most `cells` rows and columns, neighbours averaged: (C, C), NaN as None."""
     starts = np.arange(0, len(values), -(-len(values) // cells))
     known = np.isfinite(values)
     total, count = (
@@ -67,20 +68,19 @@ def grouped(values: rows.Rows, cells: int = CELLS) -> Matrix:
     )
 
 
-def _heat(name: str, difference: rows.Rows) -> Heat:
+def _heatmap(name: str, difference: Rows) -> Heatmap:
     step = -(-len(difference) // CELLS)
-    what = "class" if step == 1 else f"class, {step} neighbours averaged"
-    return Heat(
-        f"{name} minus teacher: correlation of classes", what, what, grouped(difference), True
-    )
+    axis = "class" if step == 1 else f"class, averaged over {step} neighbours"
+    title = f"Correlation of classes: {name} minus teacher"
+    return Heatmap(title, axis, axis, average_blocks(difference), True)
 
 
-def _said(hearing: Hearing, means: dict[str, float | None]) -> tuple[str, ...]:
-    if means[hearing.student.name] is None:
-        return ("Too few images were heard to correlate classes.",)
-    text = compared(hearing, {name: decimal(value, 3) for name, value in means.items()})
+def _sentences(predictions: Predictions, means: dict[str, float | None]) -> tuple[str, ...]:
+    if means[predictions.student.name] is None:
+        return ("There are too few images to correlate classes.",)
+    text = with_control(predictions, {name: decimal(value, 3) for name, value in means.items()})
     return (
-        f"{start(the(hearing.student))} correlates a pair of classes otherwise than the teacher "
-        f"by {text} on average.",
-        "Above 0 a pair goes together more than the teacher says, below 0 less.",
+        "Mean absolute difference of the correlation of two classes, "
+        f"{with_article(predictions.student)} minus teacher: {text}.",
+        "Above 0, two classes are more correlated than in the teacher; below 0, less.",
     )

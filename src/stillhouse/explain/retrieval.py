@@ -1,4 +1,4 @@
-"""Whether what lies near an image, by what a network makes of it, has the same classes."""
+"""Whether the nearest images of a query, by the features of a network, have its classes."""
 
 from __future__ import annotations
 
@@ -8,145 +8,165 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stillhouse.explain.hearing import Close, Hearing, Voice
-from stillhouse.explain.pictures import FEW, png
-from stillhouse.explain.rows import evenly
-from stillhouse.explain.section import Cell, Picture, Pictures, Section, Table
-from stillhouse.explain.words import compared, listed, percent, the
+from stillhouse.explain.phrases import join_names, percent, with_article, with_control
+from stillhouse.explain.predictions import Outputs, Predictions
+from stillhouse.explain.row_statistics import evenly_spaced
+from stillhouse.explain.section import CaptionedImage, Cell, ImageGrid, Section, Table
+from stillhouse.explain.subset import Subset
+from stillhouse.explain.thumbnails import FEW_COLOURS, encode_thumbnail
 
-SHOWN = 3  # queries, with what each network finds
-SIDE = 64  # pixels of a picture
-
-
-class Found(NamedTuple):
-    """Means over queries of the share of what was found."""
-
-    precise: float  # has the class that was asked for
-    related: float  # has any class of the image that was asked about
+TITLE = "Image retrieval"
+SHOWN = 3  # queries with their nearest images
+SIDE = 64  # pixels of an image
 
 
-def section(hearing: Hearing) -> Section | None:
-    """Precision of the nearest images of each network, and some queries with what was found."""
-    close = hearing.close
-    if close is None or not len(close.queries):
+class RetrievalPrecision(NamedTuple):
+    """Shares of the retrieved images, averaged over queries."""
+
+    same_class: float  # they have the class of the query
+    any_class: float  # they have any class of the query image
+
+
+def section(predictions: Predictions) -> Section | None:
+    """Precision of the nearest images of each network, and some queries with their results."""
+    subset = predictions.subset
+    if subset is None or not len(subset.queries):
         return None
-    heard = [voice for voice in hearing.voices if voice.nearest is not None]
-    if not heard:
-        said = "No network has label-wise embeddings, or a vector before its classifier, to search."
-        return Section("retrieval", "Nearest images", (said,))
-    found = {
-        v.name: measure(v.nearest, hearing.present, close) for v in heard if v.nearest is not None
+    networks = [one for one in predictions.outputs if one.nearest is not None]
+    if not networks:
+        sentence = (
+            "No network has label-wise embeddings or one feature vector before its classifier."
+        )
+        return Section("retrieval", TITLE, (sentence,))
+    values = {
+        one.name: retrieval_precision(one.nearest, predictions.positives, subset)
+        for one in networks
+        if one.nearest is not None
     }
+    chance = chance_precision(predictions.positives, subset)
     return Section(
         "retrieval",
-        "Nearest images",
-        _said(hearing, close, found, guess(hearing.present, close)),
-        (_table(hearing, heard, found, guess(hearing.present, close)),),
-        tuple(_pictures(hearing, close, query) for query in chosen(close.queries)),
+        TITLE,
+        _sentences(predictions, subset, values, chance),
+        (_table(networks, values, chance),),
+        tuple(_images(predictions, subset, query) for query in shown_queries(subset.queries)),
     )
 
 
-def measure(nearest: Tensor, present: Tensor, close: Close) -> Found:
-    """What the nearest samples have: (Q, K), (N, C)."""
-    place, label = close.queries.unbind(1)
-    theirs = present[nearest]  # (Q, K, C)
-    own = present[close.samples[place]]
-    precise = theirs[torch.arange(len(label)), :, label]
-    related = (theirs & own[:, None]).any(2)
-    return Found(float(precise.double().mean()), float(related.double().mean()))
+def retrieval_precision(nearest: Tensor, positives: Tensor, subset: Subset) -> RetrievalPrecision:
+    """Precision of the nearest images: (Q, K), (N, C)."""
+    position, label = subset.queries.unbind(1)
+    retrieved = positives[nearest]  # (Q, K, C)
+    own = positives[subset.samples[position]]
+    same_class = retrieved[torch.arange(len(label)), :, label]
+    any_class = (retrieved & own[:, None]).any(2)
+    return RetrievalPrecision(float(same_class.double().mean()), float(any_class.double().mean()))
 
 
-def guess(present: Tensor, close: Close) -> Found:
-    """What any other sample has: (N, C)."""
-    place, label = close.queries.unbind(1)
-    others = max(1, len(present) - 1)
-    count = present.sum(0)[label] - 1  # without the query itself, which has the class
-    own = present[close.samples].float()
-    related = ((own @ present.float().T) > 0).sum(1)[place] - 1
-    return Found(
+def chance_precision(positives: Tensor, subset: Subset) -> RetrievalPrecision:
+    """Precision of random images: (N, C)."""
+    position, label = subset.queries.unbind(1)
+    others = max(1, len(positives) - 1)
+    count = positives.sum(0)[label] - 1  # without the query image, which has the class
+    own = positives[subset.samples].float()
+    any_class = ((own @ positives.float().T) > 0).sum(1)[position] - 1
+    return RetrievalPrecision(
         float(count.double().mean() / others),
-        float(related.double().mean() / others),
+        float(any_class.double().mean() / others),
     )
 
 
-def chosen(queries: Tensor, count: int = SHOWN) -> list[int]:
-    """Some queries of different classes and images, evenly of all classes that are asked for."""
-    found: list[int] = []
+def shown_queries(queries: Tensor, count: int = SHOWN) -> list[int]:
+    """Some queries of different classes and images, evenly spaced over the classes."""
+    chosen: list[int] = []
     present = queries[:, 1].unique()
-    for label in present[torch.from_numpy(evenly(len(present), count))].tolist():
-        own = (queries[:, 1] == label).nonzero().flatten().tolist()
-        taken = queries[found, 0].tolist()
-        found.append(next((q for q in own if int(queries[q, 0]) not in taken), own[0]))
-    return found
+    for label in present[torch.from_numpy(evenly_spaced(len(present), count))].tolist():
+        of_class = (queries[:, 1] == label).nonzero().flatten().tolist()
+        taken = queries[chosen, 0].tolist()
+        free = (q for q in of_class if int(queries[q, 0]) not in taken)
+        chosen.append(next(free, of_class[0]))
+    return chosen
 
 
-def _table(hearing: Hearing, heard: list[Voice], found: dict[str, Found], base: Found) -> Table:
-    count = 0 if heard[0].nearest is None else heard[0].nearest.shape[1]
-    columns = ("network", "by", "has the class, %", "has a class of the image, %")
-    lines: list[tuple[Cell, ...]] = [
+def _table(
+    networks: list[Outputs], values: dict[str, RetrievalPrecision], chance: RetrievalPrecision
+) -> Table:
+    count = 0 if networks[0].nearest is None else networks[0].nearest.shape[1]
+    columns = ("network", "search by", "same class, %", "any class of the query image, %")
+    rows: list[tuple[Cell, ...]] = [
         (
-            voice.name,
-            "label-wise embedding" if voice.labelwise else "features",
-            *(100 * share for share in found[voice.name]),
+            one.name,
+            "label-wise embedding" if one.labelwise else "features",
+            *(100 * share for share in values[one.name]),
         )
-        for voice in heard
+        for one in networks
     ]
-    lines.append(("any other image", None, *(100 * share for share in base)))
-    return Table(columns, tuple(lines), f"Of the {count} nearest images", digits=1)
+    rows.append(("chance", None, *(100 * share for share in chance)))
+    return Table(columns, tuple(rows), f"Precision of the {count} nearest images", digits=1)
 
 
-def _pictures(hearing: Hearing, close: Close, query: int) -> Pictures:
-    """A query and what each network finds, a row a network."""
-    place, label = close.queries[query].tolist()
-    sample = int(close.samples[place])
-    name, own = hearing.classes[label], hearing.present[sample]
-    found: list[Picture] = []
+def _images(predictions: Predictions, subset: Subset, query: int) -> ImageGrid:
+    """A query and its nearest images, one row per network."""
+    position, label = subset.queries[query].tolist()
+    sample = int(subset.samples[position])
+    name, own = predictions.classes[label], predictions.positives[sample]
+    images: list[CaptionedImage] = []
     width = 0
-    for voice in hearing.shown:
-        if voice.nearest is None:
+    for one in predictions.main:
+        if one.nearest is None:
             continue
-        has = listed([hearing.classes[c] for c in np.flatnonzero(own.numpy())])
-        found.append(_picture(hearing, sample, f"query, {voice.name}", f"An image with {has}"))
-        for rank, other in enumerate(voice.nearest[query].tolist(), 1):
-            words = _shared(hearing, own, other, label)
-            found.append(_picture(hearing, other, words, f"{rank} of {voice.name}: {words}"))
-        width = 1 + voice.nearest.shape[1]
-    return Pictures(f"Nearest to an image with {name}", tuple(found), width)
+        classes = join_names([predictions.classes[c] for c in np.flatnonzero(own.numpy())])
+        caption, alt = f"query, {one.name}", f"An image with {classes}"
+        images.append(_image(predictions, sample, caption, alt))
+        for rank, other in enumerate(one.nearest[query].tolist(), 1):
+            text = _shared(predictions, own, other, label)
+            images.append(_image(predictions, other, text, f"{rank} of {one.name}: {text}"))
+        width = 1 + one.nearest.shape[1]
+    return ImageGrid(f"Nearest images for a query of class {name}", tuple(images), width)
 
 
-def _picture(hearing: Hearing, sample: int, caption: str, alt: str) -> Picture:
-    return Picture(png(hearing.picture(sample), SIDE, FEW), caption, f"{alt}.")
+def _image(predictions: Predictions, sample: int, caption: str, alt: str) -> CaptionedImage:
+    png = encode_thumbnail(predictions.image(sample), SIDE, FEW_COLOURS)
+    return CaptionedImage(png, caption, f"{alt}.")
 
 
-def _shared(hearing: Hearing, own: Tensor, other: int, label: int) -> str:
-    """What two samples have in common, the class that was asked for first."""
-    both = (own & hearing.present[other]).nonzero().flatten().tolist()
-    names = [hearing.classes[c] for c in sorted(both, key=lambda c: (c != label, c))]
-    missed = f", not {hearing.classes[label]}" if both and label not in both else ""
-    return f"shares {listed(names, 3)}{missed}"
+def _shared(predictions: Predictions, own: Tensor, other: int, label: int) -> str:
+    """The classes that two images have in common, the class of the query first."""
+    both = (own & predictions.positives[other]).nonzero().flatten().tolist()
+    names = [predictions.classes[c] for c in sorted(both, key=lambda c: (c != label, c))]
+    missing = f", not {predictions.classes[label]}" if both and label not in both else ""
+    return f"shares {join_names(names, 3)}{missing}"
 
 
-def _said(hearing: Hearing, close: Close, found: dict[str, Found], base: Found) -> tuple[str, ...]:
-    silent = [voice.name for voice in hearing.shown if voice.nearest is None]
-    notes = tuple(f"Nothing to search by was heard of the {name}." for name in silent)
-    said = (
-        f"{len(close.queries):,} times an image and one of its classes are the query, and the "
-        f"nearest of the other {len(hearing.labels) - 1:,} are found by Euclidean distance.",
+def _sentences(
+    predictions: Predictions,
+    subset: Subset,
+    values: dict[str, RetrievalPrecision],
+    chance: RetrievalPrecision,
+) -> tuple[str, ...]:
+    notes = tuple(
+        f"The {one.name} has no features to search by."
+        for one in predictions.main
+        if one.nearest is None
     )
-    student, teacher = hearing.student, hearing.teacher
-    if student.name not in found:
-        return (*said, *notes)
-    precise, related = (
-        compared(hearing, {name: percent(each[i]) for name, each in found.items()})
+    setting = (
+        f"{len(subset.queries):,} queries, each one class of one image, against the other "
+        f"{len(predictions.labels) - 1:,} images, by Euclidean distance."
+    )
+    student, teacher = predictions.student, predictions.teacher
+    if student.name not in values:
+        return (setting, *notes)
+    same_class, any_class = (
+        with_control(predictions, {name: percent(each[i]) for name, each in values.items()})
         for i in range(2)
     )
-    text = f"Of what {the(student)} finds nearest, {precise} has the class that was asked for"
-    if teacher is not None and teacher.name in found:
-        text += f", and of what the teacher finds {percent(found[teacher.name].precise)}"
+    text = f"Precision of {with_article(student)}: {same_class}"
+    if teacher is not None and teacher.name in values:
+        text += f"; teacher {percent(values[teacher.name].same_class)}"
     return (
-        *said,
-        f"{text}; of all images {percent(base.precise)} have it.",
-        f"At least one class is in common with the query in {related} of it, and in "
-        f"{percent(base.related)} of all images.",
+        setting,
+        f"{text}; chance {percent(chance.same_class)}.",
+        f"Retrieved images that share any class with the query image: {any_class}; chance "
+        f"{percent(chance.any_class)}.",
         *notes,
     )

@@ -1,4 +1,4 @@
-"""What a diagnosis says: sentences, tables and charts as plain data, which a file can hold."""
+"""The content of a diagnosis: sentences, tables and charts as plain data that JSON can hold."""
 
 from __future__ import annotations
 
@@ -7,62 +7,62 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import AliasChoices, Field, TypeAdapter
 
 from stillhouse.spec import spec
 
 Cell = float | int | str | None
 Matrix = tuple[tuple[float | None, ...], ...]
-SIGNIFICANT = 5  # digits of a number in a file, so that a page stays small
+SIGNIFICANT_DIGITS = 5  # of a number in a file, so that a page stays small
 
 
 @spec
 class Table:
-    """Rows under named columns; None is a cell that has no value."""
+    """Rows under named columns; None is a cell without a value."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     title: str = ""
-    digits: int = 2  # after the point, of every float
+    digits: int = 2  # after the decimal point, of every float
 
 
 @spec
 class Series:
-    """Points of one network or one quantity."""
+    """The points of one network or one quantity."""
 
     name: str
     x: tuple[float, ...]
     y: tuple[float | None, ...]
-    group: tuple[int, ...] = ()  # of each point of a cloud: its class
-    error: tuple[float, ...] = ()  # of each point: half the length of its whisker
+    group: tuple[int, ...] = ()  # class of each point, in a scatter plot
+    error: tuple[float, ...] = ()  # half the length of each error bar
 
 
 @spec
-class Lines:
-    """Curves over a common axis."""
+class LineChart:
+    """Curves over a common x-axis."""
 
     title: str
     x: str
     y: str
     series: tuple[Series, ...]
-    diagonal: bool = False  # also draw x = y, where a perfect one would lie
+    diagonal: bool = False  # also draw y = x
     kind: Literal["lines"] = "lines"
 
 
 @spec
-class Bars:
-    """One bar a label and series."""
+class BarChart:
+    """One bar per label and series."""
 
     title: str
     y: str
     labels: tuple[str, ...]
-    series: tuple[Series, ...]  # x is the place of the label
+    series: tuple[Series, ...]  # x is the index of the label
     kind: Literal["bars"] = "bars"
 
 
 @spec
-class Heat:
-    """A matrix as colours; `diverging` has its middle colour at 0."""
+class Heatmap:
+    """A matrix as colours; the middle colour of a `diverging` one is at 0."""
 
     title: str
     x: str
@@ -73,38 +73,38 @@ class Heat:
 
 
 @spec
-class Cloud:
-    """Points in a plane, a panel a series, coloured by group."""
+class ScatterPlot:
+    """Points in two dimensions, one panel per series, coloured by group."""
 
     title: str
     series: tuple[Series, ...]
-    groups: tuple[str, ...] = ()  # what each group is called, by its number
+    groups: tuple[str, ...] = ()  # names of the groups, by index
     kind: Literal["cloud"] = "cloud"
 
 
 @spec
-class Density:
-    """How many samples fall into each cell of a grid."""
+class Histogram2D:
+    """The number of samples in each cell of a grid."""
 
     name: str
     counts: Matrix  # [y][x]
 
 
 @spec
-class Joint:
-    """Histograms of two quantities on one grid, laid over each other."""
+class DensityPlot:
+    """Two-dimensional histograms on one grid, drawn over each other."""
 
     title: str
     x: str
     y: str
     x_edges: tuple[float, ...]
     y_edges: tuple[float, ...]
-    densities: tuple[Density, ...]
+    densities: tuple[Histogram2D, ...]
     kind: Literal["joint"] = "joint"
 
 
 @spec
-class Picture:
+class CaptionedImage:
     """One image, as the bytes of a PNG in base64."""
 
     png: str
@@ -113,37 +113,45 @@ class Picture:
 
 
 @spec
-class Pictures:
-    """Images side by side, in rows of `columns` that belong together; 0: as many as fit."""
+class ImageGrid:
+    """Images side by side, in rows of `columns` images; 0: as many as fit."""
 
     title: str
-    pictures: tuple[Picture, ...]
+    pictures: tuple[CaptionedImage, ...]
     columns: int = 0
     kind: Literal["pictures"] = "pictures"
 
 
-Chart = Annotated[Lines | Bars | Heat | Cloud | Joint | Pictures, Field(discriminator="kind")]
+Chart = Annotated[
+    LineChart | BarChart | Heatmap | ScatterPlot | DensityPlot | ImageGrid,
+    Field(discriminator="kind"),
+]
+# older files call the sentences `said`
+Sentences = Annotated[tuple[str, ...], Field(validation_alias=AliasChoices("sentences", "said"))]
 
 
 @spec
 class Section:
-    """One diagnosis: what it is called, what it says in sentences, and what it shows."""
+    """One diagnosis: its name, its title, and its sentences, tables and charts."""
 
     name: str
     title: str
-    said: tuple[str, ...] = ()
+    sentences: Sentences = ()
     tables: tuple[Table, ...] = ()
     charts: tuple[Chart, ...] = ()
+    note: str = ""  # why this is an earlier result, if it is one
+    failed: bool = False  # it could not be computed, and the sentence says why
+    missing: tuple[str, ...] = ()  # networks without outputs when it was computed
 
 
-def dump(sections: Iterable[Section]) -> list[Any]:
-    """Sections as lists, mappings, strings and numbers that JSON knows, in five digits."""
-    plain: list[Any] = _short(_adapter().dump_python(tuple(sections), mode="json"))
+def sections_to_json(sections: Iterable[Section]) -> list[Any]:
+    """Sections as lists, dicts, strings and finite numbers of five significant digits."""
+    plain: list[Any] = _rounded(_adapter().dump_python(tuple(sections), mode="json"))
     return plain
 
 
-def parse(content: object) -> tuple[Section, ...]:
-    """Sections from what `dump` gave; a ValueError says what is wrong with anything else."""
+def sections_from_json(content: object) -> tuple[Section, ...]:
+    """Sections from the output of `sections_to_json`; raises ValueError for anything else."""
     return _adapter().validate_python(content)
 
 
@@ -152,14 +160,14 @@ def _adapter() -> TypeAdapter[tuple[Section, ...]]:
     return TypeAdapter(tuple[Section, ...])
 
 
-def _short(value: Any) -> Any:
+def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         if not math.isfinite(value):
             return None
-        # A whole number, which may be a step, stays what it is.
-        return value if value.is_integer() else float(f"{value:.{SIGNIFICANT}g}")
+        # A whole number, which may be a step, keeps all its digits.
+        return value if value.is_integer() else float(f"{value:.{SIGNIFICANT_DIGITS}g}")
     if isinstance(value, dict):
-        return {key: _short(inner) for key, inner in value.items()}
+        return {key: _rounded(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_short(inner) for inner in value]
+        return [_rounded(inner) for inner in value]
     return value

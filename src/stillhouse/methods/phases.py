@@ -1,4 +1,4 @@
-"""Methods that begin with a phase of its own kind."""
+"""The first phase of methods that train in two phases."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from stillhouse.spec import require
 from stillhouse.types import Clock
 
 
-def opening(length: float, clock: Clock) -> bool:
-    """Whether the first phase still lasts: `length` epochs, or below 1 that share of the run."""
+def in_first_phase(length: float, clock: Clock) -> bool:
+    """Whether a step is in the first phase: `length` epochs, or below 1 a fraction of the run."""
     if length < 1:
         return clock.progress < length
     return clock.step < length * clock.steps_per_epoch

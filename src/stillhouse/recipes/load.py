@@ -27,7 +27,8 @@ RECIPE_FILE = "recipe.yaml"  # the name of the resolved recipe in the folder of 
 NOT_IN_DIGEST = ("engine", "title", "paper", "control", "study")
 
 
-def zoo() -> dict[str, Path]:
+@cache
+def zoo() -> Mapping[str, Path]:
     """The recipes that come with the package, by name."""
     folder = Path(str(files("stillhouse.recipes").joinpath("zoo")))
     paths = sorted(folder.rglob("*.yaml"))
@@ -140,7 +141,7 @@ def merge_sections(base: dict[str, Any], update: dict[str, Any]) -> dict[str, An
 
 
 def merge_mappings(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of both mappings, those of the update first; neither is changed."""
+    """The keys of both mappings; where both have one, the update's value. Neither is changed."""
     merged = {str(key): deepcopy(value) for key, value in base.items()}
     for key, value in update.items():
         old = merged.get(str(key))

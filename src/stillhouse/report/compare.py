@@ -1,38 +1,47 @@
-"""Two runs beside each other."""
+"""The page of two runs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from stillhouse.build.session import Session
 from stillhouse.errors import UserError
-from stillhouse.explain.hearing import AS_EVER, TEACHER, Look
+from stillhouse.explain.phrases import metric_name
+from stillhouse.explain.predictions import DEFAULT_OPTIONS, ExplainOptions
+from stillhouse.explain.roles import TEACHER
+from stillhouse.explain.section import Section
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
-from stillhouse.report import parts
-from stillhouse.report.model import Bar, Page
-from stillhouse.runs.costs import named_networks, shipped
+from stillhouse.report import draft
+from stillhouse.report.page import Page, ScoreBar
+from stillhouse.runs.costs import network_specs, student_spec
 from stillhouse.runs.diagnosis import Student, diagnose
 from stillhouse.runs.execute import Result
 from stillhouse.runs.training import STUDENT
 from stillhouse.study.index import read_run, summarize_run
 
 
-def compare_page(first: Path, second: Path, look: Look = AS_EVER) -> Page:
-    """The second run beside the first, and the teacher of the second."""
+def compare_page(first: Path, second: Path, options: ExplainOptions = DEFAULT_OPTIONS) -> Page:
+    """The second run compared with the first, with the teacher of the second."""
     if first.resolve() == second.resolve():
         raise UserError(f"{first} cannot be compared with itself; give two runs")
     one, other = read_run(first), read_run(second)
-    refuse_strangers(one[0], other[0], first, second)
-    names = named(first, second)
+    check_same_data(one[0], other[0], first, second)
+    names = run_names(first, second)
     (recipe, result), headline = other, other[1].headline
     students = [
         Student(name, read[0], folder / STUDENT)
         for name, read, folder in zip(names, (one, other), (first, second), strict=True)
     ]
-    draft = parts.Draft(recipe)
-    priced = draft.priced(named_networks(recipe, {s.name: shipped(s.recipe) for s in students}))
-    sections = draft.sections(lambda shop: diagnose(recipe, students, shop, look, names[0]))
-    curves = draft.curves(dict(zip(names, (first, second), strict=True)), headline)
+    parts = draft.Draft(recipe)
+    specs = {student.name: student_spec(student.recipe) for student in students}
+    costs = parts.costs(network_specs(recipe, specs))
+
+    def diagnoses(session: Session | None) -> tuple[Section, ...]:
+        return () if session is None else diagnose(recipe, students, session, options, names[0])
+
+    sections = parts.sections(diagnoses)
+    curves = parts.curves(dict(zip(names, (first, second), strict=True)), headline)
     scores = {names[0]: one[1].student, names[1]: result.student}
     if result.teacher is not None:
         scores = {"teacher": result.teacher, **scores}
@@ -43,50 +52,50 @@ def compare_page(first: Path, second: Path, look: Look = AS_EVER) -> Page:
             *(summarize_run(*read) for read in (one, other)),
         ),
         headline=headline,
-        bars=tuple(Bar(who, score["test"][headline]) for who, score in scores.items()),
-        costs=priced.costs,
-        machine=priced.machine,
-        notes=(*draft.notes, *differing(one[0], recipe)),
+        bars=tuple(ScoreBar(who, score["test"][headline]) for who, score in scores.items()),
+        costs=costs.costs,
+        machine=costs.machine,
+        notes=(*parts.notes, *differing_sections(one[0], recipe)),
         curves=curves,
-        tables=(parts.score_table(scores),),
+        tables=(draft.score_table(scores),),
         sections=sections,
         recipe=load.to_yaml(recipe),
-        environment=parts.environment_text(second),
+        environment=draft.environment_text(second),
         again=(f"stillhouse report --compare {first} {second}",),
     )
 
 
-def named(first: Path, second: Path) -> tuple[str, str]:
-    """What the two are called: by their folders, in full where those are called alike."""
+def run_names(first: Path, second: Path) -> tuple[str, str]:
+    """The names of the folders; their full paths where the names are equal."""
     short = first.resolve().name, second.resolve().name
     clear = short[0] != short[1] and TEACHER not in short
     return short if clear else (str(first), str(second))
 
 
-def refuse_strangers(one: Recipe, other: Recipe, first: Path, second: Path) -> None:
-    """Only runs on the same data can be compared."""
+def check_same_data(one: Recipe, other: Recipe, first: Path, second: Path) -> None:
+    """Refuse two runs on different data."""
     if load.to_dict(one)["data"] != load.to_dict(other)["data"]:
         raise UserError(
-            f"{first} and {second} were run on different data, and their scores compare nothing; "
-            "give two runs whose recipes agree under data"
+            f"{first} and {second} were run on different data, so that their scores cannot be "
+            "compared; give two runs whose recipes have the same data"
         )
 
 
 def difference(names: tuple[str, str], one: Result, other: Result) -> str:
-    """How much better the second is."""
+    """The scores of both runs and their difference."""
     a, b = (result.student["test"][other.headline] for result in (one, other))
     seeds = {one.student["seed"], other.student["seed"]}
     pair = "the same seed" if len(seeds) == 1 else "different seeds"
     return (
-        f"{names[1]} {other.headline} {b:.1f}, {names[0]} {a:.1f}: {b - a:+.1f} "
-        f"(one run each, {pair}: no interval can be given)"
+        f"{metric_name(other.headline)}: {names[1]} {b:.1f}, {names[0]} {a:.1f}, difference "
+        f"{b - a:+.1f} (one run each with {pair}, no confidence interval)"
     )
 
 
-def differing(one: Recipe, other: Recipe) -> tuple[str, ...]:
-    """In which sections the two recipes differ."""
+def differing_sections(one: Recipe, other: Recipe) -> tuple[str, ...]:
+    """The keys in which two recipes differ."""
     first, second = load.to_dict(one), load.to_dict(other)
     shown = [key for key in first if first[key] != second[key] and key not in ("title", "study")]
     if not shown:
-        return ("The two recipes are the same",)
-    return (f"The two recipes differ in {', '.join(shown)}",)
+        return ("The two recipes are equal.",)
+    return (f"The two recipes differ in {', '.join(shown)}.",)

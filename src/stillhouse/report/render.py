@@ -1,4 +1,4 @@
-"""A page's data -> one HTML file that needs nothing else."""
+"""The content of pages as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -16,22 +16,26 @@ from typing import Any, TypeVar
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from stillhouse.explain.section import Chart, Picture, Pictures, Table
+from stillhouse.explain.guard import failure_sentence
+from stillhouse.explain.phrases import metric_name
+from stillhouse.explain.section import CaptionedImage, Chart, ImageGrid, Table
 from stillhouse.files import write_text
-from stillhouse.report import bars, costs, words
-from stillhouse.report.charts import draw
+from stillhouse.report.charts import draw_chart
 from stillhouse.report.charts.drawing import Drawing
-from stillhouse.report.charts.keys import swatch
-from stillhouse.report.model import Page
+from stillhouse.report.charts.legend import swatch
+from stillhouse.report.cost_table import CostTable, cost_table
+from stillhouse.report.formatting import format_cell, is_numeric
+from stillhouse.report.page import Page
+from stillhouse.report.score_bars import ScoreChart, score_chart
 
 T = TypeVar("T")
 
-LONG = 12  # rows, more of which are folded away
-FINE = 160  # pixels, from which on a picture is smooth
+MAX_ROWS = 12  # of a table that is not folded
+SMOOTH = 160  # pixels: a narrower image is scaled without smoothing
 
 
 @dataclass(frozen=True)
-class Entry:
+class ContentsEntry:
     """One line of the table of contents."""
 
     anchor: str
@@ -40,60 +44,63 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class View:
-    """One page as the template takes it, alone or among several."""
+class PageView:
+    """One page for the template, alone or among several."""
 
     page: Page
     prefix: str  # of its anchors
     level: int  # of its headings
-    score: bars.Score | None
-    costs: costs.Costs
+    headline: str  # the metric of the bars
+    scores: ScoreChart | None
+    costs: CostTable
 
 
 def write_page(page: Page, path: Path) -> Path:
-    """Render a page and put it in place."""
+    """Render a page and write it."""
     return write_pages([page], path)
 
 
 def write_pages(pages: Sequence[Page], path: Path) -> Path:
-    """Render several pages, one below the other, as one file and put it in place."""
+    """Render several pages, one below the other, and write them as one file."""
     write_text(path, render(*pages))
     return path
 
 
 def render(*pages: Page) -> str:
     """One page as HTML, or several in one document."""
-    alone = len(pages) == 1
+    single = len(pages) == 1
     views = [
-        view(page, "" if alone else f"page-{n}-", 2 if alone else 3) for n, page in _counted(pages)
+        page_view(page, "" if single else f"page-{n}-", 2 if single else 3)
+        for n, page in _numbered(pages)
     ]
     script = _source("sort.js")
     return (
         _environment()
         .get_template("report.html")
         .render(
-            title=pages[0].title if alone else f"{len(pages)} results",
+            title=pages[0].title if single else f"{len(pages)} results",
             views=views,
-            contents=[entry for one in views for entry in contents(one)],
-            draw=_drawer(),
+            contents=[entry for view in views for entry in table_of_contents(view)],
+            draw=_chart_drawer(),
             script=Markup(script),
-            script_hash=_hash(script),
+            script_hash=_script_hash(script),
             style=Markup(_source("style.css")),
         )
     )
 
 
-def view(page: Page, prefix: str = "", level: int = 2) -> View:
-    """A page with what the template cannot work out."""
-    score = bars.score(page) if page.bars else None
-    return View(page, prefix, level, score, costs.table(page.costs))
+def page_view(page: Page, prefix: str = "", level: int = 2) -> PageView:
+    """A page with what is computed for the template."""
+    scores = score_chart(page) if page.bars else None
+    headline = metric_name(page.headline)
+    return PageView(page, prefix, level, headline, scores, cost_table(page.costs))
 
 
-def contents(view: View) -> list[Entry]:
-    """Every part that a page has; of one among several, below its title."""
-    page, deeper = view.page, int(bool(view.prefix))
+def table_of_contents(view: PageView) -> list[ContentsEntry]:
+    """The parts of a page; one among several starts with its title."""
+    page, depth = view.page, int(bool(view.prefix))
     parts: list[tuple[object, str, str]] = [
-        (page.bars, "score", page.headline),
+        (page.bars, "score", view.headline),
         (page.costs, "costs", "Size and speed"),
         (page.notes, "notes", "Notes"),
         (page.curves, "curves", "Curves"),
@@ -103,66 +110,76 @@ def contents(view: View) -> list[Entry]:
         (page.environment, "environment", "Environment"),
         (page.again, "again", "How to reproduce"),
     ]
-    found = [Entry(f"{view.prefix}top", page.title, 0)] if deeper else []
-    for held, anchor, title in parts:
-        if held:
-            found.append(Entry(view.prefix + anchor, title, deeper))
+    entries = [ContentsEntry(f"{view.prefix}top", page.title, 0)] if depth else []
+    for content, anchor, title in parts:
+        if content:
+            entries.append(ContentsEntry(view.prefix + anchor, title, depth))
         if anchor == "diagnostics":
-            found += [
-                Entry(f"{view.prefix}diagnosis-{n}", section.title, deeper + 1)
-                for n, section in _counted(page.sections)
+            entries += [
+                ContentsEntry(f"{view.prefix}diagnosis-{n}", section.title, depth + 1)
+                for n, section in _numbered(page.sections)
             ]
-    return found
+    return entries
 
 
-def aligned(table: Table) -> list[bool]:
-    """Whether each column holds numbers, which stand to the right."""
+def numeric_columns(table: Table) -> list[bool]:
+    """Whether each column has numbers only, which are right-aligned."""
     columns = [[row[i] for row in table.rows if i < len(row)] for i in range(len(table.columns))]
-    return [_numbers(column) for column in columns]
+    return [_all_numeric(column) for column in columns]
 
 
-def size(picture: Picture) -> tuple[int, int] | None:
-    """Width and height of a PNG, as its first bytes say."""
+def png_size(image: CaptionedImage) -> tuple[int, int] | None:
+    """Width and height of a PNG from its header; None if it is damaged."""
     try:
-        head = base64.b64decode(picture.png[:32], validate=True)
+        head = base64.b64decode(image.png[:32], validate=True)
         width, height = struct.unpack(">II", head[16:24])
     except (binascii.Error, struct.error):
         return None
     return width, height
 
 
-def _numbers(column: Sequence[Any]) -> bool:
+def _all_numeric(column: Sequence[Any]) -> bool:
     known = [value for value in column if value is not None]
-    return bool(known) and all(words.numeric(value) for value in known)
+    return bool(known) and all(is_numeric(value) for value in known)
 
 
-def _counted(things: Sequence[T]) -> Iterable[tuple[int, T]]:
-    return enumerate(things, 1)
+def _numbered(items: Sequence[T]) -> Iterable[tuple[int, T]]:
+    return enumerate(items, 1)
 
 
-def _drawer() -> Callable[[Chart], Drawing | None]:
-    """What draws the charts of a document, each under a name of its own."""
+def _chart_drawer() -> Callable[[Chart], Drawing | None]:
+    """A function that draws the charts of one document, each with ids of its own."""
     numbers = count(1)
 
-    def drawn(chart: Chart) -> Drawing | None:
-        return None if isinstance(chart, Pictures) else draw(chart, f"chart-{next(numbers)}")
+    def draw(chart: Chart) -> Drawing | None:
+        if isinstance(chart, ImageGrid):
+            return None
+        try:
+            return draw_chart(chart, f"chart-{next(numbers)}")
+        except Exception as error:
+            return Drawing(note=failure_sentence("The chart", error))
 
-    return drawn
+    return draw
 
 
 @cache
 def _environment() -> Environment:
-    found = Environment(
+    environment = Environment(
         loader=PackageLoader("stillhouse.report"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    found.filters |= {"cell": words.cell, "aligned": aligned, "pixels": size, "svg": Markup}
-    found.filters |= {"swatch": swatch}
-    found.globals |= {"long": LONG, "fine": FINE}
-    return found
+    environment.filters |= {
+        "cell": format_cell,
+        "numeric_columns": numeric_columns,
+        "png_size": png_size,
+        "svg": Markup,
+        "swatch": swatch,
+    }
+    environment.globals |= {"max_rows": MAX_ROWS, "smooth": SMOOTH}
+    return environment
 
 
 @cache
@@ -170,6 +187,6 @@ def _source(name: str) -> str:
     return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
 
 
-def _hash(script: str) -> str:
-    """The name under which the page allows this script, and no other."""
+def _script_hash(script: str) -> str:
+    """The hash by which the content security policy allows this script only."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -4,76 +4,78 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stillhouse.build.workshop import Workshop
-from stillhouse.explain.hearing import AS_EVER, Look
+from stillhouse.build.session import Session
+from stillhouse.explain.predictions import DEFAULT_OPTIONS, ExplainOptions
 from stillhouse.explain.section import Section
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
-from stillhouse.report import parts
-from stillhouse.report.model import Bar, Page
+from stillhouse.report import draft
+from stillhouse.report.page import Page, ScoreBar
 from stillhouse.report.render import write_page
-from stillhouse.runs.costs import named_networks
-from stillhouse.runs.diagnosis import sections_of
+from stillhouse.runs.costs import network_specs
+from stillhouse.runs.diagnosis import sections_of_run
 from stillhouse.runs.execute import Result
 from stillhouse.runs.training import Score
 from stillhouse.study.index import read_run, summarize_run
 
 
 def write_run(folder: Path, *, explain: bool = True) -> Path:
-    """The page of a run, in its folder; diagnoses are made where there are none."""
-    return write_page(run_page(folder, explain=explain), folder / parts.PAGE)
+    """Write the page of a run into its folder; diagnoses are computed if there are none."""
+    return write_page(run_page(folder, explain=explain), folder / draft.PAGE_FILE)
 
 
-def run_page(folder: Path, look: Look = AS_EVER, *, explain: bool = True) -> Page:
-    """What is to be said of a run."""
+def run_page(
+    folder: Path, options: ExplainOptions = DEFAULT_OPTIONS, *, explain: bool = True
+) -> Page:
+    """The content of the page of a run."""
     recipe, result = read_run(folder)
-    draft = parts.Draft(recipe)
-    priced = draft.priced(named_networks(recipe), folder)
+    parts = draft.Draft(recipe)
+    costs = parts.costs(network_specs(recipe), folder)
 
-    def diagnosed(shop: Workshop) -> tuple[Section, ...]:
-        return sections_of(folder, recipe, shop, look)
+    def diagnoses(session: Session | None) -> tuple[Section, ...]:
+        return sections_of_run(folder, recipe, session, options)
 
-    sections = draft.sections(diagnosed) if explain else ()
-    curves = draft.curves(courses(folder), result.headline)
+    sections = parts.sections(diagnoses) if explain else ()
+    curves = parts.curves(record_folders(folder), result.headline)
     return Page(
         title=recipe.title or recipe.student.name,
         answers=(summarize_run(recipe, result),),
         headline=result.headline,
-        bars=bars(recipe, result),
-        costs=priced.costs,
-        machine=priced.machine,
-        notes=tuple(draft.notes),
+        bars=score_bars(recipe, result),
+        costs=costs.costs,
+        machine=costs.machine,
+        notes=tuple(parts.notes),
         curves=curves,
-        tables=(parts.score_table(scores(result)),),
+        tables=(draft.score_table(scores(result)),),
         sections=sections,
         recipe=load.to_yaml(recipe),
-        environment=parts.environment_text(folder),
-        again=again(recipe, folder),
+        environment=draft.environment_text(folder),
+        again=commands(recipe, folder),
     )
 
 
 def scores(result: Result) -> dict[str, Score]:
-    """Who was measured, in the order of the page."""
-    found = {"teacher": result.teacher, "control": result.control, "student": result.student}
-    return {who: score for who, score in found.items() if score is not None}
+    """The scores by network, in the order of the page."""
+    by_name = {"teacher": result.teacher, "control": result.control, "student": result.student}
+    return {who: score for who, score in by_name.items() if score is not None}
 
 
-def bars(recipe: Recipe, result: Result) -> tuple[Bar, ...]:
-    """Teacher, control and student, with what the paper says of each."""
+def score_bars(recipe: Recipe, result: Result) -> tuple[ScoreBar, ...]:
+    """Teacher, control and student, with the values in the paper."""
     return tuple(
-        Bar(who, score["test"][result.headline], paper=recipe.paper.get(who))
+        ScoreBar(who, score["test"][result.headline], paper=recipe.paper.get(who))
         for who, score in scores(result).items()
     )
 
 
-def courses(folder: Path) -> dict[str, Path]:
-    """Whose records there are."""
-    found = {"control": folder / "control", "student": folder}
-    return {who: path for who, path in found.items() if (path / "metrics.jsonl").is_file()}
+def record_folders(folder: Path) -> dict[str, Path]:
+    """The folders with records of the control and of the student."""
+    folders = {"control": folder / "control", "student": folder}
+    return {who: path for who, path in folders.items() if (path / "metrics.jsonl").is_file()}
 
 
-def again(recipe: Recipe, folder: Path) -> tuple[str, ...]:
-    """How to do it again, and how to be surer."""
+def commands(recipe: Recipe, folder: Path) -> tuple[str, ...]:
+    """Commands that run the recipe again, over several seeds, and evaluate the student."""
     methods = "+".join(method.name for method in recipe.method)
     lines = ["# save the recipe above as recipe.yaml", "stillhouse run recipe.yaml"]
     if recipe.distils:

@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from stillhouse.build.workshop import Workshop
-from stillhouse.explain.hearing import AS_EVER, Look
-from stillhouse.explain.hearing import CONTROL as UNTAUGHT
-from stillhouse.explain.section import Bars, Cell, Chart, Section, Series, Table
+from stillhouse.build.session import Session
+from stillhouse.explain.phrases import metric_name
+from stillhouse.explain.predictions import DEFAULT_OPTIONS, ExplainOptions
+from stillhouse.explain.roles import CONTROL as CONTROL_NAME
+from stillhouse.explain.section import BarChart, Cell, Chart, Section, Series, Table
 from stillhouse.methods.control import CONTROL
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Comparison, Recipe
-from stillhouse.report import parts
-from stillhouse.report.model import Bar, Page
+from stillhouse.report import draft
+from stillhouse.report.page import Page, ScoreBar
 from stillhouse.report.render import write_page
-from stillhouse.runs.costs import Priced, shipped
-from stillhouse.runs.diagnosis import Student, diagnose, keep, kept
+from stillhouse.runs.costs import NetworkSpec, student_spec
+from stillhouse.runs.diagnosis import Student, diagnose, keep_or_compute
 from stillhouse.runs.training import STUDENT
 from stillhouse.study import table
 from stillhouse.study.results import ArmResult, Study
@@ -24,38 +25,40 @@ from stillhouse.study.table import StudyRow, make_rows, search_lines
 
 
 def write_study(study: Study, against: str | None = None, *, explain: bool = True) -> Path:
-    """The page of a study, in its folder."""
+    """Write the page of a study into its folder."""
     page = study_page(study, against, explain=explain)
-    return write_page(page, study.folder / parts.PAGE)
+    return write_page(page, study.folder / draft.PAGE_FILE)
 
 
 def study_page(
     study: Study,
     against: str | None = None,
-    look: Look = AS_EVER,
+    options: ExplainOptions = DEFAULT_OPTIONS,
     *,
     explain: bool = True,
 ) -> Page:
-    """What is to be said of a study: every method, the best first."""
+    """The content of the page of a study: every method, the best first."""
     rows, recipe = make_rows(study, against), study.recipe
-    draft = parts.Draft(recipe, study.notes)
-    networks = {**teachers(recipe), **students(recipe), **shaped(recipe)}
-    priced = draft.priced(networks, study.folder)
-    sections = draft.sections(lambda shop: sections_of(study, shop, look)) if explain else ()
-    curves = (gains(study, rows), *draft.curves(courses(study), study.headline))
+    parts = draft.Draft(recipe, study.notes)
+    networks = {**teacher_specs(recipe), **student_specs(recipe), **reshaped_specs(recipe)}
+    costs = parts.costs(networks, study.folder)
+    sections = (
+        parts.sections(lambda session: study_sections(study, session, options)) if explain else ()
+    )
+    curves = (gain_chart(study, rows), *parts.curves(curve_folders(study), study.headline))
     return Page(
         title=study.title,
-        answers=answers(study, rows),
+        answers=answer_lines(study, rows),
         headline=study.headline,
-        bars=bars(study, rows),
-        costs=priced.costs,
-        machine=priced.machine,
-        notes=(*draft.notes, *how(study, rows)),
+        bars=study_bars(study, rows),
+        costs=costs.costs,
+        machine=costs.machine,
+        notes=(*parts.notes, *method_notes(study, rows)),
         curves=curves,
-        tables=tables(study, rows, against),
+        tables=result_tables(study, rows, against),
         sections=sections,
         recipe=load.to_yaml(recipe),
-        environment=environment(study),
+        environment=first_environment(study),
         again=(
             "# save the recipe above as study.yaml",
             "stillhouse study study.yaml",
@@ -64,34 +67,34 @@ def study_page(
     )
 
 
-def teachers(recipe: Recipe) -> dict[str, Priced]:
-    """Teachers as a page calls them: by what they are where there is one, by label else."""
+def teacher_specs(recipe: Recipe) -> dict[str, NetworkSpec]:
+    """The teachers by name on the page: `teacher`, or with their label where there are several."""
     own = recipe.study or Comparison()
     named = {**own.teachers, **{label: pair.teacher for label, pair in own.pairs.items()}}
     several = len(named) > 1
     return {f"teacher {label}" if several else "teacher": one for label, one in named.items()}
 
 
-def students(recipe: Recipe) -> dict[str, Priced]:
+def student_specs(recipe: Recipe) -> dict[str, NetworkSpec]:
     """The student, or those of all pairs."""
     pairs = recipe.study.pairs if recipe.study else {}
-    named: dict[str, Priced] = {f"student of {label}": one.student for label, one in pairs.items()}
+    named: dict[str, NetworkSpec] = {f"student of {k}": one.student for k, one in pairs.items()}
     return named or {"student": recipe.student}
 
 
-def shaped(recipe: Recipe) -> dict[str, Priced]:
-    """The students to which a method gives a shape of their own, by the method's label."""
+def reshaped_specs(recipe: Recipe) -> dict[str, NetworkSpec]:
+    """The students whose shape a method changes, by the label of the method."""
     methods = recipe.study.methods if recipe.study else {}
-    found = {label: shipped(replace(recipe, method=specs)) for label, specs in methods.items()}
-    return {f"student of {k}": one for k, one in found.items() if isinstance(one, Recipe)}
+    specs = {label: student_spec(replace(recipe, method=m)) for label, m in methods.items()}
+    return {f"student of {k}": one for k, one in specs.items() if isinstance(one, Recipe)}
 
 
-def answers(study: Study, rows: list[StudyRow]) -> tuple[str, ...]:
-    """Every method's answer, the best first."""
+def answer_lines(study: Study, rows: list[StudyRow]) -> tuple[str, ...]:
+    """The answer of every method, the best first."""
     return tuple(table.summarize_rows(study, rows)) or ("No method has a finished run yet",)
 
 
-def bars(study: Study, rows: list[StudyRow]) -> tuple[Bar, ...]:
+def study_bars(study: Study, rows: list[StudyRow]) -> tuple[ScoreBar, ...]:
     """Teachers, then the control, then methods from the best to the worst."""
     part = "test" if study.by == "last" else "validation"
     pairs = study.recipe.study.pairs if study.recipe.study else {}
@@ -99,124 +102,119 @@ def bars(study: Study, rows: list[StudyRow]) -> tuple[Bar, ...]:
     paper = study.recipe.paper | named
     several = len(study.teachers) > 1
     teachers = [
-        Bar(
+        ScoreBar(
             f"teacher {label}" if several else "teacher",
             score[part][study.headline],
             paper=paper.get(label, paper.get("teacher")),
         )
         for label, score in study.teachers.items()
     ]
-    return (*teachers, *(bar_of(study, row) for row in rows if row.mean is not None))
+    return (*teachers, *(arm_bar(row) for row in rows if row.mean is not None))
 
 
-def bar_of(study: Study, row: StudyRow) -> Bar:
-    """One arm's bar; the control is called what it is."""
+def arm_bar(row: StudyRow) -> ScoreBar:
+    """The bar of one arm."""
     assert row.mean is not None
-    name = "control" if row.method == CONTROL else row.method
-    return Bar(name, row.mean, row.deviation or 0.0, row.paper)
+    name = CONTROL_NAME if row.method == CONTROL else row.method
+    return ScoreBar(name, row.mean, row.deviation or 0.0, row.paper)
 
 
-def how(study: Study, rows: list[StudyRow]) -> tuple[str, ...]:
-    """How the numbers came about."""
+def method_notes(study: Study, rows: list[StudyRow]) -> tuple[str, ...]:
+    """How scores, intervals and p-values were computed."""
     split = (
-        "the test split after the last epoch"
+        "on the test split after the last epoch"
         if study.by == "last"
-        else "the validation split at its best epoch, which flatters all alike"
+        else "on the validation split at the best epoch, which is optimistic for all methods"
     )
     kind = (
         "Student's t over paired seeds"
         if study.kind == "t"
-        else "the percentile bootstrap over paired seeds, too narrow for few of them"
+        else "percentile bootstrap over paired seeds, too narrow for few seeds"
     )
     return (
-        f"{study.headline} is of {split}; intervals are {kind}; p values are of the paired t test "
-        "after Holm's correction for all methods",
+        f"{metric_name(study.headline)}: {split}. Confidence intervals: {kind}. p-values: paired "
+        "t-test with Holm correction over all methods.",
         *search_lines(study, rows),
     )
 
 
-def tables(study: Study, rows: list[StudyRow], against: str | None) -> tuple[Table, ...]:
-    """The comparison, every seed, and what was searched."""
-    found = [comparison(study, rows, against), every_seed(study, rows)]
+def result_tables(study: Study, rows: list[StudyRow], against: str | None) -> tuple[Table, ...]:
+    """The comparison, the score of every seed, and the hyperparameter search."""
+    tables = [comparison_table(study, rows, against), seed_table(study, rows)]
     if study.searched:
-        found.append(searches(study))
-    return tuple(found)
+        tables.append(search_table(study))
+    return tuple(tables)
 
 
-def comparison(study: Study, rows: list[StudyRow], against: str | None) -> Table:
-    """A row an arm, a column a number, so that each column sorts."""
+def comparison_table(study: Study, rows: list[StudyRow], against: str | None) -> Table:
+    """One row per arm and one number per column, so that each column can be sorted."""
     named = {
         "method": "method",
         "seeds": "seeds",
-        "mean": study.headline,
-        "deviation": "± sd",
+        "mean": metric_name(study.headline),
+        "deviation": "std",
         "gain": "gain",
-        "low": "low",
-        "high": "high",
+        "low": "gain, 95 % CI low",
+        "high": "gain, 95 % CI high",
         "p_holm": "p (Holm)",
-        "rank": "rank",
-        "against": f"over {against}",
-        "against_low": "low of it",
-        "against_high": "high of it",
+        "rank": "mean rank",
+        "against": f"gain over {against}",
+        "against_low": f"over {against}, CI low",
+        "against_high": f"over {against}, CI high",
         "paper": "paper",
         "trials": "trials",
-        "seconds": "seconds",
+        "seconds": "seconds per run",
     }
     held = {
         key: name for key, name in named.items() if any(getattr(r, key) is not None for r in rows)
     }
     cells: list[tuple[Cell, ...]] = [tuple(getattr(row, key) for key in held) for row in rows]
-    return Table(
-        tuple(held.values()),
-        tuple(cells),
-        "The methods compared, with 95 % intervals and mean ranks",
-        digits=3,
-    )
+    return Table(tuple(held.values()), tuple(cells), "Comparison of the methods", digits=3)
 
 
-def every_seed(study: Study, rows: list[StudyRow]) -> Table:
-    """One column a seed."""
+def seed_table(study: Study, rows: list[StudyRow]) -> Table:
+    """One column per seed."""
     seeds = sorted({seed for arm in study.arms for seed in (*arm.scores, *arm.failures)})
     cells: list[tuple[Cell, ...]] = []
     for row in rows:
         values = study.values(row.method)
         cells.append((row.method, *(values.get(seed) for seed in seeds)))
     columns = ("method", *(f"seed {seed}" for seed in seeds))
-    return Table(columns, tuple(cells), f"{study.headline} of every seed")
+    return Table(columns, tuple(cells), f"{metric_name(study.headline)} of every seed")
 
 
-def searches(study: Study) -> Table:
-    """What choosing the options took, and what was chosen."""
+def search_table(study: Study) -> Table:
+    """The hyperparameter search of each method, and the options that it chose."""
     section = study.recipe.study
     assert section is not None
     cells: list[tuple[Cell, ...]] = []
     for label, search in study.searched.items():
-        spelt = "; ".join(chosen_options(one) for one in section.methods[label])
+        chosen = "; ".join(chosen_options(one) for one in section.methods[label])
         space = "; ".join(
             f"{key.removeprefix('method.')} {axis}" for key, axis in search.space.items()
         )
-        cells.append((label, search.trials, search.pruned, search.score, space, spelt))
-    columns = ("method", "trials", "given up early", "validation", "searched", "chosen")
-    return Table(columns, tuple(cells), "How options were chosen: on the validation split alone")
+        cells.append((label, search.trials, search.pruned, search.score, space, chosen))
+    columns = ("method", "trials", "pruned", "validation score", "search space", "chosen")
+    return Table(columns, tuple(cells), "Hyperparameter search on the validation split")
 
 
 def chosen_options(method: object) -> str:
-    """A method's options that are not its defaults."""
-    spelt = load.method_to_dict(method)
+    """The options of a method that differ from the defaults."""
+    options = load.method_to_dict(method)
     default = load.method_to_dict(type(method)())
-    told = {key: value for key, value in spelt.items() if value != default.get(key)}
-    said = (f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in told.items())
-    return ", ".join(said) or "the defaults"
+    changed = {key: value for key, value in options.items() if value != default.get(key)}
+    texts = (f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in changed.items())
+    return ", ".join(texts) or "the defaults"
 
 
-def courses(study: Study) -> dict[str, Path]:
-    """Whose curves are drawn: the control's and the best method's, at the first seed."""
-    chosen = company(study)
-    return {called(study, arm): cell(arm) for arm in (*chosen[:1], *chosen[-1:])}
+def curve_folders(study: Study) -> dict[str, Path]:
+    """The runs whose curves are drawn: control and best method, at the first seed."""
+    chosen = shown_arms(study)
+    return {arm_name(study, arm): first_run(arm) for arm in (*chosen[:1], *chosen[-1:])}
 
 
-def company(study: Study) -> list[ArmResult]:
-    """The best arm, its control before it, and between them all that had the same teacher."""
+def shown_arms(study: Study) -> list[ArmResult]:
+    """The control of the best arm, all other arms with the same teacher, and the best arm."""
     best = study.best()
     if best is None:
         return [arm for arm in study.arms if arm.scores][:1]
@@ -225,47 +223,54 @@ def company(study: Study) -> list[ArmResult]:
     return [*([control] if control.scores else []), *others, best]
 
 
-def called(study: Study, arm: ArmResult) -> str:
-    """An arm as a page of one comparison calls it."""
+def arm_name(study: Study, arm: ArmResult) -> str:
+    """The name of an arm in diagnoses: `control`, or its label."""
     best = study.best()
-    return UNTAUGHT if best is not None and arm.label == best.control else arm.label
+    return CONTROL_NAME if best is not None and arm.label == best.control else arm.label
 
 
-def cell(arm: ArmResult) -> Path:
+def first_run(arm: ArmResult) -> Path:
     """The run of an arm at its first seed."""
     return arm.folder / str(min(arm.scores))
 
 
-def environment(study: Study) -> str:
-    """Where the first run that is there ran."""
+def first_environment(study: Study) -> str:
+    """The environment of the first finished run."""
     folders = [arm.folder / str(seed) for arm in study.arms for seed in arm.scores]
-    return parts.environment_text(folders[0]) if folders else ""
+    return draft.environment_text(folders[0]) if folders else ""
 
 
-def gains(study: Study, rows: list[StudyRow]) -> Chart:
-    """The gain of every method with its interval."""
-    told = [row for row in rows if row.gain is not None]
-    places = tuple(float(place) for place in range(len(told)))
-    values = tuple(row.gain for row in told)
-    halves = tuple(((row.high or 0) - (row.low or 0)) / 2 for row in told)
+def gain_chart(study: Study, rows: list[StudyRow]) -> Chart:
+    """The gain of every method with its confidence interval."""
+    known = [row for row in rows if row.gain is not None]
+    places = tuple(float(place) for place in range(len(known)))
+    values = tuple(row.gain for row in known)
+    halves = tuple(((row.high or 0) - (row.low or 0)) / 2 for row in known)
     series = Series("gain", places, values, error=halves)
-    labels = tuple(row.method for row in told)
-    return Bars(f"Gain over the control, {study.headline}", "gain", labels, (series,))
+    labels = tuple(row.method for row in known)
+    title = f"{metric_name(study.headline)}: gain over the control with 95 % interval"
+    return BarChart(title, "gain", labels, (series,))
 
 
 # ------------------------------------------------------------------------------------- diagnostics
 
 
-def sections_of(study: Study, shop: Workshop, look: Look) -> tuple[Section, ...]:
-    """The diagnoses of the best arm and its company at one seed: those that are kept, or new."""
+def study_sections(
+    study: Study, session: Session | None, options: ExplainOptions
+) -> tuple[Section, ...]:
+    """The diagnoses of the best arm and the arms shown beside it, at their first seed."""
     students = [
-        Student(called(study, arm), load.load(cell(arm) / load.RECIPE_FILE), cell(arm) / STUDENT)
-        for arm in company(study)
+        Student(
+            arm_name(study, arm),
+            load.load(first_run(arm) / load.RECIPE_FILE),
+            first_run(arm) / STUDENT,
+        )
+        for arm in shown_arms(study)
     ]
     if not students:
         return ()
-    found = None if look.fresh else kept(study.folder, students)
-    if found is None:
-        found = diagnose(students[-1].recipe, students, shop, look)
-        keep(study.folder, students, found)
-    return found
+
+    def compute(opened: Session) -> tuple[Section, ...]:
+        return diagnose(students[-1].recipe, students, opened, options)
+
+    return keep_or_compute(study.folder, students, options, session, compute)

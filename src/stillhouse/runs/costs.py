@@ -1,105 +1,133 @@
-"""What the networks of a recipe take, on the machine where one asks."""
+"""Parameters, FLOPs, latency and memory of networks, measured on this machine."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from stillhouse.build.networks import example_of, make_deployed, make_network, untrained_teacher
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.engine import environment
-from stillhouse.errors import UserError
+from stillhouse.explain.guard import failure_sentence, log_traceback
 from stillhouse.files import write_json
 from stillhouse.models import cost
 from stillhouse.recipes.schema import Network, Recipe, TeacherSpec
 
-COSTS = "cost.json"
+COST_FILE = "cost.json"
 BATCH = 32
-Costs = dict[str, Any]
-Priced = Network | TeacherSpec | Recipe  # a recipe for its student, where a method gives it a shape
+Measured = dict[str, Any]  # name, parameters, flops, latency_1, latency_32, memory
+# A recipe stands for its student where the method changes the student's shape.
+NetworkSpec = Network | TeacherSpec | Recipe
 
 
-def costs_of(folder: Path, shop: Workshop, named: Mapping[str, Priced]) -> Costs:
-    """The costs that a folder holds, measured first where it holds none of these networks.
+@dataclass(frozen=True)
+class Costs:
+    """The costs of networks, and the machine that they were measured on."""
 
-    They are measured once: a page that is written again elsewhere still says where they come from.
+    machine: str
+    networks: Mapping[str, Measured]  # by role: teacher, student
+    failures: tuple[str, ...] = field(default=())  # why others could not be measured
+
+
+def costs_of(folder: Path, session: Session, specs: Mapping[str, NetworkSpec]) -> Costs:
+    """The costs in cost.json if it has these networks, else measured and written.
+
+    They are measured once, so that a page written on another machine shows the same numbers.
     """
-    path = folder / COSTS
+    path = folder / COST_FILE
+    kept = read_costs(path)
+    if kept is not None and {role: one["name"] for role, one in kept.networks.items()} == {
+        role: describe_network(spec) for role, spec in specs.items()
+    }:
+        return kept
+    costs = measure_costs(session, specs)
+    if not costs.failures:
+        write_json(path, {"machine": costs.machine, "networks": costs.networks})
+    return costs
+
+
+def read_costs(path: Path) -> Costs | None:
+    """The content of cost.json; None without the file, or if it cannot be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if {who: one["name"] for who, one in content["networks"].items()} == {
-            who: name_of(one) for who, one in named.items()
-        }:
-            return dict(content)
+        networks = {str(role): dict(one) for role, one in content["networks"].items()}
+        known = all("name" in one for one in networks.values())
+        return Costs(str(content["machine"]), networks) if known else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass  # none yet, or of an older page
-    found: Costs = {
-        "machine": environment.device_name(),
-        "networks": {who: measure(one, shop) for who, one in named.items()},
-    }
-    write_json(path, found)
-    return found
+        return None
 
 
-def named_networks(
-    recipe: Recipe, students: Mapping[str, Priced] | None = None
-) -> dict[str, Priced]:
-    """The networks that a page compares: the teacher of a recipe, and its student or others."""
-    found: dict[str, Priced] = {**(students or {"student": shipped(recipe)})}
+def measure_costs(session: Session, specs: Mapping[str, NetworkSpec]) -> Costs:
+    """The costs of networks; one that cannot be built is named in `failures`."""
+    networks: dict[str, Measured] = {}
+    failures: list[str] = []
+    for role, spec in specs.items():
+        try:
+            networks[role] = measure_network(spec, session)
+        except Exception as error:
+            failures.append(failure_sentence(f"The size and speed of the {role}", error))
+    return Costs(environment.device_name(), networks, tuple(failures))
+
+
+def network_specs(
+    recipe: Recipe, students: Mapping[str, NetworkSpec] | None = None
+) -> dict[str, NetworkSpec]:
+    """The teacher of a recipe, if it has one, and its student or the given students, by role."""
+    specs: dict[str, NetworkSpec] = {**(students or {"student": student_spec(recipe)})}
     if recipe.teacher is not None and recipe.distils:
-        found = {"teacher": recipe.teacher, **found}
-    return found
+        specs = {"teacher": recipe.teacher, **specs}
+    return specs
 
 
-def shipped(recipe: Recipe) -> Priced:
-    """The student of a recipe: its network, or the recipe where a method gives it another shape."""
-    shaped = any(method.reshapes for method in recipe.method)
-    return recipe if shaped else recipe.student
+def student_spec(recipe: Recipe) -> NetworkSpec:
+    """The student of a recipe; the recipe itself where the method changes the student's shape."""
+    reshaped = any(method.reshapes for method in recipe.method)
+    return recipe if reshaped else recipe.student
 
 
-def name_of(spec: Priced) -> str:
-    """What a network is called; one of another shape says whose classifier it has."""
+def describe_network(spec: NetworkSpec) -> str:
+    """The name of a network, with the origin of its classifier if that is the teacher's."""
     if isinstance(spec, Recipe):
         assert spec.teacher is not None
         return f"{spec.student.name} with the classifier of {spec.teacher.name}"
     return spec.name
 
 
-def network_of(spec: Priced, shop: Workshop) -> nn.Module:
+def build_network(spec: NetworkSpec, session: Session) -> nn.Module:
     """A network with random weights."""
-    sources = shop.sources
     if isinstance(spec, Recipe):
-        return make_deployed(spec, sources, None)
+        return make_deployed(spec, session.sources, None)
     if isinstance(spec, TeacherSpec):
-        return untrained_teacher(spec, shop).network
-    return make_network(replace(spec, start=None), sources)
+        return untrained_teacher(spec, session).network
+    return make_network(replace(spec, pretrained=None), session.sources)
 
 
-def measure(spec: Priced, shop: Workshop) -> Costs:
-    """Size, operations, time and memory of one network with random weights."""
-    sources, device = shop.sources, shop.hardware.device
-    network = network_of(spec, shop)
-    network.to(device).eval()
-    one = example_of(sources)[:1].to(device)
+def measure_network(spec: NetworkSpec, session: Session) -> Measured:
+    """The costs of one network with random weights; None where one cannot be measured."""
+    network = build_network(spec, session)
+    network.to(session.hardware.device).eval()
+    one = example_of(session.sources)[:1].to(session.hardware.device)
     many = one.expand(BATCH, *one.shape[1:]).contiguous()
     return {
-        "name": name_of(spec),
+        "name": describe_network(spec),
         "parameters": cost.parameters(network),
-        "flops": tried(cost.flops, network, one),
-        "latency_1": tried(cost.latency, network, one),
-        "latency_32": tried(cost.latency, network, many),
-        "memory": tried(cost.peak_memory, network, many),
+        "flops": _value_or_none(cost.flops, network, one),
+        "latency_1": _value_or_none(cost.latency, network, one),
+        "latency_32": _value_or_none(cost.latency, network, many),
+        "memory": _value_or_none(cost.peak_memory, network, many),
     }
 
 
-def tried(of: Callable[..., float], network: nn.Module, images: Tensor) -> float | None:
-    """A measurement, or None where this network does not let itself be measured so."""
+def _value_or_none(
+    measure: Callable[..., float], network: nn.Module, images: Tensor
+) -> float | None:
     try:
-        return of(network, images)
-    except (RuntimeError, NotImplementedError, UserError):
+        return measure(network, images)
+    except Exception as error:
+        log_traceback(f"{measure.__name__} of {type(network).__name__}", error)
         return None

@@ -1,10 +1,10 @@
-"""From folders of runs to diagnoses: load the networks, hear them, and keep what was found."""
+"""Diagnoses of the networks in folders of runs, computed and kept in diagnosis.json."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -17,32 +17,40 @@ from stillhouse.batches import Batch
 from stillhouse.build.data import make_training_loader
 from stillhouse.build.networks import TeacherNetwork, make_deployed
 from stillhouse.build.run import make_pupil
+from stillhouse.build.session import Session
 from stillhouse.build.teacher import make_live
-from stillhouse.build.workshop import Workshop
 from stillhouse.data.source import Source, take, targets_of
 from stillhouse.data.stratify import stratify
 from stillhouse.engine import checkpoints, environment
+from stillhouse.engine.pupil import Pupil
 from stillhouse.engine.state import STATE
 from stillhouse.errors import UserError
-from stillhouse.explain import gradient
-from stillhouse.explain.close import Closer
-from stillhouse.explain.hear import listen
-from stillhouse.explain.hearing import AS_EVER, CONTROL, TEACHER, Look
-from stillhouse.explain.parts import sections
-from stillhouse.explain.section import Section, dump, parse
+from stillhouse.explain import gradients
+from stillhouse.explain.catalogue import MISSING, missing_section, run_diagnoses
+from stillhouse.explain.collect import collect_predictions
+from stillhouse.explain.guard import failed_section, failure_sentence
+from stillhouse.explain.predictions import DEFAULT_OPTIONS, ExplainOptions, Predictions
+from stillhouse.explain.roles import CONTROL, STUDENT, TEACHER
+from stillhouse.explain.section import Section, sections_from_json, sections_to_json
+from stillhouse.explain.subset import SubsetLoader
+from stillhouse.explain.train_mode import temporary_train_mode
 from stillhouse.files import write_json
+from stillhouse.methods.combined import NoTerms
 from stillhouse.methods.control import Control
 from stillhouse.recipes.schema import Recipe
-from stillhouse.runs.teaching import find_teacher
-from stillhouse.runs.training import STUDENT
-from stillhouse.types import Clock
+from stillhouse.runs import training
+from stillhouse.runs.teacher import find_teacher
+from stillhouse.teachers.base import observe
+from stillhouse.types import STRONG, Clock, Trace
 
-KEPT = "diagnosis.json"
-BATCHES = 4  # whose gradients are averaged
+DIAGNOSIS_FILE = "diagnosis.json"
+GRADIENT_BATCHES = 4  # whose gradients are averaged
+PREDICTIONS = "predictions"  # the section that says why there are no predictions
+EARLIER = "Computed earlier"
 
 
 class Student(NamedTuple):
-    """A trained student: what it is called, the recipe that it was trained by, its weights."""
+    """A trained student: its name on the page, its recipe, and its weights."""
 
     name: str
     recipe: Recipe
@@ -52,155 +60,269 @@ class Student(NamedTuple):
 def diagnose(
     recipe: Recipe,
     students: Sequence[Student],
-    shop: Workshop,
-    look: Look = AS_EVER,
-    base: str = CONTROL,
+    session: Session,
+    options: ExplainOptions = DEFAULT_OPTIONS,
+    baseline: str = CONTROL,
 ) -> tuple[Section, ...]:
-    """What the task's diagnoses say of the teacher of a recipe and of students, on test.
+    """The diagnoses that the task names, for the teacher of a recipe and students, on test.
 
-    The last student is the one that they are about, and `base` the one that it is compared with.
+    The page is about the last student; `baseline` names the one that it is compared with. What
+    fails becomes a section that says why.
     """
+    names = session.task.examine
+    if not names:
+        return ()
+    try:
+        predictions = predict(recipe, students, session, options)
+    except Exception as error:
+        return (failed_section(PREDICTIONS, "Predictions", error),)
+    return run_diagnoses(names, replace(predictions, baseline=baseline, layout=options.layout))
+
+
+def predict(
+    recipe: Recipe, students: Sequence[Student], session: Session, options: ExplainOptions
+) -> Predictions:
+    """The outputs of the teacher and of students on test; raises if the last one has none."""
+    networks, missing = load_networks(recipe, students, session)
+    images = stratified_sample(session.sources.test, options.limit)
+    loader = session.loader(images)
+    predictions = collect_predictions(
+        networks,
+        session.task,
+        lambda: loader.epoch(0),
+        session.sources.classes,
+        lambda key: images[key].image,
+        len(images),
+        subset_loader(images, session),
+    )
+    return replace(predictions, missing={**missing, **predictions.missing})
+
+
+def load_networks(
+    recipe: Recipe, students: Sequence[Student], session: Session
+) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """Networks by name in eval mode on their device, and why others cannot be loaded."""
     networks: dict[str, nn.Module] = {}
-    loaded = teacher_of(recipe, shop)
+    loaded, reason = try_teacher(recipe, session)
+    missing = {TEACHER: reason} if reason else {}
     if loaded is not None:
         networks[TEACHER] = loaded.network
-    sources, device = shop.sources, shop.hardware.device
     for student in students:
-        networks[student.name] = make_deployed(student.recipe, sources, student.weights)
+        try:
+            network = make_deployed(student.recipe, session.sources, student.weights)
+        except Exception as error:
+            if student is students[-1]:
+                raise
+            missing[student.name] = failure_sentence(f"The network of {student.name}", error)
+        else:
+            networks[student.name] = network
     for network in networks.values():
-        network.to(device).eval()
-    heard = sample(sources.test, look.limit)
-    loader = shop.loader(heard)
-    hearing = listen(
-        networks,
-        shop.task,
-        lambda: loader.epoch(0),
-        sources.classes,
-        lambda key: heard[key].image,
-        len(heard),
-        closer(heard, shop),
-    )
-    found = sections(shop.task, replace(hearing, base=base, layout=look.layout))
-    return found if loaded or not recipe.distils else (unheard(recipe), *found)
+        network.to(session.hardware.device).eval()
+    return networks, missing
 
 
-def unheard(recipe: Recipe) -> Section:
-    """That the teacher is missing, and how it comes back."""
-    name = recipe.teacher.name if recipe.teacher else TEACHER
-    said = (
-        f"The teacher {name} was not heard: it was trained for this recipe, and the cache does not "
-        "hold it any more. A run of the recipe trains it again; here students speak alone."
-    )
-    return Section("unheard", "What is not shown", (said,))
+def try_teacher(recipe: Recipe, session: Session) -> tuple[TeacherNetwork | None, str]:
+    """The teacher of a recipe, or the reason why it cannot be loaded; ("" without a teacher)."""
+    if recipe.teacher is None or not recipe.distils:
+        return None, ""
+    try:
+        loaded = find_teacher(recipe, recipe.teacher, session)
+    except Exception as error:
+        return None, failure_sentence(f"The outputs of the teacher {recipe.teacher.name}", error)
+    if loaded is None:
+        return None, (
+            f"The weights of the teacher {recipe.teacher.name} are not in the cache any more; run "
+            "the recipe again to train it."
+        )
+    return loaded, ""
 
 
-def closer(heard: Source, shop: Workshop) -> Closer:
-    """Some samples once more, as networks are given them and as one looks at them."""
-    sources, device = shop.sources, shop.hardware.device
+def subset_loader(images: Source, session: Session) -> SubsetLoader:
+    """Loads some images again, as batches and as pixels without normalisation."""
+    sources, device = session.sources, session.hardware.device
     mean, std = (torch.tensor(x, device=device)[:, None, None] for x in (sources.mean, sources.std))
 
     def batches(keys: Tensor) -> Iterable[Batch[Any]]:
-        return shop.loader(take(heard, keys, heard.name)).epoch(0)
+        return session.loader(take(images, keys, images.name)).epoch(0)
 
-    def pixels(images: Tensor) -> Tensor:
-        return (255 * (images * std + mean)).round().clamp(0, 255).to(torch.uint8)
+    def pixels(inputs: Tensor) -> Tensor:
+        return (255 * (inputs * std + mean)).round().clamp(0, 255).to(torch.uint8)
 
-    return Closer(batches, pixels)
+    return SubsetLoader(batches, pixels)
 
 
-def sample(source: Source, limit: int) -> Source:
-    """At most so many samples, every class with its share: files may come sorted by class."""
+def stratified_sample(source: Source, limit: int) -> Source:
+    """At most `limit` images, with the class frequencies of the source."""
     if len(source) <= limit:
         return source
-    return take(
-        source,
-        stratify(targets_of(source), len(source.classes), limit, 0),
-        f"{source.name}, {limit} of them",
-    )
+    keys = stratify(targets_of(source), len(source.classes), limit, 0)
+    return take(source, keys, f"{source.name}, {limit} of them")
 
 
-def teacher_of(recipe: Recipe, shop: Workshop) -> TeacherNetwork | None:
-    """The teacher of a recipe, where it has one whose weights are there."""
-    if recipe.teacher is None or not recipe.distils:
-        return None
-    return find_teacher(recipe, recipe.teacher, shop)
-
-
-def diagnose_run(
-    folder: Path, recipe: Recipe, shop: Workshop, look: Look = AS_EVER
-) -> tuple[Section, ...]:
-    """What can be said of one run: its networks on test, and the gradients of its terms."""
-    found = diagnose(recipe, students_of(folder, recipe), shop, look)
-    pulls = gradients_of(folder, recipe, shop)
-    return found if pulls is None else (*found, pulls)
+# --------------------------------------------------------------------------------- of one run
 
 
 def students_of(folder: Path, recipe: Recipe) -> list[Student]:
-    """The control of a run, where it has one, and its student."""
+    """The control of a run, if there is one, and its student."""
     alone = replace(recipe, method=(Control(),), teacher=None, control=False)
-    control = Student(CONTROL, alone, folder / "control" / STUDENT)
-    student = Student("student", recipe, folder / STUDENT)
+    control = Student(CONTROL, alone, folder / "control" / training.STUDENT)
+    student = Student(STUDENT, recipe, folder / training.STUDENT)
     return [control, student] if control.weights.is_file() else [student]
 
 
-def gradients_of(folder: Path, recipe: Recipe, shop: Workshop) -> Section | None:
-    """How each term pulls the student as the run begins, and as it ends."""
-    loaded = teacher_of(recipe, shop)
+def diagnose_run(
+    folder: Path, recipe: Recipe, session: Session, options: ExplainOptions = DEFAULT_OPTIONS
+) -> tuple[Section, ...]:
+    """The diagnoses of one run: its networks on test, and the gradients of its loss terms."""
+    sections = diagnose(recipe, students_of(folder, recipe), session, options)
+    try:
+        gradient = diagnose_gradients(folder, recipe, session)
+    except Exception as error:
+        gradient = failed_section(gradients.NAME, gradients.TITLE, error)
+    return sections if gradient is None else (*sections, gradient)
+
+
+def diagnose_gradients(folder: Path, recipe: Recipe, session: Session) -> Section | None:
+    """The gradient of each term at the start and at the end of a run; None without a teacher."""
+    loaded, reason = try_teacher(recipe, session)
     if loaded is None:
+        if reason and not session.task.examine:  # no other section says so
+            return missing_section({TEACHER: reason})
         return None
     environment.seed_everything(recipe.seed, recipe.engine.deterministic)
-    pupil = make_pupil(recipe, shop, loaded).to(shop.hardware.device)
+    pupil = make_pupil(recipe, session, loaded).to(session.hardware.device)
     method = pupil.method
-    teacher = make_live(shop, loaded, method)
-    loader = make_training_loader(recipe, shop.sources, shop.hardware.device, method.views)
+    teacher = make_live(session, loaded, method)
+    loader = make_training_loader(recipe, session.sources, session.hardware.device, method.views)
     state = checkpoints.load_checkpoint(folder / STATE)
     steps = int(state["step"])
     moments = {}
+
+    def traces(batch: Batch[Any]) -> Mapping[str, Trace]:
+        return observe(teacher, batch, method.views)
+
     for moment, step in (("at the start", 0), ("at the end", max(0, steps - 1))):
         if step:
             pupil.load_state_dict(state["pupil"])
             teacher.restore(state["teacher"])
-        batches = [*islice(loader.epoch(0), BATCHES)]
-        own = pupil.student.parameters()
+        batches = [*islice(loader.epoch(0), GRADIENT_BATCHES)]
+        parameters = pupil.student.parameters()
         clock = Clock(step, steps, max(1, len(loader)))
-        moments[moment] = gradient.gradients(pupil, own, teacher, batches, clock)
-    return gradient.section(moments)
+        labels = label_terms(pupil, batches[0], traces(batches[0]), clock)
+        moments[moment] = gradients.term_gradients(
+            pupil, parameters, traces, batches, clock, labels
+        )
+    return gradients.section(moments)
 
 
-# --------------------------------------------------------------------------------- what is kept
+def label_terms(
+    pupil: Pupil[Any], batch: Batch[Any], traces: Mapping[str, Trace], clock: Clock
+) -> tuple[str, ...]:
+    """The names of the terms of the labels, which are those of a pupil without a method."""
+    with temporary_train_mode(pupil), torch.no_grad():
+        names = tuple(Pupil(pupil.student, NoTerms(), pupil.task)(batch, traces, clock))
+    return (*names, *(f"{name}_{STRONG}" for name in names))
 
 
-def sections_of(
-    folder: Path, recipe: Recipe, shop: Workshop, look: Look = AS_EVER
+# ------------------------------------------------------------------------------- what is kept
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The content of diagnosis.json."""
+
+    weights: tuple[str, ...]  # name and hash of each student
+    sections: tuple[Section, ...]
+
+
+def sections_of_run(
+    folder: Path,
+    recipe: Recipe,
+    session: Session | None,
+    options: ExplainOptions = DEFAULT_OPTIONS,
 ) -> tuple[Section, ...]:
-    """The diagnoses of a run: those that its folder keeps, or made now and kept."""
-    students = students_of(folder, recipe)
-    found = None if look.fresh else kept(folder, students)
-    if found is None:
-        found = diagnose_run(folder, recipe, shop, look)
-        keep(folder, students, found)
-    return found
+    """The diagnoses of a run: kept ones, or computed; without `session` only kept ones."""
+
+    def compute(opened: Session) -> tuple[Section, ...]:
+        return diagnose_run(folder, recipe, opened, options)
+
+    return keep_or_compute(folder, students_of(folder, recipe), options, session, compute)
 
 
-def about(students: Sequence[Student]) -> list[str]:
-    """Whom diagnoses are about: names, and the weights that they had."""
-    return [f"{s.name} {sha256(s.weights.read_bytes()).hexdigest()[:16]}" for s in students]
+def keep_or_compute(
+    folder: Path,
+    students: Sequence[Student],
+    options: ExplainOptions,
+    session: Session | None,
+    compute: Callable[[Session], tuple[Section, ...]],
+) -> tuple[Section, ...]:
+    """The sections that a folder keeps of these students, else computed ones, which it then keeps.
+
+    `session` is None where the data cannot be opened. Sections of the same weights are replaced
+    only by sections that did not fail and have the outputs of as many networks.
+    """
+    kept = read_kept(folder, damaged_is_none=options.recompute)
+    ids = weight_ids(students)
+    if kept is not None and kept.weights == ids and not options.recompute:
+        return kept.sections
+    earlier = kept.sections if kept is not None and {*ids} <= {*kept.weights} else ()
+    if session is None:
+        return tuple(replace(section, note=f"{EARLIER}.") for section in earlier)
+    sections = merge_sections(compute(session), earlier)
+    write_kept(folder, students, sections)
+    return sections
 
 
-def keep(folder: Path, students: Sequence[Student], found: Sequence[Section]) -> None:
-    """Write diagnoses down, with whom they are about."""
-    write_json(folder / KEPT, {"about": about(students), "sections": dump(found)})
+def merge_sections(new: Sequence[Section], earlier: Sequence[Section]) -> tuple[Section, ...]:
+    """New sections, and earlier ones in place of those that failed or lack a network."""
+    by_name = {section.name: section for section in earlier}
+    failed = {section.name for section in new if section.failed}
+    incomplete = bool({MISSING, PREDICTIONS} & {section.name for section in new})
+    merged = [prefer(section, by_name.pop(section.name, None)) for section in new]
+    left = [s for s in by_name.values() if not s.failed and s.name not in (MISSING, PREDICTIONS)]
+    if left and (incomplete or failed):
+        merged += [replace(s, note=s.note or f"{EARLIER}.") for s in left]
+        order = {section.name: place for place, section in enumerate(earlier)}
+        notices = dict.fromkeys((MISSING, PREDICTIONS), -1)
+        merged.sort(key=lambda section: (order | notices).get(section.name, len(order)))
+    return tuple(merged)
 
 
-def kept(folder: Path, students: Sequence[Student]) -> tuple[Section, ...] | None:
-    """The diagnoses that a folder keeps of these networks; None where it keeps none of them."""
-    path = folder / KEPT
+def prefer(new: Section, earlier: Section | None) -> Section:
+    """The new section, or the earlier one where the new one is failed or lacks a network."""
+    if earlier is None or earlier.failed or new.name == MISSING:
+        return new
+    if new.failed:
+        reason = " ".join(new.sentences)
+        return replace(earlier, note=f"{EARLIER}. {reason}")
+    lacking = [name for name in new.missing if name not in earlier.missing]
+    if lacking:
+        return replace(earlier, note=f"{EARLIER}, with the outputs of {', '.join(lacking)}.")
+    return new
+
+
+def weight_ids(students: Sequence[Student]) -> tuple[str, ...]:
+    """The name of each student with a hash of its weights."""
+    return tuple(f"{s.name} {sha256(s.weights.read_bytes()).hexdigest()[:16]}" for s in students)
+
+
+def write_kept(folder: Path, students: Sequence[Student], sections: Sequence[Section]) -> None:
+    """Write diagnosis.json."""
+    content = {"about": weight_ids(students), "sections": sections_to_json(sections)}
+    write_json(folder / DIAGNOSIS_FILE, content)
+
+
+def read_kept(folder: Path, *, damaged_is_none: bool = False) -> Kept | None:
+    """The content of diagnosis.json; None without the file, UserError if it is damaged."""
+    path = folder / DIAGNOSIS_FILE
     if not path.is_file():
         return None
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
-        return parse(content["sections"]) if content["about"] == about(students) else None
+        return Kept(tuple(map(str, content["about"])), sections_from_json(content["sections"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if damaged_is_none:
+            return None
         raise UserError(
-            f"{path} is damaged; make it anew with `stillhouse explain {folder}`"
+            f"{path} is damaged; run `stillhouse explain {folder}` to write it again"
         ) from error

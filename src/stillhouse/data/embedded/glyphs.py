@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from stillhouse.data.random import derive_seed
@@ -52,10 +55,8 @@ class Pose(NamedTuple):
 @lru_cache(maxsize=3)
 def digit_bank(split: str) -> DigitBank:
     """The digits of one split; the three splits share no image."""
-    from sklearn.datasets import load_digits
-
     check_split(split)
-    images, labels = load_digits(return_X_y=True)
+    images, labels = read_digits()
     shuffle = np.random.default_rng(_SPLIT_SEED)
     chosen = []
     for digit in range(10):
@@ -73,6 +74,17 @@ def digit_bank(split: str) -> DigitBank:
         counts,
         torch.from_numpy(indices),
     )
+
+
+def read_digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """What `sklearn.datasets.load_digits` returns: images (1797, 64) and labels (1797,).
+
+    They are read from the file of scikit-learn, since importing the package takes a second.
+    """
+    package = find_spec("sklearn")
+    assert package is not None and package.origin is not None
+    table = np.loadtxt(Path(package.origin).parent / "datasets/data/digits.csv.gz", delimiter=",")
+    return table[:, :-1], table[:, -1].astype(np.int64)
 
 
 def check_split(split: str, known: tuple[str, ...] = SPLITS, name: str = "digits") -> None:

@@ -25,10 +25,10 @@ from stillhouse.data.embedded.glyphs import (
     to_bytes,
 )
 from stillhouse.data.source import fingerprint_of_recipe
+from stillhouse.data.targets import IGNORE
 from stillhouse.errors import UserError
 
 OBJECTS = 4  # maximum per scene
-IGNORE = 255  # class of pixels that losses and metrics leave out
 
 _VERSION = 1
 _CELLS = 3  # cells per side of the grid; an object has a cell to itself

@@ -1,4 +1,4 @@
-"""What several transforms refuse."""
+"""Checks that several transforms share."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from stillhouse.errors import UserError
 
 
 def check_channels(kind: str, image: Tensor) -> None:
-    """Refuse an image that is neither grey nor RGB: (C, H, W)."""
+    """Raise UserError for an image that is neither grey nor RGB: (C, H, W)."""
     if len(image) not in (1, 3):
         raise UserError(
-            f"{kind} changes images of 1 or 3 channels, and these have {len(image)}; "
+            f"{kind} needs images of 1 or 3 channels, but these have {len(image)}; "
             f"leave {kind} out of data.transforms and data.strong"
         )

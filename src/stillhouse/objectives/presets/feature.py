@@ -19,16 +19,20 @@ from stillhouse.spec import spec
 from stillhouse.types import Site
 
 AdapterName = Literal["none", "pointwise"]
+TapPairs = tuple[tuple[str, str], ...]  # (student tap, teacher tap)
+PairsOption = TapPairs | Literal["stages", "levels"]
 
 
 @spec
 class FeaturePreset(Preset):
     """A loss on pairs of feature maps.
 
-    `pairs` are (student tap, teacher tap); `adapter` is used where the channels differ.
+    `pairs` are (student tap, teacher tap), or "stages" for all stages of two networks by size, or
+    "levels" for all levels that both declare; `adapter` maps the student's channels to the
+    teacher's.
     """
 
-    pairs: tuple[tuple[str, str], ...] = field(default=(("last", "last"),), kw_only=True)
+    pairs: PairsOption = field(default=(("last", "last"),), kw_only=True)
     adapter: AdapterName = field(default="pointwise", kw_only=True)
     view: ClassVar[Callable[[Tensor], Tensor]]
     batch_wide: ClassVar[bool] = False  # whether a row spans all images

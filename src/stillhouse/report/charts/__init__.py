@@ -1,34 +1,38 @@
-"""Charts of a diagnosis -> SVG that stands inside the page."""
+"""Charts of a diagnosis as SVG for the inside of a page."""
 
 from __future__ import annotations
 
 from typing import assert_never
 
-from stillhouse.explain.section import Bars, Cloud, Heat, Joint, Lines
-from stillhouse.report.charts import bars, cloud, heat, joint, lines
-from stillhouse.report.charts.canvas import styled
+from stillhouse.explain.section import BarChart, DensityPlot, Heatmap, LineChart, ScatterPlot
+from stillhouse.report.charts.bars import draw_bars
+from stillhouse.report.charts.canvas import chart_style
+from stillhouse.report.charts.density import draw_density
 from stillhouse.report.charts.drawing import Drawing
+from stillhouse.report.charts.heatmap import draw_heatmap
+from stillhouse.report.charts.lines import draw_lines
+from stillhouse.report.charts.scatter import draw_scatter
 
-Drawn = Lines | Bars | Heat | Cloud | Joint
+Drawable = LineChart | BarChart | Heatmap | ScatterPlot | DensityPlot
 
 
-def draw(chart: Drawn, ident: str) -> Drawing:
-    """The drawing of one chart; `ident` begins every name in it, and no other chart of the page."""
-    with styled():
+def draw_chart(chart: Drawable, ident: str) -> Drawing:
+    """The drawing of one chart; every id in it starts with `ident`, unique on the page."""
+    with chart_style():
         return _drawn(chart, ident)
 
 
-def _drawn(chart: Drawn, ident: str) -> Drawing:
+def _drawn(chart: Drawable, ident: str) -> Drawing:
     match chart:
-        case Lines():
-            return lines.draw(chart, ident)
-        case Bars():
-            return bars.draw(chart, ident)
-        case Heat():
-            return heat.draw(chart, ident)
-        case Cloud():
-            return cloud.draw(chart, ident)
-        case Joint():
-            return joint.draw(chart, ident)
+        case LineChart():
+            return draw_lines(chart, ident)
+        case BarChart():
+            return draw_bars(chart, ident)
+        case Heatmap():
+            return draw_heatmap(chart, ident)
+        case ScatterPlot():
+            return draw_scatter(chart, ident)
+        case DensityPlot():
+            return draw_density(chart, ident)
         case _:
             assert_never(chart)

@@ -1,4 +1,4 @@
-"""Bars: lying where each label can be read beside its own, upright where there are many."""
+"""Bar charts: horizontal with a label and value per bar, vertical for many bars."""
 
 from __future__ import annotations
 
@@ -6,36 +6,37 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from stillhouse.explain.section import Bars
-from stillhouse.report.charts import svg
+from stillhouse.explain.phrases import join_names
+from stillhouse.explain.section import BarChart
+from stillhouse.report.axis_scale import AxisScale, enclosing_scale, linear_scale, tick_step
 from stillhouse.report.charts.canvas import (
     INK,
     LETTER,
     LINE,
     SOFT,
     WIDTH,
-    axes,
-    blank,
-    plane,
-    write,
+    add_text,
+    bare_axes,
+    blank_figure,
+    plot_axes,
 )
-from stillhouse.report.charts.drawing import NOTHING, Drawing, Key
-from stillhouse.report.charts.lines import points
-from stillhouse.report.charts.looks import Look, looks
-from stillhouse.report.scale import Scale, around, gap, linear
-from stillhouse.report.words import alike, clipped, listed, short
+from stillhouse.report.charts.drawing import EMPTY_DRAWING, Drawing, LegendEntry
+from stillhouse.report.charts.lines import series_points
+from stillhouse.report.charts.styles import SeriesStyle, series_styles
+from stillhouse.report.charts.svg import inline_svg
+from stillhouse.report.formatting import format_alike, format_short, truncate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FEW = 40  # bars, more of which stand upright
-LETTERS = 24  # of a label
-FILLED = 0.8  # of the room of a label: the rest parts it from the next
+FEW = 40  # bars: more of them are vertical
+MAX_LABEL = 24  # letters
+FILLED = 0.8  # of the space of a label; the rest separates it from the next
 
 
-class Bar(NamedTuple):
-    """One bar: which label and series it has, where it stands, and how far it reaches."""
+class PlacedBar(NamedTuple):
+    """One bar: the index of its label and series, its position, its value and half its error."""
 
     label: int
     series: int
@@ -44,53 +45,57 @@ class Bar(NamedTuple):
     half: float
 
 
-def draw(chart: Bars, ident: str) -> Drawing:
-    """The bars of a chart."""
+def draw_bars(chart: BarChart, ident: str) -> Drawing:
+    """The bars of a bar chart."""
     found = list(_bars(chart))
     if not found:
-        return NOTHING
-    styles = looks([series.name for series in chart.series])
-    lying = len(chart.labels) * len(chart.series) <= FEW
-    figure = (_lying if lying else _upright)(chart, found, styles)
+        return EMPTY_DRAWING
+    styles = series_styles([series.name for series in chart.series])
+    horizontal = len(chart.labels) * len(chart.series) <= FEW
+    figure = (_horizontal if horizontal else _vertical)(chart, found, styles)
     shown = {bar.series for bar in found}
-    keys = [Key(s.name, styles[i], "area") for i, s in enumerate(chart.series) if i in shown]
-    return Drawing((svg.inline(figure, ident, _label(chart, found)),), tuple(keys))
+    legend = tuple(
+        LegendEntry(s.name, styles[i], "area") for i, s in enumerate(chart.series) if i in shown
+    )
+    return Drawing((inline_svg(figure, ident, _label(chart, found)),), legend)
 
 
-def _bars(chart: Bars) -> Iterator[Bar]:
+def _bars(chart: BarChart) -> Iterator[PlacedBar]:
     width = FILLED / max(1, len(chart.series))
     for index, series in enumerate(chart.series):
         offset = (index - (len(chart.series) - 1) / 2) * width
-        for x, y, half in points(series):
-            # A place beyond the labels has no name, and one far beyond no room.
+        for x, y, half in series_points(series):
+            # a position without a label is not drawn
             if not math.isnan(y) and 0 <= round(x) < len(chart.labels):
-                yield Bar(round(x), index, x + offset, y, half)
+                yield PlacedBar(round(x), index, x + offset, y, half)
 
 
-def _label(chart: Bars, found: Sequence[Bar]) -> str:
-    said = [
-        f"{clipped(chart.labels[bar.label], 60)}"
-        f"{', ' + clipped(chart.series[bar.series].name, 60) if len(chart.series) > 1 else ''} "
-        f"{short(bar.value)}"
+def _label(chart: BarChart, found: Sequence[PlacedBar]) -> str:
+    texts = [
+        f"{truncate(chart.labels[bar.label], 60)}"
+        f"{', ' + truncate(chart.series[bar.series].name, 60) if len(chart.series) > 1 else ''} "
+        f"{format_short(bar.value)}"
         for bar in found
     ]
-    return f"{chart.title}. Bars of {chart.y}: {listed(said, 6)}."
+    return f"{chart.title}. Bar chart of {chart.y}: {join_names(texts, 6)}."
 
 
-def _ends(found: Sequence[Bar]) -> list[float | None]:
+def _ends(found: Sequence[PlacedBar]) -> list[float | None]:
     return [0.0, *(end for bar in found for end in (bar.value - bar.half, bar.value + bar.half))]
 
 
-def _lying(chart: Bars, found: Sequence[Bar], styles: Sequence[Look]) -> Figure:
+def _horizontal(
+    chart: BarChart, found: Sequence[PlacedBar], styles: Sequence[SeriesStyle]
+) -> Figure:
     row = 22.0 if len(chart.series) == 1 else 15.0 * len(chart.series) + 8
-    rows, scale = len(chart.labels), around(_ends(found), count=4)
-    names = [clipped(label, LETTERS) for label in chart.labels]
+    rows, scale = len(chart.labels), enclosing_scale(_ends(found), count=4)
+    names = [truncate(label, MAX_LABEL) for label in chart.labels]
     left = 10 + LETTER * max(map(len, names))
     top, bottom = 22.0, 18.0
-    # Values are written beside the bars that reach farthest, inside of what is kept free.
-    right = 12 + LETTER * max(map(len, alike([bar.value for bar in found])))
-    figure = blank(top + bottom + row * rows)
-    drawn = axes(figure, left, bottom, WIDTH - left - right, row * rows)
+    # room for the values at the ends of the longest bars
+    right = 12 + LETTER * max(map(len, format_alike([bar.value for bar in found])))
+    figure = blank_figure(top + bottom + row * rows)
+    drawn = bare_axes(figure, left, bottom, WIDTH - left - right, row * rows)
     drawn.set_xlim(scale.low, scale.high)
     drawn.set_ylim(rows - 0.5, -0.5)
     drawn.set_xticks(scale.ticks, scale.labels)
@@ -98,19 +103,19 @@ def _lying(chart: Bars, found: Sequence[Bar], styles: Sequence[Look]) -> Figure:
     drawn.grid(axis="x", color=LINE, linewidth=0.7)
     drawn.set_axisbelow(True)
     height = FILLED / len(chart.series)
-    for index, look in enumerate(styles):
+    for index, style in enumerate(styles):
         own = [bar for bar in found if bar.series == index]
-        drawn.barh([b.place for b in own], [b.value for b in own], height, color=look.colour)
+        drawn.barh([b.place for b in own], [b.value for b in own], height, color=style.colour)
     drawn.axvline(0, color=SOFT, linewidth=0.8)
-    _whiskers(drawn, found, lying=True)
+    _error_bars(drawn, found, horizontal=True)
     _values(drawn, found)
-    write(figure, 0, top + bottom + row * rows - 11, chart.y)
+    add_text(figure, 0, top + bottom + row * rows - 11, chart.y)
     return figure
 
 
-def _values(drawn: Axes, found: Sequence[Bar]) -> None:
-    """Write each value at the end of its bar; below zero, on the free side."""
-    for bar, text in zip(found, alike([bar.value for bar in found]), strict=True):
+def _values(drawn: Axes, found: Sequence[PlacedBar]) -> None:
+    """Write each value at the end of its bar, that of a negative bar right of zero."""
+    for bar, text in zip(found, format_alike([bar.value for bar in found]), strict=True):
         end = max(0.0, bar.value + bar.half)
         drawn.annotate(
             text,
@@ -123,36 +128,36 @@ def _values(drawn: Axes, found: Sequence[Bar]) -> None:
         )
 
 
-def _upright(chart: Bars, found: Sequence[Bar], styles: Sequence[Look]) -> Figure:
+def _vertical(chart: BarChart, found: Sequence[PlacedBar], styles: Sequence[SeriesStyle]) -> Figure:
     count = len(chart.labels)
-    every = int(gap(0, count, 8, whole=True))
+    every = int(tick_step(0, count, 8, whole=True))
     ticks = tuple(float(i) for i in range(0, count, every))
-    names = tuple(clipped(chart.labels[int(i)], 8) for i in ticks)
-    drawn = plane(Scale(-0.6, count - 0.4, ticks, names), _value_scale(found), "", chart.y)
+    names = tuple(truncate(chart.labels[int(i)], 8) for i in ticks)
+    drawn = plot_axes(AxisScale(-0.6, count - 0.4, ticks, names), _value_scale(found), "", chart.y)
     width = FILLED / len(chart.series)
-    for index, look in enumerate(styles):
+    for index, style in enumerate(styles):
         own = [bar for bar in found if bar.series == index]
-        drawn.bar([b.place for b in own], [b.value for b in own], width, color=look.colour)
+        drawn.bar([b.place for b in own], [b.value for b in own], width, color=style.colour)
     drawn.axhline(0, color=SOFT, linewidth=0.8)
-    _whiskers(drawn, found, lying=False)
+    _error_bars(drawn, found, horizontal=False)
     figure = drawn.get_figure(root=True)
     assert figure is not None
     return figure
 
 
-def _value_scale(found: Sequence[Bar]) -> Scale:
-    scale = linear(_ends(found))
+def _value_scale(found: Sequence[PlacedBar]) -> AxisScale:
+    scale = linear_scale(_ends(found))
     if scale.low < 0 and min(bar.value - bar.half for bar in found) >= 0:
-        return Scale(0.0, scale.high, tuple(t for t in scale.ticks if t >= 0), scale.labels)
+        return AxisScale(0.0, scale.high, tuple(t for t in scale.ticks if t >= 0), scale.labels)
     return scale
 
 
-def _whiskers(drawn: Axes, found: Sequence[Bar], lying: bool) -> None:
+def _error_bars(drawn: Axes, found: Sequence[PlacedBar], horizontal: bool) -> None:
     along, across = [], []
     for bar in found:
         if bar.half:
             along += [bar.value - bar.half, bar.value + bar.half, math.nan]
             across += [bar.place, bar.place, math.nan]
     if along:
-        x, y = (along, across) if lying else (across, along)
+        x, y = (along, across) if horizontal else (across, along)
         drawn.plot(x, y, color=INK, linewidth=1.1)

@@ -1,29 +1,29 @@
-"""What a chart becomes."""
+"""The result of drawing a chart."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stillhouse.report.charts.looks import Look
+from stillhouse.report.charts.styles import SeriesStyle
 
 
 @dataclass(frozen=True)
-class Key:
+class LegendEntry:
     """One entry of a legend."""
 
     name: str
-    look: Look
+    style: SeriesStyle
     kind: str = "line"  # or area, or point
-    marked: bool = False  # whether a line carries markers
+    marked: bool = False  # whether a line has markers
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """SVG that may stand inside HTML, its legend, and a sentence for who sees neither."""
+    """SVG for the inside of HTML, its legend, and a note below it."""
 
-    svgs: tuple[str, ...] = ()  # none where there was nothing to draw, one a panel of a cloud
-    keys: tuple[Key, ...] = ()
-    note: str = ""  # below the chart, for every reader
+    svgs: tuple[str, ...] = ()  # one per panel; none where there is nothing to draw
+    legend: tuple[LegendEntry, ...] = ()
+    note: str = ""
 
 
-NOTHING = Drawing(note="No values to draw.")
+EMPTY_DRAWING = Drawing(note="No values to draw.")

@@ -1,4 +1,4 @@
-"""A figure -> SVG for the inside of a page: small, without addresses, in the page's own colours."""
+"""A matplotlib figure as SVG for the inside of a page: small, in CSS variables, without links."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as Tree
 
-from stillhouse.report.charts.looks import STAND_INS
+from stillhouse.report.charts.styles import PLACEHOLDERS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,13 +20,13 @@ _DROPPED = {"metadata", "style", "clipPath", "title"}
 _KEPT = {"d", "x", "y", "href", "transform", "preserveAspectRatio"}
 _FONT = ("font", "stroke-dashoffset")
 _NUMBER = re.compile(r"-?\d+\.\d+(e-?\d+)?")
-_COLOUR = re.compile("|".join(STAND_INS))
+_COLOUR = re.compile("|".join(PLACEHOLDERS))
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff\ud800-\udfff]")
 
 
-def inline(figure: Figure, ident: str, label: str, below: Sequence[Element] = ()) -> str:
-    """The drawing as one `svg` element; `label` is what is read out in its place."""
-    root = Tree.fromstring(_CONTROL.sub("", _written(figure)))
+def inline_svg(figure: Figure, ident: str, label: str, below: Sequence[Element] = ()) -> str:
+    """The figure as one `svg` element; `label` is its text for screen readers."""
+    root = Tree.fromstring(_CONTROL.sub("", _matplotlib_svg(figure)))
     names = _names(root, ident)
     width, height = (f"{side:g}" for side in figure.get_size_inches() * 72)
     drawn = Element(
@@ -39,18 +39,18 @@ def inline(figure: Figure, ident: str, label: str, below: Sequence[Element] = ()
     return Tree.tostring(drawn, encoding="unicode")
 
 
-def _written(figure: Figure) -> str:
-    unsaid = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+def _matplotlib_svg(figure: Figure) -> str:
+    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     file = io.StringIO()
     with warnings.catch_warnings():
-        # Letters are drawn by the browser, so one that matplotlib's own font lacks is no matter.
+        # The browser draws the text, so a glyph missing in the font of matplotlib does not matter.
         warnings.simplefilter("ignore", UserWarning)
-        figure.savefig(file, format="svg", metadata=unsaid)
+        figure.savefig(file, format="svg", metadata=no_metadata)
     return file.getvalue()
 
 
 def _names(root: Element, ident: str) -> dict[str, str]:
-    """A name of this page for each element that another one refers to."""
+    """A new id for each element that another one refers to."""
     targets = [
         value.removeprefix("#")
         for node in root.iter()
@@ -61,14 +61,14 @@ def _names(root: Element, ident: str) -> dict[str, str]:
 
 
 def _tidy(node: Element, names: dict[str, str], digits: int) -> Iterator[Element]:
-    """The same drawing without what a page has no use for."""
+    """The same element without what a page does not need."""
     tag = _local(node.tag)
     if tag in _DROPPED:
         return
     kept = Element(tag, dict(_attributes(node, names, digits)))
     kept.text = node.text if tag == "text" else None
     for child in node:
-        # What is defined once and used often is small, and drawn from its own origin.
+        # A marker is defined once near its origin, where one digit would be too coarse.
         kept.extend(_tidy(child, names, 2 if tag == "defs" else digits))
     _share_style(kept)
     if tag == "g" and not kept.attrib:
@@ -92,7 +92,7 @@ def _attributes(node: Element, names: dict[str, str], digits: int) -> Iterator[t
 
 
 def _share_style(group: Element) -> None:
-    """Write once on the group what each of its marks repeats."""
+    """Move a style that all marks of a group share to the group."""
     styles = {child.get("style") for child in group}
     if group.tag == "g" and len(group) > 1 and len(styles) == 1 and "style" not in group.attrib:
         (style,) = styles
@@ -105,7 +105,7 @@ def _share_style(group: Element) -> None:
 def _style(text: str) -> str:
     parts = [part.strip() for part in text.split(";")]
     kept = ";".join(part.replace(": ", ":") for part in parts if not part.startswith(_FONT))
-    return _COLOUR.sub(lambda found: STAND_INS[found[0]], kept)
+    return _COLOUR.sub(lambda found: PLACEHOLDERS[found[0]], kept)
 
 
 def _rounded(text: str, digits: int) -> str:

@@ -1,5 +1,5 @@
 "use strict";
-// Tables sort by a click on a heading: up, down, and back to the order of the page.
+// A click on a table heading sorts by it: ascending, descending, original order.
 (() => {
   const number = /^[+\-−]?(\d[\d,]*(\.\d+)?|\.\d+|∞)(e[+\-]?\d+)?\s*(%|[±(].*)?$/;
   const words = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
@@ -10,17 +10,17 @@
     return sign * (size.startsWith("∞") ? Infinity : parseFloat(size.replaceAll(",", "")));
   }
 
-  function order(rows, column, way) {
+  function order(rows, column, direction) {
     const text = (row) => (row.cells[column] ? row.cells[column].textContent.trim() : "");
     const cells = rows.map((row, place) => ({ row, place, text: text(row) }));
     const numbers = cells.every((cell) => missing(cell.text) || number.test(cell.text));
-    // What has no value stays at the end whichever way, and equals keep their order.
+    // Missing values stay at the end, and equal ones keep their order.
     return cells.sort((a, b) => {
-      const gone = missing(a.text) - missing(b.text);
-      if (gone) return gone;
+      const absent = missing(a.text) - missing(b.text);
+      if (absent) return absent;
       const [x, y] = numbers ? [value(a.text), value(b.text)] : [0, words.compare(a.text, b.text)];
       const apart = numbers ? (x < y ? -1 : x > y ? 1 : 0) : y;
-      return way * apart || a.place - b.place;
+      return direction * apart || a.place - b.place;
     });
   }
 
@@ -43,7 +43,7 @@
     });
   }
 
-  // A link into what is folded away opens it, and so does paper.
+  // A link to a folded part opens it, and so does printing.
   const folded = () => [...document.querySelectorAll("details:not([open])")];
   let opened = [];
   addEventListener("beforeprint", () => {

@@ -1,0 +1,80 @@
+"""Average precision of each class, and the gain over the control."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stillhouse.explain.per_class import PerClass
+from stillhouse.explain.phrases import (
+    join_names,
+    percent,
+    with_article,
+    with_control,
+)
+from stillhouse.explain.predictions import Outputs, Predictions
+from stillhouse.explain.row_statistics import Rows, finite_mean
+from stillhouse.explain.section import BarChart, Chart, Section, Series
+from stillhouse.functional import ranking
+
+TITLE = "Average precision of each class"
+MAX_BARS = 40  # of all networks together
+
+
+def section(predictions: Predictions) -> Section:
+    """Average precision of each class, sorted by the gain over the control if there is one."""
+    values = {one.name: class_precisions(predictions, one) for one in predictions.main}
+    count = predictions.positives.sum(0).numpy()
+    per_class = PerClass(predictions, values, count, "average precision")
+    charts: list[Chart] = []
+    if per_class.order:
+        charts.append(per_class.bars())
+    if 0 < len(per_class.order) * len(values) <= MAX_BARS:
+        charts.insert(0, _all_networks(per_class))
+    return Section(
+        "average_precision",
+        TITLE,
+        (
+            *_sentences(predictions, per_class),
+            *per_class.sentences(),
+            *_missing(predictions, per_class),
+        ),
+        (per_class.table(),) if per_class.order else (),
+        tuple(charts),
+    )
+
+
+def class_precisions(predictions: Predictions, outputs: Outputs) -> Rows:
+    """Average precision of each class, NaN for a class without positives: -> (C,)."""
+    values: Rows = ranking.average_precision(outputs.logits, predictions.positives).numpy()
+    return values
+
+
+def _all_networks(per_class: PerClass) -> BarChart:
+    """The bars of every network, classes in the order of the data."""
+    which = sorted(per_class.order)
+    places = tuple(map(float, range(len(which))))
+    series = tuple(
+        Series(name, places, tuple(100 * float(shares[c]) for c in which))
+        for name, shares in per_class.values.items()
+    )
+    labels = tuple(per_class.predictions.classes[c] for c in which)
+    return BarChart(per_class.title, f"{per_class.metric}, %", labels, series)
+
+
+def _sentences(predictions: Predictions, per_class: PerClass) -> tuple[str, ...]:
+    means = {name: finite_mean(shares).value for name, shares in per_class.values.items()}
+    if means[predictions.student.name] is None:
+        return ()
+    values = with_control(predictions, {name: percent(value) for name, value in means.items()})
+    student = with_article(predictions.student)
+    sentence = f"mAP of {student} on these images: {values}"
+    if predictions.teacher is not None:
+        sentence += f"; teacher {percent(means[predictions.teacher.name])}"
+    return (f"{sentence}.",)
+
+
+def _missing(predictions: Predictions, per_class: PerClass) -> tuple[str, ...]:
+    without = [predictions.classes[int(c)] for c in np.flatnonzero(per_class.count == 0)]
+    if not without or not per_class.order:
+        return ()
+    return (f"Left out, because no image has the class: {join_names(without)}.",)

@@ -1,0 +1,3 @@
+"""The names of networks with a fixed role."""
+
+TEACHER, CONTROL, STUDENT = "teacher", "control", "student"

@@ -1,0 +1,103 @@
+"""The parts that pages of every kind share; a part that fails becomes a note."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from stillhouse.build.session import Session
+from stillhouse.engine import records
+from stillhouse.errors import UserError
+from stillhouse.explain import training_curves
+from stillhouse.explain.guard import failure_sentence
+from stillhouse.explain.phrases import metric_name
+from stillhouse.explain.section import Cell, Chart, Section, Table
+from stillhouse.recipes.schema import Recipe
+from stillhouse.report.page import NetworkCost
+from stillhouse.runs.costs import NetworkSpec, costs_of, measure_costs
+from stillhouse.runs.training import Score
+
+PAGE_FILE = "report.html"
+T = TypeVar("T")
+
+
+class PageCosts(NamedTuple):
+    """The costs on a page, and the machine that they were measured on."""
+
+    costs: tuple[NetworkCost, ...] = ()
+    machine: str = ""
+
+
+class Draft:
+    """A page in progress: a part that cannot be made becomes a note, and the rest is shown."""
+
+    def __init__(self, recipe: Recipe, notes: tuple[str, ...] = ()) -> None:
+        self.notes = list(notes)
+        self.session = self.attempt("The data", lambda: open_data(recipe), None)
+
+    def attempt(self, what: str, make: Callable[[], T], default: T) -> T:
+        """A part, or the default and a note where it raises an error."""
+        try:
+            return make()
+        except UserError as error:
+            self.notes.append(str(error))
+        except Exception as error:
+            self.notes.append(failure_sentence(what, error))
+        return default
+
+    def costs(self, specs: Mapping[str, NetworkSpec], folder: Path | None = None) -> PageCosts:
+        """The costs of networks: those that a folder keeps, else measured now."""
+        session = self.session
+        if session is None:
+            return PageCosts()
+        costs = self.attempt(
+            "The size and speed of the networks",
+            lambda: costs_of(folder, session, specs) if folder else measure_costs(session, specs),
+            None,
+        )
+        if costs is None:
+            return PageCosts()
+        self.notes += costs.failures
+        rows = (NetworkCost(who, **one) for who, one in costs.networks.items())
+        return PageCosts(tuple(rows), costs.machine)
+
+    def sections(
+        self, make: Callable[[Session | None], tuple[Section, ...]]
+    ) -> tuple[Section, ...]:
+        """Diagnoses; None is passed where the data cannot be opened."""
+        return self.attempt("The diagnoses", lambda: make(self.session), ())
+
+    def curves(self, folders: Mapping[str, Path], headline: str) -> tuple[Chart, ...]:
+        """The training curves of several runs by name."""
+        return self.attempt("The training curves", lambda: curves_of(folders, headline), ())
+
+
+def open_data(recipe: Recipe) -> Session | None:
+    """The data, task and hardware of a recipe."""
+    return Session.open(recipe, quiet=True)
+
+
+def curves_of(folders: Mapping[str, Path], headline: str) -> tuple[Chart, ...]:
+    """The charts of the records of several runs."""
+    runs = {who: records.read_records(path) for who, path in folders.items()}
+    return training_curves.training_curves(runs, headline)
+
+
+def score_table(scores: Mapping[str, Score]) -> Table:
+    """Every metric on the test split, one row per network."""
+    keys = list(dict.fromkeys(key for score in scores.values() for key in score["test"]))
+    rows: list[tuple[Cell, ...]] = [
+        (who, *(score["test"].get(key) for key in keys)) for who, score in scores.items()
+    ]
+    return Table(("network", *map(metric_name, keys)), tuple(rows), "Metrics on the test split")
+
+
+def environment_text(folder: Path) -> str:
+    """The environment of a run, as its folder has it."""
+    path = folder / "environment.json"
+    try:
+        return json.dumps(json.loads(path.read_text(encoding="utf-8")), indent=2)
+    except (OSError, ValueError):
+        return f"{path} cannot be read"

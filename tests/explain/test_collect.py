@@ -1,0 +1,224 @@
+"""Asking networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stillhouse.batches import Batch
+from stillhouse.errors import UserError
+from stillhouse.explain.collect import collect_labels, collect_outputs, collect_predictions
+from stillhouse.explain.predictions import Predictions
+from stillhouse.explain.subset import SubsetLoader
+from stillhouse.models import small
+from stillhouse.models.ensemble import Ensemble
+from stillhouse.models.labelwise import LabelwiseHead, labelwise
+from stillhouse.models.weights import state_hash
+from stillhouse.tasks.classification import Classification
+from stillhouse.tasks.multilabel import Multilabel
+
+TASK = Classification(5)
+IMAGES = torch.arange(10.0)[:, None, None, None] * torch.ones(1, 3, 8, 8) / 10
+
+
+def batches() -> Iterator[Batch[Tensor]]:
+    """Ten samples in an order of their own: 9, 8, .. 0."""
+    for keys in torch.arange(9, -1, -1).split(4):
+        yield Batch(IMAGES[keys], keys % 5, keys, torch.zeros_like(keys))
+
+
+def test_a_outputs_is_what_the_network_says_in_eval_mode() -> None:
+    network = small.small_resnet("tiny", 5, 3).train()
+    before = state_hash(network)
+    outputs = collect_outputs("student", network, TASK, batches())
+    assert state_hash(network) == before and network.training
+    assert not [m for m in network.modules() if m._forward_hooks or m._forward_pre_hooks]
+    with torch.no_grad():
+        network.eval()
+        logits = network(IMAGES.flip(0))
+        features = nn.Sequential(*list(network)[:-1])(IMAGES.flip(0))
+    torch.testing.assert_close(outputs.logits, logits)
+    assert outputs.features is not None
+    torch.testing.assert_close(outputs.features, features)
+    assert outputs.logits.dtype == torch.float32 and not outputs.logits.requires_grad
+
+
+def test_no_more_is_asked_than_the_limit() -> None:
+    asked = []
+
+    def counted() -> Iterator[Batch[Tensor]]:
+        for given in batches():
+            asked.append(len(given))
+            yield given
+
+    outputs = collect_outputs("student", small.small_resnet("tiny", 5, 3), TASK, counted(), limit=6)
+    assert outputs.logits.shape == (6, 5) and asked == [4, 4]
+    labels, keys = collect_labels(TASK, batches(), 6)
+    assert keys.tolist() == [9, 8, 7, 6, 5, 4] and labels.tolist() == [4, 3, 2, 1, 0, 4]
+
+
+class Pooled(nn.Module):
+    """Class maps whose mean is the answer: no vector stands before a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps = nn.Conv2d(3, 5, 3)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.maps(image).mean((2, 3))
+
+
+def test_a_network_without_a_vector_has_no_features() -> None:
+    outputs = collect_outputs("student", Pooled(), TASK, batches())
+    assert outputs.features is None and outputs.logits.shape == (10, 5)
+
+
+def test_a_hearing_keeps_order_labels_and_pictures_together() -> None:
+    networks = {name: small.small_resnet("tiny", 5, 3) for name in ("teacher", "control", "kd")}
+    pixels = (IMAGES * 100).to(torch.uint8)
+    predictions = collect_predictions(
+        networks, TASK, batches, "abcde", lambda key: pixels[key], limit=7
+    )
+    assert [v.name for v in predictions.outputs] == ["teacher", "control", "kd"]
+    assert predictions.labels.tolist() == [4, 3, 2, 1, 0, 4, 3] and predictions.classes == tuple(
+        "abcde"
+    )
+    assert int(predictions.image(0)[0, 0, 0]) == 90 and int(predictions.image(6)[0, 0, 0]) == 30
+    assert predictions.teacher is predictions.outputs[0] and predictions.student.name == "kd"
+
+
+def test_an_empty_split_is_a_sentence() -> None:
+    with pytest.raises(UserError, match="no images for student"):
+        collect_outputs("student", small.small_resnet("tiny", 5, 3), TASK, [])
+
+
+# --------------------------------------------------------------------------------- multi-label
+
+SEVERAL = Multilabel(5)
+DICE = torch.Generator().manual_seed(0)
+MANY = torch.rand(30, 3, 16, 16, generator=DICE)
+HOT = (torch.rand(30, 5, generator=DICE) < 0.4).float()
+HOT[0], HOT[1] = 0, 1  # an image without a class, and one with all
+
+
+def rows(keys: Tensor, size: int = 7) -> Iterator[Batch[Tensor]]:
+    """These samples in batches."""
+    for some in keys.split(size):
+        yield Batch(MANY[some], HOT[some], some, torch.zeros_like(some))
+
+
+def backwards() -> Iterator[Batch[Tensor]]:
+    """Thirty samples in an order of their own: 29, 28, .. 0."""
+    return rows(torch.arange(29, -1, -1))
+
+
+LOADER = SubsetLoader(lambda keys: rows(keys, 4), lambda images: (255 * images).to(torch.uint8))
+
+
+def headed() -> nn.Module:
+    return labelwise(small.small_resnet("small", 5, 3), 5, MANY[:2], LabelwiseHead(16, 2, 32))
+
+
+def closely(**networks: nn.Module) -> Predictions:
+    pixels = (255 * MANY).to(torch.uint8)
+    return collect_predictions(
+        networks, SEVERAL, backwards, "abcde", lambda key: pixels[key], 30, LOADER
+    )
+
+
+def test_labels_of_several_classes_keep_their_order() -> None:
+    predictions = closely(student=headed())
+    assert predictions.multilabel and torch.equal(predictions.labels, HOT.flip(0))
+    assert torch.equal(predictions.positives, HOT.flip(0) > 0)
+    assert predictions.outputs[0].logits.shape == (30, 5) and predictions.subset is not None
+    assert 29 not in predictions.subset.samples  # where the one without a class was predictions
+
+
+def test_one_class_an_image_is_several_to_a_task_of_several() -> None:
+    predictions = collect_predictions(
+        {"student": small.small_resnet("tiny", 5, 3)},
+        SEVERAL,
+        batches,
+        "abcde",
+        lambda key: IMAGES[key],
+    )
+    assert predictions.labels.shape == (10, 5) and predictions.multilabel
+    assert predictions.labels.argmax(1).tolist() == [4, 3, 2, 1, 0] * 2
+    assert (
+        predictions.subset is None
+        and predictions.student.nearest is None
+        and predictions.student.maps is None
+    )
+
+
+@pytest.mark.parametrize("labelled", [True, False], ids=["embeddings", "features"])
+def test_neighbours_are_those_of_plain_distances(labelled: bool) -> None:
+    network = headed() if labelled else small.small_resnet("tiny", 5, 3)
+    predictions = closely(student=network)
+    outputs, close = predictions.student, predictions.subset
+    assert close is not None and outputs.nearest is not None and outputs.labelwise == labelled
+    with torch.no_grad():
+        network.eval()
+        images = MANY.flip(0)
+        if labelled:
+            seen = network.tokens(network.trunk(images).taps["map"])
+            vectors = network.embeddings(seen)  # (N, C, D)
+        else:
+            vectors = nn.Sequential(*list(network)[:-1])(images)[:, None].expand(-1, 5, -1)
+    for (place, label), found in zip(close.queries.tolist(), outputs.nearest.tolist(), strict=True):
+        sample = int(close.samples[place])
+        away = (vectors[:, label] - vectors[sample, label]).double().norm(dim=1)
+        away[sample] = torch.inf
+        assert sample not in found
+        torch.testing.assert_close(away[found], away.sort().values[:5], atol=1e-5, rtol=1e-5)
+
+
+def test_maps_are_of_the_close_samples_in_their_order() -> None:
+    network = headed()
+    predictions = closely(student=network)
+    assert predictions.subset is not None and predictions.student.maps is not None
+    assert (
+        len(predictions.student.maps)
+        == len(predictions.subset.samples)
+        == len(predictions.subset.labels)
+    )
+    kept: list[Tensor] = []
+    place = network.trunk.model.stage3
+    hook = place.register_forward_hook(lambda m, a, out: kept.append(out), prepend=True)
+    images = MANY.flip(0)[predictions.subset.samples]
+    scores = network.eval()(images.clone().requires_grad_())
+    hook.remove()
+    own = scores[torch.arange(len(images)), predictions.subset.labels].sum()
+    (gradient,) = torch.autograd.grad(own, kept[0])
+    wanted = (gradient.relu() * kept[0]).sum(1).detach()
+    torch.testing.assert_close(predictions.student.maps, wanted, atol=1e-5, rtol=1e-4)
+    seen = predictions.subset.pixels(torch.tensor([3, 0]))
+    torch.testing.assert_close(seen, (255 * images[[3, 0]]).to(torch.uint8))
+
+
+def test_a_network_looked_at_closely_stays_as_it_was() -> None:
+    network = headed().train()
+    network.trunk.model.stem.eval()
+    modes = [part.training for part in network.modules()]
+    hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in network.modules()]
+    before = state_hash(network)
+    first = closely(student=network).student
+    assert state_hash(network) == before
+    assert [part.training for part in network.modules()] == modes
+    assert hooks == [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in network.modules()]
+    assert all(p.grad is None for p in network.parameters()) and torch.is_grad_enabled()
+    again = closely(student=network).student
+    assert torch.equal(first.logits, again.logits) and not first.logits.requires_grad
+    assert first.nearest is not None and again.nearest is not None
+    assert torch.equal(first.nearest, again.nearest)
+
+
+def test_who_has_neither_embeddings_nor_a_vector_has_no_neighbours() -> None:
+    make_multilabel = Ensemble([headed(), headed()])
+    predictions = closely(teacher=make_multilabel, control=Pooled(), student=headed())
+    teacher, control, student = predictions.outputs
+    assert teacher.nearest is None and teacher.maps is None and not teacher.labelwise
+    assert control.nearest is None and student.nearest is not None

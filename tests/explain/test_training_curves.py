@@ -1,0 +1,98 @@
+"""Records as curves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stillhouse.explain import training_curves as curves
+from stillhouse.explain.section import LineChart
+
+
+def record(scale: float = 1.0, steps: int = 4) -> list[dict[str, Any]]:
+    lines: list[dict[str, Any]] = []
+    for step in range(1, steps + 1):
+        lines.append({
+            "kind": "train", "step": step, "epoch": 1, "loss": 2.0,
+            "term/label": scale / step, "term/class/kd": scale * step,
+            "weight/label": 0.1, "weight/class/kd": step / steps,
+            "gauge/temperature": 4.0, "rate/student": 0.1 / step,
+            "images_per_second": 10.0,
+        })  # fmt: skip
+        lines.append({"kind": "evaluate", "step": step, "epoch": 1, "top1": 10.0 * step, "loss": 1})
+    return lines
+
+
+def test_each_quantity_is_a_curve_of_each_run() -> None:
+    section = curves.section({"kd": record(), "other": record(2.0)}, "top1")
+    assert section is not None
+    charts = {c.title: c for c in section.charts if isinstance(c, LineChart)}
+    assert list(charts) == [
+        "Top-1 accuracy on validation",
+        "Label loss",
+        "Distillation loss",
+        "Temperature",
+        "Loss weight",
+        "Learning rate",
+    ]
+    score = charts["Top-1 accuracy on validation"].series
+    assert [(s.name, s.x, s.y) for s in score] == [
+        ("kd", (1, 2, 3, 4), (10, 20, 30, 40)),
+        ("other", (1, 2, 3, 4), (10, 20, 30, 40)),
+    ]
+    assert charts["Label loss"].series[1].y == pytest.approx((2, 1, 2 / 3, 0.5))
+    taught = charts["Distillation loss"].series
+    assert [s.name for s in taught] == ["kd: class/kd", "other: class/kd"]
+    assert [s.name for s in charts["Loss weight"].series] == [
+        "kd: class/kd",
+        "other: class/kd",
+    ]
+    assert charts["Temperature"].series[0].y == (4, 4, 4, 4)
+
+
+def test_sentences_say_where_it_ends_and_what_moved() -> None:
+    lines = record()
+    lines[-1]["top1"] = 25.0
+    section = curves.section({"kd": lines}, "top1")
+    assert section is not None
+    assert section.sentences == (
+        "kd: final Top-1 accuracy 25.0, best 30.0 at step 3.",
+        "kd: weight of class/kd from 0.25 to 1.",
+        "kd: temperature constant at 4.",
+    )
+    named = {c.title: c for c in section.charts if isinstance(c, LineChart)}
+    assert named["Distillation loss"].series[0].name == "class/kd"
+
+
+def test_the_headline_is_what_is_evaluated_first() -> None:
+    assert curves.training_curves({"kd": record()})[0].title == "Top-1 accuracy on validation"
+    assert curves.training_curves({"kd": [line for line in record() if line["kind"] == "train"]})[
+        0
+    ].title == ("Label loss")
+
+
+def test_what_is_no_number_is_a_gap() -> None:
+    lines = record()
+    lines[2]["term/label"] = None
+    lines[4]["term/label"] = float("nan")
+    (chart,) = [c for c in curves.training_curves({"kd": lines}) if c.title == "Label loss"]
+    assert chart.series[0].y == (1.0, None, None, 0.25)
+
+
+def test_long_runs_are_averaged_in_groups() -> None:
+    section = curves.section({"kd": record(steps=450)}, "top1")
+    assert section is not None and "averaged to at most 200 points" in section.sentences[-1]
+    (taught,) = [c for c in section.charts if c.title == "Distillation loss"]
+    assert isinstance(taught, LineChart)
+    series = taught.series[0]
+    assert len(series.x) == 150 and series.x[0] == 3 and series.x[-1] == 450
+    assert series.y[0] == pytest.approx(2) and series.y[-1] == pytest.approx(449)
+
+
+def test_a_control_has_no_teaching_and_nothing_is_nothing() -> None:
+    kept = ("kind", "step", "epoch", "top1", "term/label", "weight/label")
+    control = [{k: v for k, v in line.items() if k in kept} for line in record()]
+    titles = [c.title for c in curves.training_curves({"control": control})]
+    assert titles == ["Top-1 accuracy on validation", "Label loss"]
+    assert curves.section({"control": []}, "top1") is None and curves.training_curves({}) == ()
