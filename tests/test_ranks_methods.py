@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from classroom import CLOCKS, SAMPLES, Classroom, batch, calm, enrol, rows
-from stillhouse.distributed import average_gradients, combine, means, rank
+from stillhouse.distributed import average_gradients, combine, mean_terms, rank
 from stillhouse.methods.catalogue import composed_methods
 
 IMAGES = 7
@@ -59,7 +59,7 @@ def learn(classroom: Classroom, module: Any, shard: slice) -> dict[str, Any]:
         found.append(
             {
                 "loss": loss.detach(),
-                "means": dict(means(terms)),
+                "means": dict(mean_terms(terms)),
                 "slopes": {n: p.grad.clone() for n, p in named if p.grad is not None},
             }
         )

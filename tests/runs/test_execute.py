@@ -331,9 +331,9 @@ def test_a_folder_that_holds_a_run_is_left_alone(
     folder = tmp_path / "run"
     shutil.copytree(done.folder, folder)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    with pytest.raises(UserError, match=r"already holds a run; add --resume"):
+    with pytest.raises(UserError, match=r"already contains a run; add --resume"):
         run(folder)
-    with pytest.raises(UserError, match=r"holds a run of another recipe"):
+    with pytest.raises(UserError, match=r"contains a run of another recipe"):
         run(folder, "method.temperature=2", resume=True)
     after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert {path: after[path] for path in before if path.name != ".lock"} == {

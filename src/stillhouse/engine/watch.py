@@ -1,4 +1,4 @@
-"""Noticing that a loss is no longer finite, without a device synchronisation at each step."""
+"""Detecting losses that are not finite, without a device synchronisation at each step."""
 
 from __future__ import annotations
 
@@ -57,5 +57,5 @@ class Watch:
         )
 
 
-class NonFinite(UserError):
+class NonFiniteLoss(UserError):
     """A loss that is not finite."""

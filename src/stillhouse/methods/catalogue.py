@@ -31,7 +31,7 @@ from stillhouse.methods.setting import ComposedMethod
 from stillhouse.methods.simkd import SimKD
 from stillhouse.objectives import presets
 from stillhouse.objectives.published import Published
-from stillhouse.spec import SHORT, members
+from stillhouse.spec import BY_NAME, members
 
 ComposedSpec = Annotated[
     CTKD
@@ -64,7 +64,7 @@ ComposedSpec = Annotated[
 MethodSpec = Annotated[
     Control | Plugin | presets.LogitPresetSpec | presets.FeaturePresetSpec | ComposedSpec,
     Field(discriminator="name"),
-    SHORT,
+    BY_NAME,
 ]
 
 

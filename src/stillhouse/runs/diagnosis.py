@@ -194,7 +194,7 @@ def diagnose_gradients(folder: Path, recipe: Recipe, session: Session) -> Sectio
     method = pupil.method
     teacher = make_live(session, loaded, method)
     loader = make_training_loader(recipe, session.sources, session.hardware.device, method.views)
-    state = checkpoints.load(folder / STATE)
+    state = checkpoints.load_checkpoint(folder / STATE)
     steps = int(state["step"])
     moments = {}
 

@@ -11,7 +11,7 @@ from typing import Any
 from stillhouse.build.networks import example_of, make_network, make_student
 from stillhouse.build.session import Session
 from stillhouse.build.store import Say
-from stillhouse.engine.folder import claim
+from stillhouse.engine.folder import lock_folder
 from stillhouse.errors import UserError
 from stillhouse.files import csv_text, write_text
 from stillhouse.models.aliases import find_aliases
@@ -267,7 +267,7 @@ def run_sweep(
         raise UserError("a sweep needs exactly one teacher; name one with --teachers")
     session = Session.open(plan.recipe, quiet=True)
     check_networks(plan, session)
-    with claim(folder, resume=True, recipe=shared_digest(plan.recipe)):
+    with lock_folder(folder, resume=True, recipe=shared_digest(plan.recipe)):
         sweep = Sweep(plan, folder, session, workers, say, trials, seed, prune, space or {})
         searches = sweep.run()
         write_text(folder / TRIALS_FILE, trials_csv(searches))

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from stillhouse.spec import SHORT
+from stillhouse.spec import BY_NAME
 from stillhouse.tasks.classification import Classification, ClassificationSpec
 from stillhouse.tasks.multilabel import Multilabel, MultilabelSpec
 
@@ -24,5 +24,5 @@ TaskSpec = Annotated[
     ClassificationSpec | MultilabelSpec,
     Field(discriminator="name"),
     BeforeValidator(default_name),
-    SHORT,
+    BY_NAME,
 ]

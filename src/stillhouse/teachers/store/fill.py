@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.errors import UserError
-from stillhouse.files import lock, owner, unlock, write_error
+from stillhouse.files import lock, lock_owner, unlock, write_error
 from stillhouse.teachers.base import Teacher
 from stillhouse.teachers.memory import Keyed, Storable
 from stillhouse.teachers.store.outputs import RowArrays
@@ -134,7 +134,7 @@ def exclusive(store: Store, filling: Filling[B]) -> Iterator[bool]:
         except BlockingIOError:
             if not announced:
                 what = f"{store.rows:,} {describe_outputs(store, filling.name)}"
-                filling.say(f"teacher: waiting for process {owner(path)}, which stores {what}")
+                filling.say(f"teacher: waiting for process {lock_owner(path)}, which stores {what}")
                 announced = True
         except OSError as error:
             raise write_error(store.folder, error) from error
