@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from stillhouse.batches import Batch
 from stillhouse.errors import UserError
+from stillhouse.explain import collect
 from stillhouse.explain.collect import collect_labels, collect_outputs, collect_predictions
 from stillhouse.explain.predictions import Predictions
 from stillhouse.explain.subset import SubsetLoader
@@ -19,6 +20,7 @@ from stillhouse.models.labelwise import LabelwiseHead, labelwise
 from stillhouse.models.weights import state_hash
 from stillhouse.tasks.classification import Classification
 from stillhouse.tasks.multilabel import Multilabel
+from stillhouse.types import Trace
 
 TASK = Classification(5)
 IMAGES = torch.arange(10.0)[:, None, None, None] * torch.ones(1, 3, 8, 8) / 10
@@ -218,3 +220,63 @@ def test_who_has_neither_embeddings_nor_a_vector_has_no_neighbours() -> None:
     teacher, control, student = predictions.outputs
     assert teacher.nearest is None and teacher.maps is None and not teacher.labelwise
     assert control.nearest is None and student.nearest is not None
+
+
+# ------------------------------------------------------------------------------------- failures
+
+
+class Failing(nn.Module):
+    """A network whose forward raises an error."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        raise RuntimeError("no memory")
+
+
+def test_a_network_that_fails_is_named_and_the_others_are_collected() -> None:
+    networks = {"teacher": Failing(), "control": Failing(), "student": small.build("tiny", 5, 3)}
+    predictions = collect_predictions(networks, TASK, batches, "abcde", lambda key: IMAGES[key])
+    assert [one.name for one in predictions.outputs] == ["student"]
+    assert [*predictions.missing] == ["teacher", "control"]
+    assert predictions.missing["control"] == (
+        "The outputs of control could not be computed: RuntimeError: no memory; run `stillhouse "
+        "explain RUN --debug` for the traceback."
+    )
+
+
+def test_a_student_that_fails_raises_its_error() -> None:
+    networks = {"teacher": small.build("tiny", 5, 3), "student": Failing()}
+    with pytest.raises(RuntimeError, match="no memory"):
+        collect_predictions(networks, TASK, batches, "abcde", lambda key: IMAGES[key])
+
+
+def test_features_that_cannot_be_tapped_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = small.build("tiny", 5, 3)
+    monkeypatch.setattr(collect, "stages", lambda *_: {"penultimate": "no.such.module"})
+    outputs = collect_outputs("student", network, TASK, batches())
+    assert outputs.features is None and outputs.logits.shape == (10, 5)
+    assert not [m for m in network.modules() if m._forward_hooks or m._forward_pre_hooks]
+
+
+def test_images_without_labels_are_an_error() -> None:
+    keys = torch.arange(4)
+    batch = Batch(IMAGES[keys], None, keys, torch.zeros_like(keys))
+    for task in (TASK, SEVERAL):
+        with pytest.raises(UserError, match="the images have no labels"):
+            task.collect_target(batch)
+
+
+def test_a_task_says_what_is_collected() -> None:
+    class Doubled(Classification):
+        def collect(self, trace: Trace) -> Tensor:
+            return 2 * super().collect(trace)
+
+        def collect_target(self, batch: Batch[Tensor]) -> Tensor:
+            return 4 - super().collect_target(batch)
+
+    network = small.build("tiny", 5, 3)
+    one, two = (
+        collect_predictions({"student": network}, task, batches, "abcde", lambda key: IMAGES[key])
+        for task in (TASK, Doubled(5))
+    )
+    torch.testing.assert_close(two.student.logits, 2 * one.student.logits)
+    assert torch.equal(two.labels, 4 - one.labels)

@@ -103,9 +103,14 @@ def test_many_names_are_counted_and_long_ones_cut() -> None:
 
 
 def test_a_metric_has_its_name_and_an_unknown_one_its_key() -> None:
-    assert [metric_name(key) for key in ("top1", "map", "calibration_error", "nds")] == [
+    assert [
+        metric_name(key)
+        for key in ("top1", "map", "calibration_error", "cf1_oracle", "nds", "x_top3")
+    ] == [
         "Top-1 accuracy",
         "mAP",
         "ECE",
+        "CF1, oracle top-k",
         "nds",
+        "x_top3",
     ]
