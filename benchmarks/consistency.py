@@ -1,17 +1,18 @@
 """How the students of a study rank the classes beside their teacher, with paired intervals.
 
 `.venv/bin/python benchmarks/consistency.py STUDY --against ARM` prints, for every arm or those that
-`--arms` names, the share of test images whose true class has the teacher's rank (TC) and the mean
-Spearman correlation of the others (NC), over seeds, and the paired difference of NC to the arm
-named, with a 95 % interval. An arm whose teacher moved is compared with that teacher, too. The
-table is written to consistency.csv in the study's folder.
+`--arms` names (`kd 'dist*'`), the share of test images whose true class has the teacher's rank (TC)
+and the mean Spearman correlation of the others (NC), over seeds, and the paired difference of NC to
+the arm named, with a 95 % interval. An arm whose teacher moved is compared with that teacher, too.
+The table is written to consistency.csv in the study's folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import mean
 
@@ -19,14 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.build.networks import make_deployed
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.explain.consistency import consistency
 from stillhouse.explain.predictions import Outputs
 from stillhouse.models import weights
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
-from stillhouse.runs.teaching import find_teacher
-from stillhouse.runs.training import MOVED, STUDENT
+from stillhouse.runs.teacher import find_teacher
+from stillhouse.runs.training import STUDENT, TRAINED_TEACHER
 from stillhouse.study.results import ArmResult, Study, read_study
 from stillhouse.study.statistics import difference_interval
 
@@ -43,11 +44,11 @@ class Judge:
 
     def __init__(self, recipe: Recipe) -> None:
         assert recipe.teacher is not None
-        self.shop = Workshop.open(recipe, quiet=True)
-        batches = list(self.shop.test())
+        self.session = Session.open(recipe, quiet=True)
+        batches = list(self.session.test())
         self.images = torch.cat([batch.images for batch in batches])
         self.labels = torch.cat([batch.target for batch in batches])
-        taught = find_teacher(recipe, recipe.teacher, self.shop)
+        taught = find_teacher(recipe, recipe.teacher, self.session)
         assert taught is not None
         self.teacher = taught.network
         self.original = said(self.teacher, self.images)
@@ -55,7 +56,7 @@ class Judge:
 
     def moved(self, file: Path) -> Tensor:
         """What the teacher of one run says after it moved."""
-        weights.load(self.teacher, file)
+        weights.load_weights(self.teacher, file)
         logits = said(self.teacher, self.images)
         self.teacher.load_state_dict(self.state)
         return logits
@@ -63,7 +64,7 @@ class Judge:
     def look(self, folder: Path, teacher: Tensor) -> Pair:
         """TC and NC of one run's student."""
         recipe = load.load(folder / load.RECIPE_FILE)
-        student = make_deployed(recipe, self.shop.sources, folder / STUDENT)
+        student = make_deployed(recipe, self.session.sources, folder / STUDENT)
         ours = Outputs("student", said(student, self.images))
         found = consistency(ours, Outputs("teacher", teacher), self.labels)
         assert found.others.value is not None
@@ -73,13 +74,14 @@ class Judge:
 def judged(study: Study, judge: Judge, arms: list[str]) -> dict[str, dict[int, Pair]]:
     """Each arm's numbers by seed; a moved teacher makes a row of its own."""
     found: dict[str, dict[int, Pair]] = {}
-    for arm in (arm for arm in study.arms if not arms or arm.label in arms):
+    named = [arm for arm in study.arms if any(fnmatchcase(arm.label, name) for name in arms)]
+    for arm in named if arms else study.arms:
         for seed in arm.scores:
             place = cell(arm, seed)
             found.setdefault(arm.label, {})[seed] = judge.look(place, judge.original)
-            if (place / MOVED).is_file():
+            if (place / TRAINED_TEACHER).is_file():
                 label = f"{arm.label}, beside the teacher as it ended"
-                moved = judge.moved(place / MOVED)
+                moved = judge.moved(place / TRAINED_TEACHER)
                 found.setdefault(label, {})[seed] = judge.look(place, moved)
     return found
 
@@ -108,12 +110,12 @@ def table(found: Mapping[str, Mapping[int, Pair]], against: str) -> list[dict[st
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("study", type=Path)
     parser.add_argument("--against", default="none")
     parser.add_argument("--arms", nargs="*", default=[])
-    words = parser.parse_args()
+    words = parser.parse_args(argv)
     study = read_study(words.study)
     taught = next(arm for arm in study.arms if not arm.is_control and arm.scores)
     judge = Judge(load.load(cell(taught, next(iter(taught.scores))) / load.RECIPE_FILE))

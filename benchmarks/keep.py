@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 KEPT = (
@@ -30,6 +31,13 @@ def keep(target: Path, folders: list[Path]) -> None:
                 shutil.copyfile(folder / name, target / name)
 
 
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("target", type=Path, help="where the files are shown")
+    parser.add_argument("folders", type=Path, nargs="+", help="of searches and studies")
+    words = parser.parse_args(argv)
+    keep(words.target, words.folders)
+
+
 if __name__ == "__main__":
-    place, *rest = map(Path, sys.argv[1:])
-    keep(place, rest)
+    main()

@@ -22,26 +22,31 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rows import Row, write
-from stillhouse.functional.labelwise import pairs
-from stillhouse.methods.labelwise import CD, ID, PAIRS, ClassAware, Grouped, InstanceAware
+from rows import Row, options, write
+from stillhouse.functional.labelwise import group_pairs
+from stillhouse.methods.labelwise import (
+    CD,
+    ID,
+    PAIRS,
+    ClassAware,
+    EmbeddingDistances,
+    InstanceAware,
+)
 from stillhouse.types import Clock, Lesson, Terms, Trace
 
 IMAGES, CLASSES, WIDTH = 64, 80, 512
 LABELS = 3.0  # an image
-ROUNDS, WARM = 31, 3
+ROUNDS, WARMUP = 31, 3
 LEAST = 25  # times faster than the loop
 SAME, NEAR = 1e-6, 1e-5  # of values, and of gradients, whose digits are those of small differences
-RESULTS = Path(__file__).parent / "results" / "labelwise.csv"
-METHODS: dict[str, tuple[Grouped, int]] = {  # and the axis that is looped over
+METHODS: dict[str, tuple[EmbeddingDistances, int]] = {  # and the axis that is looped over
     "cd": (ClassAware(CD(), PAIRS), 1),
     "id": (InstanceAware(ID(), PAIRS), 0),
 }
@@ -94,7 +99,7 @@ def unbound(student: Tensor, teacher: Tensor, labels: Tensor, axis: int) -> Tens
     return total
 
 
-def at_once(method: Grouped, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+def at_once(method: EmbeddingDistances, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
     (ours,), (theirs,) = method.student_taps, method.teacher_taps
     traces = Trace(None, {ours: student}), Trace(None, {theirs: teacher})
     terms: Terms = method(Lesson(*traces, {}, Clock(1, 10, 5), labels=labels))
@@ -110,7 +115,7 @@ def seconds(loss: Loss, student: Tensor, teacher: Tensor, labels: Tensor) -> flo
     return time.process_time() - since
 
 
-def measure(name: str, kind: str, chances: Tensor) -> Row:
+def measure(name: str, kind: str, chances: Tensor, rounds: int, warmup: int) -> Row:
     """Medians of one method on one kind of labels."""
     torch.manual_seed(0)
     student, teacher = torch.randn(2, IMAGES, CLASSES, WIDTH)
@@ -123,10 +128,10 @@ def measure(name: str, kind: str, chances: Tensor) -> Row:
     }
     student.requires_grad_()
     spent: dict[str, list[float]] = {way: [] for way in losses}
-    for number in range(ROUNDS + WARM):
+    for number in range(warmup + rounds):
         for way, loss in losses.items():
             took = seconds(loss, student, teacher, labels)
-            if number >= WARM:  # the first rounds warm caches up
+            if number >= warmup:
                 spent[way].append(took)
     groups = labels.nonzero()[:, 0] if axis == 0 else labels.T.nonzero()[:, 0]
     return {
@@ -136,11 +141,11 @@ def measure(name: str, kind: str, chances: Tensor) -> Row:
         "classes": CLASSES,
         "width": WIDTH,
         "labels_an_image": round(float(labels.sum()) / IMAGES, 2),
-        "pairs": len(pairs(groups, 3).first),
+        "pairs": len(group_pairs(groups, 3).first),
         **{f"{way}_ms": round(1e3 * statistics.median(spent[way]), 3) for way in spent},
         **{f"{way}_ratio": ratio(spent, way) for way in ("loop", "unbound")},
         **errors(losses, student, teacher, labels),
-        "rounds": ROUNDS,
+        "rounds": rounds,
     }
 
 
@@ -170,14 +175,15 @@ def errors(losses: dict[str, Loss], student: Tensor, teacher: Tensor, labels: Te
     return {name: f"{value:.1e}" for name, value in found.items()}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    chosen = options(argv, __doc__, "labelwise", rounds=ROUNDS, warmup=WARMUP)
     torch.set_num_threads(1)
     found = [
-        measure(name, kind, chances())
+        measure(name, kind, chances(), chosen.rounds, chosen.warmup)
         for kind, chances in (("uniform", uniform), ("skewed", skewed))
         for name in METHODS
     ]
-    write(RESULTS, found)
+    write(chosen.out, found)
     for row in found:
         sys.stdout.write(
             "{method} {labels:<8} {pairs:>5} pairs {at_once_ms:>7} ms, loop {loop_ms:>8} ms "

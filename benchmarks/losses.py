@@ -7,24 +7,20 @@ same round is given: this says what a preset costs whatever else the machine is 
 
 from __future__ import annotations
 
-import csv
-import datetime
-import platform
 import statistics
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rows import Row, options, write
 from stillhouse.objectives.presets import LogitPresetSpec
 from stillhouse.spec import members
 
 SHAPES = ((64, 100), (256, 1000), (4096, 80))
-ROUNDS = 31
-RESULTS = Path(__file__).parent / "results" / "losses.csv"
+ROUNDS, WARMUP = 31, 3
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -48,40 +44,42 @@ def seconds(loss: Loss, student: Tensor, teacher: Tensor, target: Tensor) -> flo
     return time.process_time() - since
 
 
-def measure(shape: tuple[int, int]) -> dict[str, float]:
+def measure(shape: tuple[int, int], rounds: int, warmup: int) -> dict[str, float]:
     """Median ratio to plain KD of the same round, by loss."""
     torch.manual_seed(0)
     student, teacher = (3 * torch.randn(shape) for _ in range(2))
     student.requires_grad_()
     target = torch.randint(shape[1], (shape[0],))
     ratios: dict[str, list[float]] = {}
-    for number in range(ROUNDS + 3):
+    for number in range(warmup + rounds):
         spent = {name: seconds(loss, student, teacher, target) for name, loss in losses().items()}
-        if number >= 3:  # the first rounds warm caches up
+        if number >= warmup:
             for name, value in spent.items():
                 ratios.setdefault(name, []).append(value / spent["plain"])
     return {name: statistics.median(values) for name, values in ratios.items()}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    chosen = options(argv, __doc__, "losses", rounds=ROUNDS, warmup=WARMUP)
     torch.set_num_threads(1)
-    where = f"{platform.machine()} {platform.system()}, one thread"
-    day = datetime.datetime.now(datetime.UTC).date().isoformat()
-    table = {shape: measure(shape) for shape in SHAPES}
+    table = {shape: measure(shape, chosen.rounds, chosen.warmup) for shape in SHAPES}
     names = list(table[SHAPES[0]])
     print("loss      " + "".join(f"{f'{n} x {c}':>14}" for n, c in SHAPES))
     for name in names:
         print(f"{name:<10}" + "".join(f"{table[shape][name]:>14.2f}" for shape in SHAPES))
-    with RESULTS.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            ["loss", "rows", "classes", "ratio_to_plain_kd", "rounds", "date", "torch", "machine"]
-        )
-        for (rows, classes), found in table.items():
-            for name, ratio in found.items():
-                line = [name, rows, classes, f"{ratio:.3f}", ROUNDS, day, torch.__version__, where]
-                writer.writerow(line)
-    print(f"written to {RESULTS}")
+    rows: list[Row] = [
+        {
+            "loss": name,
+            "rows": rows,
+            "classes": classes,
+            "ratio_to_plain_kd": f"{ratio:.3f}",
+            "rounds": chosen.rounds,
+        }
+        for (rows, classes), found in table.items()
+        for name, ratio in found.items()
+    ]
+    write(chosen.out, rows)
+    print(f"written to {chosen.out}")
 
 
 if __name__ == "__main__":

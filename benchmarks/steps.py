@@ -12,18 +12,18 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 import torch
 
-from rows import Row, write
+from rows import Options, Row, options, write
 from stillhouse.build.data import make_training_loader
-from stillhouse.build.networks import TeacherNetwork, make_network
+from stillhouse.build.networks import untrained_teacher
 from stillhouse.build.run import make_pupil
+from stillhouse.build.session import Session
 from stillhouse.build.teacher import make_teacher
-from stillhouse.build.workshop import Workshop
 from stillhouse.distributed import combine
 from stillhouse.engine.environment import seed_everything
 from stillhouse.methods.catalogue import published
@@ -34,12 +34,14 @@ from stillhouse.recipes.schema import Recipe
 from stillhouse.teachers.base import observe
 from stillhouse.types import Clock
 
-RESULTS = Path(__file__).parent / "results" / "steps.csv"
-ROUNDS, STEPS = 7, 6
+ROUNDS, WARMUP, STEPS = 7, 1, 6
 PLAIN = "none"
 # made for several labels an image, or for channels that student and teacher share
 ELSEWHERE = ("mld", "tld", "tld_dist", "bcd", "ps", "cd", "id", "l2d")
-OPTIONS = {"pkd": {"adapter": "pointwise"}, "crd": {"negatives": 512}}
+OPTIONS: dict[str, dict[str, str | int]] = {
+    "pkd": {"adapter": "pointwise"},
+    "crd": {"negatives": 512},
+}
 
 
 def recipes() -> dict[str, Recipe]:
@@ -48,7 +50,7 @@ def recipes() -> dict[str, Recipe]:
     made = {PLAIN: replace(live, method=(Control(),), teacher=None)}
     for name in published():
         if name not in ELSEWHERE:
-            words = {"name": name, **OPTIONS.get(name, {})}
+            words: dict[str, str | int] = {"name": name, **OPTIONS.get(name, {})}
             made[name] = load.replace_sections(live, {"method": words})
     dist_plus = ["dist", "channel_relation", "spatial_relation", "acclimation"]
     made["dist+"] = load.replace_sections(live, {"method": [{"name": name} for name in dist_plus]})
@@ -58,48 +60,52 @@ def recipes() -> dict[str, Recipe]:
 class Steps:
     """Forward and backward of a student under one method, again and again."""
 
-    def __init__(self, recipe: Recipe, shop: Workshop) -> None:
-        taught = None
-        if recipe.teacher is not None:
-            network = make_network(recipe.teacher, shop.sources)
-            taught = TeacherNetwork(network, network)
-        self.pupil = make_pupil(recipe, shop, taught).train()
-        self.teacher = make_teacher(recipe, shop, taught, self.pupil.method)
-        device, views = shop.hardware.device, self.pupil.method.views
-        self.loader = make_training_loader(recipe, shop.sources, device, views)
+    def __init__(self, recipe: Recipe, session: Session) -> None:
+        teacher, sources = recipe.teacher, session.sources
+        taught = None if teacher is None else untrained_teacher(teacher, session)
+        self.pupil = make_pupil(recipe, session, taught).train()
+        self.teacher = make_teacher(recipe, session, taught, self.pupil.method)
+        device, views = session.hardware.device, self.pupil.method.views
+        self.loader = make_training_loader(recipe, sources, device, views)
 
-    def seconds(self, number: int) -> float:
+    def seconds(self, number: int, steps: int) -> float:
         """Processor time of some steps of one epoch, the loader's time included."""
         since = time.process_time()
-        for batch in islice(self.loader.epoch(number), STEPS):
+        for batch in islice(self.loader.epoch(number), steps):
             self.pupil.zero_grad()
             traces = observe(self.teacher, batch, self.pupil.method.views)
             combine(self.pupil(batch, traces, Clock(1, 100, 10))).backward()
         return time.process_time() - since
 
 
-def main() -> None:
-    torch.set_num_threads(1)
+def measure(made: dict[str, Recipe], chosen: Options) -> list[Row]:
+    """A row for each recipe: its steps beside plain ones."""
     seed_everything(0, False)
-    made = recipes()
-    shop = Workshop.open(made[PLAIN], quiet=True)
-    steps = {name: Steps(recipe, shop) for name, recipe in made.items()}
+    session = Session.open(made[PLAIN], quiet=True)
+    steps = {name: Steps(recipe, session) for name, recipe in made.items()}
     spent: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(ROUNDS + 1):
+    for number in range(chosen.warmup + chosen.rounds):
         for name, one in steps.items():
-            seconds = one.seconds(number)
-            if number:  # the first round warms caches up
+            seconds = one.seconds(number, chosen.steps)
+            if number >= chosen.warmup:
                 spent[name].append(seconds)
     plain = statistics.median(spent[PLAIN])
     rows: list[Row] = []
     for name, times in spent.items():
         ratio = statistics.median(t / p for t, p in zip(times, spent[PLAIN], strict=True))
-        images = STEPS * made[name].data.batch / (ratio * plain)
+        images = chosen.steps * made[name].data.batch / (ratio * plain)
         own = cost.parameters(steps[name].pupil.method)
         rows.append(
             {"method": name, "ratio": round(ratio, 2), "images_s": round(images), "trained": own}
         )
-    write(RESULTS, rows)
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    chosen = options(argv, __doc__, "steps", rounds=ROUNDS, warmup=WARMUP, steps=STEPS)
+    torch.set_num_threads(1)
+    rows = measure(recipes(), chosen)
+    write(chosen.out, rows)
     for row in rows:
         sys.stdout.write("{method:<18} {ratio:>6} x {images_s:>8,}/s {trained:>9,}\n".format(**row))
 

@@ -12,19 +12,20 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
-from rows import Row, write
+from rows import Options, Row, options, write
 from stillhouse.build.data import make_training_loader
-from stillhouse.build.networks import TeacherNetwork, make_network
+from stillhouse.build.networks import TeacherNetwork, untrained_teacher
 from stillhouse.build.run import make_pupil
+from stillhouse.build.session import Session
 from stillhouse.build.teacher import make_teacher
-from stillhouse.build.workshop import Workshop
 from stillhouse.distributed import combine
 from stillhouse.engine.environment import seed_everything
 from stillhouse.methods.control import Control
@@ -32,17 +33,17 @@ from stillhouse.objectives import presets
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.teachers.base import observe
-from stillhouse.teachers.store.outputs import Form
+from stillhouse.teachers.store.outputs import RowFormat
 from stillhouse.types import Clock
 
-RESULTS = Path(__file__).parent / "results" / "store.csv"
-ROUNDS, STEPS = 15, 20
+ROUNDS, WARMUP, STEPS = 15, 2, 20
+RECIPE = "digits/numbers"
 SHAPE = (256, 1000)
 FORMS = {
-    "full": Form(SHAPE[1], "full"),
-    "half": Form(SHAPE[1], "half"),
-    "half, top 100": Form(SHAPE[1], "half", 100),
-    "half, top 10": Form(SHAPE[1], "half", 10),
+    "full": RowFormat(SHAPE[1], "full"),
+    "half": RowFormat(SHAPE[1], "half"),
+    "half, top 100": RowFormat(SHAPE[1], "half", 100),
+    "half, top 10": RowFormat(SHAPE[1], "half", 10),
 }
 LOSSES = {
     "kd, temperature 1": presets.kd(temperature=1),
@@ -52,54 +53,52 @@ LOSSES = {
 }
 
 
-def recipes() -> dict[str, Recipe]:
+def recipes(name: str = RECIPE) -> dict[str, Recipe]:
     """One recipe under each kind of teacher."""
     words = ["engine.device=cpu", "teacher.remember=false"]
-    live = load.load("digits/numbers", words)
+    live = load.load(name, words)
     return {
         "none": replace(live, method=(Control(),), teacher=None),
         "live": live,
-        "remembered": load.load("digits/numbers", ["engine.device=cpu"]),
-        "stored, full": load.load("digits/numbers", [*words, "teacher.store={precision: full}"]),
-        "stored, half": load.load("digits/numbers", [*words, "teacher.store=true"]),
+        "remembered": load.load(name, ["engine.device=cpu", "teacher.remember=true"]),
+        "stored, full": load.load(name, [*words, "teacher.store={precision: full}"]),
+        "stored, half": load.load(name, [*words, "teacher.store=true"]),
     }
 
 
 class Steps:
     """Forward and backward of a student under one kind of teacher, again and again."""
 
-    def __init__(self, recipe: Recipe, shop: Workshop, taught: TeacherNetwork) -> None:
+    def __init__(self, recipe: Recipe, session: Session, taught: TeacherNetwork) -> None:
         mine = taught if recipe.teacher else None
-        self.pupil = make_pupil(recipe, shop, mine).train()
-        self.teacher = make_teacher(recipe, shop, mine, self.pupil.method)
-        self.loader = make_training_loader(recipe, shop.sources, shop.hardware.device)
+        self.pupil = make_pupil(recipe, session, mine).train()
+        self.teacher = make_teacher(recipe, session, mine, self.pupil.method)
+        self.loader = make_training_loader(recipe, session.sources, session.hardware.device)
 
-    def seconds(self, number: int) -> float:
+    def seconds(self, number: int, steps: int) -> float:
         """Processor time of some steps of one epoch; every epoch holds every image."""
         since = time.process_time()
-        for batch in islice(self.loader.epoch(number), STEPS):
+        for batch in islice(self.loader.epoch(number), steps):
             self.pupil.zero_grad()
             traces = observe(self.teacher, batch, self.pupil.method.views)
             combine(self.pupil(batch, traces, Clock(0, 1, 1))).backward()
         return time.process_time() - since
 
 
-def speed() -> list[Row]:
+def speed(chosen: Options) -> list[Row]:
     """Time of a step beside one without a teacher, once every answer is known."""
     seed_everything(0, False)
-    made = recipes()
-    shop = Workshop.open(made["live"], quiet=True)
+    made = recipes(chosen.recipe)
+    session = Session.open(made["live"], quiet=True)
     assert made["live"].teacher is not None
-    network = make_network(made["live"].teacher, shop.sources)
-    steps = {
-        name: Steps(recipe, shop, TeacherNetwork(network, network)) for name, recipe in made.items()
-    }
+    taught = untrained_teacher(made["live"].teacher, session)
+    steps = {name: Steps(recipe, session, taught) for name, recipe in made.items()}
     for batch in steps["remembered"].loader.epoch(0):
         steps["remembered"].teacher(batch)
     ratios: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(ROUNDS + 2):
-        spent = {name: one.seconds(number) for name, one in steps.items()}
-        if number >= 2:  # the first rounds warm caches up
+    for number in range(chosen.warmup + chosen.rounds):
+        spent = {name: one.seconds(number, chosen.steps) for name, one in steps.items()}
+        if number >= chosen.warmup:
             for name, seconds in spent.items():
                 ratios[name].append(seconds / spent["none"])
     return [
@@ -134,12 +133,17 @@ def gradient(loss: presets.Preset, student: Tensor, teacher: Tensor) -> Tensor:
     return own.grad
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    chosen = options(
+        argv, __doc__, "store", rounds=ROUNDS, warmup=WARMUP, steps=STEPS, recipe=RECIPE
+    )
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["STILLHOUSE_CACHE"] = folder
-        rows = speed() + fidelity()
-    write(RESULTS, rows)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch.dict(os.environ, {"STILLHOUSE_CACHE": folder}),
+    ):
+        rows = speed(chosen) + fidelity()
+    write(chosen.out, rows)
     for row in rows:
         print(f"{row['what']:<36} {row['case']:<16} {row['value']}")
 

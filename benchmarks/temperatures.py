@@ -1,7 +1,7 @@
 """How much each temperature helps: a figure and a table of a study over a grid of temperatures.
 
-`.venv/bin/python benchmarks/temperatures.py STUDY` reads a study made with
-`--grid method.temperature=...` and writes temperatures.svg, temperatures.png and temperatures.csv
+`.venv/bin/python benchmarks/temperatures.py STUDY` reads a study whose grid has
+`method.temperature` and writes temperatures.svg, temperatures.png and temperatures.csv
 into its folder: for every method and temperature the mean over seeds, its standard deviation, and
 the paired gain over the control with a 95 % interval.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -79,11 +80,11 @@ def draw(rows: list[dict[str, Any]], study: Study, stem: Path) -> None:
     figure.savefig(stem.with_suffix(".png"), dpi=110)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the study, write the files, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("study", type=Path)
-    folder = parser.parse_args().study
+    folder = parser.parse_args(argv).study
     study = read_study(folder)
     rows = table(study)
     with (folder / "temperatures.csv").open("w", newline="", encoding="utf-8") as file:

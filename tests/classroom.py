@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.batches import Batch
-from stillhouse.engine.pupil import Pupil, views_of
+from stillhouse.engine.pupil import Pupil, select_views
 from stillhouse.methods.base import Method
-from stillhouse.methods.labelwise import Embedded
-from stillhouse.methods.setting import Composed, Setting
+from stillhouse.methods.labelwise import LabelwiseSpec
+from stillhouse.methods.setting import ComposedMethod, Setting
 from stillhouse.models.labelwise import EMBEDDINGS, LabelwiseHead, labelwise
-from stillhouse.models.last_layers import closing
-from stillhouse.models.small import build
+from stillhouse.models.last_layers import last_layers
+from stillhouse.models.small import small_resnet
 from stillhouse.models.taps import Tapped
 from stillhouse.tasks.classification import Classification
 from stillhouse.teachers.base import observe
@@ -95,7 +95,7 @@ class Classroom:
 
     def lesson(self, batch: Batch, clock: Clock = MIDDLE) -> Lesson:
         """What the method is given."""
-        views = views_of(batch, self.method)
+        views = select_views(batch, self.method)
         traces = {name: self.pupil.student(view.images) for name, view in views.items()}
         return self.pupil.lesson(traces, self.asked(batch), batch, clock, None)
 
@@ -118,12 +118,12 @@ class Classroom:
         return self
 
 
-def calm(spec: type[Composed], **options: Any) -> Composed:
+def calm(spec: type[ComposedMethod], **options: Any) -> ComposedMethod:
     """The method with its defaults, but for what its draws would hide."""
     return spec(**{**CALM.get(str(spec.name), {}), **options})  # type: ignore[attr-defined]
 
 
-def enrol(spec: Composed, weight: Tensor | None = None, seed: int = 0) -> Classroom:
+def enrol(spec: ComposedMethod, weight: Tensor | None = None, seed: int = 0) -> Classroom:
     """The same classroom for the same seed; the teacher is the same for every seed."""
     classroom = copy.deepcopy(furnished(spec, seed))
     classroom.pupil.task = Weighed(CLASSES, rows=weight)
@@ -131,20 +131,20 @@ def enrol(spec: Composed, weight: Tensor | None = None, seed: int = 0) -> Classr
 
 
 @cache
-def furnished(spec: Composed, seed: int) -> Classroom:
+def furnished(spec: ComposedMethod, seed: int) -> Classroom:
     setting = networks(seed, spec)
     setting = replace(setting, student=spec.reshape(setting))
     return seated(spec.build(setting), setting)
 
 
-def networks(seed: int, spec: Composed) -> Setting:
+def networks(seed: int, spec: ComposedMethod) -> Setting:
     """Two networks, with label-wise heads where the method wants them."""
     torch.manual_seed(99)
-    teacher: nn.Module = build("medium", CLASSES, channels=1)
+    teacher: nn.Module = small_resnet("medium", CLASSES, channels=1)
     torch.manual_seed(seed)
-    student: nn.Module = build("small", CLASSES, channels=1)
+    student: nn.Module = small_resnet("small", CLASSES, channels=1)
     example = torch.randn(2, 1, *SIZE)
-    if isinstance(spec, Embedded):
+    if isinstance(spec, LabelwiseSpec):
         student = labelwise(student, CLASSES, example, LabelwiseHead(8, 2, 16, dropout=0.0))
         torch.manual_seed(99)
         teacher = labelwise(teacher, CLASSES, example, LabelwiseHead(12, 2, 16, dropout=0.0))
@@ -157,7 +157,7 @@ def seated(method: Method, setting: Setting) -> Classroom:
     teacher = Tapped(setting.teacher.eval(), method.teacher_taps, example)
     if not method.moves_teacher:
         return Classroom(pupil, teacher, None)
-    layers = closing(setting.teacher, setting.example)
+    layers = last_layers(setting.teacher, setting.example)
     return Classroom(
         pupil, teacher, Learner(setting.teacher, task.inputs, layers, method.teacher_taps, example)
     )

@@ -1,19 +1,36 @@
 """What every test starts from: one thread, one seed, a cache of its own."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start, too
 
 import pytest
 import torch
 
+import gloo
+from nursery import Nursery, opened
+
 torch.set_num_threads(1)  # two threads on two busy cores wait for each other
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process runs a file, and one runs all that need ranks (`--dist loadgroup`)."""
+    for item in items:
+        group = "ranks" if item.path.stem in gloo.FILES else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)
 def seed() -> None:
-    torch.manual_seed(0)
+    # torch.manual_seed also notes a stack trace for GPUs that are not in use, in a millisecond
+    torch.default_generator.manual_seed(0)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(0)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -22,3 +39,25 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     os.environ["STILLHOUSE_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    with opened() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def every_file_on_ranks(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, list[dict[Any, Any]]]:
+    asked = {item.path.stem for item in request.session.items} & set(gloo.FILES)
+    return gloo.spawn(tmp_path_factory.mktemp("ranks"), asked)
+
+
+@pytest.fixture(scope="module")
+def ranks(
+    request: pytest.FixtureRequest, every_file_on_ranks: dict[str, list[dict[Any, Any]]]
+) -> list[dict[Any, Any]]:
+    """What each of three ranks found by `on_each_rank` of a file."""
+    return every_file_on_ranks[request.path.stem]

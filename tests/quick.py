@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.execute import Result, execute
-from stillhouse.runs.teaching import member_weights
+from stillhouse.runs.teacher import member_weights
 from stillhouse.runs.training import STUDENT
 
 # A teacher of two thirds and a student that knows next to nothing: enough to see every part move.
@@ -47,12 +47,12 @@ def kept_teacher() -> Path:
     """The weights of the quick teacher, trained at the first call of a session."""
     recipe = quick()
     assert recipe.teacher is not None
-    shop = Workshop.open(recipe)
-    found = member_weights(recipe, recipe.teacher, shop)
+    session = Session.open(recipe)
+    found = member_weights(recipe, recipe.teacher, session)
     if found is None:
-        from stillhouse.runs.teaching import train_member
+        from stillhouse.runs.teacher import train_member
 
-        found = train_member(recipe, recipe.teacher, shop, lambda _: None)
+        found = train_member(recipe, recipe.teacher, session, lambda _: None)
     return found
 
 

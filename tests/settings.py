@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from stillhouse.methods.base import Method
 from stillhouse.methods.setting import Setting
-from stillhouse.models.small import build
-from stillhouse.models.stages import paths
+from stillhouse.models.aliases import resolve_paths
+from stillhouse.models.small import small_resnet
 from stillhouse.models.taps import Tapped
 from stillhouse.types import Clock, Lesson, Term, Trace
 from tiny import CLOCK
@@ -26,14 +26,17 @@ def images(n: int = 4) -> Tensor:
 def setting(student: str | nn.Module = "small", teacher: str | nn.Module = "medium") -> Setting:
     """Two networks, of the package's own sizes by name."""
     ours, theirs = (
-        build(network, 5) if isinstance(network, str) else network for network in (student, teacher)
+        small_resnet(network, 5) if isinstance(network, str) else network
+        for network in (student, teacher)
     )
     return Setting(ours, theirs.eval(), images())
 
 
 def hear(network: nn.Module, taps: tuple[str, ...], shown: Tensor) -> Trace:
     """A forward that notes the taps of one method."""
-    tapped = Tapped(network, paths(network, taps, shown))  # nothing here is written in place
+    tapped = Tapped(
+        network, resolve_paths(network, taps, shown)
+    )  # nothing here is written in place
     trace: Trace = tapped(shown)
     tapped.close()
     return trace

@@ -6,7 +6,8 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -114,7 +115,7 @@ def test_only_one_file_knows_accelerate() -> None:
 
 
 def test_only_recipes_and_the_command_read_yaml() -> None:
-    readers = importers("yaml", "omegaconf")
+    readers = importers("yaml")
     assert readers
     assert {file.split("/")[0] for file in readers} <= {"recipes", "cli"}
 
@@ -239,3 +240,74 @@ def test_no_file_leads_to_an_unencrypted_place() -> None:
         if host not in LICENCES
     }
     assert hosts == set()
+
+
+# --------------------------------------------------------------------------------- what is declared
+
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}  # by what is imported
+BEHIND = {"torch.utils.tensorboard": "tensorboard"}  # imports that need another package
+
+
+def distribution(module: str) -> str:
+    """The package that is to be installed for a module."""
+    for path, package in BEHIND.items():
+        if f"{module}.".startswith(f"{path}."):
+            return package
+    head = module.partition(".")[0]
+    return DISTRIBUTIONS.get(head, head).lower().replace("_", "-")
+
+
+def named_in_calls(path: Path) -> Iterator[str]:
+    """The strings that calls are given: some are modules that are imported by name."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call):
+            for word in node.args:
+                if isinstance(word, ast.Constant) and isinstance(word.value, str):
+                    yield word.value
+
+
+def declared(*sections: Iterable[str]) -> set[str]:
+    """`torch` of `torch>=2.6`, without what is the package itself."""
+    names = (re.split(r"[\[><=!~; ]", line)[0].lower() for lines in sections for line in lines)
+    return {name.replace("_", "-") for name in names} - {"stillhouse"}
+
+
+def test_what_is_imported_is_what_is_declared() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = {k: v for k, v in project["optional-dependencies"].items() if k != "dev"}
+    wanted = declared(project["dependencies"], *extras.values())
+    modules = {found.module for path in FILES for found in imports(path)}
+    ours = {m for m in modules if m.partition(".")[0] in ("stillhouse", *sys.stdlib_module_names)}
+    used = {distribution(module) for module in modules - ours}
+    # timm and the networks of torchvision are imported by their names, as they take seconds
+    used |= {distribution(word) for path in FILES for word in named_in_calls(path)} & wanted
+    assert sorted(used) == sorted(wanted)
+
+
+def test_what_an_extra_brings_is_imported_where_it_is_asked_for() -> None:
+    """A file that needs an extra imports it inside a function, so that others can do without."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+    required = declared(project["dependencies"])
+    extras = {k: v for k, v in project["optional-dependencies"].items() if k != "dev"}
+    early = {
+        f"{path.relative_to(ROOT)} imports {alias.name}"
+        for path in FILES
+        for node in tree(path).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in (
+            node.names if isinstance(node, ast.Import) else [ast.alias(node.module or "")]
+        )
+        if distribution(alias.name) in declared(*extras.values()) - required
+    }
+    assert early == set()
+
+
+def test_what_was_tested_is_pinned_for_everything_that_is_declared() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = declared(project["dependencies"], *project["optional-dependencies"].values())
+    pinned = declared((REPOSITORY / "constraints.txt").read_text("utf-8").splitlines())
+    assert wanted - pinned == set()

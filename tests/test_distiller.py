@@ -7,21 +7,20 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from stillhouse.batches import Batch
 from stillhouse.distiller import Distiller
+from stillhouse.distributed import rank
 from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
 from stillhouse.objectives import presets
 from stillhouse.types import Lesson, Term, Terms
 from tiny import Net, batch
 
-CUT = 3  # of eight rows, those of the first rank
+CUTS = 0, 3, 4, 8  # of eight rows, where those of each rank begin
 
 
 def normed(width: int = 4) -> nn.Module:
@@ -303,7 +302,7 @@ def test_inside_the_trainer_of_hugging_face(tmp_path: Path, monkeypatch: Any) ->
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-# ---------------------------------------------------------------------------------------- two ranks
+# -------------------------------------------------------------------------------------- three ranks
 
 
 def ddp_parts() -> tuple[Distiller, Batch]:
@@ -317,27 +316,19 @@ def ddp_parts() -> tuple[Distiller, Batch]:
     return made.double(), rows
 
 
-def rank_of_two(number: int, port: str, out: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{port}", rank=number, world_size=2)
-    try:
-        made, rows = ddp_parts()
-        wrapped = DistributedDataParallel(made)
-        mine = rows.rows(slice(CUT) if number == 0 else slice(CUT, None))
-        loss, _ = wrapped(mine)
-        loss.backward()
-        gradients = {name: p.grad for name, p in made.named_parameters()}
-        torch.save(gradients, f"{out}/{number}.pt")
-    finally:
-        dist.destroy_process_group()
+def on_each_rank() -> dict[str, Any]:
+    made, rows = ddp_parts()
+    wrapped = DistributedDataParallel(made)
+    loss, _ = wrapped(rows.rows(slice(CUTS[rank()], CUTS[rank() + 1])))
+    loss.backward()
+    return {name: p.grad for name, p in made.named_parameters()}
 
 
-def test_under_ddp_gradients_are_those_of_the_whole_batch(tmp_path: Path) -> None:
-    """Ragged rows, 3 and 5, and a loss that relates all of them."""
-    mp.spawn(rank_of_two, args=(str(tmp_path / "port"), str(tmp_path)), nprocs=2)
+def test_under_ddp_gradients_are_those_of_the_whole_batch(ranks: list[dict[str, Any]]) -> None:
+    """Ragged rows, 3, 1 and 4, and a loss that relates all of them."""
     made, rows = ddp_parts()
     made(rows)[0].backward()
-    for number in range(2):
-        theirs = torch.load(tmp_path / f"{number}.pt", weights_only=True)
+    for theirs in ranks:
         assert len(theirs) == len(list(made.parameters()))
         for name, parameter in made.named_parameters():
             assert parameter.grad is not None and parameter.grad.abs().max() > 0

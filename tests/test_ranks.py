@@ -1,21 +1,20 @@
 """Three ranks with ragged shards against one process with the whole batch: the same gradients.
 
-The ranks are spawned once; what each found is written to a file, and held against one process here.
+The ranks are spawned once for all such files; what each found is held against one process here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from gloo import RANKS
+from stillhouse import distributed
 from stillhouse.batches import Batch
 from stillhouse.distributed import (
     combine,
@@ -31,7 +30,7 @@ from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
 from stillhouse.methods.combined import Combined
-from stillhouse.methods.feature import Features, TapPair
+from stillhouse.methods.feature import AdaptedPair, Features
 from stillhouse.methods.logit import Logits
 from stillhouse.models.taps import Tapped
 from stillhouse.objectives import presets
@@ -40,8 +39,6 @@ from stillhouse.teachers.base import observe
 from stillhouse.teachers.frozen import Frozen
 from stillhouse.types import Lesson, Site, Term, Terms, Trace
 from tiny import CLOCK, Net, batch
-
-RANKS = 3
 
 
 @dataclass(frozen=True)
@@ -106,9 +103,11 @@ def every_method() -> Combined:
             "dist": Logits(presets.dist(temperature=2)),
             "tld_dist": Logits(presets.tld_dist()),
             "lskd": Logits(presets.lskd(base=presets.dist())),
-            "cwd": Features(presets.cwd(), [TapPair("stem", "stem", to_teacher[0])]),
-            "pkd": Features(presets.pkd(), [TapPair("body", "body", to_teacher[1])]),
-            "sr": Features(presets.spatial_relation(), [TapPair("body", "body", to_teacher[2])]),
+            "cwd": Features(presets.cwd(), [AdaptedPair("stem", "stem", to_teacher[0])]),
+            "pkd": Features(presets.pkd(), [AdaptedPair("body", "body", to_teacher[1])]),
+            "sr": Features(
+                presets.spatial_relation(), [AdaptedPair("body", "body", to_teacher[2])]
+            ),
             "gram": ScaledGram(),
         }
     )
@@ -179,23 +178,35 @@ def collect() -> dict[str, Any]:
     }
 
 
-def rank_main(number: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    store = f"file://{folder}/store"
-    dist.init_process_group("gloo", init_method=store, rank=number, world_size=RANKS)
+def masses() -> dict[str, Any]:
+    """Two terms with a least mass of 4, one of which has more, and terms without any mass."""
+    x, one, none = torch.tensor(2.0, requires_grad=True), torch.tensor(1.0), torch.tensor(0.0)
+    terms = {
+        "few": Term(x * (rank() + 1), torch.tensor(float(rank() == 1)), least=4.0),
+        "many": Term(x * 8, torch.tensor(2.0 * rank()), 0.5, least=4.0),
+    }
+    (slope,) = torch.autograd.grad(combine(terms), x)
+    only_first = x * 1.5 if rank() == 0 else x * 0
+    try:
+        combine({"label": Term(x, one), "class/bcd": Term(only_first, none)})
+    except UserError as error:
+        complaint = str(error)
+    else:
+        complaint = "none"
+    (with_empty,) = torch.autograd.grad(
+        combine({"label": Term(x, one), "empty": Term(x - 2, none)}), x
+    )
+    return {
+        "slope": slope,
+        "means": dict(means(terms)),
+        "complaint": complaint,
+        "slope with an empty term": with_empty,
+    }
+
+
+def on_each_rank() -> dict[str, Any]:
     found: dict[str, Any] = {name: learn_on_a_rank(shards) for name, shards in SCENES.items()}
-    found |= {"talk": first_rank_talks(), "collect": collect()}
-    torch.save(found, Path(folder, f"rank{number}.pt"))
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each rank found."""
-    folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(rank_main, (str(folder),), nprocs=RANKS)
-    return [torch.load(folder / f"rank{n}.pt", weights_only=True) for n in range(RANKS)]
+    return found | {"talk": first_rank_talks(), "collect": collect(), "masses": masses()}
 
 
 @pytest.fixture(scope="module")
@@ -285,6 +296,21 @@ def test_each_rank_gets_the_gradient_of_its_own_rows_times_the_ranks(
     assert slopes == [[], [[0, 3]], [[6, 9], [12, 15]]]
 
 
+def test_a_least_mass_counts_once_whatever_the_ranks(ranks: list[dict[str, Any]]) -> None:
+    slopes = torch.stack([found["masses"]["slope"] for found in ranks])
+    assert slopes.mean() == 6 / 4 + 0.5 * 24 / 6  # DDP averages over ranks
+    for found in ranks:
+        assert {k: float(v) for k, v in found["masses"]["means"].items()} == {"few": 3, "many": 8}
+
+
+def test_all_ranks_refuse_a_total_without_mass_on_one_of_them(ranks: list[dict[str, Any]]) -> None:
+    for found in ranks:
+        assert found["masses"]["complaint"] == (
+            "term 'class/bcd' has a total of 3 but no mass; give it a mass or a least mass"
+        )
+        assert found["masses"]["slope with an empty term"] == 1
+
+
 # -------------------------------------------------------------------------------- without any ranks
 
 
@@ -308,12 +334,55 @@ def test_a_loss_is_the_weighted_sum_of_means() -> None:
     assert {name: float(value) for name, value in means(terms).items()} == {"a": 1.5, "b": 1.0}
 
 
-def test_a_term_with_nothing_to_say_adds_nothing() -> None:
-    nothing = torch.zeros((), requires_grad=True)
+def test_a_term_without_total_and_mass_adds_an_exact_zero() -> None:
+    x = torch.tensor(2.0, requires_grad=True)
     terms = {
-        "empty": Term(nothing * 2, torch.tensor(0.0)),
+        "empty": Term(3 * (x - 2), torch.tensor(0.0)),  # 0, and not because its gradient is
         "b": Term(torch.tensor(7.0), torch.tensor(7.0)),
     }
-    assert combine(terms) == 1.0
+    loss = combine(terms)
+    loss.backward()
+    assert loss == 1.0
+    assert x.grad == 0
     assert means(terms)["empty"] == 0
     assert terms["empty"].mean() == 0
+
+
+def test_a_total_without_mass_is_refused_by_name() -> None:
+    one, none = torch.tensor(1.0), torch.tensor(0.0)
+    terms = {"label": Term(one, one), "class/bcd": Term(one * 3, none, weight=0.0)}
+    with pytest.raises(UserError) as caught:
+        combine(terms)
+    assert str(caught.value) == (
+        "term 'class/bcd' has a total of 3 but no mass; give it a mass or a least mass"
+    )
+    assert terms["class/bcd"].mean().isnan() and means(terms)["class/bcd"].isnan()
+
+
+def test_a_total_without_mass_is_not_a_number_where_the_device_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(distributed, "_refuse_without_mass", lambda terms, mass: None)
+    one, none = torch.tensor(1.0), torch.tensor(0.0)
+    terms = {"label": Term(one, one), "class/bcd": Term(one * 3, none)}
+    assert distributed.weighted_means(terms).isnan().tolist() == [False, True]
+    assert combine(terms).isnan()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_nonfinite_total_without_mass_is_left_to_the_watch(value: float) -> None:
+    terms = {"a": Term(torch.tensor(value), torch.tensor(0.0))}
+    assert not combine(terms).isfinite()
+
+
+@pytest.mark.parametrize(("mass", "mean"), [(0.0, 1.5), (1.0, 1.5), (2.0, 1.5), (4.0, 0.75)])
+def test_a_mass_is_at_least_what_its_term_says(mass: float, mean: float) -> None:
+    x = torch.tensor(3.0, requires_grad=True)
+    terms = {
+        "dense": Term(x, torch.tensor(mass), 10.0, least=2.0),
+        "b": Term(torch.tensor(7.0), torch.tensor(7.0)),
+    }
+    combine(terms).backward()
+    assert x.grad == 10 * mean / 3
+    assert means(terms)["dense"] == mean
+    assert terms["dense"].mean() == mean

@@ -1,32 +1,28 @@
 """Every method of the catalogue on three ranks with ragged shards, against one process.
 
-The ranks are spawned once and take each method through two steps without an optimiser, so that
-what a method remembers of one step is in the next. Nothing but the method may tell ranks apart:
-BatchNorms read no batch, and DDP does not copy buffers from the first rank. MGD draws a mask in
-each process for its own images, which makes ranks differ from one process by design; it has none
-here.
+The ranks take each method through two steps without an optimiser, so that what a method remembers
+of one step is in the next. Nothing but the method may tell ranks apart: BatchNorms
+read no batch, and DDP does not copy buffers from the first rank. MGD draws a mask in each process
+for its own images, which makes ranks differ from one process by design; it has none here.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from classroom import CLOCKS, SAMPLES, Classroom, batch, calm, enrol, rows
 from stillhouse.distributed import average_gradients, combine, means, rank
-from stillhouse.methods.catalogue import catalogue
+from stillhouse.methods.catalogue import composed_methods
 
-RANKS, IMAGES = 3, 7
+IMAGES = 7
 STEPS = CLOCKS["first"], CLOCKS["last"]
-CATALOGUE = catalogue()
+CATALOGUE = composed_methods()
 SCENES = {
     "a rank without weight": ((0, 2, 4, 7), [1, 0.5, 0, 0, 2, 0, 0.25]),
     "a rank without images": ((0, 3, 3, 7), None),
@@ -83,27 +79,13 @@ def on_a_rank(name: str, scene: str) -> dict[str, Any]:
     module = DistributedDataParallel(
         classroom.pupil,
         broadcast_buffers=False,
-        find_unused_parameters=classroom.method.idle,
+        find_unused_parameters=classroom.method.unused_parameters,
     )
     return learn(classroom, module, slice(cuts[rank()], cuts[rank() + 1]))
 
 
-def rank_main(number: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    store = f"file://{folder}/store"
-    dist.init_process_group("gloo", init_method=store, rank=number, world_size=RANKS)
-    found = {(name, scene): on_a_rank(name, scene) for scene in SCENES for name in CATALOGUE}
-    torch.save(found, Path(folder, f"rank{number}.pt"))
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, Any]]:
-    """What each rank found."""
-    folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(rank_main, (str(folder),), nprocs=RANKS)
-    return [torch.load(folder / f"rank{n}.pt", weights_only=True) for n in range(RANKS)]
+def on_each_rank() -> dict[Any, Any]:
+    return {(name, scene): on_a_rank(name, scene) for scene in SCENES for name in CATALOGUE}
 
 
 def close(got: Tensor, want: Tensor) -> None:

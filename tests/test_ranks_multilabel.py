@@ -1,27 +1,25 @@
 """Three ranks with ragged shards against one process: what a meter sums up, and sums of losses.
 
 A ranking is of all scores at once, and a plain sum has no mass that ranks could add up: both go
-wrong silently where ranks are merged by halves. The ranks are spawned once.
+wrong silently where ranks are merged by halves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from gloo import RANKS
 from stillhouse.batches import Batch
 from stillhouse.distributed import combine, means, rank
-from stillhouse.engine.evaluate import merge
+from stillhouse.engine.evaluate import merge_ranks
 from stillhouse.engine.pupil import Pupil
 from stillhouse.methods.base import Method
 from stillhouse.models.taps import Tapped
@@ -35,7 +33,7 @@ from stillhouse.tasks.multilabel import Multilabel
 from stillhouse.types import Lesson, Terms, Trace
 from tiny import CLOCK, Net, batch
 
-RANKS, IMAGES, CLASSES = 3, 11, 5
+IMAGES, CLASSES = 11, 5
 CPU = torch.device("cpu")
 SHARDS = {
     "ragged": (0, 2, 7, 11),
@@ -166,37 +164,24 @@ def written_out(reduction: str) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------- on each rank
 
 
-def rank_main(number: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    store = f"file://{folder}/store"
-    dist.init_process_group("gloo", init_method=store, rank=number, world_size=RANKS)
+def on_each_rank() -> dict[Any, Any]:
     found: dict[Any, Any] = {}
     for name, cuts in SHARDS.items():
         shard = slice(cuts[rank()], cuts[rank() + 1])
         for kind, make in METERS.items():
             meter = counted(make(), shard)
-            merge(meter, CPU)
+            merge_ranks(meter, CPU)
             found[kind, name] = dict(meter.summary())
         census = counted(Census(), shard)
-        merge(census, CPU)
+        merge_ranks(census, CPU)
         found["census", name] = dict(census.state())
         for reduction in ("sum", "batch", "mean"):
             found[reduction, name] = learn(reduction, DistributedDataParallel, shard)
     for kind, make in METERS.items():
         meter = make()
-        merge(meter, CPU)
+        merge_ranks(meter, CPU)
         found[kind, "nobody"] = dict(meter.summary())
-    torch.save(found, Path(folder, f"rank{number}.pt"))
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, Any]]:
-    """What each rank found."""
-    folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(rank_main, (str(folder),), nprocs=RANKS)
-    return [torch.load(folder / f"rank{n}.pt", weights_only=True) for n in range(RANKS)]
+    return found
 
 
 # ----------------------------------------------------------------------------------- what must hold

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stillhouse.batches import Batch
+from stillhouse.batches import Batch, Objects
 from stillhouse.data.mixing import Mix, mix_batch
 from stillhouse.methods.base import Method
 from stillhouse.types import Clock, Lesson, Site, Terms, Trace
@@ -50,13 +50,21 @@ def batch(n: int = 8, classes: int = 5, size: int = 12) -> Batch:
 def same(a: Batch, b: Batch) -> bool:
     """Whether two batches are equal in every tensor."""
     one, other = a.plain(), b.plain()
-    return one.keys() == other.keys() and all(_equal(one[name], other[name]) for name in one)
+    named = [name for name in one if name != "target"]
+    if one.keys() != other.keys() or not all(torch.equal(one[n], other[n]) for n in named):
+        return False
+    return same_target(a.target, b.target)
 
 
-def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_equal(a[name], b[name]) for name in a)
-    return torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a == b
+def same_target(a: Any, b: Any) -> bool:
+    """Whether two targets, of samples or of batches, are equal in every tensor."""
+    if isinstance(a, Objects) and isinstance(b, Objects):
+        one, other = a.tensors(), b.tensors()
+        alike = a.images == b.images and one.keys() == other.keys()
+        return alike and all(same_target(one[name], other[name]) for name in one)
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    return type(a) is type(b) and a == b
 
 
 def mixed(

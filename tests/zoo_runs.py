@@ -69,5 +69,5 @@ def shrunk(name: str, sizes: dict[int, int]) -> list[str]:
 
 def random_weights(name: str, classes: int, folder: Path) -> Path:
     path = folder / f"{name.rpartition('/')[2]}.safetensors"
-    weights.save(zoo.create(name, classes), path)
+    weights.save_weights(zoo.create(name, classes), path)
     return path

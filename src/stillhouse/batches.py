@@ -31,7 +31,7 @@ class Objects:
 
     def rows(self, index: slice | Tensor) -> Objects:
         """The objects of some images, which are numbered anew: slice or (N,) -> Objects."""
-        kept = torch.arange(self.images, device=self.image.device)[index]
+        kept = torch.arange(self.images, device=self.image.device)[index].contiguous()
         first = torch.searchsorted(self.image, kept)
         counts = torch.searchsorted(self.image, kept, right=True) - first
         image = torch.arange(len(kept), device=kept.device).repeat_interleave(counts)
@@ -63,6 +63,8 @@ class Objects:
         pinned: dict[str, Any] = {n: part.pin_memory() for n, part in self.tensors().items()}
         return replace(self, **pinned)
 
+
+ABSENT = -1  # the class index, or the share of each class, of an image without labels
 
 # Class indices (N,), one share per class (N, classes), class indices per pixel (N, H, W), objects,
 # or None for images without labels.

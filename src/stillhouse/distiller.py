@@ -14,9 +14,9 @@ from stillhouse.distributed import combine
 from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError, did_you_mean
 from stillhouse.methods.base import Method
-from stillhouse.methods.build import make_method, reshaped
-from stillhouse.methods.setting import Setting, unknown
-from stillhouse.models.last_layers import closing
+from stillhouse.methods.build import make_method, reshape_student
+from stillhouse.methods.setting import Setting, no_labels
+from stillhouse.models.last_layers import last_layers
 from stillhouse.models.taps import Tapped
 from stillhouse.objectives.presets import Preset
 from stillhouse.objectives.published import Published
@@ -118,9 +118,9 @@ def build_method(
             "this method needs the shapes of features: pass Distiller(..., example=images)"
         )
     blank = torch.zeros(0) if example is None else example
-    known = unknown if labels is None else lambda: labels
+    known = no_labels if labels is None else lambda: labels
     setting = Setting(student, teacher, blank, known)
-    shaped = reshaped(specs, setting)
+    shaped = reshape_student(specs, setting)
     return shaped, make_method(specs, replace(setting, student=shaped))
 
 
@@ -128,7 +128,7 @@ def trained_layers(method: Method, teacher: nn.Module, example: Tensor | None) -
     """The layers of the teacher that the method trains."""
     if method.teacher_layers or example is None:
         return method.teacher_layers
-    return closing(teacher, example)
+    return last_layers(teacher, example)
 
 
 def as_task(task: Task[Any] | str) -> Task[Any]:

@@ -10,7 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from stillhouse.types import Site, Term, Terms
+from stillhouse.errors import UserError
+from stillhouse.types import Site, Term, Terms, divisor
 
 V = TypeVar("V")
 
@@ -26,31 +27,67 @@ def world_size() -> int:
 
 
 def combine(terms: Terms) -> Tensor:
-    """The loss to call backward on: the sum of weight * total / mass, mass being that of all ranks.
+    """The loss for backward: the sum of weight * total / mass, with the mass of all ranks.
 
-    Every rank brings the same terms in the same order; one with nothing to say brings mass 0.
+    Every rank passes the same terms in the same order; one without rows passes mass 0. A term
+    whose total and mass are 0 on all ranks adds an exact 0. A total without mass raises a
+    UserError on the CPU; elsewhere, where that would wait for the device, the loss becomes NaN.
     """
-    mass = torch.stack([share(term).detach() for term in terms.values()])
+    return weighted_means(terms).sum()
+
+
+def weighted_means(terms: Terms) -> Tensor:
+    """The part of each term in the loss that `combine` returns: K terms -> (K,)."""
+    mass = torch.stack([local_mass(term).detach() for term in terms.values()])
     if world_size() > 1:
         dist.all_reduce(mass)
-        mass = mass / world_size()  # DDP divides the gradient by world_size once more
-    totals = torch.stack([term.weight * term.total for term in terms.values()])
-    return (totals / mass.clamp(min=1e-12)).sum()
+    mass = _at_least(mass, terms)
+    if mass.device.type == "cpu":
+        _refuse_without_mass(terms, mass)
+    mass = mass / world_size()  # DDP divides the gradient by world_size once more
+    totals = torch.stack([term.total for term in terms.values()])
+    weighted = torch.stack([term.weight * term.total for term in terms.values()])
+    return weighted / divisor(totals, mass)
 
 
 def means(terms: Terms) -> Mapping[str, Tensor]:
-    """What each term is over all ranks, without its weight, for the record."""
-    pairs = torch.stack([torch.stack((t.total.detach(), share(t))) for t in terms.values()])
+    """The mean of each term over all ranks, without its weight, for logging."""
+    pairs = torch.stack([torch.stack((t.total.detach(), local_mass(t))) for t in terms.values()])
     if world_size() > 1:
         dist.all_reduce(pairs)
-    values = pairs[:, 0] / pairs[:, 1].clamp(min=1e-12)
+    totals, mass = pairs.unbind(1)
+    values = totals / divisor(totals, _at_least(mass, terms))
     return dict(zip(terms, values, strict=True))
 
 
-def share(term: Term) -> Tensor:
-    """What this rank adds to the mass of a term: () in the precision of its total."""
+def local_mass(term: Term) -> Tensor:
+    """What this rank adds to the mass of a term: -> (), in the dtype of its total."""
     mass = term.mass.to(term.total.dtype)
     return mass / world_size() if term.shared else mass
+
+
+def _at_least(mass: Tensor, terms: Terms) -> Tensor:
+    """Raise the masses of all ranks to the least mass of their terms: (K,) -> (K,)."""
+    if not any(term.least for term in terms.values()):
+        return mass
+    pairs = zip(mass.unbind(), terms.values(), strict=True)
+    return torch.stack([value.clamp(min=term.least) for value, term in pairs])
+
+
+def _refuse_without_mass(terms: Terms, mass: Tensor) -> None:
+    empty = mass == 0
+    if not empty.any():  # the same on all ranks
+        return
+    totals = torch.stack([term.total.detach() for term in terms.values()])
+    # Infinity and NaN are left to the check for nonfinite losses.
+    sizes = totals.nan_to_num(0.0, 0.0, 0.0).abs() * empty
+    if world_size() > 1:  # so that all ranks raise
+        dist.all_reduce(sizes)
+    for name, size in zip(terms, sizes.tolist(), strict=True):
+        if size > 0:
+            raise UserError(
+                f"term {name!r} has a total of {size:g} but no mass; give it a mass or a least mass"
+            )
 
 
 def gather(x: Tensor) -> Tensor:

@@ -17,6 +17,12 @@ def spec(cls: type[T]) -> type[T]:
     return dataclass(frozen=True)(cls)
 
 
+def require(condition: bool, name: str, must: str, value: object) -> None:
+    """Raise a ValueError unless an option is in its range: "`epochs` must be positive, got -1"."""
+    if not condition:
+        raise ValueError(f"`{name}` must be {must}, got {value!r}")
+
+
 def members(union: Any) -> tuple[type, ...]:
     """The classes of an annotated union: the registry that it is."""
     inner = get_args(union)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, NamedTuple
@@ -13,18 +14,31 @@ from torch.utils._pytree import tree_map
 class Term(NamedTuple):
     """A weighted mean that has not been taken yet.
 
-    A loss stays a sum and the mass it is to be divided by until `combine` has seen the mass of
-    every rank, so a ragged batch, an ignored pixel or an image without boxes cannot bias it.
+    A loss stays a sum and the mass to divide it by until `combine` has seen the mass of every
+    rank, so a ragged batch, an ignored pixel or an image without boxes cannot bias it.
     """
 
-    total: Tensor
-    mass: Tensor
+    total: Tensor  # ()
+    mass: Tensor  # ()
     weight: float = 1.0
-    shared: bool = False  # the mass is one number that all ranks have, and is not added up
+    shared: bool = False  # every rank holds the whole mass, so it is not summed over ranks
+    least: float = 0.0  # the mass is at least this over all ranks: 1.0 for max(positives, 1)
 
     def mean(self) -> Tensor:
-        """The weighted mean of this process alone: () -> ()."""
-        return self.total / self.mass.clamp(min=1e-12)
+        """The mean on this process alone, without the weight: -> (). NaN without a mass."""
+        mass = self.mass.clamp(min=self.least) if self.least else self.mass
+        return self.total / divisor(self.total, mass)
+
+
+def divisor(total: Tensor, mass: Tensor) -> Tensor:
+    """What to divide totals by: (...), (...) -> (...).
+
+    It is infinite where total and mass are both 0, so that the mean and its gradient are exactly
+    0, and NaN where only the mass is 0, so that the mean is undefined instead of huge.
+    """
+    positive = mass.clamp(min=1e-12)
+    without_mass = total.new_full(total.shape, math.nan).masked_fill(total == 0, math.inf)
+    return positive.where(mass != 0, without_mass)
 
 
 Terms = dict[str, Term]

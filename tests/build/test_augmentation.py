@@ -18,11 +18,11 @@ from stillhouse.build.data import (
     make_filling_loader,
     make_training_loader,
     open_sources,
-    strong_of,
+    strong_transforms,
 )
 from stillhouse.build.store import view_count
 from stillhouse.build.teacher import check_storable
-from stillhouse.data.loader import STRONG
+from stillhouse.data.loader import STRONG_SEED
 from stillhouse.data.mixing import Mix
 from stillhouse.data.random import derive_seed
 from stillhouse.data.transforms import Crop, Cutout, Flip, RandAugment, Single, normalise
@@ -159,9 +159,9 @@ def test_the_strong_view_is_the_first_made_stronger_where_nothing_is_said() -> N
     recipe = quick(WEAK)
     sources = open_sources(recipe.data)
     chain = (Crop(2), Flip(), RandAugment(2, uniform=True), Cutout(0.5))
-    assert strong_of(recipe.data) == chain
+    assert strong_transforms(recipe.data) == chain
     batch = next(make_training_loader(recipe, sources, CPU, views=2).epoch(3))
-    single = Single(chain, derive_seed(recipe.seed, STRONG))
+    single = Single(chain, derive_seed(recipe.seed, STRONG_SEED))
     wanted = torch.stack([single(sources.train[k].image, k, 3) for k in batch.keys.tolist()])
     mean, std = torch.tensor(sources.mean), torch.tensor(sources.std)
     assert torch.equal(batch.strong, normalise(wanted, mean, std))
@@ -171,7 +171,7 @@ def test_the_strong_view_is_the_first_made_stronger_where_nothing_is_said() -> N
 
 def test_a_recipe_can_say_what_the_strong_view_is() -> None:
     recipe = quick(WEAK, "data.strong=[{kind: cutout, size: 1}]")
-    assert strong_of(recipe.data) == (Cutout(1.0),)
+    assert strong_transforms(recipe.data) == (Cutout(1.0),)
     assert make_training_loader(recipe, open_sources(recipe.data), CPU, 2).views[1].transforms == (
         Cutout(1.0),
     )
@@ -239,10 +239,10 @@ def test_all_of_it_comes_back_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "word, sentence",
     [
-        ("data.repeats=0", "repeats must be at least 1, and is 0"),
-        ("data.mix={mixup: -1}", "mixup must be a number from 0 on, and is -1"),
+        ("data.repeats=0", "`repeats` must be at least 1, got 0"),
+        ("data.mix={mixup: -1}", "mixup must be finite and at least 0, got -1"),
         ("data.mix={mixu: 1}", "mixu"),
-        ("data.transforms=[{kind: rand_augment, magnitude: 30}]", r"lie in \[0, 10\], and is 30"),
+        ("data.transforms=[{kind: rand_augment, magnitude: 30}]", r"must be in \[0, 10\], got 30"),
         ("data.strong=[{kind: cutot}]", "cutot"),
     ],
     ids=str,
@@ -254,7 +254,7 @@ def test_what_it_may_not_say(word: str, sentence: str) -> None:
 
 
 def test_copies_have_no_numbered_views() -> None:
-    with pytest.raises(UserError, match="repeats shows a sample in several new views, and views"):
+    with pytest.raises(UserError, match="repeats needs new augmentations, but views"):
         quick(WEAK, "data.views=2", "data.repeats=2")
     assert Data("digits/raw", repeats=2).views is None
 
@@ -265,8 +265,8 @@ def test_answers_to_mixed_images_are_not_kept() -> None:
     with pytest.raises(UserError) as error:
         check_storable(recipe)
     assert str(error.value) == (
-        "teacher.remember keeps the outputs for images that come again, but data.mix makes new "
-        "ones; leave one of them out"
+        "teacher.remember caches outputs of repeated images, but data.mix makes new images; "
+        "leave one of them out"
     )
     plan = make_plan(quick("data.mix={mixup: 1}", "teacher.remember=false"), seeds=1)
     assert all(arm.recipe.teacher.store is None for arm in plan.arms if not arm.is_control)

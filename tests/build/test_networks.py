@@ -13,20 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from quick import kept_teacher, metrics, quick, run
-from stillhouse.build.contract import BESIDE, read_contract
+from stillhouse.build.contract import CONTRACT_SUFFIX, read_contract
 from stillhouse.build.networks import TeacherNetwork, load_teacher, make_student
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.errors import UserError
 from stillhouse.models import weights, zoo
 from stillhouse.recipes.schema import Network, TeacherSpec
-from stillhouse.runs.teaching import check_teacher
+from stillhouse.runs.teacher import check_teacher
 
 DIGITS = [str(digit) for digit in range(10)]
 
 
 @pytest.fixture(scope="module")
-def shop() -> Workshop:
-    return Workshop.open(quick())
+def session() -> Session:
+    return Session.open(quick())
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def put(tmp_path: Path, change: Any = None, **contract: Any) -> Path:
     state = safetensors.torch.load_file(kept_teacher())
     path = tmp_path / "teacher.safetensors"
     safetensors.torch.save_file(change(state) if change else state, path)
-    said = json.loads((kept_teacher().parent / f"student.safetensors{BESIDE}").read_text())
-    path.with_name(path.name + BESIDE).write_text(json.dumps(said | contract))
+    said = json.loads((kept_teacher().parent / f"student.safetensors{CONTRACT_SUFFIX}").read_text())
+    path.with_name(path.name + CONTRACT_SUFFIX).write_text(json.dumps(said | contract))
     return path
 
 
@@ -53,22 +53,22 @@ def heads(state: dict[str, Tensor], rows: list[int]) -> dict[str, Tensor]:
     return made
 
 
-def taught(path: Path, shop: Workshop, **options: Any) -> TeacherNetwork:
-    return load_teacher(TeacherSpec("stillhouse/little", **options), [path], shop)
+def taught(path: Path, session: Session, **options: Any) -> TeacherNetwork:
+    return load_teacher(TeacherSpec("stillhouse/little", **options), [path], session)
 
 
 def original() -> nn.Module:
     network = zoo.create("stillhouse/little", 10, 1).eval()
-    weights.load(network, kept_teacher())
+    weights.load_weights(network, kept_teacher())
     return network
 
 
-def score(made: TeacherNetwork, shop: Workshop) -> Any:
-    found = check_teacher(TeacherSpec("stillhouse/little"), made, shop)
+def score(made: TeacherNetwork, session: Session) -> Any:
+    found = check_teacher(TeacherSpec("stillhouse/little"), made, session)
     return found["validation"]
 
 
-def test_a_run_writes_the_contract_of_its_student(shop: Workshop) -> None:
+def test_a_run_writes_the_contract_of_its_student(session: Session) -> None:
     contract = read_contract(kept_teacher())
     assert contract is not None
     assert contract.name == "stillhouse/little" and list(contract.classes) == DIGITS
@@ -76,51 +76,51 @@ def test_a_run_writes_the_contract_of_its_student(shop: Workshop) -> None:
     assert (contract.mean, contract.std) == ((0.25,), (0.25,))
 
 
-def test_one_that_fits_is_left_as_it_is(tmp_path: Path, shop: Workshop, image: Tensor) -> None:
-    made = taught(put(tmp_path), shop)
+def test_one_that_fits_is_left_as_it_is(tmp_path: Path, session: Session, image: Tensor) -> None:
+    made = taught(put(tmp_path), session)
     assert made.network is made.inner and made.notes == ()
     assert torch.equal(made.network.eval()(image), original()(image))
 
 
-def test_classes_in_another_order_are_put_in_the_datas(tmp_path: Path, shop: Workshop) -> None:
+def test_classes_in_another_order_are_put_in_the_datas(tmp_path: Path, session: Session) -> None:
     rows = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
     path = put(tmp_path, lambda s: heads(s, rows), classes=[DIGITS[row] for row in rows])
-    made = taught(path, shop)
-    assert made.notes == ("the teacher's classes are put in the data's order",)
-    plain = score(TeacherNetwork(original(), original()), shop)
-    assert score(made, shop) == pytest.approx(plain)
-    path.with_name(path.name + BESIDE).unlink()  # and not by luck
+    made = taught(path, session)
+    assert made.notes == ("the teacher's classes are reordered to those of the data",)
+    plain = score(TeacherNetwork(original(), original()), session)
+    assert score(made, session) == pytest.approx(plain)
+    path.with_name(path.name + CONTRACT_SUFFIX).unlink()  # and not by luck
     with pytest.raises(UserError, match="check its weights, its class order"):
-        score(taught(path, shop), shop)
+        score(taught(path, session), session)
 
 
 def test_of_more_classes_the_datas_are_selected(
-    tmp_path: Path, shop: Workshop, image: Tensor
+    tmp_path: Path, session: Session, image: Tensor
 ) -> None:
     rows, names = [-1, *range(10), -1], ["owl", *DIGITS, "elk"]
-    made = taught(put(tmp_path, lambda s: heads(s, rows), classes=names), shop)
+    made = taught(put(tmp_path, lambda s: heads(s, rows), classes=names), session)
     torch.testing.assert_close(made.network.eval()(image), original()(image))
 
 
-def test_missing_classes_are_named(tmp_path: Path, shop: Workshop) -> None:
+def test_missing_classes_are_named(tmp_path: Path, session: Session) -> None:
     path = put(tmp_path, lambda s: heads(s, [0, 1, 2]), classes=["0", "1", "2"])
-    with pytest.raises(UserError, match=r"knows 3 classes, and 7 of the data's 10 .*\(3, 4, 5\)"):
-        taught(path, shop)
+    with pytest.raises(UserError, match=r"has 3 classes, and 7 of the data's 10 .*\(3, 4, 5\)"):
+        taught(path, session)
 
 
-def test_images_are_normalised_anew(tmp_path: Path, shop: Workshop, image: Tensor) -> None:
-    made = taught(put(tmp_path, mean=[0.5], std=[0.2]), shop)
-    assert made.notes == ("images are normalised anew for the teacher",)
+def test_images_are_normalised_anew(tmp_path: Path, session: Session, image: Tensor) -> None:
+    made = taught(put(tmp_path, mean=[0.5], std=[0.2]), session)
+    assert made.notes == ("images are normalised with the teacher's mean and std",)
     pixels = image * 0.25 + 0.25
     ours, theirs = made.network.eval()(image), original()((pixels - 0.5) / 0.2)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     # what the recipe says counts more than what the file says
-    again = taught(put(tmp_path, mean=[0.5], std=[0.2]), shop, mean=(0.25,), std=(0.25,))
-    assert again.notes == () and score(again, shop)["top1"] > 50
+    again = taught(put(tmp_path, mean=[0.5], std=[0.2]), session, mean=(0.25,), std=(0.25,))
+    assert again.notes == () and score(again, session)["top1"] > 50
 
 
-def test_images_are_resized(tmp_path: Path, shop: Workshop, image: Tensor) -> None:
-    made = taught(put(tmp_path, size=[16, 16]), shop)
+def test_images_are_resized(tmp_path: Path, session: Session, image: Tensor) -> None:
+    made = taught(put(tmp_path, size=[16, 16]), session)
     assert made.notes == ("images are resized to 16 x 16 for the teacher",)
     seen: list[torch.Size] = []
     made.inner.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape))
@@ -131,24 +131,27 @@ def test_images_are_resized(tmp_path: Path, shop: Workshop, image: Tensor) -> No
 @pytest.mark.parametrize(
     ("contract", "sentence"),
     [
-        ({"name": "stillhouse/medium"}, "holds weights of stillhouse/medium, and the recipe's"),
-        ({"channels": 3}, "takes 3 channels, and the data have 1"),
-        ({"classes": 7}, r"teacher\.safetensors\.json should say .* cannot be read: .*; delete it"),
+        ({"name": "stillhouse/medium"}, "holds weights of stillhouse/medium, but the teacher is"),
+        ({"channels": 3}, "takes 3 channels, but the images have 1"),
+        (
+            {"classes": 7},
+            r"teacher\.safetensors\.json should describe .* cannot be read: .*; delete it",
+        ),
         ({"size": [8]}, r"cannot be read"),
     ],
 )
 def test_a_contract_that_does_not_fit(
-    tmp_path: Path, shop: Workshop, contract: dict[str, Any], sentence: str
+    tmp_path: Path, session: Session, contract: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(UserError, match=sentence):
-        taught(put(tmp_path, **contract), shop)
+        taught(put(tmp_path, **contract), session)
 
 
-def test_a_contract_that_is_no_json(tmp_path: Path, shop: Workshop) -> None:
+def test_a_contract_that_is_no_json(tmp_path: Path, session: Session) -> None:
     path = put(tmp_path)
-    path.with_name(path.name + BESIDE).write_text("{")
-    with pytest.raises(UserError, match=r"json should say .* cannot be read"):
-        taught(path, shop)
+    path.with_name(path.name + CONTRACT_SUFFIX).write_text("{")
+    with pytest.raises(UserError, match=r"json should describe .* cannot be read"):
+        taught(path, session)
 
 
 def test_taps_reach_through_what_was_put_around(tmp_path: Path) -> None:
@@ -168,8 +171,8 @@ def test_taps_reach_through_what_was_put_around(tmp_path: Path) -> None:
     assert lines[0] == lines[1]
 
 
-def test_a_student_can_start_from_weights(tmp_path: Path, shop: Workshop) -> None:
+def test_a_student_can_start_from_weights(tmp_path: Path, session: Session) -> None:
     shutil.copyfile(kept_teacher(), tmp_path / "start.safetensors")
     spec = Network("stillhouse/little", weights=tmp_path / "start.safetensors")
-    made = make_student(spec, shop).state_dict()
+    made = make_student(spec, session).state_dict()
     assert all(torch.equal(made[name], value) for name, value in original().state_dict().items())

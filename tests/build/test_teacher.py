@@ -17,18 +17,18 @@ from torch import Tensor
 from quick import kept_teacher, quick, run
 from stillhouse.build.data import make_filling_loader, make_training_loader
 from stillhouse.build.networks import TeacherNetwork, load_teacher
-from stillhouse.build.store import batches_from, describe_store, prefill, store_of
+from stillhouse.build.session import Session
+from stillhouse.build.store import batches_from, describe_store, make_store, prefill
 from stillhouse.build.teacher import check_storable, make_teacher
-from stillhouse.build.workshop import Workshop
 from stillhouse.data.cache import cache_folder
 from stillhouse.engine.interrupt import Stopped
 from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe, StoreSpec
-from stillhouse.runs.doctor import examine
-from stillhouse.runs.execute import Result, run_cell
-from stillhouse.teachers.store.cached import Cached
+from stillhouse.runs.doctor import check_recipe
+from stillhouse.runs.execute import Result, run_job
+from stillhouse.teachers.store.cached import DiskCached
 
 STORE = ("teacher.remember=false", "teacher.store=true")
 AUGMENTED = "data.transforms=[{kind: crop, padding: 1}, {kind: flip}]"
@@ -47,11 +47,11 @@ def words(tmp_path: Path) -> tuple[str, ...]:
     return (*given, "teacher.remember=false", f"teacher.store.path={tmp_path}/store")
 
 
-def opened(*words: str) -> tuple[Recipe, Workshop, TeacherNetwork]:
+def opened(*words: str) -> tuple[Recipe, Session, TeacherNetwork]:
     recipe = quick(*words)
     assert recipe.teacher is not None
-    shop = Workshop.open(recipe, quiet=True)
-    return recipe, shop, load_teacher(recipe.teacher, [kept_teacher()], shop)
+    session = Session.open(recipe, quiet=True)
+    return recipe, session, load_teacher(recipe.teacher, [kept_teacher()], session)
 
 
 def weights_of(result: Result) -> Tensor:
@@ -93,8 +93,8 @@ def test_where_it_lies_is_no_part_of_a_run_and_how_it_is_kept_is() -> None:
 @pytest.mark.parametrize(
     "words, sentence",
     [
-        (["teacher.store=true"], "teacher: remember keeps the answers in memory and store on the"),
-        (["teacher.remember=false", "teacher.store.top=0"], "top must be at least 1, and is 0"),
+        (["teacher.store=true"], "teacher: remember caches outputs in memory and store on"),
+        (["teacher.remember=false", "teacher.store.top=0"], "`top` must be at least 1, got 0"),
         (["teacher.remember=false", "teacher.store={tpo: 3}"], "unknown key .*did you mean 'top'"),
         (["teacher.remember=false", "teacher.store={precision: third}"], "'half' or 'full'"),
     ],
@@ -110,17 +110,17 @@ def test_what_a_recipe_cannot_say(words: list[str], sentence: str) -> None:
         ([AUGMENTED], r"teacher\.store needs finitely many views of each image; set data\.views=1"),
         (["method=cwd"], "teacher.store keeps logits only, but method cwd needs the teacher's"),
         (["method=[kd, pkd]"], "but method pkd needs the teacher's last; set .*store=false"),
-        (["teacher.store.top=10"], "top must be from 1 to 9 for 10 classes, and is 10"),
+        (["teacher.store.top=10"], "top must be from 1 to 9 for 10 classes, got 10"),
     ],
 )
 def test_what_cannot_be_stored_is_refused(tmp_path: Path, words: list[str], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         run(tmp_path / "run", *STORE, *words)
-    recipe, shop, taught = opened(*STORE, *words)
+    recipe, session, taught = opened(*STORE, *words)
     if "method" not in words[0]:
         with pytest.raises(UserError, match=sentence):
             check_storable(recipe)
-            prefill(recipe, shop, taught)
+            prefill(recipe, session, taught)
 
 
 def test_endless_views_and_features_are_refused_before_a_teacher_is_trained(tmp_path: Path) -> None:
@@ -135,9 +135,9 @@ def test_a_method_from_elsewhere_that_needs_features_is_refused() -> None:
     class Curious(Method):
         teacher_taps = ("stage1",)
 
-    recipe, shop, taught = opened(*STORE)
+    recipe, session, taught = opened(*STORE)
     with pytest.raises(UserError, match="keeps logits only, but .* needs the teacher's stage1"):
-        make_teacher(recipe, shop, taught, Curious())
+        make_teacher(recipe, session, taught, Curious())
 
 
 # --------------------------------------------------------------------------------- what it changes
@@ -162,27 +162,27 @@ def test_a_store_is_filled_once_for_all_seeds_methods_and_processes(
 ) -> None:
     said: list[str] = []
     more = (*words, AUGMENTED, "data.views=2")
-    recipe, shop, taught = opened(*more)
-    prefill(recipe, shop, taught, said.append)
+    recipe, session, taught = opened(*more)
+    prefill(recipe, session, taught, said.append)
     assert len(said) == 1 and said[0].startswith(
-        f"teacher: storing 400 answers of stillhouse/little in 9.6 kB at {tmp_path}/store, about"
+        f"teacher: storing 400 outputs of stillhouse/little in 9.6 kB at {tmp_path}/store, about"
     )
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "store").iterdir()}
-    prefill(recipe, shop, taught, said.append)
+    prefill(recipe, session, taught, said.append)
     for seed, method in ((0, "kd"), (1, "kd"), (1, "dkd")):
         word = f"method={method}"
         run(tmp_path / f"{method}{seed}", *more, f"seed={seed}", word, say=said.append)
-    assert run_cell(quick(*more, "seed=2"), tmp_path / "cell")["seed"] == 2
+    assert run_job(quick(*more, "seed=2"), tmp_path / "cell")["seed"] == 2
     assert len(said) == 1
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "store").iterdir()} == before
 
 
 def test_its_answers_are_to_the_images_that_are_shown(words: tuple[str, ...]) -> None:
     more = (*words, "teacher.store.precision=full", AUGMENTED, "data.views=3")
-    recipe, shop, taught = opened(*more, "seed=5")
-    stored = make_teacher(recipe, shop, taught, Method())
-    assert isinstance(stored, Cached) and stored.store.rows == 600
-    loader, network = make_training_loader(recipe, shop.sources, CPU), taught.network
+    recipe, session, taught = opened(*more, "seed=5")
+    stored = make_teacher(recipe, session, taught, Method())
+    assert isinstance(stored, DiskCached) and stored.store.rows == 600
+    loader, network = make_training_loader(recipe, session.sources, CPU), taught.network
     for epoch in range(4):
         for batch in loader.epoch(epoch):
             with torch.no_grad():
@@ -191,39 +191,39 @@ def test_its_answers_are_to_the_images_that_are_shown(words: tuple[str, ...]) ->
 
 
 def test_without_a_path_it_lies_in_the_cache_by_what_it_depends_on() -> None:
-    recipe, shop, taught = opened(*STORE)
-    places = {store_of(recipe, shop, taught).folder}
+    recipe, session, taught = opened(*STORE)
+    places = {make_store(recipe, session, taught).folder}
     for words in (["teacher.store.top=3"], ["data.transforms=[{kind: resize, size: 8}]"]):
-        places.add(store_of(quick(*STORE, *words), shop, taught).folder)
+        places.add(make_store(quick(*STORE, *words), session, taught).folder)
     with torch.no_grad():
         next(taught.network.parameters()).add_(1)
-    places.add(store_of(recipe, shop, taught).folder)
+    places.add(make_store(recipe, session, taught).folder)
     assert len(places) == 4 and {p.parent for p in places} == {cache_folder() / "answers"}
     for words in (["seed=3"], ["method=dkd"], ["train.epochs=9"], ["data.batch=8"]):
-        assert store_of(quick(*STORE, *words), shop, taught).folder in places
+        assert make_store(quick(*STORE, *words), session, taught).folder in places
 
 
 def test_another_recipe_at_the_same_place_is_refused(words: tuple[str, ...]) -> None:
-    recipe, shop, taught = opened(*words)
-    prefill(recipe, shop, taught)
+    recipe, session, taught = opened(*words)
+    prefill(recipe, session, taught)
     other = quick(*words, "data.transforms=[{kind: resize, size: 8}]")
     with pytest.raises(UserError, match=r"store was filled for other transforms; .*store\.path"):
-        prefill(other, shop, taught)
-    fewer = Workshop.open(quick(*words, "data.train.count=100"), quiet=True)
+        prefill(other, session, taught)
+    fewer = Session.open(quick(*words, "data.train.count=100"), quiet=True)
     with pytest.raises(UserError, match=r"store was filled for other data; .*store\.path"):
         prefill(recipe, fewer, taught)
     with torch.no_grad():
         next(taught.network.parameters()).add_(1)
     with pytest.raises(UserError, match=r"store was filled by another teacher; .*store\.path"):
-        prefill(recipe, shop, taught)
+        prefill(recipe, session, taught)
 
 
 def test_a_recipe_without_a_store_has_nothing_to_fill(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     for words in ([], ["teacher.remember=false"]):
         prefill(*opened(*words), said.append)
-    recipe, shop, _ = opened(*STORE)
-    prefill(recipe, shop, None, said.append)
+    recipe, session, _ = opened(*STORE)
+    prefill(recipe, session, None, said.append)
     assert said == []
 
 
@@ -240,7 +240,7 @@ def test_a_stop_while_it_is_filled_ends_the_run_and_keeps_the_answers(
         run(tmp_path / "run", *words, say=interrupt)
     run(tmp_path / "run", *words, say=said.append, resume=True)
     first, second = said
-    assert "storing 200 answers" in first and "storing 136 more of 200 answers" in second
+    assert "storing 200 outputs" in first and "storing 136 more of 200 outputs" in second
 
 
 # ------------------------------------------------------------------------------------- the views
@@ -249,9 +249,9 @@ def test_a_stop_while_it_is_filled_ends_the_run_and_keeps_the_answers(
 def shown(seed: int, *words: str, filling: bool = False) -> dict[tuple[int, int], Tensor]:
     """Every image of four epochs, by sample and view."""
     recipe = quick(AUGMENTED, f"seed={seed}", *words)
-    shop = Workshop.open(recipe, quiet=True)
+    session = Session.open(recipe, quiet=True)
     make: Callable[..., Any] = make_filling_loader if filling else make_training_loader
-    loader = make(recipe, shop.sources, CPU)
+    loader = make(recipe, session.sources, CPU)
     found = {}
     for batch in (batch for epoch in range(4) for batch in loader.epoch(epoch)):
         for key, view, image in zip(
@@ -283,8 +283,8 @@ def test_endless_views_follow_the_seed() -> None:
 
 @pytest.mark.parametrize("transforms", ["[{kind: flip}]", "[]"], ids=["random", "none"])
 def test_batches_can_be_entered_at_any_row(transforms: str) -> None:
-    recipe, shop, _ = opened(f"data.transforms={transforms}", "data.views=3")
-    loader = make_filling_loader(recipe, shop.sources, CPU)
+    recipe, session, _ = opened(f"data.transforms={transforms}", "data.views=3")
+    loader = make_filling_loader(recipe, session.sources, CPU)
     views = 3 if "flip" in transforms else 1
     whole = torch.cat([200 * b.views + b.keys for b in batches_from(0, loader, views)])
     assert whole.tolist() == list(range(200 * views))
@@ -300,23 +300,24 @@ def test_batches_can_be_entered_at_any_row(transforms: str) -> None:
 def test_the_doctor_says_what_a_store_takes_and_fills_none(
     tmp_path: Path, words: tuple[str, ...]
 ) -> None:
-    said = {check.name: check.said for check in examine(quick(*words))}["step"]
-    place = f"200 answers of stillhouse/little in 4.8 kB at {tmp_path}/store, about 1 s"
+    said = {check.name: check.message for check in check_recipe(quick(*words))}["step"]
+    place = f"200 outputs of stillhouse/little in 4.8 kB at {tmp_path}/store, about 1 s"
     assert said.endswith(f"; to store: {place}")
     assert list(tmp_path.iterdir()) == []
-    recipe, shop, taught = opened(*words)
-    prefill(recipe, shop, taught)
+    recipe, session, taught = opened(*words)
+    prefill(recipe, session, taught)
     assert (
-        describe_store(recipe, shop, taught) == f"stored: 200 outputs in 4.8 kB at {tmp_path}/store"
+        describe_store(recipe, session, taught)
+        == f"stored: 200 outputs in 4.8 kB at {tmp_path}/store"
     )
-    checks = {check.name: check for check in examine(quick(*words))}
-    assert "stored: 200" in checks["step"].said
+    checks = {check.name: check for check in check_recipe(quick(*words))}
+    assert "stored: 200" in checks["step"].message
     other = quick(*words, AUGMENTED, "data.views=1")
-    checks = {check.name: check for check in examine(other)}
-    assert checks["step"].passed is False and "for other transforms" in checks["step"].said
+    checks = {check.name: check for check in check_recipe(other)}
+    assert checks["step"].passed is False and "for other transforms" in checks["step"].message
 
 
 @pytest.mark.parametrize("word, sentence", [(AUGMENTED, "finitely"), ("method=cwd", "logits")])
 def test_the_doctor_says_what_cannot_be_stored(word: str, sentence: str) -> None:
-    checks = {check.name: check for check in examine(quick(*STORE, word))}
-    assert checks["step"].passed is False and sentence in checks["step"].said
+    checks = {check.name: check for check in check_recipe(quick(*STORE, word))}
+    assert checks["step"].passed is False and sentence in checks["step"].message

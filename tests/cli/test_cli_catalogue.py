@@ -42,7 +42,7 @@ def test_details_of_a_method(call: Call, name: str) -> None:
     assert output.startswith(f"name {name}: {squeezed(card.title)}")
     for label, text in (("formula", card.formula), ("paper", card.paper), ("cost", card.cost)):
         assert text and f" {label} {squeezed(text)}" in output
-    assert " needs " in output and f" fails {squeezed(card.fails)}" in output
+    assert " needs " in output and f" limits {squeezed(card.limits)}" in output
     defaults = output.partition(" defaults ")[2].partition(" labels ")[0]
     assert all(f"{option}=" in defaults for option in ("warmup", *OPTIONS.get(name, ())))
 

@@ -148,14 +148,14 @@ def test_a_report_without_the_data_still_has_the_scores(
     call: Call, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the data, as on another machine, a note says what is missing."""
-    from stillhouse.build.workshop import Workshop
+    from stillhouse.build.session import Session
     from stillhouse.errors import UserError
 
     def gone(*_: object, **__: object) -> None:
         raise UserError("data/train does not exist; give data.path")
 
     shutil.copytree(runs / "kd", tmp_path / "kd")
-    monkeypatch.setattr(Workshop, "open", gone)
+    monkeypatch.setattr(Session, "open", gone)
     assert call("report", str(tmp_path / "kd")).code == 0
     page = (tmp_path / "kd" / "report.html").read_text()
     assert "data/train does not exist" in page and "KD: student top1" in page

@@ -87,12 +87,12 @@ def test_every_entry_opens_or_says_what_it_needs(found: catalogue.Entry, split: 
     if split not in found.splits:
         message = said(lambda: open_source(found.name, None, split))
         assert message == (
-            f"{found.name} has no {split} split, only train and test; hold samples of train out "
+            f"{found.name} has no {split} split, only train and test; hold out samples of train "
             "with data.holdout=COUNT"
         )
     elif found.name in FROM_FILES:
         message = said(lambda: open_source(found.name, None, split))
-        assert message == f"{found.name} is read from files: give data.path=FOLDER"
+        assert message == f"{found.name} is read from files; set data.path=FOLDER"
     else:
         data = open_source(found.name, None, split)
         image, label, key = data[0]
@@ -155,7 +155,7 @@ def test_the_embedded_data_are_near_their_mean_and_deviation() -> None:
         ("voc/label", "; did you mean 'voc/labels'?"),
         ("cifar-10", "; did you mean 'cifar10' or 'cifar100'?"),
         ("fodler", "; did you mean 'folder'?"),
-        ("mnist", f"; there are {', '.join(found.name for found in ENTRIES)}"),
+        ("mnist", f"; known: {', '.join(found.name for found in ENTRIES)}"),
     ],
 )
 def test_an_unknown_name_is_refused(name: str, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +207,7 @@ def test_a_package_brings_a_data_set(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
     bring(monkeypatch, data)
     found = entry("mine")
-    assert (found.name, found.summary) == ("mine", "brought by my.package:data")
+    assert (found.name, found.summary) == ("mine", "plugin my.package:data")
     assert [e.name for e in entries()] == [*(e.name for e in ENTRIES), "mine"]
     assert open_source("mine", tmp_path, "val", shade=9)[0].image.unique().tolist() == [9]
     assert asked == [(tmp_path, "val")]
@@ -220,7 +220,7 @@ def test_a_package_brings_a_data_set(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_a_package_is_not_loaded_to_be_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("mine", "no_such_package_anywhere:data", catalogue.PLUGINS)
     monkeypatch.setattr(catalogue, "entry_points", lambda group: [point])
-    assert entry("mine").summary == "brought by no_such_package_anywhere:data"
+    assert entry("mine").summary == "plugin no_such_package_anywhere:data"
     with pytest.raises(ModuleNotFoundError):
         open_source("mine", None, "train")
 

@@ -124,7 +124,7 @@ def test_images_of_different_shapes_become_alike(first: Transform) -> None:
 
 def test_images_that_stay_different_are_refused() -> None:
     given = [images(1, side=9 + i)[0] for i in range(2)]
-    with pytest.raises(UserError, match=r"shapes \(\(3, 9, 9\) and \(3, 10, 10\)\); add a trans"):
+    with pytest.raises(UserError, match=r"shapes \(\(3, 9, 9\) and \(3, 10, 10\)\); add trans"):
         Chain([Flip()], 7)(given, torch.arange(2), torch.arange(2))
 
 

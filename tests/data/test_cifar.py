@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from stillhouse.data.single.cifar import cifar10, cifar100
+from stillhouse.data.single.cifar import read_cifar10, read_cifar100
 from stillhouse.errors import UserError
 
 NAMES10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 NAMES100 = tuple(f"fine_{i}" for i in range(100))
-READERS = {"cifar10": cifar10, "cifar100": cifar100}
+READERS = {"cifar10": read_cifar10, "cifar100": read_cifar100}
 ARCHIVES = {
     "cifar-10-batches-py": "cifar-10-python.tar.gz",
     "cifar-10-batches-bin": "cifar-10-binary.tar.gz",
@@ -196,8 +196,8 @@ def test_a_pickle_that_calls_is_refused_and_not_run(
         files = files_of("cifar-10-batches-py")
         files[file] = pickle.dumps({"data": evil, "labels": [], "label_names": evil}, protocol)
         place = unpack(tmp_path / str(i), "cifar-10-batches-py", files)
-        with pytest.raises(UserError, match=f"{file} is no file of CIFAR: it asks for .*not run"):
-            cifar10(place, "train")
+        with pytest.raises(UserError, match=f"{file} is not a CIFAR file: it asks for .*not exec"):
+            read_cifar10(place, "train")
         assert not mark.exists()
 
 
@@ -205,8 +205,8 @@ def test_a_pickle_that_calls_is_refused_and_not_run(
 def test_a_pickle_cut_short(part: int, tmp_path: Path) -> None:
     files = files_of("cifar-10-batches-py")
     files["data_batch_3"] = files["data_batch_3"][:part]
-    with pytest.raises(UserError, match="data_batch_3 is damaged or cut short"):
-        cifar10(unpack(tmp_path, "cifar-10-batches-py", files), "train")
+    with pytest.raises(UserError, match="data_batch_3 is damaged or truncated"):
+        read_cifar10(unpack(tmp_path, "cifar-10-batches-py", files), "train")
 
 
 @pytest.mark.parametrize("part", [0, 3072, -1])
@@ -215,7 +215,7 @@ def test_a_binary_file_cut_short(name: str, form: str, part: int, tmp_path: Path
     files = files_of(form)
     file = next(file for file in files if file.startswith("test"))
     files[file] = files[file][:part]
-    with pytest.raises(UserError, match=f"{file} is cut short.* fetch {ARCHIVES[form]} again"):
+    with pytest.raises(UserError, match=f"{file} is truncated.* download {ARCHIVES[form]} again"):
         READERS[name](unpack(tmp_path, form, files), "test")
 
 
@@ -224,8 +224,8 @@ def test_an_archive_cut_short(keep: float, tmp_path: Path) -> None:
     path = pack(tmp_path, "cifar-100-python", files_of("cifar-100-python"))
     data = path.read_bytes()
     path.write_bytes(data[: keep if isinstance(keep, int) else int(keep * len(data))])
-    with pytest.raises(UserError, match="cifar-100-python.tar.gz is damaged or cut short"):
-        cifar100(path, "test")
+    with pytest.raises(UserError, match="cifar-100-python.tar.gz is damaged or truncated"):
+        read_cifar100(path, "test")
 
 
 @pytest.mark.parametrize(("name", "form"), FORMS)
@@ -251,8 +251,8 @@ def test_a_missing_file(name: str, form: str, tmp_path: Path) -> None:
 def test_contents_that_do_not_fit(change: dict[str, Any], tmp_path: Path) -> None:
     files = files_of("cifar-10-batches-py")
     files["test_batch"] = old({"data": pixels_of(0), "labels": [0, 1, 2], **change})
-    with pytest.raises(UserError, match="3 labels call for uint8 data of shape"):
-        cifar10(unpack(tmp_path, "cifar-10-batches-py", files), "test")
+    with pytest.raises(UserError, match=r"expected uint8 data of shape .* for 3 labels"):
+        read_cifar10(unpack(tmp_path, "cifar-10-batches-py", files), "test")
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_contents_that_do_not_fit(change: dict[str, Any], tmp_path: Path) -> Non
     [
         ("test_batch", {"data": "text", "labels": [1]}, "has no 'data' and 'labels'"),
         ("test_batch", {"labels": [1]}, "has no 'data' and 'labels'"),
-        ("test_batch", [1, 2], "holds a list"),
+        ("test_batch", [1, 2], "contains a list"),
         ("test_batch", {"data": pixels_of(0), "labels": [0, 1, 10]}, "do not fit the 10 class"),
         ("test_batch", {"data": pixels_of(0), "labels": [0, 1, -1]}, "do not fit the 10 class"),
         ("batches.meta", {"num_vis": 3072}, "has no 'label_names'"),
@@ -269,7 +269,7 @@ def test_contents_that_do_not_fit(change: dict[str, Any], tmp_path: Path) -> Non
 def test_a_file_of_another_kind(file: str, content: object, sentence: str, tmp_path: Path) -> None:
     files = {**files_of("cifar-10-batches-py"), file: old(content)}
     with pytest.raises(UserError, match=sentence):
-        cifar10(unpack(tmp_path, "cifar-10-batches-py", files), "test")
+        read_cifar10(unpack(tmp_path, "cifar-10-batches-py", files), "test")
 
 
 @pytest.mark.parametrize(("name", "form"), FORMS)
@@ -278,7 +278,9 @@ def test_the_other_data_set_is_recognised(name: str, form: str, tmp_path: Path) 
     unpack(tmp_path / "a", form, files_of(form))
     archive = pack(tmp_path, form, files_of(form))
     for place in (tmp_path / "a", tmp_path / "a" / form, tmp_path, archive):
-        with pytest.raises(UserError, match=rf"{form[:8]}.* holds {name}, not {other}; ask for"):
+        with pytest.raises(
+            UserError, match=rf"{form[:8]}.* contains {name}, not {other}; set data.name"
+        ):
             READERS[other](place, "train")
 
 
@@ -286,12 +288,12 @@ def test_wrong_places_and_words(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "note.txt").write_text("a note")
     with pytest.raises(
-        UserError, match=r"pictures holds no cifar-10-batches-py or cifar-10-python"
+        UserError, match=r"pictures does not contain cifar-10-batches-py or cifar-10-python"
     ):
-        cifar10(tmp_path / "pictures", "train")
-    with pytest.raises(UserError, match=r"note.txt holds no cifar-100-python or"):
-        cifar100(tmp_path / "note.txt", "train")
+        read_cifar10(tmp_path / "pictures", "train")
+    with pytest.raises(UserError, match=r"note.txt does not contain cifar-100-python or"):
+        read_cifar100(tmp_path / "note.txt", "train")
     with pytest.raises(UserError, match=r"pictuers does not exist; did you mean 'pictures'"):
-        cifar10(tmp_path / "pictuers", "train")
+        read_cifar10(tmp_path / "pictuers", "train")
     with pytest.raises(UserError, match=r"no split 'tests', only 'train' and 'test'; did you mean"):
-        cifar10(tmp_path, "tests")
+        read_cifar10(tmp_path, "tests")

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from stillhouse.build.data import facts_of, open_sources
+from stillhouse.build.data import make_facts, open_sources
 from stillhouse.data.catalogue import open_source
-from stillhouse.data.multilabel.coco import coco
+from stillhouse.data.multilabel.coco import read_coco
 from stillhouse.data.source import targets_of
 from stillhouse.errors import UserError
 from stillhouse.recipes.schema import Data
@@ -98,7 +98,7 @@ def change(root: Path, edit: Callable[[Json], object], part: str = "train") -> P
 
 
 def labels(root: Path, split: str = "train", **options: Any) -> dict[int, list[str]]:
-    data = coco(root, split, **options)
+    data = read_coco(root, split, **options)
     rows = data.targets.tolist()
     return {
         int(Path(path).stem.split("_")[-1]): [
@@ -114,7 +114,7 @@ def labels(root: Path, split: str = "train", **options: Any) -> dict[int, list[s
 @pytest.mark.parametrize("year", [2014, 2017])
 @pytest.mark.parametrize("below", ["", "images"])
 def test_images_have_the_categories_of_their_objects(year: int, below: str, tmp_path: Path) -> None:
-    data = coco(write(tmp_path, year, below), "train", year=year, unlabelled="keep")
+    data = read_coco(write(tmp_path, year, below), "train", year=year, unlabelled="keep")
     assert data.classes == CLASSES
     assert data.paths == tuple(name_of("train", year, n) for n in (9, 11, 25, 30))
     assert data.targets.tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 1, 1]]
@@ -129,21 +129,23 @@ def test_images_have_the_categories_of_their_objects(year: int, below: str, tmp_
 
 def test_test_is_val_and_of_the_same_classes(tmp_path: Path) -> None:
     write(tmp_path)
-    train, test = (coco(tmp_path, split) for split in ("train", "test"))
+    train, test = (read_coco(tmp_path, split) for split in ("train", "test"))
     assert labels(tmp_path, "test") == {4: ["apple", "zebra"], 5: ["teddy bear"]}
     assert train.classes == test.classes
     assert train.fingerprint != test.fingerprint
-    assert said(lambda: coco(tmp_path, "val")).startswith("split is 'val', and can be 'train' or ")
+    assert said(lambda: read_coco(tmp_path, "val")).startswith(
+        "`split` must be 'train' or 'test', got 'val'"
+    )
 
 
 def test_images_without_a_label_are_left_out_unless_told_otherwise(tmp_path: Path) -> None:
     """As the papers count them."""
-    data = coco(write(tmp_path), "train")
+    data = read_coco(write(tmp_path), "train")
     assert len(data) == 3
     (note,) = data.notes
     assert note == (
-        "coco/labels/train: 1 of 4 images have no label, and are left out; "
-        f"{tmp_path}/train2014/COCO_train2014_000000000025.jpg is the first"
+        "coco/labels/train: 1 of 4 images have no labels and are skipped; the first is "
+        f"{tmp_path}/train2014/COCO_train2014_000000000025.jpg"
     )
 
 
@@ -208,10 +210,9 @@ def test_the_catalogue_opens_it_with_its_options(tmp_path: Path) -> None:
 def test_missing_images(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "train2014" / name_of("train", 2014, 11)).unlink()
-    assert said(lambda: coco(tmp_path, "train")) == (
-        f"coco/labels/train: 1 of 4 images are not there, {tmp_path}/train2014/"
-        "COCO_train2014_000000000011.jpg is the first; put them there, or leave them out with "
-        "missing='skip'"
+    assert said(lambda: read_coco(tmp_path, "train")) == (
+        f"coco/labels/train: 1 of 4 images do not exist, the first is {tmp_path}/train2014/"
+        "COCO_train2014_000000000011.jpg; put them there, or skip them with missing='skip'"
     )
     assert labels(tmp_path, missing="skip").keys() == {9, 30}
 
@@ -219,11 +220,11 @@ def test_missing_images(tmp_path: Path) -> None:
 def test_categories_that_are_not_listed(tmp_path: Path) -> None:
     write(tmp_path)
     file = change(tmp_path, lambda content: content["categories"].pop(0))
-    message = said(lambda: coco(tmp_path, "train"))
+    message = said(lambda: read_coco(tmp_path, "train"))
     assert message == (
-        "coco/labels/train: 3 labels are of none of the 2 classes, 'category 3' of "
-        f"{tmp_path}/train2014/COCO_train2014_000000000009.jpg is the first; add their categories "
-        f"to {file}, or leave them out with unknown='skip'"
+        "coco/labels/train: 3 labels are not among the 2 classes, the first is 'category 3' of "
+        f"{tmp_path}/train2014/COCO_train2014_000000000009.jpg; add their categories "
+        f"to {file}, or skip them with unknown='skip'"
     )
     assert labels(tmp_path, unknown="skip") == {
         9: ["apple"], 11: ["teddy bear"], 30: ["apple", "teddy bear"]
@@ -234,32 +235,32 @@ def test_categories_that_are_not_listed(tmp_path: Path) -> None:
 
 
 def test_places_that_are_none(tmp_path: Path) -> None:
-    assert said(lambda: coco(tmp_path / "no", "train")) == (
-        f"coco/labels: {tmp_path}/no does not exist; give data.path=FOLDER, that of the data set"
+    assert said(lambda: read_coco(tmp_path / "no", "train")) == (
+        f"coco/labels: {tmp_path}/no does not exist; set data.path to the folder of the data set"
     )
-    message = f"{file_of(tmp_path)} is not there; put the annotations of its year there"
-    assert said(lambda: coco(tmp_path, "train")) == message
+    message = f"{file_of(tmp_path)} does not exist; put the annotations of that year there"
+    assert said(lambda: read_coco(tmp_path, "train")) == message
     write(tmp_path)
     file_of(tmp_path).unlink()
-    assert said(lambda: coco(tmp_path, "train")).startswith(f"{message}; did you mean ")
+    assert said(lambda: read_coco(tmp_path, "train")).startswith(f"{message}; did you mean ")
 
 
 def test_another_year_is_pointed_to(tmp_path: Path) -> None:
     write(tmp_path, 2017)
-    assert said(lambda: coco(tmp_path, "train")) == (
-        f"{file_of(tmp_path)} is not there, but instances_train2017.json is; say year=2017"
+    assert said(lambda: read_coco(tmp_path, "train")) == (
+        f"{file_of(tmp_path)} does not exist, but instances_train2017.json does; set year=2017"
     )
-    assert said(lambda: coco(tmp_path, "train", year=2015)).startswith(
-        "year is 2015, and can be 2014 or 2017; did you mean "
+    assert said(lambda: read_coco(tmp_path, "train", year=2015)).startswith(
+        "`year` must be 2014 or 2017, got 2015; did you mean "
     )
 
 
 def test_images_that_are_nowhere(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "train2014").rename(tmp_path / "elsewhere")
-    assert said(lambda: coco(tmp_path, "train")) == (
-        f"coco/labels: the images of train2014 are neither in {tmp_path}/train2014 nor in "
-        f"{tmp_path}/images/train2014"
+    assert said(lambda: read_coco(tmp_path, "train")) == (
+        f"coco/labels: neither {tmp_path}/train2014 nor {tmp_path}/images/train2014 exists; put "
+        "the images there"
     )
 
 
@@ -267,33 +268,33 @@ def test_images_that_are_nowhere(tmp_path: Path) -> None:
 def test_a_file_that_is_cut_short(cut: int, tmp_path: Path) -> None:
     file = file_of(write(tmp_path))
     file.write_bytes(file.read_bytes()[:cut])
-    message = said(lambda: coco(tmp_path, "train"))
-    assert message.startswith(f"{file} is damaged or cut short (")
-    assert message.endswith("fetch the annotations again") and "\n" not in message
+    message = said(lambda: read_coco(tmp_path, "train"))
+    assert message.startswith(f"{file} is damaged or truncated (")
+    assert message.endswith("download the annotations again") and "\n" not in message
 
 
 @pytest.mark.parametrize("key", ["images", "annotations", "categories"])
 def test_a_file_without_a_list(key: str, tmp_path: Path) -> None:
     write(tmp_path)
     file = change(tmp_path, lambda content: content.pop(key))
-    wanted = f"{file} has no list of {key}; give the file of instances"
-    assert said(lambda: coco(tmp_path, "train")) == wanted
+    wanted = f"{file} has no list of {key}; use the instances file"
+    assert said(lambda: read_coco(tmp_path, "train")) == wanted
     change(tmp_path, lambda content: content.update({key: {"1": 2}}))
-    assert said(lambda: coco(tmp_path, "train")) == wanted
+    assert said(lambda: read_coco(tmp_path, "train")) == wanted
     file.write_text("[1, 2]")
-    assert said(lambda: coco(tmp_path, "train")).endswith("give the file of instances")
+    assert said(lambda: read_coco(tmp_path, "train")).endswith("use the instances file")
 
 
 @pytest.mark.parametrize(
     "table, key, value, words",
     [
-        ("images", "id", None, "images[1] should have a whole number as its id, and has None"),
-        ("images", "id", "9", "images[1] should have a whole number as its id, and has '9'"),
-        ("images", "file_name", 3, "images[1] should have text as its file_name, and has 3"),
-        ("annotations", "image_id", 9.0, "annotations[1] should have a whole number as its image"),
-        ("annotations", "category_id", True, "annotations[1] should have a whole number as its c"),
-        ("categories", "id", None, "categories[1] should have a whole number as its id"),
-        ("categories", "name", None, "categories[1] should have text as its name, and has None"),
+        ("images", "id", None, "id of images[1] must be int, got None"),
+        ("images", "id", "9", "id of images[1] must be int, got '9'"),
+        ("images", "file_name", 3, "file_name of images[1] must be str, got 3"),
+        ("annotations", "image_id", 9.0, "image_id of annotations[1] must be int, got 9.0"),
+        ("annotations", "category_id", True, "category_id of annotations[1] must be int, got True"),
+        ("categories", "id", None, "id of categories[1] must be int, got None"),
+        ("categories", "name", None, "name of categories[1] must be str, got None"),
     ],
 )
 def test_values_of_another_kind(
@@ -301,25 +302,23 @@ def test_values_of_another_kind(
 ) -> None:
     write(tmp_path)
     file = change(tmp_path, lambda content: content[table][1].update({key: value}))
-    assert said(lambda: coco(tmp_path, "train")).startswith(f"{file}: {words}")
+    assert said(lambda: read_coco(tmp_path, "train")).startswith(f"{file}: {words}")
     change(tmp_path, lambda content: content[table][1].pop(key))
-    assert "and has None" in said(lambda: coco(tmp_path, "train"))
+    assert "got None" in said(lambda: read_coco(tmp_path, "train"))
 
 
 def test_rows_that_are_none(tmp_path: Path) -> None:
     write(tmp_path)
     change(tmp_path, lambda content: content["annotations"].append(7))
-    assert "annotations[7] should have a whole number as its" in said(
-        lambda: coco(tmp_path, "train")
-    )
+    assert "of annotations[7] must be int" in said(lambda: read_coco(tmp_path, "train"))
 
 
 def test_an_annotation_of_an_image_that_is_not_listed(tmp_path: Path) -> None:
     write(tmp_path)
     file = change(tmp_path, lambda content: content["annotations"][2].update(image_id=77))
-    assert said(lambda: coco(tmp_path, "train")) == (
-        f"{file}: annotations[2] is of image 77, which is not among its 4 images; fetch the "
-        "annotations again"
+    assert said(lambda: read_coco(tmp_path, "train")) == (
+        f"{file}: annotations[2] belongs to image 77, which is not among the 4 images; download "
+        "the annotations again"
     )
 
 
@@ -335,14 +334,14 @@ def test_an_annotation_of_an_image_that_is_not_listed(tmp_path: Path) -> None:
 def test_what_is_there_twice(table: str, key: str, value: object, tmp_path: Path) -> None:
     write(tmp_path)
     file = change(tmp_path, lambda content: content[table][2].update({key: value}))
-    assert said(lambda: coco(tmp_path, "train")) == (
-        f"{file}: {table}[0] and {table}[2] are both {value!r}; fetch the annotations again"
+    assert said(lambda: read_coco(tmp_path, "train")) == (
+        f"{file}: {table}[0] and {table}[2] are both {value!r}; download the annotations again"
     )
 
 
 def test_switches_are_true_or_false(tmp_path: Path) -> None:
-    assert said(lambda: coco(write(tmp_path), "train", crowd="no")) == (  # type: ignore[arg-type]
-        "crowd is 'no', and can be true or false"
+    assert said(lambda: read_coco(write(tmp_path), "train", crowd="no")) == (  # type: ignore[arg-type]
+        "`crowd` must be true or false, got 'no'"
     )
 
 
@@ -351,5 +350,5 @@ def test_a_recipe_holds_val_out_of_train(tmp_path: Path) -> None:
     sources = open_sources(data)
     assert [len(s) for s in (sources.train, sources.val, sources.test)] == [2, 1, 2]
     assert sources.classes == CLASSES
-    assert facts_of(data, sources).validation.shape == (1, 3)
+    assert make_facts(data, sources).validation.shape == (1, 3)
     assert targets_of(sources.train).shape == (2, 3)

@@ -90,7 +90,7 @@ def test_images_of_other_channels_are_refused(channels: int) -> None:
     with pytest.raises(UserError) as error:
         jittered(picture(channels))
     assert str(error.value) == (
-        f"color_jitter changes images of 1 or 3 channels, and these have {channels}; "
+        f"color_jitter needs images of 1 or 3 channels, but these have {channels}; "
         "leave color_jitter out of data.transforms and data.strong"
     )
 
@@ -98,9 +98,9 @@ def test_images_of_other_channels_are_refused(channels: int) -> None:
 @pytest.mark.parametrize(
     "options, said",
     [
-        ({"brightness": -0.1}, "brightness must not be negative, and is -0.1"),
-        ({"contrast": float("nan")}, "contrast must not be negative, and is nan"),
-        ({"hue": 0.6}, "hue must lie in [0, 0.5], and is 0.6"),
+        ({"brightness": -0.1}, "`brightness` must be non-negative, got -0.1"),
+        ({"contrast": float("nan")}, "`contrast` must be non-negative, got nan"),
+        ({"hue": 0.6}, "`hue` must be in [0, 0.5], got 0.6"),
     ],
     ids=str,
 )

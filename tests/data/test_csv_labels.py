@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stillhouse.build.data import open_sources, open_test
 from stillhouse.data.catalogue import open_source
-from stillhouse.data.multilabel.table import table
+from stillhouse.data.multilabel.table import read_table
 from stillhouse.errors import UserError
 from stillhouse.recipes.schema import Data
 
@@ -60,7 +60,7 @@ def marked(
 
 
 def labels(root: Path, split: str = "train", **options: Any) -> list[list[str]]:
-    data = table(root, split, **options)
+    data = read_table(root, split, **options)
     rows = data.targets.tolist()
     return [[c for c, mark in zip(data.classes, row, strict=True) if mark] for row in rows]
 
@@ -70,7 +70,7 @@ def labels(root: Path, split: str = "train", **options: Any) -> list[list[str]]:
 
 def test_rows_are_images_in_their_order(root: Path) -> None:
     listed(root, "dog;cat", "", "emu", " cat ; dog;emu;")
-    data = table(root, "train")
+    data = read_table(root, "train")
     assert (data.name, data.classes, data.notes) == ("pets/train", CLASSES, ())
     assert data.paths == NAMES
     assert data.targets.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1], [1, 1, 1]]
@@ -80,22 +80,22 @@ def test_rows_are_images_in_their_order(root: Path) -> None:
 
 def test_columns_of_0_and_1_say_the_same(root: Path) -> None:
     listed(root, "dog;cat", "", "emu", "cat;dog;emu")
-    first = table(root, "train")
+    first = read_table(root, "train")
     marked(root, CLASSES, (1, 1, 0), (0, 0, 0), (0, 0, 1), (1, 1, 1))
-    other = table(root, "train")
+    other = read_table(root, "train")
     assert other.classes == first.classes and torch.equal(other.targets, first.targets)
     assert other.fingerprint == first.fingerprint
 
 
 def test_columns_keep_their_order(root: Path) -> None:
     marked(root, ("emu", "ape"), (1, 0), (0, 1))
-    data = table(root, "train")
+    data = read_table(root, "train")
     assert data.classes == ("emu", "ape") and data.targets.tolist() == [[1, 0], [0, 1]]
 
 
 def test_paths_are_written_in_several_ways(root: Path) -> None:
     write(root, [("path", "labels"), ("b\\1.png", "x"), ("./a/2.png", "x"), (root / "3.png", "y")])
-    data = table(root, "train")
+    data = read_table(root, "train")
     assert data.paths == ("b/1.png", "a/2.png", f"{root}/3.png")
     assert torch.equal(data[2].image, tensor_of(2))
 
@@ -107,7 +107,7 @@ def test_columns_stand_in_any_order_among_others(root: Path) -> None:
         (7, "", "3.png", ""),
     ]
     write(root, rows)
-    data = table(root, "train")
+    data = read_table(root, "train")
     assert data.paths == ("a/2.png", "3.png") and data.targets.tolist() == [[1], [0]]
 
 
@@ -116,10 +116,12 @@ def test_columns_stand_in_any_order_among_others(root: Path) -> None:
 def test_texts_are_utf_8(mark: bytes, end: str, root: Path) -> None:
     lines = ["path,labels", "3.png,kätzchen;犬", "", "a/2.png,犬", "", ""]
     (root / "train.csv").write_bytes(mark + end.join(lines).encode())
-    assert table(root, "train").classes == ("kätzchen", "犬")
+    assert read_table(root, "train").classes == ("kätzchen", "犬")
     assert labels(root) == [["kätzchen", "犬"], ["犬"]]
     (root / "train.csv").write_bytes("path,labels\n3.png,kätzchen\n".encode("latin1"))
-    assert said(lambda: table(root, "train")).startswith(f"{root}/train.csv is no text in UTF-8 (")
+    assert said(lambda: read_table(root, "train")).startswith(
+        f"{root}/train.csv is not UTF-8 text ("
+    )
 
 
 @pytest.mark.parametrize("separator", ["|", ",", " ", "\t", "::"])
@@ -132,12 +134,10 @@ def test_rows_of_one_image_are_taken_together(root: Path) -> None:
     """A line a label is how many tools write it."""
     rows = [("3.png", "dog"), ("b/1.png", "cat"), ("./3.png", "emu"), ("3.png", "dog")]
     write(root, [("path", "labels"), *rows])
-    data = table(root, "train")
+    data = read_table(root, "train")
     assert data.paths == ("3.png", "b/1.png")
     assert labels(root) == [["dog", "emu"], ["cat"]]
-    assert data.notes == (
-        "pets/train: 2 rows are of an image that had one; they are taken together",
-    )
+    assert data.notes == ("pets/train: 2 rows repeat an image; the labels of its rows are merged",)
 
 
 # -------------------------------------------------------------------------------------- the classes
@@ -148,17 +148,19 @@ def test_other_splits_have_the_classes_of_train(root: Path) -> None:
     listed(root, "emu", split="val")
     marked(root, ("emu", "dog", "cat"), (0, 0, 1), split="test")
     for split, wanted in (("val", ["emu"]), ("test", ["cat"])):
-        data = table(root, split)
+        data = read_table(root, split)
         assert data.classes == CLASSES and labels(root, split) == [wanted]
         assert data.name == f"pets/{split}"
     marked(root, ("emu", "dog", "cat"), (1, 0, 0))
-    assert table(root, "val").classes == table(root, "test").classes == ("emu", "dog", "cat")
+    assert (
+        read_table(root, "val").classes == read_table(root, "test").classes == ("emu", "dog", "cat")
+    )
 
 
 def test_a_file_of_classes(root: Path) -> None:
     (root / "classes.txt").write_text("emu\ncat\nfox\ndog\n")
     listed(root, "dog;cat", "emu")
-    assert table(root, "train").classes == ("emu", "cat", "fox", "dog")
+    assert read_table(root, "train").classes == ("emu", "cat", "fox", "dog")
     listed(root, "fox", split="test")
     (root / "train.csv").unlink()  # not asked for any more
     assert labels(root, "test") == [["fox"]]
@@ -177,9 +179,9 @@ def test_classes_that_are_said_come_first(root: Path) -> None:
 def test_columns_that_are_no_class_are_passed_over_where_classes_are_named(root: Path) -> None:
     marked(root, ("width", "dog", "cat"), (640, 1, 0), (480, 0, 1))
     file = root / "train.csv"
-    assert said(lambda: table(root, "train")) == (
-        f"{file}, line 2: the column 'width' holds '640', and must hold 0 or 1; where it is no "
-        "class, name those that are in classes.txt"
+    assert said(lambda: read_table(root, "train")) == (
+        f"{file}, line 2: column 'width' must be 0 or 1, got '640'; if it is not a class, list "
+        "the classes in classes.txt"
     )
     assert labels(root, classes=["cat", "dog"]) == [["dog"], ["cat"]]
 
@@ -187,8 +189,8 @@ def test_columns_that_are_no_class_are_passed_over_where_classes_are_named(root:
 def test_a_class_without_a_column(root: Path) -> None:
     marked(root, ("dog", "cat"), (1, 0))
     file = marked(root, ("dgo", "cat"), (1, 0), split="val")
-    assert said(lambda: table(root, "val")) == (
-        f"{file} has no column for 1 of the 2 classes, 'dog' is the first; add it; did you mean "
+    assert said(lambda: read_table(root, "val")) == (
+        f"{file} has no column for 1 of the 2 classes, the first is 'dog'; add it; did you mean "
         "'dgo'?"
     )
 
@@ -196,38 +198,42 @@ def test_a_class_without_a_column(root: Path) -> None:
 def test_a_column_that_train_does_not_have(root: Path) -> None:
     marked(root, ("dog", "cat"), (1, 0))
     marked(root, ("dog", "cat", "fox"), (1, 0, 1), (0, 0, 0), (0, 0, 1), split="val")
-    message = said(lambda: table(root, "val"))
-    assert message.startswith("pets/val: 2 labels are of none of the 2 classes, 'fox' of ")
+    message = said(lambda: read_table(root, "val"))
+    assert message.startswith(
+        "pets/val: 2 labels are not among the 2 classes, the first is 'fox' of "
+    )
     assert labels(root, "val", unknown="skip") == [["dog"], [], []]
 
 
 def test_no_class_is_known(root: Path) -> None:
     file = listed(root, "dog", split="val")
-    assert said(lambda: table(root, "val")) == (
-        f"{root}/train.csv is not there, and no class is known without it; name them in "
+    assert said(lambda: read_table(root, "val")) == (
+        f"{root}/train.csv, which defines the classes, does not exist; list them in "
         f"{root}/classes.txt"
     )
     file = listed(root, "", ";")
-    assert said(lambda: table(root, "train")) == (
-        f"{file} has no label in any row; fill in its column 'labels'"
+    assert said(lambda: read_table(root, "train")) == (
+        f"{file} has no labels in any row; fill in its column 'labels'"
     )
 
 
 @pytest.mark.parametrize("classes", ["dog", [], 3.0])
 def test_classes_that_are_no_list(classes: Any, root: Path) -> None:
     listed(root, "dog")
-    assert said(lambda: table(root, "train", classes=classes)) == (
-        f"classes is {classes!r}, and must be a list of names, such as [cat, dog]"
+    assert said(lambda: read_table(root, "train", classes=classes)) == (
+        f"`classes` must be a list of names such as [cat, dog], got {classes!r}"
     )
 
 
 def test_classes_that_come_twice(root: Path) -> None:
     listed(root, "dog")
-    assert said(lambda: table(root, "train", classes=["dog", "cat", "dog"])) == (
-        "classes has 'dog' twice; take one of them out"
+    assert said(lambda: read_table(root, "train", classes=["dog", "cat", "dog"])) == (
+        "`classes` has 'dog' twice; remove one of them"
     )
     (root / "classes.txt").write_text("dog\ndog\n")
-    assert said(lambda: table(root, "train")).startswith(f"{root}/classes.txt, line 2: 'dog' stan")
+    assert said(lambda: read_table(root, "train")).startswith(
+        f"{root}/classes.txt, line 2: 'dog' is already in line 1"
+    )
 
 
 # -------------------------------------------------------------------------------------- policies
@@ -236,23 +242,23 @@ def test_classes_that_come_twice(root: Path) -> None:
 def test_labels_of_no_class(root: Path) -> None:
     listed(root, "dog;cat")
     listed(root, "dgo;cat", "emu", split="val")
-    assert said(lambda: table(root, "val")) == (
-        f"pets/val: 2 labels are of none of the 2 classes, 'dgo' of {root}/b/1.png is the first; "
-        f"mend them, or name all classes in {root}/classes.txt, or leave them out with "
+    assert said(lambda: read_table(root, "val")) == (
+        f"pets/val: 2 labels are not among the 2 classes, the first is 'dgo' of {root}/b/1.png; "
+        f"correct them, or list all classes in {root}/classes.txt, or skip them with "
         "unknown='skip'; did you mean 'dog'?"
     )
     assert labels(root, "val", unknown="skip") == [["cat"], []]
-    data = table(root, "val", unknown="skip", unlabelled="skip")
+    data = read_table(root, "val", unknown="skip", unlabelled="skip")
     assert data.paths == ("b/1.png",) and len(data.notes) == 2
 
 
 def test_missing_images(root: Path) -> None:
     write(root, [("path", "labels"), ("3.png", "dog"), ("a/9.png", "cat"), ("c/9.png", "cat")])
-    assert said(lambda: table(root, "train")) == (
-        f"pets/train: 2 of 3 images are not there, {root}/a/9.png is the first; put them there, or "
-        "leave them out with missing='skip'"
+    assert said(lambda: read_table(root, "train")) == (
+        f"pets/train: 2 of 3 images do not exist, the first is {root}/a/9.png; put them there, or "
+        "skip them with missing='skip'"
     )
-    data = table(root, "train", missing="skip")
+    data = read_table(root, "train", missing="skip")
     assert data.paths == ("3.png",) and data.classes == ("cat", "dog")
 
 
@@ -262,46 +268,60 @@ def test_missing_images(root: Path) -> None:
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("", "train.csv has no column 'path', of where the images are; it has none"),
-        ("file,labels\n3.png,x\n", "train.csv has no column 'path', of where the images are; it h"),
-        ("Path,labels\n3.png,x\n", "train.csv has no column 'path', of where the images are; did "),
-        ("path;labels\n3.png;x\n", "train.csv has no column 'path', of where the images are; did "),
-        ("path\n3.png\n", "train.csv has neither a column 'labels' nor one for each class; add t"),
+        ("", "train.csv has no column 'path' with the paths of the images; it has none"),
+        (
+            "file,labels\n3.png,x\n",
+            "train.csv has no column 'path' with the paths of the images; it h",
+        ),
+        (
+            "Path,labels\n3.png,x\n",
+            "train.csv has no column 'path' with the paths of the images; did ",
+        ),
+        (
+            "path;labels\n3.png;x\n",
+            "train.csv has no column 'path' with the paths of the images; did ",
+        ),
+        ("path\n3.png\n", "train.csv has neither a column 'labels' nor a column per class; add t"),
         ("path,dog,dog\n3.png,1,0\n", "train.csv has two columns 'dog'; rename one of them"),
-        ("path,labels\n", "train.csv lists no image; write it, one line an image, under a header"),
+        ("path,labels\n", "train.csv lists no images; write one line per image under a header"),
         ("path,labels\n3.png,x\n,y\n", "train.csv, line 3: the column 'path' is empty; fill it in"),
-        ("path,labels\n3.png\n", "train.csv, line 2: 1 values for 2 columns; put what holds a com"),
-        ("path,labels\n\n3.png,x,y\n", "train.csv, line 3: 3 values for 2 columns; put what holds"),
+        ("path,labels\n3.png\n", "train.csv, line 2: 1 values for 2 columns; put values that"),
+        ("path,labels\n\n3.png,x,y\n", "train.csv, line 3: 3 values for 2 columns; put values"),
         ('path,labels\n3.png,"x"y\n', "train.csv, line 2: "),
-        ('path,labels\n3.png,"x\n', "train.csv, line 2: unexpected end of data; mend that row"),
-        ("path,dog\n3.png,\n", "train.csv, line 2: the column 'dog' holds '', and must hold 0 or"),
-        ("path,dog\n3.png,1\na/2.png,-1\n", "train.csv, line 3: the column 'dog' holds '-1', and"),
+        ('path,labels\n3.png,"x\n', "train.csv, line 2: unexpected end of data; correct that row"),
+        ("path,dog\n3.png,\n", "train.csv, line 2: column 'dog' must be 0 or 1, got ''"),
+        (
+            "path,dog\n3.png,1\na/2.png,-1\n",
+            "train.csv, line 3: column 'dog' must be 0 or 1, got '-1'",
+        ),
     ],
 )
 def test_tables_that_are_none(text: str, message: str, root: Path) -> None:
     (root / "train.csv").write_text(text)
-    found = said(lambda: table(root, "train"))
+    found = said(lambda: read_table(root, "train"))
     assert found.startswith(f"{root}/{message}") and "\n" not in found
 
 
 def test_lines_are_counted_where_values_go_over_several(root: Path) -> None:
     (root / "train.csv").write_text('path,labels,note\n3.png,x,"two\nlines"\n,y,\n')
-    assert said(lambda: table(root, "train")).startswith(f"{root}/train.csv, line 4: the column")
+    assert said(lambda: read_table(root, "train")).startswith(
+        f"{root}/train.csv, line 4: the column"
+    )
 
 
 def test_a_table_that_is_not_there(root: Path) -> None:
     listed(root, "dog")
-    assert said(lambda: table(root, "val")).startswith(
-        f"{root}/val.csv is not there; write it, one line an image, under a header with the columns"
+    assert said(lambda: read_table(root, "val")).startswith(
+        f"{root}/val.csv does not exist; write one line per image under a header with the columns"
     )
-    assert said(lambda: table(root.parent / "pest", "val")).endswith("did you mean 'pets'?")
+    assert said(lambda: read_table(root.parent / "pest", "val")).endswith("did you mean 'pets'?")
 
 
 @pytest.mark.parametrize("separator", ["", 3, None])
 def test_a_separator_that_is_none(separator: Any, root: Path) -> None:
     listed(root, "dog")
-    assert said(lambda: table(root, "train", separator=separator)).startswith(
-        f"separator is {separator!r}, and must be"
+    assert said(lambda: read_table(root, "train", separator=separator)).startswith(
+        "`separator` must be a non-empty string"
     )
 
 

@@ -8,8 +8,9 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from stillhouse.data.embedded import digits
-from stillhouse.data.embedded.digits import NUMBERS, numbers, raw
-from stillhouse.data.embedded.glyphs import bank
+from stillhouse.data.embedded.digits import NUMBERS, make_numbers, make_raw
+from stillhouse.data.embedded.glyphs import digit_bank
+from stillhouse.data.embedded.scenes import make_scenes
 from stillhouse.data.source import Pixels
 from stillhouse.errors import UserError
 
@@ -18,14 +19,14 @@ SPLITS = ("train", "val", "test")
 
 @cache
 def many() -> Pixels:
-    return numbers("train", 6000)
+    return make_numbers("train", 6000)
 
 
 # ------------------------------------------------------------------------------------- the sources
 
 
 def test_the_splits_of_the_handwriting_share_nothing() -> None:
-    indices = [bank(split).indices for split in SPLITS]
+    indices = [digit_bank(split).indices for split in SPLITS]
     assert [len(part) for part in indices] == [1078, 360, 359]
     assert torch.cat(indices).sort().values.tolist() == list(range(1797))
 
@@ -34,7 +35,7 @@ def test_the_splits_of_the_handwriting_share_nothing() -> None:
 def test_each_split_has_its_share_of_each_class(split: str) -> None:
     _, labels = load_digits(return_X_y=True)
     share = {"train": 0.6, "val": 0.2, "test": 0.2}[split]
-    counts = bank(split).labels.bincount(minlength=10)
+    counts = digit_bank(split).labels.bincount(minlength=10)
     wanted = share * np.bincount(labels)
     assert np.abs(counts.numpy() - wanted).max() <= 1
 
@@ -45,8 +46,8 @@ def test_each_split_has_its_share_of_each_class(split: str) -> None:
 @pytest.mark.parametrize("split", SPLITS)
 def test_raw_digits_are_those_of_scikit_learn(split: str) -> None:
     images, labels = load_digits(return_X_y=True)
-    found = raw(split)
-    places = bank(split).indices.numpy()
+    found = make_raw(split)
+    places = digit_bank(split).indices.numpy()
     wanted = np.floor(images[places].reshape(-1, 1, 8, 8) * 255 / 16 + 0.5)
     assert found.images.dtype == torch.uint8
     assert found.images.numpy().astype(float).tolist() == wanted.tolist()
@@ -57,7 +58,7 @@ def test_raw_digits_are_those_of_scikit_learn(split: str) -> None:
 
 
 def test_two_hundred_raw_digits_are_stratified() -> None:
-    some, whole = raw("train", 200), raw("train")
+    some, whole = make_raw("train", 200), make_raw("train")
     assert len(some) == 200
     shares = 200 * whole.targets.bincount() / len(whole)
     assert (some.targets.bincount(minlength=10) - shares).abs().max() < 1
@@ -66,27 +67,31 @@ def test_two_hundred_raw_digits_are_stratified() -> None:
     found = {x.numpy().tobytes(): int(y) for x, y in zip(some.images, some.targets, strict=True)}
     assert len(found) == 200
     assert found.items() <= known.items()
-    assert torch.equal(raw("train", 200).images, some.images)
+    assert torch.equal(make_raw("train", 200).images, some.images)
 
 
 def test_all_raw_digits_by_count_are_all() -> None:
-    assert torch.equal(raw("val", 360).images, raw("val").images)
-    assert raw("val", 360).fingerprint == raw("val").fingerprint != raw("val", 359).fingerprint
+    assert torch.equal(make_raw("val", 360).images, make_raw("val").images)
+    assert (
+        make_raw("val", 360).fingerprint
+        == make_raw("val").fingerprint
+        != make_raw("val", 359).fingerprint
+    )
 
 
 @pytest.mark.parametrize("count", [0, -1, 361])
 def test_raw_refuses_a_count_that_there_is_none_of(count: int) -> None:
-    with pytest.raises(UserError, match=f"^digits/raw has 360 val images, not {count}$"):
-        raw("val", count)
+    with pytest.raises(UserError, match=f"^digits/raw has 360 val images, but `count` is {count}$"):
+        make_raw("val", count)
 
 
-MAKERS = {"raw": raw, "numbers": lambda split: numbers(split, 1), "scenes": digits.scenes}
+MAKERS = {"raw": make_raw, "numbers": lambda split: make_numbers(split, 1), "scenes": make_scenes}
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_an_unknown_split_is_refused(make: object) -> None:
     with pytest.raises(UserError) as error:
-        make("tets") if make is not digits.scenes else digits.scenes("tets", 1)
+        make("tets") if make is not make_scenes else make_scenes("tets", 1)
     assert str(error.value) == (
         "digits has no split 'tets', only train, val, test; did you mean 'test'?"
     )
@@ -142,7 +147,7 @@ def nearest(train: Tensor, labels: Tensor, test: Tensor) -> Tensor:
 @pytest.mark.parametrize("half, place", [(left, 0), (right, 1)], ids=["tens", "units"])
 def test_the_digits_of_the_label_can_be_read(half: object, place: int) -> None:
     """Tens on the left, units on the right: chance is 10 %, and the other half tells nothing."""
-    test = numbers("test", 1000)
+    test = make_numbers("test", 1000)
     labels = [torch.stack([y // 10, y % 10]) for y in (many().targets, test.targets)]
     found = nearest(half(many().images), labels[0][place], half(test.images))
     right_ones = (found == labels[1][place]).double().mean()
@@ -154,7 +159,7 @@ def test_the_digits_of_the_label_can_be_read(half: object, place: int) -> None:
 @pytest.mark.parametrize("slot", [0, 1])
 def test_the_mean_image_of_a_digit_looks_like_it(slot: int) -> None:
     """The average over all poses agrees best with the average handwriting of the same digit."""
-    data, source = many(), bank("train")
+    data, source = many(), digit_bank("train")
     drawn, glyphs = [], []
     for digit in range(10):
         tens = data.targets // 10 if slot == 0 else data.targets % 10
@@ -177,7 +182,7 @@ def test_the_mean_image_of_a_digit_looks_like_it(slot: int) -> None:
 
 
 def test_numbers_are_the_same_each_time() -> None:
-    first, again = numbers("train", 700), numbers("train", 700)
+    first, again = make_numbers("train", 700), make_numbers("train", 700)
     assert torch.equal(first.images, again.images)
     assert torch.equal(first.targets, again.targets)
     assert first.fingerprint == again.fingerprint
@@ -185,7 +190,7 @@ def test_numbers_are_the_same_each_time() -> None:
 
 @pytest.mark.parametrize("count", [1, 499, 500, 501, 1200])
 def test_a_short_set_is_the_beginning_of_a_long_one(count: int) -> None:
-    short = numbers("train", count)
+    short = make_numbers("train", count)
     assert len(short) == count
     assert torch.equal(short.images, many().images[:count])
     assert torch.equal(short.targets, many().targets[:count])
@@ -193,10 +198,10 @@ def test_a_short_set_is_the_beginning_of_a_long_one(count: int) -> None:
 
 
 def test_threads_change_nothing() -> None:
-    first = numbers("val", 100)
+    first = make_numbers("val", 100)
     torch.set_num_threads(2)
     try:
-        second = numbers("val", 100)
+        second = make_numbers("val", 100)
     finally:
         torch.set_num_threads(1)
     assert torch.equal(first.images, second.images)
@@ -204,11 +209,11 @@ def test_threads_change_nothing() -> None:
 
 
 def test_generators_of_others_change_nothing_and_are_left_alone() -> None:
-    first = numbers("val", 10)
+    first = make_numbers("val", 10)
     torch.manual_seed(5)
     np.random.seed(5)
     states = torch.get_rng_state(), np.random.get_state()[1].tolist()
-    assert torch.equal(numbers("val", 10).images, first.images)
+    assert torch.equal(make_numbers("val", 10).images, first.images)
     assert torch.equal(torch.get_rng_state(), states[0])
     assert np.random.get_state()[1].tolist() == states[1]
 
@@ -226,7 +231,7 @@ def test_generators_of_others_change_nothing_and_are_left_alone() -> None:
 )
 def test_every_option_makes_other_numbers(other: dict[str, object]) -> None:
     options = {"split": "val", "count": 50}
-    first, second = numbers(**options), numbers(**{**options, **other})
+    first, second = make_numbers(**options), make_numbers(**{**options, **other})
     assert first.fingerprint != second.fingerprint
     if "split" in other or "seed" in other:
         assert not torch.equal(first.targets, second.targets)
@@ -235,15 +240,15 @@ def test_every_option_makes_other_numbers(other: dict[str, object]) -> None:
 
 
 def test_numbers_of_another_size() -> None:
-    large = numbers("train", 400, height=32, width=48)
+    large = make_numbers("train", 400, height=32, width=48)
     assert large.images.shape == (400, 1, 32, 48)
     assert (large.images[:, 0, 8:24].double().mean() / 255) > 0.2  # the ink grows with the canvas
 
 
 def test_numbers_out_of_the_cache_are_the_same() -> None:
-    fresh = numbers("test", 321, seed=9)
+    fresh = make_numbers("test", 321, seed=9)
     for _ in range(2):  # made and kept, then read
-        kept = numbers("test", 321, seed=9, cache=True)
+        kept = make_numbers("test", 321, seed=9, cache=True)
         assert torch.equal(kept.images, fresh.images)
         assert torch.equal(kept.targets, fresh.targets)
         assert (kept.fingerprint, kept.name, kept.classes) == (
@@ -254,21 +259,21 @@ def test_numbers_out_of_the_cache_are_the_same() -> None:
 
 
 def test_the_cache_saves_the_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = numbers("test", 123, seed=8, cache=True)
+    first = make_numbers("test", 123, seed=8, cache=True)
     monkeypatch.setattr(digits, "_draw", None)
-    assert torch.equal(numbers("test", 123, seed=8, cache=True).images, first.images)
+    assert torch.equal(make_numbers("test", 123, seed=8, cache=True).images, first.images)
 
 
 @pytest.mark.parametrize("option", [{"count": 0}, {"count": -5}, {"height": 7}, {"width": 15}])
 def test_numbers_refuse_too_little(option: dict[str, int]) -> None:
     with pytest.raises(UserError) as error:
-        numbers("train", **{"count": 1, **option})
+        make_numbers("train", **{"count": 1, **option})
     assert str(error.value) == (
-        "digits/numbers needs a count of 1, a height of 8 and a width of 16, or more"
+        "digits/numbers needs `count` of at least 1, `height` of 8 and `width` of 16"
     )
 
 
 def test_numbers_are_made_in_seconds() -> None:
     start = time.process_time()
-    numbers("train", 6000, seed=77)
+    make_numbers("train", 6000, seed=77)
     assert time.process_time() - start < 10  # 1.5 s on one quiet core

@@ -181,12 +181,21 @@ def test_recipes_can_say_them(given: dict[str, Any], wanted: Transform) -> None:
 @pytest.mark.parametrize(
     "given, said",
     [
-        ({"kind": "cutout", "size": 1.5}, "size must lie in [0, 1], a share of the side, and is 1"),
-        ({"kind": "cutout", "size": -1}, "size must lie in [0, 1], a share of the side, and is -1"),
-        ({"kind": "erasing", "probability": 2}, "probability must lie in [0, 1], and is 2"),
-        ({"kind": "erasing", "area": [0.5, 0.1]}, "area must rise from above 0, and is (0.5"),
-        ({"kind": "erasing", "area": [0.5, 1.1]}, "area must not be above 1, and is (0.5, 1.1)"),
-        ({"kind": "erasing", "ratio": [0, 1]}, "ratio must rise from above 0, and is (0.0"),
+        (
+            {"kind": "cutout", "size": 1.5},
+            "`size` must be in [0, 1]",
+        ),
+        (
+            {"kind": "cutout", "size": -1},
+            "`size` must be in [0, 1]",
+        ),
+        ({"kind": "erasing", "probability": 2}, "`probability` must be in [0, 1], got 2"),
+        ({"kind": "erasing", "area": [0.5, 0.1]}, "`area` must be increasing in (0, 1], got (0.5"),
+        (
+            {"kind": "erasing", "area": [0.5, 1.1]},
+            "`area` must be increasing in (0, 1], got (0.5",
+        ),
+        ({"kind": "erasing", "ratio": [0, 1]}, "`ratio` must be positive and increasing"),
         ({"kind": "erasing", "mode": "grey"}, "'pixel' or 'black'"),
     ],
     ids=str,

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stillhouse.data.single.folder import Folder, decode_image, folder
-from stillhouse.data.source import split, targets_of
+from stillhouse.data.images import decode_image
+from stillhouse.data.single.folder import FolderSource, read_folder
+from stillhouse.data.source import hold_out, targets_of
 from stillhouse.errors import UserError
 
 
@@ -35,7 +36,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_keys_are_the_order_of_the_paths(root: Path) -> None:
-    data = folder(root)
+    data = read_folder(root)
     assert data.classes == ("cat", "dog")
     assert data.paths == ("cat/deep/er/a.PNG", "cat/z.bmp", "dog/a.ppm", "dog/b.png")
     assert data.name == "set/train"
@@ -52,7 +53,7 @@ def test_keys_are_the_order_of_the_paths(root: Path) -> None:
 @pytest.mark.parametrize("suffix", ["tif", "tiff", "png", "bmp", "ppm", "webp"])
 def test_formats_without_loss_give_every_pixel(suffix: str, tmp_path: Path) -> None:
     paint(tmp_path / "a" / f"x.{suffix}", 3, **({"lossless": True} if suffix == "webp" else {}))
-    assert torch.equal(folder(tmp_path)[0].image, tensor_of(3))
+    assert torch.equal(read_folder(tmp_path)[0].image, tensor_of(3))
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "JPG", "gif"])
@@ -60,7 +61,7 @@ def test_formats_with_loss_give_what_pillow_gives(suffix: str, tmp_path: Path) -
     path = paint(tmp_path / "a" / f"x.{suffix}", 3)
     with Image.open(path) as image:
         wanted = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    assert torch.equal(folder(tmp_path)[0].image, wanted)
+    assert torch.equal(read_folder(tmp_path)[0].image, wanted)
 
 
 def test_other_files_are_passed_over(root: Path) -> None:
@@ -69,53 +70,53 @@ def test_other_files_are_passed_over(root: Path) -> None:
     paint(root / "dog" / ".hidden.png")
     paint(root / ".cache" / "x.png")
     paint(root / "dog" / ".thumbs" / "x.png")
-    assert len(folder(root)) == 4
-    assert folder(root).classes == ("cat", "dog")
+    assert len(read_folder(root)) == 4
+    assert read_folder(root).classes == ("cat", "dog")
 
 
 def test_links_are_followed(root: Path, tmp_path: Path) -> None:
     paint(tmp_path / "elsewhere" / "x.png")
     (root / "ape").symlink_to(tmp_path / "elsewhere")
     (root / "cat" / "more").symlink_to(tmp_path / "elsewhere")
-    assert folder(root).paths[:3] == ("ape/x.png", "cat/deep/er/a.PNG", "cat/more/x.png")
+    assert read_folder(root).paths[:3] == ("ape/x.png", "cat/deep/er/a.PNG", "cat/more/x.png")
 
 
 def test_an_empty_class_keeps_its_place(root: Path) -> None:
     (root / "cow").mkdir()
-    data = folder(root)
+    data = read_folder(root)
     assert data.classes == ("cat", "cow", "dog")
     assert data.targets.tolist() == [0, 0, 2, 2]
 
 
 def test_labels_need_no_decoding(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stillhouse.data.single.folder.decode_image", None)
-    data = folder(root)
+    monkeypatch.setattr("stillhouse.data.images.decode_image", None)
+    data = read_folder(root)
     assert targets_of(data) is data.targets
     assert data.targets.tolist() == [0, 0, 1, 1]
-    rest, held = split(data, 2)
+    rest, held = hold_out(data, 2)
     assert targets_of(rest).tolist() == targets_of(held).tolist() == [0, 1]
 
 
 def test_fingerprint_follows_paths_sizes_and_classes(root: Path) -> None:
-    first = folder(root).fingerprint
-    assert folder(root).fingerprint == first
+    first = read_folder(root).fingerprint
+    assert read_folder(root).fingerprint == first
     moved = (root / "dog" / "b.png").rename(root / "cat" / "b.png")
-    assert folder(root).fingerprint != first
+    assert read_folder(root).fingerprint != first
     moved.rename(root / "dog" / "b.png")
-    assert folder(root).fingerprint == first
+    assert read_folder(root).fingerprint == first
     with (root / "dog" / "b.png").open("ab") as file:
         file.write(b"x")
-    assert folder(root).fingerprint != first
-    lost = folder(root)
+    assert read_folder(root).fingerprint != first
+    lost = read_folder(root)
     (root / "dog" / "b.png").unlink()
-    with pytest.raises(UserError, match=r"dog/b.png was there and is gone"):
+    with pytest.raises(UserError, match=r"dog/b.png is gone since the data set was scanned"):
         _ = lost.fingerprint
 
 
 def test_it_travels_to_workers(root: Path) -> None:
-    data: Folder = pickle.loads(pickle.dumps(folder(root)))
+    data: FolderSource = pickle.loads(pickle.dumps(read_folder(root)))
     assert torch.equal(data[3].image, tensor_of(0))
-    assert data.fingerprint == folder(root).fingerprint
+    assert data.fingerprint == read_folder(root).fingerprint
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -123,7 +124,7 @@ def test_orientation(orientation: int, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     paint(tmp_path / "a" / "x.png", 1, exif=exif)
-    image, upright = folder(tmp_path)[0].image, tensor_of(1)
+    image, upright = read_folder(tmp_path)[0].image, tensor_of(1)
     # How a viewer turns what is stored, by the table of the EXIF standard.
     turns = {
         1: upright,
@@ -141,7 +142,7 @@ def test_orientation(orientation: int, tmp_path: Path) -> None:
 def save(tmp_path: Path, image: Image.Image, name: str = "x.png", **options: Any) -> Tensor:
     (tmp_path / "a").mkdir()
     image.save(tmp_path / "a" / name, **options)
-    return folder(tmp_path)[0].image
+    return read_folder(tmp_path)[0].image
 
 
 def test_grey_becomes_three_channels(tmp_path: Path) -> None:
@@ -187,7 +188,7 @@ def damage(root: Path) -> tuple[Path, Path, Path]:
 
 def test_a_damaged_image_fails_when_it_is_read(root: Path) -> None:
     broken = damage(root)
-    data = folder(root)
+    data = read_folder(root)
     for path in broken:
         index = data.paths.index(path.relative_to(root).as_posix())
         with pytest.raises(UserError, match=rf"{path} cannot be read as an image .*broken='skip'"):
@@ -197,38 +198,38 @@ def test_a_damaged_image_fails_when_it_is_read(root: Path) -> None:
 
 def test_damaged_images_can_be_left_out(root: Path) -> None:
     broken = damage(root)
-    data = folder(root, broken="skip")
+    data = read_folder(root, broken="skip")
     assert data.skipped == broken
     assert data.paths == ("cat/deep/er/a.PNG", "cat/z.bmp", "dog/a.ppm")
     assert [sample.key for sample in data] == [0, 1, 2]
-    assert data.fingerprint != folder(root).fingerprint
+    assert data.fingerprint != read_folder(root).fingerprint
 
 
 def test_nothing_but_damaged_images(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x.png").touch()
-    with pytest.raises(UserError, match="none of its 1 images can be read"):
-        folder(tmp_path, broken="skip")
+    with pytest.raises(UserError, match="none of the 1 images can be read"):
+        read_folder(tmp_path, broken="skip")
 
 
 def test_a_wrong_path(root: Path) -> None:
     with pytest.raises(UserError, match=r"trian does not exist; did you mean 'train'"):
-        folder(root.parent / "trian")
-    with pytest.raises(UserError, match=r"b.png is a file; give the folder"):
-        folder(root / "dog" / "b.png")
-    with pytest.raises(UserError, match=r"there does not exist; give the folder that holds"):
-        folder(root / "nowhere" / "there")
+        read_folder(root.parent / "trian")
+    with pytest.raises(UserError, match=r"b.png is a file; give a folder"):
+        read_folder(root / "dog" / "b.png")
+    with pytest.raises(UserError, match=r"there does not exist; give the folder that contains"):
+        read_folder(root / "nowhere" / "there")
 
 
 def test_a_folder_without_classes(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is empty; it needs one folder"):
-        folder(tmp_path)
+        read_folder(tmp_path)
     paint(tmp_path / "x.png")
-    with pytest.raises(UserError, match="has no folders in it; put the images of each class"):
-        folder(tmp_path)
+    with pytest.raises(UserError, match="contains no folders; put the images of each class"):
+        read_folder(tmp_path)
     (tmp_path / "a").mkdir()
-    with pytest.raises(UserError, match="has folders but no image in them"):
-        folder(tmp_path)
+    with pytest.raises(UserError, match="has class folders, but no images in them"):
+        read_folder(tmp_path)
 
 
 @pytest.mark.parametrize("names", [("train", "val"), ("train", "test", "meta"), ("Val", "test")])
@@ -236,16 +237,16 @@ def test_the_parent_of_the_splits(names: tuple[str, ...], tmp_path: Path) -> Non
     for name in names:
         paint(tmp_path / name / "cat" / "x.png")
     inner = "train" if "train" in names else names[0]
-    with pytest.raises(UserError, match=rf"holds the splits .*such as {tmp_path / inner}$"):
-        folder(tmp_path)
+    with pytest.raises(UserError, match=rf"contains the splits .*such as {tmp_path / inner}$"):
+        read_folder(tmp_path)
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     for name in ("bus", "train", "car"):
         paint(tmp_path / name / "x.png")
-    assert folder(tmp_path).classes == ("bus", "car", "train")
+    assert read_folder(tmp_path).classes == ("bus", "car", "train")
 
 
 def test_a_wrong_option(root: Path) -> None:
-    with pytest.raises(UserError, match="broken is 'skpi'.*did you mean 'skip'"):
-        folder(root, broken="skpi")
+    with pytest.raises(UserError, match="got 'skpi'; did you mean 'skip'"):
+        read_folder(root, broken="skpi")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stillhouse.build.data import open_test
 from stillhouse.data.catalogue import open_source
-from stillhouse.data.multilabel.folders import folders
+from stillhouse.data.multilabel.folders import read_folders
 from stillhouse.errors import UserError
 from stillhouse.recipes.schema import Data
 
@@ -45,7 +45,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def labels(root: Path, split: str = "train", **options: Any) -> dict[str, list[str]]:
-    data = folders(root, split, **options)
+    data = read_folders(root, split, **options)
     rows = data.targets.tolist()
     return {
         path: [name for name, mark in zip(data.classes, row, strict=True) if mark]
@@ -57,7 +57,7 @@ def labels(root: Path, split: str = "train", **options: Any) -> dict[str, list[s
 
 
 def test_one_name_in_several_folders_is_one_image(root: Path) -> None:
-    data = folders(root, "train")
+    data = read_folders(root, "train")
     assert (data.name, data.classes, data.notes) == ("zoo/train", ("cat", "dog", "emu"), ())
     assert labels(root) == {
         "cat/1.png": ["cat", "dog", "emu"],
@@ -76,11 +76,11 @@ def test_names_at_the_same_depth_are_the_same(root: Path) -> None:
 
 def test_other_splits_have_the_classes_of_train(root: Path) -> None:
     assert labels(root, "val") == {"cat/9.bmp": ["cat", "dog"]}
-    assert folders(root, "val").classes == ("cat", "dog", "emu")
+    assert read_folders(root, "val").classes == ("cat", "dog", "emu")
     for path in sorted((root / "train").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
     (root / "train").rmdir()
-    assert folders(root, "val").classes == ("cat", "dog")  # its own, where there is no train
+    assert read_folders(root, "val").classes == ("cat", "dog")  # its own, where there is no train
 
 
 def test_links_are_the_same_without_a_look_inside(
@@ -99,23 +99,25 @@ def test_an_image_beside_the_folders_has_no_label(root: Path) -> None:
     (root / "train" / "list.csv").write_text("5.png,\n")
     paint(root / "train" / ".5.png", 5)
     assert labels(root)["5.png"] == []
-    data = folders(root, "train", unlabelled="skip")
+    data = read_folders(root, "train", unlabelled="skip")
     assert "5.png" not in data.paths and len(data) == 3
     (note,) = data.notes
     assert note == (
-        f"zoo/train: 1 of 4 images have no label, and are left out; {root}/train/5.png is the first"
+        f"zoo/train: 1 of 4 images have no labels and are skipped; the first is {root}/train/5.png"
     )
-    assert "1 of 4 images have no label" in said(lambda: folders(root, "train", unlabelled="fail"))
+    assert "1 of 4 images have no labels" in said(
+        lambda: read_folders(root, "train", unlabelled="fail")
+    )
 
 
 def test_fingerprint_follows_the_folders(root: Path) -> None:
-    first = folders(root, "train").fingerprint
-    assert folders(root, "train").fingerprint == first
+    first = read_folders(root, "train").fingerprint
+    assert read_folders(root, "train").fingerprint == first
     moved = (root / "train" / "emu" / "1.png").rename(root / "train" / "emu" / "7.png")
-    assert folders(root, "train").fingerprint != first
+    assert read_folders(root, "train").fingerprint != first
     moved.rename(root / "train" / "emu" / "1.png")
-    assert folders(root, "train").fingerprint == first
-    assert folders(root, "val").fingerprint != first
+    assert read_folders(root, "train").fingerprint == first
+    assert read_folders(root, "val").fingerprint != first
 
 
 def test_the_catalogue_opens_it(root: Path) -> None:
@@ -136,10 +138,10 @@ def test_the_catalogue_opens_it(root: Path) -> None:
 def test_a_folder_that_train_does_not_have(root: Path) -> None:
     paint(root / "val" / "dgo" / "9.bmp", 9)
     paint(root / "val" / "dgo" / "8.png", 8)
-    message = said(lambda: folders(root, "val"))
+    message = said(lambda: read_folders(root, "val"))
     assert message == (
-        f"zoo/val: 2 labels are of none of the 3 classes, 'dgo' of {root}/val/cat/9.bmp is the "
-        f"first; make a folder of the same name in {root}/train, or leave them out with "
+        "zoo/val: 2 labels are not among the 3 classes, the first is 'dgo' of "
+        f"{root}/val/cat/9.bmp; make a folder of the same name in {root}/train, or skip them with "
         "unknown='skip'; did you mean 'dog'?"
     )
     assert labels(root, "val", unknown="skip") == {"cat/9.bmp": ["cat", "dog"], "dgo/8.png": []}
@@ -147,8 +149,8 @@ def test_a_folder_that_train_does_not_have(root: Path) -> None:
 
 def test_damaged_images(root: Path) -> None:
     (root / "train" / "dog" / "2.png").write_text("no image")
-    assert "dog/2.png cannot be read" in said(lambda: folders(root, "train")[1])
-    data = folders(root, "train", broken="skip")
+    assert "dog/2.png cannot be read" in said(lambda: read_folders(root, "train")[1])
+    data = read_folders(root, "train", broken="skip")
     assert data.paths == ("cat/1.png", "emu/in/2.png") and "1 of 3" in data.notes[0]
 
 
@@ -159,9 +161,9 @@ def test_one_name_of_different_images(root: Path) -> None:
     paint(root / "train" / "cat" / "2.png", 77)
     with (root / "train" / "emu" / "1.png").open("ab") as file:
         file.write(b"more")
-    assert said(lambda: folders(root, "train")) == (
-        f"{root}/train: 2 files share their name with a different image of another class, "
-        "cat/1.png and emu/1.png are the first; give each image a name of its own"
+    assert said(lambda: read_folders(root, "train")) == (
+        f"{root}/train: 2 files have the name of a different image of another class, the first "
+        "are cat/1.png and emu/1.png; give each image a name of its own"
     )
 
 
@@ -170,23 +172,31 @@ def test_files_of_one_size_are_compared_byte_by_byte(root: Path) -> None:
     data = bytearray(file.read_bytes())
     data[-20] ^= 1
     file.write_bytes(data)
-    assert "cat/1.png and emu/1.png are the first" in said(lambda: folders(root, "train"))
+    assert "the first are cat/1.png and emu/1.png" in said(lambda: read_folders(root, "train"))
     assert labels(root, compare="sizes")["cat/1.png"] == ["cat", "dog", "emu"]
     with file.open("ab") as longer:
         longer.write(b"x")
-    assert "emu/1.png" in said(lambda: folders(root, "train", compare="sizes"))
+    assert "emu/1.png" in said(lambda: read_folders(root, "train", compare="sizes"))
 
 
 def test_places_that_are_none(root: Path) -> None:
-    assert said(lambda: folders(root, "vla")) == f"{root}/vla does not exist; did you mean 'val'?"
+    assert (
+        said(lambda: read_folders(root, "vla")) == f"{root}/vla does not exist; did you mean 'val'?"
+    )
     (root / "test").mkdir()
-    assert said(lambda: folders(root, "test")).startswith(f"{root}/test is empty; it needs one fol")
+    assert said(lambda: read_folders(root, "test")).startswith(
+        f"{root}/test is empty; it needs one fol"
+    )
     (root / "test" / "cat").mkdir()
-    assert said(lambda: folders(root, "test")) == f"zoo/test: no image is left in {root}/test"
+    assert (
+        said(lambda: read_folders(root, "test")) == f"zoo/test: no images are left in {root}/test"
+    )
 
 
 def test_wrong_words(root: Path) -> None:
-    assert said(lambda: folders(root, "train", compare="size")) == (
-        "compare is 'size', and can be 'bytes' or 'sizes'; did you mean 'sizes'?"
+    assert said(lambda: read_folders(root, "train", compare="size")) == (
+        "`compare` must be 'bytes' or 'sizes', got 'size'; did you mean 'sizes'?"
     )
-    assert said(lambda: folders(root, "train", unlabelled="skp")).endswith("did you mean 'skip'?")
+    assert said(lambda: read_folders(root, "train", unlabelled="skp")).endswith(
+        "did you mean 'skip'?"
+    )

@@ -303,8 +303,8 @@ def test_images_of_different_shapes_are_refused(workers: int) -> None:
     with pytest.raises(UserError) as error:
         next(made.epoch(0))
     assert str(error.value) == (
-        "images of one batch have different shapes ((3, 4, 4) and (3, 5, 4)); add a transform "
-        "that makes them alike, such as resize and center_crop"
+        "images of one batch have different shapes ((3, 4, 4) and (3, 5, 4)); add "
+        "transforms to one size, such as resize and center_crop"
     )
     alike = loader(Ragged([0] * 23, "a", "ragged"), transforms=(Resize(4, square=True),))
     assert next(alike.epoch(0)).images.shape == (4, 3, 4, 4)
@@ -325,7 +325,8 @@ def test_means_must_be_as_many_as_channels(kind: str, channels: int) -> None:
     with pytest.raises(UserError) as error:
         next(made.epoch(0))
     assert str(error.value) == (
-        f"toy has 3 channels, but data.mean has {channels} numbers; give as many as channels"
+        f"toy has 3 channels, but data.mean has {channels} numbers; set data.mean and data.std to "
+        "one number per channel"
     )
 
 

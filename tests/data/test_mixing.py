@@ -198,11 +198,11 @@ def test_recipes_can_say_it() -> None:
 @pytest.mark.parametrize(
     "given, said",
     [
-        ({}, "mix needs mixup or cutmix above 0; leave it out for none"),
-        ({"mixup": -1}, "mixup must be a number from 0 on, and is -1"),
-        ({"cutmix": float("inf")}, "cutmix must be a number from 0 on, and is inf"),
-        ({"mixup": 1, "probability": 1.1}, "probability must lie in [0, 1], and is 1.1"),
-        ({"mixup": 1, "switch": -0.1}, "switch must lie in [0, 1], and is -0.1"),
+        ({}, "mix needs mixup or cutmix above 0; leave mix out for none"),
+        ({"mixup": -1}, "mixup must be finite and at least 0, got -1"),
+        ({"cutmix": float("inf")}, "cutmix must be finite and at least 0, got inf"),
+        ({"mixup": 1, "probability": 1.1}, "probability must be in [0, 1], got 1.1"),
+        ({"mixup": 1, "switch": -0.1}, "switch must be in [0, 1], got -0.1"),
         ({"mixup": 1, "alpha": 1}, "alpha"),
     ],
     ids=str,

@@ -15,10 +15,15 @@ from torch import Tensor
 
 from stillhouse.data.loader import BatchSampler, Loader
 from stillhouse.data.mixing import Mix
-from stillhouse.data.multilabel.album import Album, Found, absent, album
-from stillhouse.data.multilabel.policy import Policy, check_choice, check_switch
-from stillhouse.data.multilabel.text import existing, lines_of, names_of, text_of
-from stillhouse.data.source import FromTorch, Part, split, targets_of
+from stillhouse.data.multilabel.file_source import (
+    FileSource,
+    ScannedImages,
+    build_source,
+    find_missing,
+)
+from stillhouse.data.multilabel.skip_policy import SkipPolicy, check_bool, check_choice
+from stillhouse.data.multilabel.text_files import read_lines, read_names, read_text, require_folder
+from stillhouse.data.source import FromTorch, SourceSubset, hold_out, targets_of
 from stillhouse.data.transforms import Flip
 from stillhouse.errors import UserError
 from tiny import mixed, same
@@ -56,13 +61,13 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def found(root: Path, labels: dict[str, Sequence[str]] = LABELS, **changes: Any) -> Found:
-    made = Found("toy", root, list(labels), list(labels.values()), CLASSES, "rename them")
+def found(root: Path, labels: dict[str, Sequence[str]] = LABELS, **changes: Any) -> ScannedImages:
+    made = ScannedImages("toy", root, list(labels), list(labels.values()), CLASSES, "rename them")
     return replace(made, **changes)
 
 
-def opened(root: Path, **options: str) -> Album:
-    return album(found(root), Policy(**options))
+def opened(root: Path, **options: str) -> FileSource:
+    return build_source(found(root), SkipPolicy(**options))
 
 
 # -------------------------------------------------------------------------------------- the source
@@ -82,11 +87,11 @@ def test_samples_are_the_files_in_their_order(root: Path) -> None:
 
 
 def test_labels_need_no_decoding(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stillhouse.data.single.folder.decode_image", None)
+    monkeypatch.setattr("stillhouse.data.images.decode_image", None)
     data = opened(root)
     assert targets_of(data) is data.targets
-    rest, held = split(data, 2)
-    assert isinstance(held, Part)
+    rest, held = hold_out(data, 2)
+    assert isinstance(held, SourceSubset)
     both = torch.cat([targets_of(rest), targets_of(held)])
     assert sorted(both.tolist()) == sorted(map(list, HOT))
     assert (len(rest), len(held)) == (3, 2)
@@ -97,7 +102,7 @@ def test_a_damaged_image_is_named_when_it_is_read(root: Path) -> None:
     data = opened(root)
     message = said(lambda: data[2])
     assert message.startswith(f"{root}/a/3.png cannot be read as an image (")
-    assert message.endswith("mend it, or leave such files out with broken='skip'")
+    assert message.endswith("repair it, or skip such files with broken='skip'")
     assert data[3].key == 3
 
 
@@ -113,26 +118,30 @@ def test_fingerprint_follows_order_paths_sizes_labels_and_classes(root: Path) ->
         found(root, classes=("bus", "cat", "dog", "emu")),
         found(root, classes=("cat", "bus", "dog")),
     ]
-    prints = {album(other, Policy()).fingerprint for other in others}
+    prints = {build_source(other, SkipPolicy()).fingerprint for other in others}
     assert len(prints | {first}) == 7
     with (root / "4.png").open("ab") as file:
         file.write(b"x")
     assert opened(root).fingerprint not in prints | {first}
     lost = opened(root)
     (root / "4.png").unlink()
-    assert said(lambda: lost.fingerprint).startswith(f"{root}/4.png was there and is gone")
+    assert said(lambda: lost.fingerprint).startswith(
+        f"{root}/4.png is gone since the data set was scanned"
+    )
 
 
 def test_labels_are_told_apart_however_they_are_cut(root: Path) -> None:
     """The same indices in a row, given to other images, are other data."""
     one = {"a/1.png": ("bus",), "a/3.png": ("cat", "dog")}
     other = {"a/1.png": ("bus", "cat"), "a/3.png": ("dog",)}
-    prints = {album(found(root, labels), Policy()).fingerprint for labels in (one, other)}
+    prints = {
+        build_source(found(root, labels), SkipPolicy()).fingerprint for labels in (one, other)
+    }
     assert len(prints) == 2
 
 
 def test_it_travels_to_workers(root: Path) -> None:
-    data: Album = pickle.loads(pickle.dumps(opened(root)))
+    data: FileSource = pickle.loads(pickle.dumps(opened(root)))
     assert torch.equal(data[3].image, tensor_of(3)) and data.targets.tolist() == HOT
     assert data.fingerprint == opened(root).fingerprint
 
@@ -148,11 +157,11 @@ def test_images_without_a_label_stay_unless_told_otherwise(root: Path) -> None:
     assert [sample.key for sample in data] == [0, 1, 2, 3]
     assert torch.equal(data[1].image, tensor_of(2))
     assert data.notes == (
-        f"toy: 1 of 5 images have no label, and are left out; {root}/b/2.png is the first",
+        f"toy: 1 of 5 images have no labels and are skipped; the first is {root}/b/2.png",
     )
     assert said(lambda: opened(root, unlabelled="fail")) == (
-        f"toy: 1 of 5 images have no label, {root}/b/2.png is the first; label them, keep them "
-        "with unlabelled='keep', or leave them out with unlabelled='skip'"
+        f"toy: 1 of 5 images have no labels, the first is {root}/b/2.png; label them, keep them "
+        "with unlabelled='keep', or skip them with unlabelled='skip'"
     )
 
 
@@ -160,36 +169,36 @@ def test_files_that_are_missing_fail_unless_told_otherwise(root: Path) -> None:
     (root / "b/5.png").unlink()
     (root / "a/3.png").unlink()
     assert said(lambda: opened(root)) == (
-        f"toy: 2 of 5 images are not there, {root}/a/3.png is the first; put them there, or leave "
-        "them out with missing='skip'"
+        f"toy: 2 of 5 images do not exist, the first is {root}/a/3.png; put them there, or skip "
+        "them with missing='skip'"
     )
     data = opened(root, missing="skip")
     assert data.paths == ("a/1.png", "b/2.png", "4.png")
     assert data.targets.tolist() == [HOT[0], HOT[1], HOT[3]]
     assert data.notes == (
-        f"toy: 2 of 5 images are not there, and are left out; {root}/a/3.png is the first",
+        f"toy: 2 of 5 images do not exist and are skipped; the first is {root}/a/3.png",
     )
 
 
 def test_labels_of_no_class_fail_unless_told_otherwise(root: Path) -> None:
     labels = {**LABELS, "a/3.png": ("cat", "dgo", "emu"), "b/5.png": ("emu",)}
-    assert said(lambda: album(found(root, labels), Policy())) == (
-        f"toy: 3 labels are of none of the 3 classes, 'dgo' of {root}/a/3.png is the first; "
-        "rename them, or leave them out with unknown='skip'; did you mean 'dog'?"
+    assert said(lambda: build_source(found(root, labels), SkipPolicy())) == (
+        f"toy: 3 labels are not among the 3 classes, the first is 'dgo' of {root}/a/3.png; rename "
+        "them, or skip them with unknown='skip'; did you mean 'dog'?"
     )
-    data = album(found(root, labels), Policy(unknown="skip"))
+    data = build_source(found(root, labels), SkipPolicy(unknown="skip"))
     assert data.targets.tolist() == [*HOT[:4], [0, 0, 0]]  # the image stays, without the label
     assert data.notes == (
-        f"toy: 3 labels are of none of the 3 classes, 'dgo' of {root}/a/3.png is the first; "
-        "they are left out",
+        f"toy: 3 labels are not among the 3 classes, the first is 'dgo' of {root}/a/3.png; they "
+        "are skipped",
     )
 
 
 def test_an_image_whose_only_label_is_left_out_has_none(root: Path) -> None:
     labels = {**LABELS, "a/1.png": ("emu",)}
-    data = album(found(root, labels), Policy(unknown="skip", unlabelled="skip"))
+    data = build_source(found(root, labels), SkipPolicy(unknown="skip", unlabelled="skip"))
     assert data.paths == ("a/3.png", "4.png", "b/5.png")
-    assert len(data.notes) == 2 and "2 of 5 images have no label" in data.notes[1]
+    assert len(data.notes) == 2 and "2 of 5 images have no labels" in data.notes[1]
 
 
 def test_damaged_images_can_be_left_out(root: Path) -> None:
@@ -198,7 +207,7 @@ def test_damaged_images_can_be_left_out(root: Path) -> None:
     assert data.paths == tuple(LABELS)[1:]
     assert data.targets.tolist() == HOT[1:]
     assert data.notes == (
-        f"toy: 1 of 5 images cannot be read, and are left out; {root}/a/1.png is the first",
+        f"toy: 1 of 5 images cannot be read and are skipped; the first is {root}/a/1.png",
     )
 
 
@@ -206,21 +215,24 @@ def test_all_that_is_left_out_is_noted_after_what_the_reader_says(root: Path) ->
     (root / "4.png").unlink()
     (root / "b/5.png").write_text("no image")
     labels = {**LABELS, "a/1.png": ("dog", "emu")}
-    policy = Policy("skip", "skip", "skip", "skip")
-    data = album(found(root, labels, notes=("toy: something",)), policy)
+    policy = SkipPolicy("skip", "skip", "skip", "skip")
+    data = build_source(found(root, labels, notes=("toy: something",)), policy)
     assert data.paths == ("a/1.png", "a/3.png")
     assert data.targets.tolist() == [[0, 0, 1], [0, 1, 0]]
-    words = ["something", "none of the 3 classes", "not there", "no label", "cannot be read"]
+    words = ["something", "not among the 3 classes", "do not exist", "no labels", "cannot be read"]
     assert [word in note for word, note in zip(words, data.notes, strict=True)] == [True] * 5
-    assert "1 of 4 images have no label" in data.notes[3]  # of those that were still there
+    assert "1 of 4 images have no labels" in data.notes[3]  # of those that were still there
 
 
 def test_nothing_left_is_a_mistake(root: Path) -> None:
     labels = {"b/2.png": (), "no.png": ()}
-    message = said(lambda: album(found(root, labels), Policy("skip", missing="skip")))
-    assert message.startswith(f"toy: no image is left in {root} (1 of 2 images are not there")
-    assert "; 1 of 1 images have no label" in message
-    assert said(lambda: album(found(root, {}), Policy())) == f"toy: no image is left in {root}"
+    message = said(lambda: build_source(found(root, labels), SkipPolicy("skip", missing="skip")))
+    assert message.startswith(f"toy: no images are left in {root} (1 of 2 images do not exist")
+    assert "; 1 of 1 images have no labels" in message
+    assert (
+        said(lambda: build_source(found(root, {}), SkipPolicy()))
+        == f"toy: no images are left in {root}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -228,28 +240,30 @@ def test_nothing_left_is_a_mistake(root: Path) -> None:
     [
         (
             {"unlabelled": "kep"},
-            "unlabelled is 'kep', and can be 'keep', 'skip' or 'fail'; did you mean 'keep'?",
+            "`unlabelled` must be 'keep', 'skip' or 'fail', got 'kep'; did you mean 'keep'?",
         ),
-        ({"unknown": "keep"}, "unknown is 'keep', and can be 'skip' or 'fail'"),
-        ({"missing": "Skip"}, "missing is 'Skip', and can be 'skip' or 'fail'; did you mean "),
-        ({"broken": True}, "broken is True, and can be 'skip' or 'fail'"),
-        ({"missing": ["skip"]}, "missing is ['skip'], and can be 'skip' or 'fail'"),
+        ({"unknown": "keep"}, "`unknown` must be 'skip' or 'fail', got 'keep'"),
+        ({"missing": "Skip"}, "`missing` must be 'skip' or 'fail', got 'Skip'; did you mean "),
+        ({"broken": True}, "`broken` must be 'skip' or 'fail', got True"),
+        ({"missing": ["skip"]}, "`missing` must be 'skip' or 'fail', got ['skip']"),
     ],
     ids=str,
 )
 def test_wrong_words_are_refused(options: dict[str, Any], message: str) -> None:
-    assert said(lambda: Policy(**options)).startswith(message)
+    assert said(lambda: SkipPolicy(**options)).startswith(message)
 
 
 def test_choices_and_switches() -> None:
     check_choice("year", 2014, (2014, 2017))
-    assert said(lambda: check_choice("year", 2014.0, (2014, 2017))).startswith("year is 2014.0, ")
-    assert said(lambda: check_choice("year", 2041, (2014, 2017))) == (
-        "year is 2041, and can be 2014 or 2017; did you mean '2017' or '2014'?"
+    assert said(lambda: check_choice("year", 2014.0, (2014, 2017))).startswith(
+        "`year` must be 2014 or 2017, got 2014.0"
     )
-    check_switch("crowd", False)
-    assert said(lambda: check_switch("crowd", "no")) == "crowd is 'no', and can be true or false"
-    assert said(lambda: check_switch("crowd", 1)) == "crowd is 1, and can be true or false"
+    assert said(lambda: check_choice("year", 2041, (2014, 2017))) == (
+        "`year` must be 2014 or 2017, got 2041; did you mean '2017' or '2014'?"
+    )
+    check_bool("crowd", False)
+    assert said(lambda: check_bool("crowd", "no")) == "`crowd` must be true or false, got 'no'"
+    assert said(lambda: check_bool("crowd", 1)) == "`crowd` must be true or false, got 1"
 
 
 def test_each_folder_is_looked_into_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,7 +274,7 @@ def test_each_folder_is_looked_into_once(root: Path, monkeypatch: pytest.MonkeyP
     with monkeypatch.context() as patched:
         patched.setattr(os, "scandir", lambda place: looked.append(str(place)) or scan(place))
         patched.setattr(os, "stat", None)
-        bad = absent(root, paths)
+        bad = find_missing(root, paths)
     assert bad.tolist() == [False, True, False, True, False, False, True, False, True]
     assert sorted(looked) == sorted(
         str(root / place) for place in ("a", ".", "no", "b", "4.png", f"{root}/b")
@@ -273,34 +287,36 @@ def test_each_folder_is_looked_into_once(root: Path, monkeypatch: pytest.MonkeyP
 def test_lines_and_names(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_bytes("\ufeffcät\r\n\r\n  dog \nemu".encode())
-    assert lines_of(file, "mend") == {1: "cät", 3: "dog", 4: "emu"}
-    assert names_of(file, "mend") == ("cät", "dog", "emu")
+    assert read_lines(file, "repair") == {1: "cät", 3: "dog", 4: "emu"}
+    assert read_names(file, "repair") == ("cät", "dog", "emu")
     file.write_text("cat\ndog\n\ncat\n")
-    assert said(lambda: names_of(file, "mend")) == (
-        f"{file}, line 4: 'cat' stands in line 1 already; take one of them out"
+    assert said(lambda: read_names(file, "repair")) == (
+        f"{file}, line 4: 'cat' is already in line 1; remove one of them"
     )
     file.write_text("\n")
-    assert said(lambda: names_of(file, "name them")) == f"{file} is empty; name them"
+    assert said(lambda: read_names(file, "name them")) == f"{file} is empty; name them"
 
 
 def test_text_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_bytes("chät".encode("latin1"))
-    message = said(lambda: text_of(tmp_path / "train.csv", "mend"))
-    assert message.startswith(f"{tmp_path}/train.csv is no text in UTF-8 (")
-    assert said(lambda: text_of(tmp_path / "trian.csv", "write it")) == (
-        f"{tmp_path}/trian.csv is not there; write it; did you mean 'train.csv'?"
+    message = said(lambda: read_text(tmp_path / "train.csv", "repair"))
+    assert message.startswith(f"{tmp_path}/train.csv is not UTF-8 text (")
+    assert said(lambda: read_text(tmp_path / "trian.csv", "write it")) == (
+        f"{tmp_path}/trian.csv does not exist; write it; did you mean 'train.csv'?"
     )
-    assert "Is a directory" in said(lambda: text_of(tmp_path, "mend"))
+    assert "Is a directory" in said(lambda: read_text(tmp_path, "repair"))
 
 
 def test_places_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "coco").mkdir()
     (tmp_path / "file").touch()
-    assert existing("x", tmp_path / "coco") == tmp_path / "coco"
-    assert said(lambda: existing("x", tmp_path / "cocoa")) == (
+    assert require_folder("x", tmp_path / "coco") == tmp_path / "coco"
+    assert said(lambda: require_folder("x", tmp_path / "cocoa")) == (
         f"x: {tmp_path}/cocoa does not exist; did you mean 'coco'?"
     )
-    assert said(lambda: existing("x", tmp_path / "file")).startswith(f"x: {tmp_path}/file is a fil")
+    assert said(lambda: require_folder("x", tmp_path / "file")).startswith(
+        f"x: {tmp_path}/file is a fil"
+    )
 
 
 # ----------------------------------------------------------------------------------------- batches
@@ -444,14 +460,14 @@ def test_several_labels_are_read_where_nobody_knows_them() -> None:
 @pytest.mark.parametrize(
     "label, words",
     [
-        ([1, 0], "3 numbers of 0 and 1, one a class, and are 2"),
-        ([1, 0, 1, 0], "3 numbers of 0 and 1, one a class, and are 4"),
-        ([], "3 numbers of 0 and 1, one a class, and are 0"),
-        ([1], "3 numbers of 0 and 1, one a class, and are 1"),  # a list of indices is none
-        ([0, 1, 2], "3 numbers of 0 and 1, one a class, and are 3"),
-        ([0, -1, 1], "3 numbers of 0 and 1, one a class, and are 3"),
-        ([0.5, 0.5, 0.0], "3 numbers of 0 and 1, one a class, and are 3"),
-        (torch.tensor([0.0, torch.nan, 1.0]), "3 numbers of 0 and 1, one a class, and are 3"),
+        ([1, 0], "3 numbers, 0 or 1 for each class, got 2"),
+        ([1, 0, 1, 0], "3 numbers, 0 or 1 for each class, got 4"),
+        ([], "3 numbers, 0 or 1 for each class, got 0"),
+        ([1], "3 numbers, 0 or 1 for each class, got 1"),  # a list of indices is none
+        ([0, 1, 2], "3 numbers, 0 or 1 for each class, got 3"),
+        ([0, -1, 1], "3 numbers, 0 or 1 for each class, got 3"),
+        ([0.5, 0.5, 0.0], "3 numbers, 0 or 1 for each class, got 3"),
+        (torch.tensor([0.0, torch.nan, 1.0]), "3 numbers, 0 or 1 for each class, got 3"),
     ],
     ids=str,
 )
@@ -464,4 +480,4 @@ def test_several_labels_that_are_none_are_refused(label: object, words: str) -> 
 def test_lists_of_something_else_are_refused_in_one_sentence(label: object) -> None:
     """Names of classes would be a fair guess, and are none."""
     message = said(lambda: from_torch(label)[0])
-    assert message.startswith("toy, sample 0: ") and "0 and 1" in message
+    assert message.startswith("toy, sample 0: ") and "0 or 1" in message

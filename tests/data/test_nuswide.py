@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from stillhouse.data.catalogue import open_source
-from stillhouse.data.multilabel.nuswide import nuswide
+from stillhouse.data.multilabel.nuswide import read_nuswide
 from stillhouse.errors import UserError
 
 CONCEPTS = ("airport", "animal", "beach", "sky")
@@ -66,24 +66,24 @@ def write(root: Path, images: str = "Flickr", end: str = "\n") -> Path:
 def test_images_have_the_concepts_of_their_line(images: str, end: str, tmp_path: Path) -> None:
     write(tmp_path, images, end)
     for split, part, seed in (("train", "Train", 0), ("test", "Test", 10)):
-        data = nuswide(tmp_path, split)
+        data = read_nuswide(tmp_path, split)
         assert data.classes == CONCEPTS
         assert data.paths == tuple(path.replace("\\", "/") for path in LISTS[part])
         assert data.targets.tolist() == MARKS[part]
         assert (data.name, data.notes) == (f"nuswide/labels/{split}", ())
         for index in range(len(data)):
             assert torch.equal(data[index].image, tensor_of(seed + index))
-    assert nuswide(tmp_path, "train").fingerprint != nuswide(tmp_path, "test").fingerprint
+    assert read_nuswide(tmp_path, "train").fingerprint != read_nuswide(tmp_path, "test").fingerprint
 
 
 def test_the_folder_of_the_images_can_be_named(tmp_path: Path) -> None:
     write(tmp_path, "small/pictures")
     (tmp_path / "Flickr").mkdir()
-    assert "3 of 3 images are not there" in said(lambda: nuswide(tmp_path, "train"))
+    assert "3 of 3 images do not exist" in said(lambda: read_nuswide(tmp_path, "train"))
     data = open_source("nuswide/labels", tmp_path, "train", images="small/pictures")
     assert torch.equal(data[2].image, tensor_of(2))
-    assert said(lambda: nuswide(tmp_path, "train", images="smal")) == (
-        f"nuswide/labels: {tmp_path}/smal is no folder; name that of the images"
+    assert said(lambda: read_nuswide(tmp_path, "train", images="smal")) == (
+        f"nuswide/labels: {tmp_path}/smal is not a folder; set `images` to the image folder"
     )
 
 
@@ -91,11 +91,13 @@ def test_concepts_keep_the_order_of_their_list(tmp_path: Path) -> None:
     write(tmp_path)
     file = tmp_path / "ConceptsList" / "Concepts81.txt"
     file.write_text("sky\nbeach\n")
-    data = nuswide(tmp_path, "train")
+    data = read_nuswide(tmp_path, "train")
     assert data.classes == ("sky", "beach")
     assert data.targets.tolist() == [[1, 0], [0, 0], [1, 1]]
     file.write_text("sky\nbeach\nsky\n")
-    assert said(lambda: nuswide(tmp_path, "train")).startswith(f"{file}, line 3: 'sky' stands in")
+    assert said(lambda: read_nuswide(tmp_path, "train")).startswith(
+        f"{file}, line 3: 'sky' is already in"
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,7 @@ def test_concepts_keep_the_order_of_their_list(tmp_path: Path) -> None:
 )
 def test_marks_may_be_written_less_neatly(text: str, tmp_path: Path) -> None:
     marks_of(write(tmp_path), "beach").write_bytes(text.encode())
-    assert nuswide(tmp_path, "train").targets[:, 2].tolist() == [0, 1, 1]
+    assert read_nuswide(tmp_path, "train").targets[:, 2].tolist() == [0, 1, 1]
 
 
 # -------------------------------------------------------------------------------------- policies
@@ -113,24 +115,24 @@ def test_marks_may_be_written_less_neatly(text: str, tmp_path: Path) -> None:
 
 def test_images_without_a_label_stay_as_in_the_papers(tmp_path: Path) -> None:
     write(tmp_path)
-    assert len(nuswide(tmp_path, "train")) == 3
-    data = nuswide(tmp_path, "train", unlabelled="skip")
+    assert len(read_nuswide(tmp_path, "train")) == 3
+    data = read_nuswide(tmp_path, "train", unlabelled="skip")
     assert data.targets.tolist() == [MARKS["Train"][0], MARKS["Train"][2]]
-    assert "1 of 3 images have no label" in data.notes[0]
+    assert "1 of 3 images have no labels" in data.notes[0]
 
 
 def test_missing_images(tmp_path: Path) -> None:
     """Many of NUS-WIDE's have been taken from where they were."""
     write(tmp_path)
     (tmp_path / "Flickr" / "actor" / "0001_212.jpg").unlink()
-    assert said(lambda: nuswide(tmp_path, "train")) == (
-        f"nuswide/labels/train: 1 of 3 images are not there, {tmp_path}/Flickr/actor/0001_212.jpg "
-        "is the first; put them there, or leave them out with missing='skip'"
+    assert said(lambda: read_nuswide(tmp_path, "train")) == (
+        "nuswide/labels/train: 1 of 3 images do not exist, the first is "
+        f"{tmp_path}/Flickr/actor/0001_212.jpg; put them there, or skip them with missing='skip'"
     )
-    data = nuswide(tmp_path, "train", missing="skip")
+    data = read_nuswide(tmp_path, "train", missing="skip")
     assert data.paths == ("zebra/0002_14.jpg", "actor/0003_9.jpg")
     assert data.targets.tolist() == MARKS["Train"][1:]
-    assert "1 of 3 images are not there" in data.notes[0]
+    assert "1 of 3 images do not exist" in data.notes[0]
 
 
 def test_an_option_that_cannot_matter_is_none(tmp_path: Path) -> None:
@@ -156,8 +158,9 @@ def test_an_option_that_cannot_matter_is_none(tmp_path: Path) -> None:
 def test_marks_of_another_kind(text: str, number: int, held: str, tmp_path: Path) -> None:
     file = marks_of(write(tmp_path), "beach")
     file.write_bytes(text.encode("latin1"))
-    assert said(lambda: nuswide(tmp_path, "train")) == (
-        f"{file}, line {number}: {held!r} should be 0 or 1; unpack its part of NUS-WIDE there again"
+    assert said(lambda: read_nuswide(tmp_path, "train")) == (
+        f"{file}, line {number}: expected 0 or 1, got {held!r}; unpack that part of NUS-WIDE "
+        "there again"
     )
 
 
@@ -165,9 +168,9 @@ def test_marks_of_another_kind(text: str, number: int, held: str, tmp_path: Path
 def test_other_counts_of_lines(text: str, count: int, tmp_path: Path) -> None:
     file = marks_of(write(tmp_path), "beach")
     file.write_text(text)
-    assert said(lambda: nuswide(tmp_path, "train")) == (
-        f"{file} has {count} lines, and {tmp_path}/ImageList/TrainImagelist.txt names 3 images; "
-        "unpack its part of NUS-WIDE there again"
+    assert said(lambda: read_nuswide(tmp_path, "train")) == (
+        f"{file} has {count} lines, but {tmp_path}/ImageList/TrainImagelist.txt lists 3 images; "
+        "unpack that part of NUS-WIDE there again"
     )
 
 
@@ -181,15 +184,17 @@ def test_other_counts_of_lines(text: str, count: int, tmp_path: Path) -> None:
 )
 def test_files_that_are_missing_are_asked_for(name: str, tmp_path: Path) -> None:
     (write(tmp_path) / name).unlink()
-    assert said(lambda: nuswide(tmp_path, "test")).startswith(
-        f"{tmp_path}/{name} is not there; unpack its part of NUS-WIDE there"
+    assert said(lambda: read_nuswide(tmp_path, "test")).startswith(
+        f"{tmp_path}/{name} does not exist; unpack that part of NUS-WIDE there"
     )
 
 
 def test_wrong_words(tmp_path: Path) -> None:
-    assert said(lambda: nuswide(tmp_path, "val")).startswith("split is 'val', and can be ")
-    assert said(lambda: nuswide(tmp_path / "no", "train")).endswith(
-        "no does not exist; give data.path=FOLDER, that of the data set"
+    assert said(lambda: read_nuswide(tmp_path, "val")).startswith(
+        "`split` must be 'train' or 'test', got 'val'"
+    )
+    assert said(lambda: read_nuswide(tmp_path / "no", "train")).endswith(
+        "no does not exist; set data.path to the folder of the data set"
     )
     options: dict[str, Any] = {"missing": "skipp"}
-    assert said(lambda: nuswide(tmp_path, "train", **options)).endswith("did you mean 'skip'?")
+    assert said(lambda: read_nuswide(tmp_path, "train", **options)).endswith("did you mean 'skip'?")

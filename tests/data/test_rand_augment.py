@@ -115,7 +115,7 @@ def test_images_of_other_channels_are_refused(channels: int) -> None:
     with pytest.raises(UserError) as error:
         Single([RandAugment()], 0)(picture(channels), 0, 0)
     assert str(error.value) == (
-        f"rand_augment changes images of 1 or 3 channels, and these have {channels}; "
+        f"rand_augment needs images of 1 or 3 channels, but these have {channels}; "
         "leave rand_augment out of data.transforms and data.strong"
     )
 
@@ -144,10 +144,10 @@ def test_recipes_can_say_it() -> None:
 @pytest.mark.parametrize(
     "options, said",
     [
-        ({"ops": 0}, "ops must be at least 1, and is 0"),
-        ({"magnitude": 11}, "magnitude must lie in [0, 10], and is 11"),
-        ({"magnitude": -1}, "magnitude must lie in [0, 10], and is -1"),
-        ({"deviation": -0.5}, "deviation must not be negative, and is -0.5"),
+        ({"ops": 0}, "`ops` must be at least 1, got 0"),
+        ({"magnitude": 11}, "`magnitude` must be in [0, 10], got 11"),
+        ({"magnitude": -1}, "`magnitude` must be in [0, 10], got -1"),
+        ({"deviation": -0.5}, "`deviation` must be non-negative, got -0.5"),
     ],
     ids=str,
 )

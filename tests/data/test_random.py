@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stillhouse.data.random import derive_seed, number, seeded, uniform
+from stillhouse.data.random import derive_seed, seeded, uniform, uniform_number
 
 WRAP = 2**64
 
@@ -118,7 +118,7 @@ def test_no_keys_give_no_numbers() -> None:
 def test_one_number_is_that_of_many(seed: int, draw: int) -> None:
     pairs = list(itertools.product(NUMBERS, NUMBERS))
     found = uniform(seed, *torch.tensor(pairs).T, draw).tolist()
-    assert found == [number(seed, key, view, draw) for key, view in pairs]
+    assert found == [uniform_number(seed, key, view, draw) for key, view in pairs]
 
 
 def test_a_seed_holds_inside_alone() -> None:

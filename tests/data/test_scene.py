@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.data.embedded import scenes as module
-from stillhouse.data.embedded.digits import Scenes, multilabel, scenes, semantic
+from stillhouse.data.embedded.scenes import Scenes, make_scenes, scene_classes, semantic_masks
 from stillhouse.errors import UserError
 
 LOOPED = 150  # as many as loops in Python are patient with
@@ -14,12 +14,12 @@ LOOPED = 150  # as many as loops in Python are patient with
 
 @cache
 def many() -> Scenes:
-    return scenes("train", 2000)
+    return make_scenes("train", 2000)
 
 
 @cache
 def few() -> Scenes:
-    return scenes("val", 20)
+    return make_scenes("val", 20)
 
 
 def alike(a: Scenes, b: Scenes, count: int | None = None) -> bool:
@@ -75,7 +75,7 @@ def test_an_object_counts_when_enough_of_it_is_seen(monkeypatch: pytest.MonkeyPa
         return annotate(*given)
 
     monkeypatch.setattr(module, "_annotate", overhear)
-    data = scenes("train", 500, size=24)  # where digits are small enough to be dropped
+    data = make_scenes("train", 500, size=24)  # where digits are small enough to be dropped
     ((digits, _, areas),) = heard
     kinds = set()
     for i in range(500):
@@ -116,7 +116,7 @@ def test_semantic_map_is_that_of_a_loop() -> None:
         *(getattr(data, f)[:LOOPED] for f in ("images", "instances", "labels", "boxes")),
         *(data.classes, data.fingerprint, data.name),
     )
-    found = semantic(some)
+    found = semantic_masks(some)
     assert found.shape == (LOOPED, 48, 48)
     for i in range(LOOPED):
         labels = data.labels[i].tolist()
@@ -127,8 +127,8 @@ def test_semantic_map_is_that_of_a_loop() -> None:
 
 
 def test_objects_that_do_not_count_are_ignored_not_background() -> None:
-    data = scenes("train", 500, size=24)
-    found = semantic(data)
+    data = make_scenes("train", 500, size=24)
+    found = semantic_masks(data)
     ignored = found == 255
     assert ignored.any()
     assert ignored.double().mean() < 0.01
@@ -141,7 +141,7 @@ def test_objects_that_do_not_count_are_ignored_not_background() -> None:
 
 def test_multilabel_is_that_of_a_loop() -> None:
     data = many()
-    found = multilabel(data)
+    found = scene_classes(data)
     assert (found.shape, found.dtype) == ((2000, 10), torch.float32)
     for row, labels in zip(found.tolist(), data.labels.tolist(), strict=True):
         assert row == [float(digit in labels) for digit in range(10)]
@@ -161,11 +161,11 @@ def test_one_to_four_objects_a_scene() -> None:
 
 
 def test_classes_have_a_long_tail() -> None:
-    frequency = multilabel(many()).mean(0)
+    frequency = scene_classes(many()).mean(0)
     assert frequency.max() == pytest.approx(0.51, abs=0.04)
     assert frequency.min() == pytest.approx(0.067, abs=0.02)
     assert frequency.max() / frequency.min() > 4
-    assert multilabel(many()).sum(1).mean() == pytest.approx(2.1, abs=0.1)
+    assert scene_classes(many()).sum(1).mean() == pytest.approx(2.1, abs=0.1)
 
 
 def test_classes_keep_company() -> None:
@@ -224,7 +224,7 @@ def test_scenes_are_the_same_each_time() -> None:
     first = few()
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    again = scenes("val", 20)
+    again = make_scenes("val", 20)
     assert torch.equal(torch.get_rng_state(), state)
     assert alike(first, again)
     assert first.fingerprint == again.fingerprint
@@ -232,7 +232,7 @@ def test_scenes_are_the_same_each_time() -> None:
 
 @pytest.mark.parametrize("count", [501])
 def test_a_short_set_is_the_beginning_of_a_long_one(count: int) -> None:
-    short = scenes("train", count)
+    short = make_scenes("train", count)
     assert len(short) == count
     assert alike(short, many(), count)
 
@@ -241,7 +241,7 @@ def test_threads_change_nothing() -> None:
     first = few()
     torch.set_num_threads(2)
     try:
-        second = scenes("val", 20)
+        second = make_scenes("val", 20)
     finally:
         torch.set_num_threads(1)
     assert alike(first, second)
@@ -250,7 +250,7 @@ def test_threads_change_nothing() -> None:
 @pytest.mark.parametrize("other", [{"split": "test"}, {"seed": 1}, {"size": 64}], ids=str)
 def test_every_option_makes_other_scenes(other: dict[str, object]) -> None:
     options = {"split": "val", "count": 20}
-    first, second = few(), scenes(**{**options, **other})
+    first, second = few(), make_scenes(**{**options, **other})
     assert first.fingerprint != second.fingerprint
     if "size" in other:
         assert second.images.shape == (20, 3, 64, 64)
@@ -261,19 +261,19 @@ def test_every_option_makes_other_scenes(other: dict[str, object]) -> None:
 
 
 def test_scenes_out_of_the_cache_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh = scenes("test", 30, seed=4)
-    assert alike(scenes("test", 30, seed=4, cache=True), fresh)
+    fresh = make_scenes("test", 30, seed=4)
+    assert alike(make_scenes("test", 30, seed=4, cache=True), fresh)
     monkeypatch.setattr(module, "_draw", None)
-    assert alike(scenes("test", 30, seed=4, cache=True), fresh)
+    assert alike(make_scenes("test", 30, seed=4, cache=True), fresh)
 
 
 @pytest.mark.parametrize("option", [{"count": 0}, {"size": 23}])
 def test_scenes_refuse_too_little(option: dict[str, int]) -> None:
     with pytest.raises(UserError) as error:
-        scenes("train", **{"count": 1, **option})
-    assert str(error.value) == "digits/scenes needs a count of 1 and a size of 24, or more"
+        make_scenes("train", **{"count": 1, **option})
+    assert str(error.value) == "digits/scenes needs `count` of at least 1 and `size` of 24"
 
 
 def test_an_unknown_split_is_refused() -> None:
     with pytest.raises(UserError, match=r"no split 'trian', only train, val, test; did you mean"):
-        scenes("trian", 1)
+        make_scenes("trian", 1)

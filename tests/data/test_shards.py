@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stillhouse.data.single.shards import Shards, shards
+from stillhouse.data.single.shards import ShardSource, read_shards
 from stillhouse.data.source import targets_of
 from stillhouse.errors import UserError
 
@@ -57,7 +57,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def check(data: Shards, seeds: list[int]) -> None:
+def check(data: ShardSource, seeds: list[int]) -> None:
     assert len(data) == len(seeds)
     assert data.targets.tolist() == [seed % 4 for seed in seeds]
     order = list(enumerate(seeds))
@@ -70,14 +70,14 @@ def check(data: Shards, seeds: list[int]) -> None:
 
 
 def test_every_pixel_by_pattern_folder_and_file(place: Path) -> None:
-    check(shards(f"{place}/train-{{0000..0003}}.tar"), list(range(12)))
-    check(shards(f"{place}/train-{{0001,0003}}.tar"), [3, 4, 5, 9, 10, 11])
-    check(shards(place), list(range(12)))
-    check(shards(place / "train-0002.tar"), [6, 7, 8])
+    check(read_shards(f"{place}/train-{{0000..0003}}.tar"), list(range(12)))
+    check(read_shards(f"{place}/train-{{0001,0003}}.tar"), [3, 4, 5, 9, 10, 11])
+    check(read_shards(place), list(range(12)))
+    check(read_shards(place / "train-0002.tar"), [6, 7, 8])
 
 
 def test_what_it_tells_of_itself(place: Path) -> None:
-    data = shards(place)
+    data = read_shards(place)
     assert data.name.endswith("/set")
     assert data.classes == ("0", "1", "2", "3")
     assert targets_of(data) is data.targets
@@ -88,23 +88,23 @@ def test_what_it_tells_of_itself(place: Path) -> None:
 def test_names_of_classes(above: bool, place: Path) -> None:
     file = (place.parent if above else place) / "classes.txt"
     file.write_text("cat\ndog\ngreat ape\ncow\n\n")
-    assert shards(place).classes == ("cat", "dog", "great ape", "cow")
+    assert read_shards(place).classes == ("cat", "dog", "great ape", "cow")
     file.write_text("cat\ndog\n")
-    with pytest.raises(UserError, match=r"train-0001.tar: 000003.png is of class 3, .*names 2"):
-        shards(place)
+    with pytest.raises(UserError, match=r"train-0001.tar: 000003.png has class 3, .*only 2"):
+        read_shards(place)
 
 
 def test_fingerprint_follows_order_sizes_and_classes(place: Path) -> None:
-    first = shards(place).fingerprint
-    assert shards(f"{place}/train-{{0000..0003}}.tar").fingerprint == first
-    assert shards(f"{place}/train-{{0003..0000}}.tar").fingerprint != first
-    assert shards(place / "train-0000.tar").fingerprint != first
+    first = read_shards(place).fingerprint
+    assert read_shards(f"{place}/train-{{0000..0003}}.tar").fingerprint == first
+    assert read_shards(f"{place}/train-{{0003..0000}}.tar").fingerprint != first
+    assert read_shards(place / "train-0000.tar").fingerprint != first
     write(place / "train-0003.tar", *(sample_of(seed, 1) for seed in (9, 10, 11)))
-    assert shards(place).fingerprint != first
+    assert read_shards(place).fingerprint != first
 
 
 def test_threads_and_pickled_copies_read_the_same(place: Path) -> None:
-    data: Shards = pickle.loads(pickle.dumps(shards(place)))
+    data: ShardSource = pickle.loads(pickle.dumps(read_shards(place)))
     indices = [i % 12 for i in range(200)]
     with ThreadPoolExecutor(8) as pool:
         images = list(pool.map(lambda i: data[i].image, indices))
@@ -118,7 +118,7 @@ def test_labels_in_json(tmp_path: Path) -> None:
         {"__key__": "a", "json": b'{"label": 2, "text": "x"}', "png": encoded(2)},
         {"__key__": "b", "cls": b" 3\n", "json": b'{"label": 1}', "png": encoded(3)},
     )
-    check(shards(path), [2, 3])
+    check(read_shards(path), [2, 3])
 
 
 @pytest.mark.parametrize(("suffix", "form"), [("jpg", "JPEG"), ("jpeg", "JPEG"), ("webp", "WEBP")])
@@ -127,7 +127,7 @@ def test_other_formats(suffix: str, form: str, tmp_path: Path) -> None:
     path = write(tmp_path / "a.tar", {"__key__": "a", suffix: data, "cls": b"0"})
     with Image.open(io.BytesIO(data)) as image:
         wanted = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    assert torch.equal(shards(path)[0].image, wanted)
+    assert torch.equal(read_shards(path)[0].image, wanted)
 
 
 def test_grouping_as_webdataset_does(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_grouping_as_webdataset_does(tmp_path: Path) -> None:
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-    check(shards(path), [0, 1, 2])
+    check(read_shards(path), [0, 1, 2])
     stream = webdataset.WebDataset(str(path), shardshuffle=False)
     assert sum("png" in sample for sample in stream) == 3
 
@@ -162,7 +162,7 @@ def test_a_shard_cut_short(keep: float, place: Path) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
     with pytest.raises(UserError, match=r"train-0001.tar is .*write the shard again"):
-        shards(place)
+        read_shards(place)
 
 
 def test_a_cut_anywhere_is_noticed(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_cut_anywhere_is_noticed(tmp_path: Path) -> None:
     for size in range(0, end, 97):
         path.write_bytes(whole[:size])
         with pytest.raises(UserError, match="write the shard again"):
-            shards(path)
+            read_shards(path)
 
 
 def test_a_damaged_header_in_the_middle(place: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_damaged_header_in_the_middle(place: Path) -> None:
     data[middle : middle + 512] = b"x" * 512
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"train-0001.tar is .*write the shard again"):
-        shards(place)
+        read_shards(place)
 
 
 def test_a_compressed_or_foreign_file(tmp_path: Path) -> None:
@@ -192,25 +192,25 @@ def test_a_compressed_or_foreign_file(tmp_path: Path) -> None:
         pass
     (tmp_path / "b.tar").write_text("a note" * 1000)
     for name in ("a.tar", "b.tar"):
-        with pytest.raises(UserError, match=f"{name} is no intact, uncompressed tar"):
-            shards(tmp_path / name)
+        with pytest.raises(UserError, match=f"{name} is not an intact, uncompressed tar"):
+            read_shards(tmp_path / name)
 
 
 @pytest.mark.parametrize(
     ("sample", "sentence"),
     [
-        ({"png": encoded(0)}, "a has no label; write its class as a number into a.cls"),
-        ({"cls": b"0"}, "a has 0 images, out of cls"),
+        ({"png": encoded(0)}, "a has no label; write its class index into a.cls"),
+        ({"cls": b"0"}, "a has 0 images among cls"),
         ({"png": encoded(0), "jpg": b"", "cls": b"0"}, "a has 2 images"),
-        ({"png": encoded(0), "cls": b"cat"}, "a.cls should hold the index of a class.*'cat'"),
-        ({"png": encoded(0), "cls": b"-1"}, "a.cls should hold the index of a class"),
-        ({"png": encoded(0), "cls": b"10000000"}, "a.cls should hold the index of a class"),
-        ({"png": encoded(0), "cls": b"\xff\xfe"}, "a.cls should hold the index of a class"),
-        ({"png": encoded(0), "json": b"{}"}, 'a.json should hold under "label" the index'),
-        ({"png": encoded(0), "json": b'{"label": true}'}, 'a.json should hold under "label"'),
-        ({"png": encoded(0), "json": b"[1]"}, 'a.json should hold under "label"'),
-        ({"png": encoded(0), "json": b"[" * 100000}, 'a.json should hold under "label"'),
-        ({"png": encoded(0), "json": b"{"}, 'a.json should hold under "label"'),
+        ({"png": encoded(0), "cls": b"cat"}, "a.cls: expected a class index.*'cat'"),
+        ({"png": encoded(0), "cls": b"-1"}, "a.cls: expected a class index"),
+        ({"png": encoded(0), "cls": b"10000000"}, "a.cls: expected a class index"),
+        ({"png": encoded(0), "cls": b"\xff\xfe"}, "a.cls: expected a class index"),
+        ({"png": encoded(0), "json": b"{}"}, 'a.json: expected under "label" a class index'),
+        ({"png": encoded(0), "json": b'{"label": true}'}, 'a.json: expected under "label"'),
+        ({"png": encoded(0), "json": b"[1]"}, 'a.json: expected under "label"'),
+        ({"png": encoded(0), "json": b"[" * 100000}, 'a.json: expected under "label"'),
+        ({"png": encoded(0), "json": b"{"}, 'a.json: expected under "label"'),
     ],
 )
 def test_a_sample_that_lacks_something(
@@ -218,23 +218,23 @@ def test_a_sample_that_lacks_something(
 ) -> None:
     path = write(tmp_path / "some.tar", {"__key__": "a", **sample})
     with pytest.raises(UserError, match=rf"some.tar: {sentence}"):
-        shards(path)
+        read_shards(path)
 
 
 def test_a_member_twice(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tar", sample_of(0), sample_of(0))
-    with pytest.raises(UserError, match=r"a.tar: 000000.\w+ is in it twice"):
-        shards(path)
+    with pytest.raises(UserError, match=r"a.tar: 000000.\w+ occurs twice"):
+        read_shards(path)
 
 
 def test_a_shard_without_samples(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"a.tar holds no samples"):
-        shards(write(tmp_path / "a.tar"))
+    with pytest.raises(UserError, match=r"a.tar contains no samples"):
+        read_shards(write(tmp_path / "a.tar"))
 
 
 def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     broken = {"__key__": "b", "png": encoded(1)[:-60], "cls": b"0"}
-    data = shards(write(tmp_path / "a.tar", sample_of(0), broken))
+    data = read_shards(write(tmp_path / "a.tar", sample_of(0), broken))
     assert torch.equal(data[0].image, tensor_of(0))
     with pytest.raises(UserError, match=r"a.tar: b.png cannot be read as an image"):
         data[1]
@@ -244,30 +244,36 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
 
 
 def test_shards_that_are_not_there(place: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"2 of 6 shards are not there, .*train-0004.tar is the"):
-        shards(f"{place}/train-{{0000..0005}}.tar")
-    with pytest.raises(UserError, match=r"trian-0001.tar is the first; .*did you mean 'train-0001"):
-        shards(place / "trian-0001.tar")
+    with pytest.raises(
+        UserError, match=r"2 of 6 shards do not exist, the first is .*train-0004.tar;"
+    ):
+        read_shards(f"{place}/train-{{0000..0005}}.tar")
+    with pytest.raises(
+        UserError, match=r"the first is .*trian-0001.tar; .*did you mean 'train-0001"
+    ):
+        read_shards(place / "trian-0001.tar")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty holds no .tar files"):
-        shards(tmp_path / "empty")
+    with pytest.raises(UserError, match=r"empty contains no .tar files"):
+        read_shards(tmp_path / "empty")
 
 
 def test_remote_shards_are_not_fetched_and_commands_not_run(tmp_path: Path) -> None:
     for pattern in (f"pipe:touch {tmp_path}/mark", "https://example.org/{0..3}.tar"):
         with pytest.raises(UserError, match="give a local folder"):
-            shards(pattern)
+            read_shards(pattern)
     assert not (tmp_path / "mark").exists()
 
 
 def test_shards_of_several_splits_in_a_folder(place: Path) -> None:
     write(place / "val-0000.tar", sample_of(0))
-    with pytest.raises(UserError, match=r"holds shards of train, val; .*set/train-\{0000..0003\}"):
-        shards(place)
-    check(shards(place / "train-0000.tar"), [0, 1, 2])
+    with pytest.raises(
+        UserError, match=r"contains shards of train, val; .*set/train-\{0000..0003\}"
+    ):
+        read_shards(place)
+    check(read_shards(place / "train-0000.tar"), [0, 1, 2])
 
 
 def test_without_webdataset(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "webdataset.shardlists", None)
     with pytest.raises(UserError, match=r"install stillhouse\[stream\]"):
-        shards(place)
+        read_shards(place)

@@ -10,12 +10,12 @@ from torch import Tensor
 from stillhouse.data import source as module
 from stillhouse.data.source import (
     FromTorch,
-    Part,
     Pixels,
+    SourceSubset,
     fingerprint_of_content,
     fingerprint_of_files,
     fingerprint_of_recipe,
-    split,
+    hold_out,
     take,
     targets_of,
 )
@@ -65,9 +65,9 @@ def test_pixels_give_samples() -> None:
 @pytest.mark.parametrize(
     "images, said",
     [
-        (torch.zeros(3, 1, 2, 2), "not torch.float32 of shape (3, 1, 2, 2)"),
-        (torch.zeros(3, 2, 2, dtype=torch.uint8), "not torch.uint8 of shape (3, 2, 2)"),
-        (torch.zeros(2, 1, 2, 2, dtype=torch.uint8), "toy: 2 images come with 3 targets"),
+        (torch.zeros(3, 1, 2, 2), "got torch.float32 of shape (3, 1, 2, 2)"),
+        (torch.zeros(3, 2, 2, dtype=torch.uint8), "got torch.uint8 of shape (3, 2, 2)"),
+        (torch.zeros(2, 1, 2, 2, dtype=torch.uint8), "toy: there are 2 images, but 3 targets"),
     ],
     ids=["floats", "no channels", "too few"],
 )
@@ -86,7 +86,7 @@ def test_take_numbers_anew(kind: str) -> None:
     data = pixels([0, 1, 2, 1, 0])
     whole = data if kind == "pixels" else from_torch(*zip(data.images, data.targets, strict=True))
     part = take(whole, torch.tensor([3, 0, 4]), "some")
-    assert isinstance(part, Pixels if kind == "pixels" else Part)
+    assert isinstance(part, Pixels if kind == "pixels" else SourceSubset)
     assert (part.name, part.classes, len(part)) == ("some", CLASSES, 3)
     for index, place in enumerate((3, 0, 4)):
         sample = part[index]
@@ -109,7 +109,7 @@ def test_a_part_knows_what_it_is_part_of() -> None:
     assert first != data.fingerprint
 
 
-def keys_of(part: Pixels | Part, whole: Pixels) -> set[int]:
+def keys_of(part: Pixels | SourceSubset, whole: Pixels) -> set[int]:
     places = [(whole.images == part[i].image).flatten(1).all(1).nonzero() for i in range(len(part))]
     assert all(len(place) == 1 for place in places)
     return {int(place) for place in places}
@@ -123,7 +123,7 @@ def keys_of(part: Pixels | Part, whole: Pixels) -> set[int]:
 def test_split_is_a_stratified_partition(kind: str, held: float, shares: list[int]) -> None:
     data = pixels(torch.tensor(LONG)[torch.randperm(100)])
     whole = data if kind == "pixels" else from_torch(*zip(data.images, data.targets, strict=True))
-    rest, val = split(whole, held)
+    rest, val = hold_out(whole, held)
     assert targets_of(val).bincount(minlength=3).tolist() == shares
     assert len(rest) + len(val) == 100
     ours, theirs = keys_of(rest, data), keys_of(val, data)
@@ -135,21 +135,21 @@ def test_split_is_a_stratified_partition(kind: str, held: float, shares: list[in
 
 def test_split_follows_labels_and_seed_alone() -> None:
     data = pixels(LONG)
-    first = split(data, 20)
+    first = hold_out(data, 20)
     torch.manual_seed(9)
-    for mine, other in zip(first, split(data, 20), strict=True):
+    for mine, other in zip(first, hold_out(data, 20), strict=True):
         assert mine.fingerprint == other.fingerprint
         assert torch.equal(mine.images, other.images)
-    elsewhere = split(pixels(LONG, seed=5), 20)[1]
+    elsewhere = hold_out(pixels(LONG, seed=5), 20)[1]
     wanted = keys_of(first[1], data)
     assert keys_of(elsewhere, pixels(LONG, seed=5)) == wanted
-    assert keys_of(split(data, 20, seed=1)[1], data) != wanted
+    assert keys_of(hold_out(data, 20, seed=1)[1], data) != wanted
 
 
 @pytest.mark.parametrize("held", [0, 100, 101, -1, 0.0, 1.0, 0.001, 1.5])
 def test_split_refuses(held: float) -> None:
     with pytest.raises(UserError) as error:
-        split(pixels(LONG), held)
+        hold_out(pixels(LONG), held)
     assert str(error.value) == (
         f"toy: cannot hold out {held} of 100 samples; give a count below 100 or a fraction "
         "between 0 and 1"
@@ -224,7 +224,7 @@ def test_labels_outside_of_the_classes_are_refused(label: int) -> None:
     data = from_torch((image(), 0), (image(), label))
     with pytest.raises(UserError) as error:
         data[1]
-    assert str(error.value) == f"toy, sample 1: label {label} is outside of 3 classes"
+    assert str(error.value) == f"toy, sample 1: label must be from 0 to 2, got {label}"
 
 
 @pytest.mark.parametrize("label", ["cat", 1.7, torch.tensor(1.0), torch.tensor([[0, 1]])])
@@ -232,8 +232,7 @@ def test_labels_that_are_no_index_are_refused(label: object) -> None:
     with pytest.raises(UserError) as error:
         from_torch((image(), label))[0]
     assert str(error.value) == (
-        "toy, sample 0: a label must be the index of a class, or 0 and 1 for each class, "
-        f"not {label!r}"
+        f"toy, sample 0: a label must be a class index, or 0 or 1 for each class, got {label!r}"
     )
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stillhouse.data.source import Pixels, split
+from stillhouse.data.source import Pixels, hold_out
 from stillhouse.data.stratify import stratify
 
 
@@ -157,7 +157,7 @@ def test_a_source_is_split_into_two_that_cover_it(held: int | float) -> None:
     images = torch.arange(300).view(-1, 1, 1, 1).expand(-1, 2, 1, 1).clone()
     images[:, 1] = images[:, 1] // 256
     data = Pixels((images % 256).to(torch.uint8), labels, tuple("abcdef"), "print", "toy")
-    rest, val = split(data, held)
+    rest, val = hold_out(data, held)
     assert (len(rest), len(val)) == (300 - len(val), 60)
 
     def keys(part: object) -> list[int]:

@@ -253,20 +253,29 @@ def test_recipes_can_say_them(given: dict[str, Any], wanted: Transform) -> None:
 @pytest.mark.parametrize(
     "given, said",
     [
-        ({"kind": "crop", "padding": -1}, "padding must not be negative, and is -1"),
+        ({"kind": "crop", "padding": -1}, "`padding` must be non-negative, got -1"),
         ({"kind": "crop", "padding": 1.5}, "valid integer"),
         ({"kind": "crop", "pading": 1}, "pading"),
-        ({"kind": "flip", "probability": 1.1}, "probability must lie in [0, 1], and is 1.1"),
-        ({"kind": "flip", "probability": -0.1}, "probability must lie in [0, 1], and is -0.1"),
-        ({"kind": "flip", "probability": float("nan")}, "probability must lie in [0, 1]"),
-        ({"kind": "resize", "size": 0}, "size must be at least 1, and is 0"),
-        ({"kind": "center_crop", "size": -3}, "size must be at least 1, and is -3"),
-        ({"kind": "resized_crop", "size": 0}, "size must be at least 1, and is 0"),
+        (
+            {"kind": "flip", "probability": 1.1},
+            "`probability` must be in [0, 1], got 1.1",
+        ),
+        (
+            {"kind": "flip", "probability": -0.1},
+            "`probability` must be in [0, 1], got -0.1",
+        ),
+        ({"kind": "flip", "probability": float("nan")}, "`probability` must be in [0, 1], got nan"),
+        ({"kind": "resize", "size": 0}, "`size` must be at least 1, got 0"),
+        ({"kind": "center_crop", "size": -3}, "`size` must be at least 1, got -3"),
+        ({"kind": "resized_crop", "size": 0}, "`size` must be at least 1, got 0"),
         (
             {"kind": "resized_crop", "scale": [0.9, 0.1]},
-            "scale must rise from above 0, and is (0.9",
+            "`scale` must be positive and increasing",
         ),
-        ({"kind": "resized_crop", "scale": [0, 1]}, "scale must rise from above 0, and is (0.0"),
+        (
+            {"kind": "resized_crop", "scale": [0, 1]},
+            "`scale` must be positive and increasing",
+        ),
         ({"kind": "flop"}, "'crop', 'flip', 'resized_crop', 'resize', 'center_crop'"),
         ({}, "kind"),
     ],

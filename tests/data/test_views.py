@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.batches import Batch
-from stillhouse.data.loader import STRONG, BatchSampler, Loader
+from stillhouse.data.loader import STRONG_SEED, BatchSampler, Loader
 from stillhouse.data.mixing import Mix
 from stillhouse.data.random import derive_seed
 from stillhouse.data.source import FromTorch, Pixels, Source
@@ -154,7 +154,7 @@ def test_a_strong_view_stands_beside_the_first(kind: str, strong: Sequence[Trans
     for batch, first in zip(made.epoch(2), alone, strict=True):
         assert same(replace(batch, strong=None), first)  # which is what it would be without
         views = torch.full_like(batch.views, 2 if strong else 0)
-        wanted = shown(strong, derive_seed(3, STRONG), batch, views)
+        wanted = shown(strong, derive_seed(3, STRONG_SEED), batch, views)
         assert torch.equal(batch.strong, wanted)
         assert not torch.equal(
             batch.strong, batch.images
@@ -183,7 +183,9 @@ def test_a_strong_view_is_new_each_epoch_also_where_the_first_is_not(kind: str) 
     for epoch in (0, 5):
         for batch in made.epoch(epoch):
             assert batch.views.tolist() == [0] * 4
-            wanted = shown(WEAK, derive_seed(3, STRONG), batch, torch.full_like(batch.views, epoch))
+            wanted = shown(
+                WEAK, derive_seed(3, STRONG_SEED), batch, torch.full_like(batch.views, epoch)
+            )
             assert torch.equal(batch.strong, wanted)
 
 
@@ -193,7 +195,7 @@ def test_numbered_views_number_the_strong_one_too(kind: str) -> None:
     for epoch in (1, 4):
         for batch in made.epoch(epoch):
             assert batch.views.tolist() == [epoch % 2] * 4
-            wanted = shown(STRONGER, derive_seed(0, STRONG), batch, batch.views)
+            wanted = shown(STRONGER, derive_seed(0, STRONG_SEED), batch, batch.views)
             assert torch.equal(batch.strong, wanted)
 
 
@@ -211,7 +213,7 @@ def test_copies_have_strong_views_of_their_own() -> None:
     for batch in made.epoch(1):
         assert set(batch.views.tolist()) == {3, 4, 5}
         assert torch.equal(
-            batch.strong, shown(STRONGER, derive_seed(3, STRONG), batch, batch.views)
+            batch.strong, shown(STRONGER, derive_seed(3, STRONG_SEED), batch, batch.views)
         )
 
 
@@ -221,5 +223,5 @@ def test_both_views_must_be_of_one_size(kind: str) -> None:
         next(loader(kind, strong=(Resize(5),)).epoch(0))
     assert str(error.value) == (
         "data.transforms gives images of 3 x 8 x 8, but data.strong of 3 x 5 x 5; "
-        "both must end in the same size"
+        "set transforms that end in the same size"
     )

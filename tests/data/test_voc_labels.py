@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from stillhouse.data.catalogue import open_source
-from stillhouse.data.multilabel.voc import CLASSES, voc
+from stillhouse.data.multilabel.voc import CLASSES, read_voc
 from stillhouse.errors import UserError
 
 # image -> the name of each object, and whether it is marked as difficult
@@ -81,7 +81,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def labels(root: Path, split: str = "trainval", **options: Any) -> dict[str, list[str]]:
-    data = voc(root, split, **options)
+    data = read_voc(root, split, **options)
     rows = data.targets.tolist()
     return {
         Path(path).stem: [name for name, mark in zip(data.classes, row, strict=True) if mark]
@@ -102,7 +102,7 @@ def described(root: Path, name: str, text: str | bytes) -> Path:
 @pytest.mark.parametrize("place", ["VOC2007", "VOCdevkit/VOC2007", "."])
 def test_images_have_the_classes_of_their_objects(place: str, tmp_path: Path) -> None:
     write(tmp_path / place)
-    data = voc(tmp_path, "train")
+    data = read_voc(tmp_path, "train")
     assert data.classes == CLASSES == tuple(sorted(CLASSES)) and len(CLASSES) == 20
     assert data.paths == ("JPEGImages/000012.jpg", "JPEGImages/000005.jpg")
     assert (data.name, data.notes) == ("voc/labels/train", ())
@@ -118,7 +118,7 @@ def test_each_split_is_the_list_of_its_name(root: Path) -> None:
         assert list(labels(root, split)) == LISTS[split]
         assert open_source("voc/labels", root, split).name == f"voc/labels/{split}"
     assert labels(root, "test") == {"000016": [], "000009": ["horse", "person"]}
-    prints = {voc(root, split).fingerprint for split in LISTS}
+    prints = {read_voc(root, split).fingerprint for split in LISTS}
     assert len(prints) == 4
 
 
@@ -151,12 +151,12 @@ def test_lists_end_their_lines_in_any_way(end: str, root: Path) -> None:
 def test_the_other_year(tmp_path: Path) -> None:
     write(tmp_path / "VOCdevkit" / "VOC2012")
     assert list(labels(tmp_path, "val", year=2012)) == LISTS["val"]
-    assert said(lambda: voc(tmp_path, "val")) == (
-        f"voc/labels: {tmp_path} holds no VOC2007/JPEGImages; unpack it there; there is VOC2012: "
-        "say year=2012"
+    assert said(lambda: read_voc(tmp_path, "val")) == (
+        f"voc/labels: {tmp_path} contains no VOC2007/JPEGImages; unpack it there; for VOC2012, "
+        "which is there, set year=2012"
     )
-    assert said(lambda: voc(tmp_path, "val", year=2010)).startswith(
-        "year is 2010, and can be 2007 or 2012"
+    assert said(lambda: read_voc(tmp_path, "val", year=2010)).startswith(
+        "`year` must be 2007 or 2012, got 2010"
     )
 
 
@@ -164,20 +164,21 @@ def test_the_other_year(tmp_path: Path) -> None:
 
 
 def test_images_without_a_label(root: Path) -> None:
-    data = voc(root, "test", unlabelled="skip")
+    data = read_voc(root, "test", unlabelled="skip")
     assert data.paths == ("JPEGImages/000009.jpg",)
-    assert "1 of 2 images have no label" in data.notes[0]
-    assert said(lambda: voc(root, "test", unlabelled="fail")).startswith(
-        f"voc/labels/test: 1 of 2 images have no label, {root}/VOC2007/JPEGImages/000016.jpg is"
+    assert "1 of 2 images have no labels" in data.notes[0]
+    assert said(lambda: read_voc(root, "test", unlabelled="fail")).startswith(
+        "voc/labels/test: 1 of 2 images have no labels, the first is "
+        f"{root}/VOC2007/JPEGImages/000016.jpg"
     )
 
 
 def test_names_that_are_no_class(root: Path) -> None:
     described(root, "000007", annotation("000007", [("cars", 0), ("person", 0), ("head", 1)]))
-    assert said(lambda: voc(root, "val")) == (
-        "voc/labels/val: 2 labels are of none of the 20 classes, 'cars' of "
-        f"{root}/VOC2007/JPEGImages/000007.jpg is the first; mend the names of these objects, or "
-        "leave them out with unknown='skip'; did you mean 'car'?"
+    assert said(lambda: read_voc(root, "val")) == (
+        "voc/labels/val: 2 labels are not among the 20 classes, the first is 'cars' of "
+        f"{root}/VOC2007/JPEGImages/000007.jpg; correct the names of these objects, or skip them "
+        "with unknown='skip'; did you mean 'car'?"
     )
     assert labels(root, "val", unknown="skip")["000007"] == ["person"]
 
@@ -185,20 +186,21 @@ def test_names_that_are_no_class(root: Path) -> None:
 def test_files_that_are_missing(root: Path) -> None:
     (root / "VOC2007" / "Annotations" / "000007.xml").unlink()
     (root / "VOC2007" / "JPEGImages" / "000012.jpg").unlink()
-    assert said(lambda: voc(root, "trainval")) == (
+    assert said(lambda: read_voc(root, "trainval")) == (
         "voc/labels/trainval: 1 of 4 images have no annotations (those of VOC 2012's test set are "
-        f"not public), {root}/VOC2007/Annotations/000007.xml is the first; put them there, name "
-        "another list with set=val, or leave them out with missing='skip'"
+        f"not public), the first is {root}/VOC2007/Annotations/000007.xml; put them there, choose "
+        "another image set with set=val, or skip them with missing='skip'"
     )
-    assert said(lambda: voc(root, "train")).startswith(
-        f"voc/labels/train: 1 of 2 images are not there, {root}/VOC2007/JPEGImages/000012.jpg is"
+    assert said(lambda: read_voc(root, "train")).startswith(
+        "voc/labels/train: 1 of 2 images do not exist, the first is "
+        f"{root}/VOC2007/JPEGImages/000012.jpg"
     )
-    data = voc(root, "trainval", missing="skip")
+    data = read_voc(root, "trainval", missing="skip")
     assert [Path(path).stem for path in data.paths] == ["000005", "000009"]
     assert labels(root, missing="skip")["000009"] == ["horse", "person"]
     first, second = data.notes
     assert "1 of 4 images have no annotations" in first
-    assert "1 of 3 images are not there" in second
+    assert "1 of 3 images do not exist" in second
 
 
 # -------------------------------------------------------------------------------------- mistakes
@@ -207,9 +209,9 @@ def test_files_that_are_missing(root: Path) -> None:
 @pytest.mark.parametrize("cut", [0, 30, 200, -3])
 def test_an_annotation_that_is_cut_short(cut: int, root: Path) -> None:
     file = described(root, "000005", annotation("000005", OBJECTS["000005"])[:cut])
-    message = said(lambda: voc(root, "train"))
-    assert message.startswith(f"{file} is damaged or cut short (")
-    assert message.endswith("; fetch it again") and "\n" not in message
+    message = said(lambda: read_voc(root, "train"))
+    assert message.startswith(f"{file} is damaged or truncated (")
+    assert message.endswith("; download it again") and "\n" not in message
 
 
 @pytest.mark.parametrize(
@@ -217,19 +219,19 @@ def test_an_annotation_that_is_cut_short(cut: int, root: Path) -> None:
 )
 def test_an_annotation_that_is_no_xml(data: bytes, root: Path) -> None:
     file = described(root, "000005", data)
-    assert said(lambda: voc(root, "train")).startswith(f"{file} is damaged or cut short (")
+    assert said(lambda: read_voc(root, "train")).startswith(f"{file} is damaged or truncated (")
 
 
 def test_an_annotation_of_something_else(root: Path) -> None:
     file = described(root, "000005", "<html><body/></html>")
-    assert said(lambda: voc(root, "train")) == (
-        f"{file} holds <html>, and should hold <annotation>; fetch it again"
+    assert said(lambda: read_voc(root, "train")) == (
+        f"{file}: expected <annotation>, got <html>; download it again"
     )
     described(
         root, "000005", "<annotation><object><part><name>head</name></part></object></annotation>"
     )
-    assert said(lambda: voc(root, "train")) == (
-        f"{file} has an object without a name; give it that of its class"
+    assert said(lambda: read_voc(root, "train")) == (
+        f"{file} has an object without a name; name its class"
     )
 
 
@@ -250,40 +252,40 @@ BOMB = "".join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' for i in range(1, 10))
 def test_nothing_that_is_declared_is_put_in(declared: str, encoding: str, root: Path) -> None:
     text = annotation("000005", [("&a9;" if "ENTITY" in declared else "dog", 0)])
     file = described(root, "000005", f"{declared}\n{text}".encode(encoding))
-    assert said(lambda: voc(root, "train")) == (
-        f"{file} declares a document type, which no file of VOC does"
+    assert said(lambda: read_voc(root, "train")) == (
+        f"{file} declares a document type, which VOC files do not; download it again"
     )
 
 
 def test_a_list_that_is_not_there(root: Path) -> None:
     lists = root / "VOC2007" / "ImageSets" / "Main"
     (lists / "test.txt").unlink()
-    assert said(lambda: voc(root, "test")) == (
-        f"{lists}/test.txt is not there; name another list with set=NAME; there are train, "
+    assert said(lambda: read_voc(root, "test")) == (
+        f"{lists}/test.txt does not exist; choose another image set with set=NAME; known: train, "
         "trainval, val"
     )
-    assert said(lambda: voc(root, "train", set="trainvla")).endswith(
+    assert said(lambda: read_voc(root, "train", set="trainvla")).endswith(
         "set=NAME; did you mean 'trainval' or 'train'?"
     )
 
 
 def test_a_list_of_one_class(root: Path) -> None:
     file = root / "VOC2007" / "ImageSets" / "Main" / "car_train.txt"
-    assert said(lambda: voc(root, "train", set="car_train")) == (
-        f"{file}, line 1: '000012 -1' should be the name of one image; name a list that is not of "
-        "a single class, such as set=trainval"
+    assert said(lambda: read_voc(root, "train", set="car_train")) == (
+        f"{file}, line 1: expected the name of one image, got '000012 -1'; choose an image set "
+        "that is not of a single class, such as set=trainval"
     )
     file.write_text("\n")
-    assert "no image is left" in said(lambda: voc(root, "train", set="car_train"))
+    assert "no images are left" in said(lambda: read_voc(root, "train", set="car_train"))
 
 
 def test_a_place_without_images(tmp_path: Path) -> None:
-    assert said(lambda: voc(tmp_path, "train")) == (
-        f"voc/labels: {tmp_path} holds no VOC2007/JPEGImages; unpack it there"
+    assert said(lambda: read_voc(tmp_path, "train")) == (
+        f"voc/labels: {tmp_path} contains no VOC2007/JPEGImages; unpack it there"
     )
 
 
 def test_switches_are_true_or_false(root: Path) -> None:
-    assert said(lambda: voc(root, "train", difficult="no")) == (  # type: ignore[arg-type]
-        "difficult is 'no', and can be true or false"
+    assert said(lambda: read_voc(root, "train", difficult="no")) == (  # type: ignore[arg-type]
+        "`difficult` must be true or false, got 'no'"
     )

@@ -118,5 +118,5 @@ def test_what_does_not_fit_is_refused():
     ):
         with pytest.raises(UserError, match=r"does not fit the network at 'linear\.bias'"):
             average.load_state_dict(wrong)
-    with pytest.raises(ValueError, match="decay must be at least 0 and below 1"):
+    with pytest.raises(ValueError, match="`decay` must be in \\[0, 1\\), got"):
         Average(Net(), 1.0)

@@ -91,7 +91,7 @@ def test_seeding_reaches_all_three():
     seed_everything(6, deterministic=False)
     assert all(a != b for a, b in zip(draw(), first, strict=True))
     seed_everything(2**40, deterministic=False)  # beyond what NumPy takes
-    with pytest.raises(ValueError, match="seed must be at least 0, not -1"):
+    with pytest.raises(ValueError, match="`seed` must be non-negative, got -1"):
         seed_everything(-1, deterministic=False)
 
 

@@ -110,23 +110,23 @@ def test_every_member(member):
     assert 0 <= schedule.factor(241, 240, 1) <= factors[-1] + 1e-12
     adapter = TypeAdapter(Schedule)
     assert adapter.validate_python({"kind": schedule.kind, "warmup": 1, "warmup_start": 0.5})
-    with pytest.raises(ValidationError, match="warmup must be at least 0"):
+    with pytest.raises(ValidationError, match="`warmup` must be non-negative and finite, got"):
         adapter.validate_python({"kind": schedule.kind, "warmup": -1})
-    with pytest.raises(ValueError, match=f"{schedule.kind}: warmup_start"):
+    with pytest.raises(ValueError, match=r"`warmup_start` must be in \[0, 1\], got 2.0"):
         member(warmup_start=2.0)
 
 
 @pytest.mark.parametrize(
     ("build", "words"),
     [
-        (lambda: Step((3.0, 2.0)), "step: milestones"),
-        (lambda: Step((0.0,)), "step: milestones"),
-        (lambda: Step(drop=0.0), "step: drop"),
-        (lambda: Cosine(1.5), "cosine: floor"),
-        (lambda: OneCycle(1.5), "one_cycle: rise"),
-        (lambda: OneCycle(0.1, 0.5), "one_cycle: start_divisor"),
-        (lambda: Poly(0.0), "poly: power"),
-        (lambda: Exponential(every=0.0), "exponential: every"),
+        (lambda: Step((3.0, 2.0)), "`milestones` must be positive and increasing, got"),
+        (lambda: Step((0.0,)), "`milestones` must be positive and increasing"),
+        (lambda: Step(drop=0.0), "`drop` must be positive"),
+        (lambda: Cosine(1.5), r"`floor` must be in \[0, 1\], got 1.5"),
+        (lambda: OneCycle(1.5), r"`rise` must be in \[0, 1\], got 1.5"),
+        (lambda: OneCycle(0.1, 0.5), "`start_divisor` must be at least 1, got 0.5"),
+        (lambda: Poly(0.0), "`power` must be positive, got 0.0"),
+        (lambda: Exponential(every=0.0), "`every` must be positive, got 0.0"),
     ],
 )
 def test_options_are_refused_by_name(build, words):

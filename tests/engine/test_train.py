@@ -8,13 +8,17 @@ import torch
 import torch.nn.functional as F
 
 from engine.parts import Fixed, make_run
+from stillhouse import distributed
+from stillhouse.batches import Batch
 from stillhouse.engine import records, state
 from stillhouse.engine.average import Average
 from stillhouse.engine.checkpoints import load
 from stillhouse.engine.interrupt import Stopped
 from stillhouse.engine.train import train
 from stillhouse.engine.watch import NonFinite, Watch
-from stillhouse.types import Term
+from stillhouse.errors import UserError
+from stillhouse.tasks.classification import Classification
+from stillhouse.types import Term, Terms, Trace
 
 
 def weights(run) -> list[torch.Tensor]:
@@ -104,7 +108,7 @@ def test_resuming_in_mid_epoch_is_bit_for_bit(tmp_path: Path, stop: int) -> None
     part.records.close()
     torch.rand(17)  # whatever a new process has drawn by now
     resumed = make_run(tmp_path)
-    assert state.resume(resumed) and resumed.start == stop
+    assert state.resume_run(resumed) and resumed.start == stop
     train(resumed)
     resumed.records.close()
     for ours, theirs in zip(weights(resumed), weights(whole), strict=True):
@@ -126,7 +130,7 @@ def test_resuming_takes_up_the_average_and_the_momentum(tmp_path: Path) -> None:
     train(first)
     first.records.close()
     second = averaged(tmp_path)
-    state.resume(second)
+    state.resume_run(second)
     train(second)
     for name, value in whole.average.state_dict().items():
         assert torch.equal(value, second.average.state_dict()[name])
@@ -144,7 +148,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
     other = make_run(tmp_path)
     other.recipe_hash = "another"
     with pytest.raises(Exception, match="another recipe"):
-        state.resume(other)
+        state.resume_run(other)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -163,19 +167,53 @@ def test_a_loss_that_is_no_number_stops_names_the_term_and_keeps_the_batch(
     assert all(w.isfinite().all() for w in weights(run))  # no poisoned step was taken
 
 
+def record(watch: Watch, step: int, **terms: Term) -> None:
+    """Show a watch the terms of a step as they are on a device that is not asked at each step."""
+    parts = torch.stack([term.weight * term.mean() for term in terms.values()])
+    watch.record(terms, parts, step)
+
+
 def test_a_watch_that_is_asked_late_still_knows_the_first_bad_step_and_term() -> None:
     watch = Watch()
     good, bad = torch.tensor(1.0), torch.tensor(float("inf"))
     for step, (a, b) in enumerate([(good, good), (good, bad), (bad, bad), (good, good)]):
-        watch.look({"a": Term(a, good), "b": Term(b, good)}, step)
-    assert watch.verdict() == (1, ["b"])
+        record(watch, step, a=Term(a, good), b=Term(b, good))
+    assert watch.failure() == (1, ["b"], [])
+
+
+def test_a_watch_tells_a_term_without_mass_from_one_that_is_not_finite() -> None:
+    watch = Watch()
+    good, none, bad = torch.tensor(1.0), torch.tensor(0.0), torch.tensor(float("nan"))
+    record(watch, 0, a=Term(good, good), b=Term(good, good), c=Term(good, good))
+    record(watch, 1, a=Term(good, none), b=Term(bad, good), c=Term(good, good))
+    record(watch, 2, a=Term(bad, good), b=Term(bad, good), c=Term(bad, good))
+    assert watch.failure() == (1, ["a", "b"], ["a"])
 
 
 def test_a_watch_over_finite_terms_and_empty_sets_says_nothing() -> None:
     watch = Watch()
-    assert watch.verdict() is None
-    watch.look({"empty": Term(torch.tensor(0.0), torch.tensor(0.0))}, 0)
-    assert watch.verdict() is None
+    assert watch.failure() is None
+    record(watch, 0, empty=Term(torch.tensor(0.0), torch.tensor(0.0)))
+    assert watch.failure() is None
+
+
+def test_a_total_without_mass_stops_the_run_and_names_the_term(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Massless(Classification):
+        def supervise(self, student: Trace, batch: Batch, assigned: object = None) -> Terms:
+            terms = super().supervise(student, batch, assigned)
+            return {name: term._replace(mass=term.mass * 0) for name, term in terms.items()}
+
+    run = make_run(tmp_path)
+    run.inside.task = Massless()
+    with pytest.raises(UserError, match="term 'label' has a total of .* but no mass"):
+        train(run)
+
+    # as on a GPU, where the loss itself is not looked at
+    monkeypatch.setattr(distributed, "_refuse_without_mass", lambda terms, mass: None)
+    with pytest.raises(NonFinite, match="at step 0 the total of label has no mass; its batch is"):
+        train(run)
 
 
 def test_an_interrupt_ends_after_a_whole_step_and_saves(tmp_path: Path) -> None:
@@ -219,7 +257,7 @@ def test_the_validation_uses_the_average_and_leaves_the_weights(tmp_path: Path) 
     run.average = Average(run.student, 0.5)
     train(run)
     raw = weights(run)
-    with state.averaged(run):
+    with state.averaged_weights(run):
         assert not torch.equal(weights(run)[0], raw[0])
     for before, after in zip(raw, weights(run), strict=True):
         assert torch.equal(before, after)

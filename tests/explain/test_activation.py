@@ -24,8 +24,8 @@ from stillhouse.explain.predictions import Outputs, Predictions
 from stillhouse.explain.section import ImageGrid
 from stillhouse.models import small
 from stillhouse.models.ensemble import Ensemble
-from stillhouse.models.fitted import Fitted
 from stillhouse.models.labelwise import LabelwiseHead, labelwise
+from stillhouse.models.teacher_wrapper import TeacherWrapper
 from stillhouse.tasks.classification import Classification
 
 NAMES = ("teacher", "control", "student")
@@ -35,7 +35,7 @@ HEAD = LabelwiseHead(width=16, heads=2, hidden=32)
 
 
 def plain() -> nn.Module:
-    return small.build("small", 5, 3)
+    return small.small_resnet("small", 5, 3)
 
 
 def headed() -> nn.Module:
@@ -44,7 +44,7 @@ def headed() -> nn.Module:
 
 def fitted() -> nn.Module:
     around = ((0.5,) * 3, (0.2,) * 3)
-    return Fitted(headed(), data=around, own=((0.4,) * 3, (0.3,) * 3), size=(32, 32))
+    return TeacherWrapper(headed(), data=around, teacher=((0.4,) * 3, (0.3,) * 3), size=(32, 32))
 
 
 class Overwriting(nn.Module):

@@ -33,7 +33,7 @@ def batches() -> Iterator[Batch[Tensor]]:
 
 
 def test_outputs_are_those_of_eval_mode() -> None:
-    network = small.build("tiny", 5, 3).train()
+    network = small.small_resnet("tiny", 5, 3).train()
     before = state_hash(network)
     outputs = collect_outputs("student", network, TASK, batches())
     assert state_hash(network) == before and network.training
@@ -56,7 +56,7 @@ def test_no_more_images_than_the_limit_are_read() -> None:
             sizes.append(len(given))
             yield given
 
-    outputs = collect_outputs("student", small.build("tiny", 5, 3), TASK, counted(), limit=6)
+    outputs = collect_outputs("student", small.small_resnet("tiny", 5, 3), TASK, counted(), limit=6)
     assert outputs.logits.shape == (6, 5) and sizes == [4, 4]
     labels, keys = collect_labels(TASK, batches(), 6)
     assert keys.tolist() == [9, 8, 7, 6, 5, 4] and labels.tolist() == [4, 3, 2, 1, 0, 4]
@@ -79,7 +79,7 @@ def test_a_network_without_a_vector_has_no_features() -> None:
 
 
 def test_predictions_keep_networks_labels_and_images_in_order() -> None:
-    networks = {name: small.build("tiny", 5, 3) for name in ("teacher", "control", "kd")}
+    networks = {name: small.small_resnet("tiny", 5, 3) for name in ("teacher", "control", "kd")}
     pixels = (IMAGES * 100).to(torch.uint8)
     predictions = collect_predictions(
         networks, TASK, batches, "abcde", lambda key: pixels[key], limit=7
@@ -94,7 +94,7 @@ def test_predictions_keep_networks_labels_and_images_in_order() -> None:
 
 def test_an_empty_split_is_an_error() -> None:
     with pytest.raises(UserError, match="no images for student"):
-        collect_outputs("student", small.build("tiny", 5, 3), TASK, [])
+        collect_outputs("student", small.small_resnet("tiny", 5, 3), TASK, [])
 
 
 # --------------------------------------------------------------------------------- multi-label
@@ -121,7 +121,7 @@ LOADER = SubsetLoader(lambda keys: rows(keys, 4), lambda images: (255 * images).
 
 
 def headed() -> nn.Module:
-    return labelwise(small.build("small", 5, 3), 5, MANY[:2], LabelwiseHead(16, 2, 32))
+    return labelwise(small.small_resnet("small", 5, 3), 5, MANY[:2], LabelwiseHead(16, 2, 32))
 
 
 def collect_with_subset(**networks: nn.Module) -> Predictions:
@@ -141,7 +141,11 @@ def test_multi_hot_labels_keep_their_order() -> None:
 
 def test_class_indices_are_multi_hot_for_a_multi_label_task() -> None:
     predictions = collect_predictions(
-        {"student": small.build("tiny", 5, 3)}, SEVERAL, batches, "abcde", lambda key: IMAGES[key]
+        {"student": small.small_resnet("tiny", 5, 3)},
+        SEVERAL,
+        batches,
+        "abcde",
+        lambda key: IMAGES[key],
     )
     assert predictions.labels.shape == (10, 5) and predictions.multilabel
     assert predictions.labels.argmax(1).tolist() == [4, 3, 2, 1, 0] * 2
@@ -154,7 +158,7 @@ def test_class_indices_are_multi_hot_for_a_multi_label_task() -> None:
 
 @pytest.mark.parametrize("labelled", [True, False], ids=["embeddings", "features"])
 def test_neighbours_are_those_of_a_loop_over_distances(labelled: bool) -> None:
-    network = headed() if labelled else small.build("tiny", 5, 3)
+    network = headed() if labelled else small.small_resnet("tiny", 5, 3)
     predictions = collect_with_subset(student=network)
     outputs, close = predictions.student, predictions.subset
     assert close is not None and outputs.nearest is not None and outputs.labelwise == labelled
@@ -233,7 +237,11 @@ class Failing(nn.Module):
 
 
 def test_a_network_that_fails_is_named_and_the_others_are_collected() -> None:
-    networks = {"teacher": Failing(), "control": Failing(), "student": small.build("tiny", 5, 3)}
+    networks = {
+        "teacher": Failing(),
+        "control": Failing(),
+        "student": small.small_resnet("tiny", 5, 3),
+    }
     predictions = collect_predictions(networks, TASK, batches, "abcde", lambda key: IMAGES[key])
     assert [one.name for one in predictions.outputs] == ["student"]
     assert [*predictions.missing] == ["teacher", "control"]
@@ -244,14 +252,14 @@ def test_a_network_that_fails_is_named_and_the_others_are_collected() -> None:
 
 
 def test_a_student_that_fails_raises_its_error() -> None:
-    networks = {"teacher": small.build("tiny", 5, 3), "student": Failing()}
+    networks = {"teacher": small.small_resnet("tiny", 5, 3), "student": Failing()}
     with pytest.raises(RuntimeError, match="no memory"):
         collect_predictions(networks, TASK, batches, "abcde", lambda key: IMAGES[key])
 
 
 def test_features_that_cannot_be_tapped_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = small.build("tiny", 5, 3)
-    monkeypatch.setattr(collect, "stages", lambda *_: {"penultimate": "no.such.module"})
+    network = small.small_resnet("tiny", 5, 3)
+    monkeypatch.setattr(collect, "find_aliases", lambda *_: {"penultimate": "no.such.module"})
     outputs = collect_outputs("student", network, TASK, batches())
     assert outputs.features is None and outputs.logits.shape == (10, 5)
     assert not [m for m in network.modules() if m._forward_hooks or m._forward_pre_hooks]
@@ -273,9 +281,9 @@ def test_the_task_defines_what_is_collected() -> None:
         def collect_target(self, batch: Batch[Tensor]) -> Tensor:
             return 4 - super().collect_target(batch)
 
-    network = small.build("tiny", 5, 3)
+    network = small.small_resnet("tiny", 5, 3)
     one, two = (
-        collect_predictions({"student": network}, task, batches, "abcde", lambda key: IMAGES[key])
+        collect_predictions({"student": network}, task, batches, "abcde", IMAGES.__getitem__)
         for task in (TASK, Doubled(5))
     )
     torch.testing.assert_close(two.student.logits, 2 * one.student.logits)

@@ -108,7 +108,7 @@ class Noisy(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net, self.drop = small.build("tiny", 5, 3), nn.Dropout(0.5)
+        self.net, self.drop = small.small_resnet("tiny", 5, 3), nn.Dropout(0.5)
         self.calls: Tensor
         self.register_buffer("calls", torch.zeros(()))
 
@@ -126,7 +126,9 @@ def images(n: int) -> Batch[Tensor]:
 def test_gradients_are_those_of_training_and_the_pupil_is_not_changed() -> None:
     student = Noisy()
     student.net.stem.eval()
-    teacher: Frozen[Batch[Tensor]] = Frozen(small.build("tiny", 5, 3), Classification(5).inputs)
+    teacher: Frozen[Batch[Tensor]] = Frozen(
+        small.small_resnet("tiny", 5, 3), Classification(5).inputs
+    )
     pupil: Pupil[Tensor] = Pupil(Tapped(student), Logits(KD()), Classification(5))
     pupil.student.model.drop.eval()
     parameters = list(student.parameters())
@@ -145,15 +147,21 @@ def test_gradients_are_those_of_training_and_the_pupil_is_not_changed() -> None:
 
 def test_two_calls_give_the_same_gradients() -> None:
     pupil: Pupil[Tensor] = Pupil(Tapped(Noisy()), Logits(KD()), Classification(5))
-    teacher: Frozen[Batch[Tensor]] = Frozen(small.build("tiny", 5, 3), Classification(5).inputs)
+    teacher: Frozen[Batch[Tensor]] = Frozen(
+        small.small_resnet("tiny", 5, 3), Classification(5).inputs
+    )
     given, parameters = [images(8)], list(pupil.student.parameters())
     one = term_gradients(pupil, parameters, partial(observe, teacher), given, CLOCK)
     assert term_gradients(pupil, parameters, partial(observe, teacher), given, CLOCK) == one
 
 
 def test_gradients_of_a_pupil_are_those_of_backward() -> None:
-    pupil: Pupil[Tensor] = Pupil(Tapped(small.build("tiny", 5, 3)), Logits(KD()), Classification(5))
-    teacher: Frozen[Batch[Tensor]] = Frozen(small.build("tiny", 5, 3), Classification(5).inputs)
+    pupil: Pupil[Tensor] = Pupil(
+        Tapped(small.small_resnet("tiny", 5, 3)), Logits(KD()), Classification(5)
+    )
+    teacher: Frozen[Batch[Tensor]] = Frozen(
+        small.small_resnet("tiny", 5, 3), Classification(5).inputs
+    )
     given = images(8)
     traces_of = partial(observe, teacher)
     found = {

@@ -80,7 +80,7 @@ def test_maps_without_a_direction_are_finite(loss, scale: float) -> None:
 
 def test_a_vector_without_length_has_no_direction_and_no_gradient() -> None:
     rows = torch.tensor([[3.0, 4.0], [0.0, 0.0], [1e-20, 0.0]])
-    value, slope = finite(lambda x: (ours.unit(x) * torch.tensor([1.0, 2.0])).sum(-1), rows)
+    value, slope = finite(lambda x: (ours.unit_vectors(x) * torch.tensor([1.0, 2.0])).sum(-1), rows)
     torch.testing.assert_close(value[:2], torch.tensor([0.6 + 1.6, 0.0]))
     assert (slope[0] != 0).all()
     assert (slope[1:] == 0).all()

@@ -19,7 +19,7 @@ from stillhouse.functional import (
     sigmoid_kl,
     softmax_kl,
 )
-from stillhouse.functional.divergence import binary_log_probabilities, expect
+from stillhouse.functional.divergence import binary_log_probabilities, expectation
 from stillhouse.kernels.dispatch import reference_only
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
@@ -84,7 +84,7 @@ def test_a_nan_is_seen(divergence: Divergence) -> None:
 def test_expect_is_the_mean_under_a_distribution() -> None:
     chances = torch.tensor([0.25, 0.75, 0.0]).log()
     values = torch.tensor([4.0, 8.0, math.inf])
-    assert expect(chances, values).item() == pytest.approx(7.0)
+    assert expectation(chances, values).item() == pytest.approx(7.0)
 
 
 @pytest.mark.parametrize("logit", [0.0, 2.0, -30.0, 200.0, -1e4])

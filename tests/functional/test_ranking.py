@@ -15,7 +15,7 @@ from stillhouse.functional import ranking
 from stillhouse.functional.ranking import (
     above_half,
     average_precision,
-    counted,
+    count_decisions,
     harmonic_f1,
     macro_f1,
     micro_f1,
@@ -128,7 +128,7 @@ def test_any_size_is_allowed(n: int, c: int) -> None:
     assert got.isnan().all() if n == 0 else torch.equal(got, torch.ones(c).double())
     for predicted in (above_half(scores), top_k(scores, 3), oracle_top_k(scores, labels)):
         assert predicted.shape == (n, c)
-        counts = counted(predicted, labels)
+        counts = count_decisions(predicted, labels)
         assert [count.shape for count in counts] == [(c,)] * 3
         assert all(f1(counts).isfinite() for f1 in (micro_f1, macro_f1, harmonic_f1))
 
@@ -162,7 +162,7 @@ def picks(n: int = 50, c: int = 8) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("n", [1, 7, 200])
 def test_f1_is_that_of_scikit_learn(n: int) -> None:
     predicted, labels = picks(n)
-    counts, pair = counted(predicted, labels), (labels.numpy(), predicted.numpy())
+    counts, pair = count_decisions(predicted, labels), (labels.numpy(), predicted.numpy())
     options = {"average": "macro", "zero_division": 0}
     same(micro_f1(counts), f1_score(*pair, average="micro", zero_division=0))
     same(macro_f1(counts), f1_score(*pair, **options))
@@ -179,12 +179,12 @@ def test_counts_are_those_of_a_loop() -> None:
             want[0][c] += p and y
             want[1][c] += p and not y
             want[2][c] += y and not p
-    assert [count.tolist() for count in counted(predicted, labels)] == want
-    assert [count.tolist() for count in counted(predicted, labels.float())] == want
+    assert [count.tolist() for count in count_decisions(predicted, labels)] == want
+    assert [count.tolist() for count in count_decisions(predicted, labels.float())] == want
 
 
 def test_the_three_f1_are_three_numbers() -> None:
-    counts = counted(*picks(200))
+    counts = count_decisions(*picks(200))
     assert len({round(float(f1(counts)), 3) for f1 in (micro_f1, macro_f1, harmonic_f1)}) == 3
 
 
@@ -192,9 +192,9 @@ def test_nothing_picked_is_zero_and_all_right_is_one() -> None:
     labels = torch.rand(20, 5) < 0.5
     labels[0] = True
     for f1 in (micro_f1, macro_f1, harmonic_f1):
-        assert f1(counted(torch.zeros_like(labels), labels)) == 0
-        assert f1(counted(labels, labels)) == 1
-        assert f1(counted(labels, torch.zeros_like(labels))) == 0
+        assert f1(count_decisions(torch.zeros_like(labels), labels)) == 0
+        assert f1(count_decisions(labels, labels)) == 1
+        assert f1(count_decisions(labels, torch.zeros_like(labels))) == 0
 
 
 # ----------------------------------------------------------------------------------- what is picked
@@ -232,9 +232,11 @@ def test_the_oracle_picks_as_many_as_there_are_and_drops_a_tie_at_the_border() -
 
 def test_with_the_oracle_micro_precision_is_micro_recall() -> None:
     scores, labels = case("all apart", 300)
-    right, wrong, missed = (float(x.sum()) for x in counted(oracle_top_k(scores, labels), labels))
+    right, wrong, missed = (
+        float(x.sum()) for x in count_decisions(oracle_top_k(scores, labels), labels)
+    )
     assert wrong == missed
-    assert float(micro_f1(counted(oracle_top_k(scores, labels), labels))) == pytest.approx(
+    assert float(micro_f1(count_decisions(oracle_top_k(scores, labels), labels))) == pytest.approx(
         right / (right + wrong)
     )
 

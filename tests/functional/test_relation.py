@@ -148,11 +148,11 @@ def test_degenerate_features_give_finite_values_and_gradients(
 def test_the_series_of_the_kernel_nears_the_kernel(order: int) -> None:
     directions = torch.nn.functional.normalize(rows(4), dim=1)
     exact = (-0.4 * torch.cdist(directions, directions).square()).exp()
-    error = (relation.gaussian(directions, 0.4, order) - exact).abs().max()
+    error = (relation.gaussian_kernel(directions, 0.4, order) - exact).abs().max()
     assert error <= 0.8 ** (order + 1) / math.factorial(order + 1)  # the rest of the series
     want = [z.real for z in batchwise.kernels(directions.tolist(), 0.4, order)]
     torch.testing.assert_close(
-        relation.gaussian(3 * directions, 0.4, order).flatten().tolist(), want
+        relation.gaussian_kernel(3 * directions, 0.4, order).flatten().tolist(), want
     )
 
 
@@ -194,7 +194,7 @@ def test_selectivity_sees_neither_the_size_nor_the_sign_nor_the_order_of_channel
 
 def test_flow_is_that_of_loops() -> None:
     first, second = maps(2, 3), maps(2, 2)
-    for n, found in enumerate(channels.flow(first, second)):
+    for n, found in enumerate(channels.fsp_matrix(first, second)):
         want = [z.real for z in batchwise.flow(first[n].tolist(), second[n].tolist())]
         torch.testing.assert_close(found.flatten().tolist(), want)
 
@@ -210,8 +210,8 @@ def test_channels_without_anything_in_them_have_a_gradient_of_zero() -> None:
 def test_planes_have_their_places_last() -> None:
     image = torch.arange(24.0).view(1, 2, 3, 4)
     tokens = torch.arange(24.0).view(1, 12, 2)
-    assert channels.planes(image)[0, 1].tolist() == list(range(12, 24))
-    assert channels.planes(tokens)[0, 1].tolist() == list(range(1, 24, 2))
+    assert channels.channel_rows(image)[0, 1].tolist() == list(range(12, 24))
+    assert channels.channel_rows(tokens)[0, 1].tolist() == list(range(1, 24, 2))
 
 
 # --------------------------------------------------------------------------------- against a memory
@@ -221,7 +221,7 @@ def test_contrast_is_that_of_loops() -> None:
     memory, anchor = rows(7), rows(2).requires_grad_()
     drawn, tau, scale = torch.tensor([[0, 3, 3, 6], [5, 1, 2, 4]]), 0.3, 11.0
     scores = (anchor @ memory.mT).gather(1, drawn) / tau
-    losses = contrast.noise_contrast(scores, torch.tensor(scale).double().log(), 7)
+    losses = contrast.noise_contrastive_loss(scores, torch.tensor(scale).double().log(), 7)
     losses.sum().backward()
     for n, loss in enumerate(losses):
         loops = partial(
@@ -234,7 +234,7 @@ def test_contrast_is_that_of_loops() -> None:
 
 def test_contrast_survives_temperatures_whose_powers_do_not_fit() -> None:
     scores = torch.tensor([[1000.0, -1000.0, 1000.0]], requires_grad=True)
-    loss = contrast.noise_contrast(scores, torch.tensor(1000.0), 10)
+    loss = contrast.noise_contrastive_loss(scores, torch.tensor(1000.0), 10)
     loss.sum().backward()
     assert loss.isfinite().all()
     assert scores.grad.isfinite().all()
@@ -245,7 +245,7 @@ def test_other_classes_are_each_drawn_alike_and_the_own_never() -> None:
     count = torch.tensor([2, 3, 1])
     first = count.cumsum(0) - count
     draws = torch.arange(12).expand(3, 12)
-    places = contrast.other_class(draws, torch.tensor([0, 1, 2]), first, count)
+    places = contrast.sample_other_class(draws, torch.tensor([0, 1, 2]), first, count)
     for own, want in enumerate([[2, 3, 4, 5], [0, 1, 5], [0, 1, 2, 3, 4]]):
         found = places[own].tolist()
         assert sorted(set(found)) == want

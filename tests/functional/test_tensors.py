@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stillhouse.functional import reverse, rows, upcast
+from stillhouse.functional import reverse_gradient, rows, upcast
 from stillhouse.functional.dtype import full_precision
 
 
@@ -49,7 +49,7 @@ def test_full_precision_holds_inside_autocast() -> None:
 
 def test_reverse_is_the_identity_with_its_gradient_turned_round() -> None:
     x = torch.randn(3, requires_grad=True)
-    out = reverse(x, 0.5)
+    out = reverse_gradient(x, 0.5)
     assert torch.equal(out, x)
     (out * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
     assert torch.equal(x.grad, torch.tensor([-0.5, -1.0, -1.5]))

@@ -10,7 +10,10 @@ from stillhouse.functional.divergence import sigmoid_cross_entropy, sigmoid_kl
 from stillhouse.kernels import binary
 from stillhouse.kernels.dispatch import reference_only
 
-PAIRS = {"kl": (sigmoid_kl, binary.kl), "ce": (sigmoid_cross_entropy, binary.cross_entropy)}
+PAIRS = {
+    "kl": (sigmoid_kl, binary.binary_kl),
+    "ce": (sigmoid_cross_entropy, binary.binary_cross_entropy),
+}
 both = pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
 
 
@@ -81,4 +84,4 @@ def test_it_stands_in_only_where_no_other_gradient_is_asked_for(pair) -> None:
 def test_the_gradient_is_right_by_finite_differences() -> None:
     student = torch.randn(4, 3, dtype=torch.double, requires_grad=True)
     teacher = torch.randn(4, 3, dtype=torch.double)
-    assert torch.autograd.gradcheck(lambda s: binary.kl(s, teacher, 0.7), student)
+    assert torch.autograd.gradcheck(lambda s: binary.binary_kl(s, teacher, 0.7), student)

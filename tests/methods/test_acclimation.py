@@ -77,5 +77,5 @@ def test_without_a_teacher_that_learns_there_is_an_error() -> None:
 
 
 def test_a_rate_must_be_above_zero() -> None:
-    with pytest.raises(ValueError, match="rate must be above 0"):
+    with pytest.raises(ValueError, match="`rate` must be positive, got"):
         Acclimation(rate=0)

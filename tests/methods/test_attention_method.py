@@ -44,5 +44,5 @@ def test_the_scale_and_the_sign_of_a_map_do_not_count() -> None:
 
 
 def test_a_power_below_one_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"power must be at least 1, and is 0\.5"):
+    with pytest.raises(ValueError, match=r"`power` must be at least 1, got 0\.5"):
         AT(power=0.5)

@@ -61,7 +61,7 @@ def test_maps_of_one_shape_need_no_connector() -> None:
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    with pytest.raises(ValueError, match="init is a number of epochs or a share .* and is -1"):
+    with pytest.raises(ValueError, match="`init` must be a number of epochs.*, got -1"):
         AB(init=-1)
-    with pytest.raises(ValueError, match="margin must be above 0, and is 0"):
+    with pytest.raises(ValueError, match="`margin` must be positive, got 0"):
         AB(margin=0)

@@ -114,7 +114,7 @@ def test_a_package_can_bring_one(installed: None) -> None:
     [
         ("onw", r"provides a method 'onw'; did you mean 'own'"),
         ("xyz", r"provides a method 'xyz'; 2 are registered in stillhouse\.methods"),
-        ("loss", r"'loss' is a MSELoss, not a stillhouse Method"),
+        ("loss", r"must return a stillhouse Method, got MSELoss"),
     ],
 )
 def test_a_package_that_does_not(installed: None, entry: str, sentence: str) -> None:

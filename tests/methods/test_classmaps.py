@@ -12,7 +12,7 @@ from references import hidden
 from settings import heard, loss, setting
 from stillhouse.errors import UserError
 from stillhouse.methods.classmaps import CATKD
-from stillhouse.models.small import build
+from stillhouse.models.small import small_resnet
 
 
 @pytest.mark.parametrize("normalise", [False, True])
@@ -58,7 +58,7 @@ def test_the_teacher_s_classifier_is_a_copy_that_no_checkpoint_keeps() -> None:
 
 
 def test_networks_that_see_classes_at_the_same_places_are_at_no_distance() -> None:
-    student = build("small", 5).eval()
+    student = small_resnet("small", 5).eval()
     at = setting(student, deepcopy(student))
     method = CATKD().build(at)
     assert float(loss(method(heard(at, method))).detach()) == 0
@@ -72,12 +72,12 @@ def test_labels_may_be_left_out() -> None:
 
 
 def test_networks_of_other_classes_are_refused() -> None:
-    with pytest.raises(UserError, match="the student knows 5 classes and the teacher 7"):
-        CATKD().build(setting(teacher=build("medium", 7)))
+    with pytest.raises(UserError, match="the student has 5 classes and the teacher 7"):
+        CATKD().build(setting(teacher=small_resnet("medium", 7)))
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    with pytest.raises(ValueError, match="size must be at least 1, and is 0"):
+    with pytest.raises(ValueError, match="`size` must be at least 1, got 0"):
         CATKD(size=0)
-    with pytest.raises(ValueError, match="one cell, normalised, says nothing"):
+    with pytest.raises(ValueError, match="a normalised map of one cell is constant"):
         CATKD(size=1, normalise=True)

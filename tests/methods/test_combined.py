@@ -8,7 +8,7 @@ from torch import nn
 from stillhouse.engine.pupil import Pupil
 from stillhouse.methods.base import Method
 from stillhouse.methods.combined import Combined, NoTerms
-from stillhouse.methods.feature import Features, TapPair
+from stillhouse.methods.feature import AdaptedPair, Features
 from stillhouse.methods.logit import Logits
 from stillhouse.models.taps import Tapped
 from stillhouse.objectives import presets
@@ -37,7 +37,7 @@ class Critic(Method):
 
 def both() -> Combined:
     adapter = nn.Conv2d(2, 3, 1)
-    features = Features(presets.mimic(label_weight=0.2), [TapPair("body", "x", adapter)])
+    features = Features(presets.mimic(label_weight=0.2), [AdaptedPair("body", "x", adapter)])
     return Combined({"kd": Logits(presets.kd()), "mimic": features, "critic": Critic()})
 
 
@@ -107,7 +107,7 @@ def test_gauges_stand_under_the_name_of_their_method() -> None:
     methods = {
         "a": Logits(presets.kd(temperature=3)),
         "b": Logits(presets.mse()),
-        "c": Features(presets.cwd(temperature=2), [TapPair("body", "x", nn.Identity())]),
+        "c": Features(presets.cwd(temperature=2), [AdaptedPair("body", "x", nn.Identity())]),
         "d": NoTerms(),
     }
     assert Combined(methods).gauges(CLOCK) == {"a/temperature": 3.0, "c/temperature": 2.0}

@@ -17,13 +17,13 @@ from torch.utils._pytree import tree_map
 from classroom import CALM, CLOCKS, LABELS, Classroom, batch, calm, enrol, networks, rows, seated
 from stillhouse.batches import Batch
 from stillhouse.distributed import combine
-from stillhouse.methods.catalogue import MethodSpec, catalogue
+from stillhouse.methods.catalogue import MethodSpec, composed_methods
 from stillhouse.methods.combined import Combined
 from stillhouse.objectives.card import Need
 from stillhouse.objectives.published import Ramp
 from stillhouse.types import Lesson, Terms, Trace
 
-CATALOGUE = catalogue()
+CATALOGUE = composed_methods()
 ADAPTER: TypeAdapter[Any] = TypeAdapter(MethodSpec)
 every = pytest.mark.parametrize("name", CATALOGUE)
 every_clock = pytest.mark.parametrize("clock", ["first", "last"])
@@ -102,7 +102,7 @@ def schooled(name: str) -> tuple[Classroom, list[str]]:
 def test_every_parameter_has_a_gradient_unless_the_method_says_it_is_idle(name: str) -> None:
     """As DDP asks of it."""
     classroom, without = schooled(name)
-    assert classroom.method.idle or without == []
+    assert classroom.method.unused_parameters or without == []
 
 
 @every
@@ -272,7 +272,7 @@ def test_an_option_that_it_does_not_have_is_refused(name: str) -> None:
 def test_the_card_says_all(name: str) -> None:
     spec, method = CATALOGUE[name], schooled(name)[0].method
     card = spec.card
-    for text in (card.title, card.formula, card.paper, card.cost, card.fails):
+    for text in (card.title, card.formula, card.paper, card.cost, card.limits):
         assert len(text) > 5
     assert card.needs
     assert set(card.needs) <= set(get_args(Need))

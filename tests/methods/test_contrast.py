@@ -12,10 +12,10 @@ from torch import Tensor
 
 from references import batchwise
 from stillhouse.errors import UserError
-from stillhouse.methods.contrast import CRD, Contrastive, looked_up
+from stillhouse.methods.contrast import CRD, Contrastive, memory_scores
 from stillhouse.methods.negatives import Negatives
 from stillhouse.methods.setting import Setting
-from stillhouse.models.small import build
+from stillhouse.models.small import small_resnet
 from stillhouse.types import Clock, Lesson
 from tiny import CLOCK, lesson
 
@@ -24,7 +24,7 @@ LABELS = torch.tensor([7, 2, 7, 2, 9, 2, 2, 9, 7, 2])  # of ten samples, in no o
 
 def setting(labels: Tensor = LABELS) -> Setting:
     example = torch.zeros(2, 1, 8, 8)
-    networks = build("tiny", 4, channels=1), build("small", 4, channels=1)
+    networks = small_resnet("tiny", 4, channels=1), small_resnet("small", 4, channels=1)
     return Setting(*networks, example, lambda: labels)
 
 
@@ -204,7 +204,7 @@ def test_few_samples_are_looked_up_one_by_one_and_many_together() -> None:
     few, many = torch.randint(9, (2, 4)), torch.randint(9, (2, 5))
     for samples in (few, many):
         want = (memory[samples] * anchors[:, None]).sum(2)
-        torch.testing.assert_close(looked_up(anchors, memory, samples), want)
+        torch.testing.assert_close(memory_scores(anchors, memory, samples), want)
 
 
 # ----------------------------------------------------------------------------------- the negatives
@@ -237,10 +237,10 @@ def test_draws_are_those_of_the_step_and_the_seed() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 0}, "temperature must be above 0, and is 0"),
-        ({"negatives": 0}, "negatives and dim must be 1 or more"),
-        ({"momentum": 1.0}, "momentum must be from 0 to below 1"),
-        ({"seed": -1}, "eps and seed must not be negative"),
+        ({"temperature": 0}, "`temperature` must be positive, got 0"),
+        ({"negatives": 0}, "`negatives` must be at least 1, got 0"),
+        ({"momentum": 1.0}, r"`momentum` must be in \[0, 1\), got 1.0"),
+        ({"seed": -1}, "`seed` must be non-negative, got -1"),
     ],
 )
 def test_options_that_make_no_loss_are_refused(options: Any, message: str) -> None:
@@ -260,9 +260,11 @@ def test_images_of_several_classes_have_no_other_class() -> None:
 
 def test_the_classes_of_all_samples_have_to_be_known() -> None:
     with pytest.raises(UserError, match="needs their classes"):
-        CRD().build(Setting(build("tiny", 4), build("tiny", 4), torch.zeros(2, 3, 8, 8)))
+        CRD().build(
+            Setting(small_resnet("tiny", 4), small_resnet("tiny", 4), torch.zeros(2, 3, 8, 8))
+        )
 
 
 def test_which_sample_an_image_is_has_to_be_known() -> None:
-    with pytest.raises(UserError, match="which sample each image is"):
+    with pytest.raises(UserError, match="needs the index of each sample"):
         made()(replace(taught([1]), keys=None))

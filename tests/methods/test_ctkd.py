@@ -121,7 +121,7 @@ def test_the_critic_has_a_group_of_its_own_and_is_saved() -> None:
 
 
 def test_a_temperature_for_each_sample_needs_samples() -> None:
-    with pytest.raises(ValueError, match="needs a base that compares samples"):
+    with pytest.raises(ValueError, match="needs a base that compares each sample"):
         CTKD(base=presets.lskd(base=presets.dist()), mode="instance")
     CTKD(base=presets.lskd(base=presets.dist()))  # one for all is no matter
 

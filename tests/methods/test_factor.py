@@ -91,7 +91,7 @@ def test_nothing_moves_a_paraphraser_once_its_time_is_over(optimiser) -> None:
 
 
 def test_ranks_are_told_that_a_part_of_it_is_idle() -> None:
-    assert built()[1].idle
+    assert built()[1].unused_parameters
 
 
 def test_the_number_of_factors_is_a_share_of_the_teacher_s_channels() -> None:
@@ -101,7 +101,7 @@ def test_the_number_of_factors_is_a_share_of_the_teacher_s_channels() -> None:
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    with pytest.raises(ValueError, match="init is a number of epochs"):
+    with pytest.raises(ValueError, match="`init` must be a number of epochs"):
         FT(init=-0.1)
-    with pytest.raises(ValueError, match="share_of_width must be above 0, and is 0"):
+    with pytest.raises(ValueError, match="`share_of_width` must be positive, got 0"):
         FT(share_of_width=0)

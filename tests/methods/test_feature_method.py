@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stillhouse.methods.feature import Features, TapPair
+from stillhouse.methods.feature import AdaptedPair, Features
 from stillhouse.models.adapters import align
 from stillhouse.objectives import presets
 from stillhouse.types import Clock, Lesson
@@ -17,8 +17,8 @@ def maps(n: int, c: int, size: int) -> Tensor:
     return torch.randn(n, c, size, size)
 
 
-def same(student: str = "body", teacher: str = "layer4") -> TapPair:
-    return TapPair(student, teacher, nn.Identity())
+def same(student: str = "body", teacher: str = "layer4") -> AdaptedPair:
+    return AdaptedPair(student, teacher, nn.Identity())
 
 
 def test_a_pair_is_the_preset_at_its_two_maps() -> None:
@@ -39,7 +39,7 @@ def test_taps_are_asked_for_by_their_names() -> None:
 def test_an_adapter_stands_on_the_student_s_side_and_learns() -> None:
     student, teacher = maps(3, 2, 4), maps(3, 5, 4).requires_grad_()
     adapter = nn.Conv2d(2, 5, 1)
-    method = Features(presets.mimic(), [TapPair("a", "x", adapter)])
+    method = Features(presets.mimic(), [AdaptedPair("a", "x", adapter)])
     (term,) = method(lesson(student={"a": student}, teacher={"x": teacher})).values()
     torch.testing.assert_close(term.mean(), (adapter(student) - teacher).square().mean())
     term.mean().backward()

@@ -14,7 +14,7 @@ from stillhouse.functional.pooling import pool
 from stillhouse.methods.flow import FSP
 from stillhouse.methods.selectivity import NST
 from stillhouse.methods.setting import Setting
-from stillhouse.models.small import build
+from stillhouse.models.small import small_resnet
 from stillhouse.types import Clock, Lesson
 from tiny import Net, lesson
 
@@ -23,7 +23,9 @@ STAGES = ("stage1", "stage2", "stage3")
 
 def setting(student: str = "small", teacher: str = "medium") -> Setting:
     example = torch.zeros(2, 1, 16, 16)
-    return Setting(build(student, 4, channels=1), build(teacher, 4, channels=1), example)
+    return Setting(
+        small_resnet(student, 4, channels=1), small_resnet(teacher, 4, channels=1), example
+    )
 
 
 def stages(n: int, widths: tuple[int, ...], size: int = 8) -> dict[str, Tensor]:
@@ -130,9 +132,9 @@ def test_flow_may_have_the_first_part_of_a_run_to_itself() -> None:
 
 
 def test_flow_needs_two_stages() -> None:
-    with pytest.raises(ValueError, match="two stages or more"):
+    with pytest.raises(ValueError, match="at least two stages"):
         FSP(pairs=(("last", "last"),))
-    with pytest.raises(ValueError, match="init is a number of epochs or a share of the run"):
+    with pytest.raises(ValueError, match="`init` must be a number of epochs, or a share"):
         FSP(init=-1)
 
 
@@ -144,7 +146,7 @@ class OneStage(nn.Sequential):
 
 def test_networks_with_one_stage_in_common_have_no_flow() -> None:
     one = Setting(OneStage(), OneStage(), torch.zeros(2, 3, 8, 8))
-    with pytest.raises(UserError, match="fsp compares two stages or more"):
+    with pytest.raises(UserError, match="fsp needs at least two stages"):
         FSP(pairs="stages").build(one)
 
 
@@ -152,4 +154,4 @@ def test_named_stages_may_be_any_maps() -> None:
     net = Setting(Net(), Net(8), torch.zeros(2, 3, 12, 12))
     method = FSP(pairs=(("stem", "stem"), ("body", "body"))).build(net)
     assert method.student_taps == ("stem", "body")
-    assert method.places == ["stem-body"]
+    assert method.names == ["stem-body"]

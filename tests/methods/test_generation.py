@@ -68,5 +68,5 @@ def test_the_larger_map_is_pooled() -> None:
 
 @pytest.mark.parametrize("masked", [-0.1, 1.0])
 def test_a_mask_that_leaves_nothing_is_refused(masked: float) -> None:
-    with pytest.raises(ValueError, match="masked is a probability below 1"):
+    with pytest.raises(ValueError, match="`masked` must be in "):
         MGD(masked=masked)

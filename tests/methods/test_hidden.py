@@ -15,7 +15,7 @@ from stillhouse.distributed import combine
 from stillhouse.engine.optimisers import SGD
 from stillhouse.engine.pupil import Pupil
 from stillhouse.methods.base import Method
-from stillhouse.methods.catalogue import MethodSpec, catalogue
+from stillhouse.methods.catalogue import MethodSpec, composed_methods
 from stillhouse.models.taps import Tapped
 from stillhouse.tasks.classification import Classification
 from stillhouse.types import Clock, Lesson, Trace
@@ -27,7 +27,7 @@ every = pytest.mark.parametrize("name", NAMES)
 
 
 def made(name: str, **options: Any) -> Any:
-    return catalogue()[name](**options)
+    return composed_methods()[name](**options)
 
 
 def certain(name: str, **options: Any) -> Any:
@@ -97,8 +97,8 @@ def test_what_it_trains_is_in_its_group_and_has_a_gradient(name: str) -> None:
         loss(terms).backward()
         names.append(list(terms))
         lonely = [key for key, p in method.named_parameters() if p.grad is None]
-        assert not lonely or method.idle
-        if clock is FIRST and not method.idle:
+        assert not lonely or method.unused_parameters
+        if clock is FIRST and not method.unused_parameters:
             assert all(p.grad.isfinite().all() for p in method.parameters())
     assert [key for key, p in method.named_parameters() if p.grad is None] == []
     assert names[0] == names[1]  # what is recorded is the same at any time

@@ -8,7 +8,7 @@ import torch
 from settings import heard, setting
 from stillhouse.errors import UserError
 from stillhouse.methods.hint import FitNet
-from stillhouse.models.adapters import Norm
+from stillhouse.models.adapters import SafeBatchNorm2d
 
 
 def test_the_second_stage_is_regressed_with_weight_100() -> None:
@@ -20,8 +20,12 @@ def test_the_second_stage_is_regressed_with_weight_100() -> None:
     want = (hint - lesson.teacher.taps["stage2"]).square().flatten(1).mean(1)
     torch.testing.assert_close(term.total, want.sum())
     assert (term.mass, term.weight) == (4, 100.0)
-    assert [type(part).__name__ for part in method.adapters[0]] == ["Conv2d", "Norm", "ReLU"]
-    assert isinstance(method.adapters[0][1], Norm)
+    assert [type(part).__name__ for part in method.adapters[0]] == [
+        "Conv2d",
+        "SafeBatchNorm2d",
+        "ReLU",
+    ]
+    assert isinstance(method.adapters[0][1], SafeBatchNorm2d)
 
 
 def test_a_pointwise_adapter_fits_what_a_regressor_cannot() -> None:

@@ -49,5 +49,5 @@ def test_the_variance_learns() -> None:
 
 
 def test_a_variance_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"variance must be at least 0\.001, and is 0"):
+    with pytest.raises(ValueError, match=r"`variance` must be at least 0\.001, got 0"):
         VID(variance=0)

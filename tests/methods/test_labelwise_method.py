@@ -17,7 +17,7 @@ from stillhouse.methods.labelwise import CD, ID, L2D
 from stillhouse.methods.logit import Logits
 from stillhouse.methods.setting import Setting
 from stillhouse.models.labelwise import LabelwiseHead, labelwise
-from stillhouse.models.small import build
+from stillhouse.models.small import small_resnet
 from stillhouse.objectives import presets
 from stillhouse.types import Clock, Lesson, Site, Term, Trace
 from tiny import CLOCK
@@ -35,7 +35,7 @@ variants = pytest.mark.parametrize("variant", ["reference", "paper"])
 def network(size: str, width: int, classes: int = CLASSES) -> nn.Module:
     example = torch.zeros(2, 1, 8, 8)
     head = LabelwiseHead(width, 2, 8, dropout=0.0)
-    return labelwise(build(size, classes, channels=1), classes, example, head)
+    return labelwise(small_resnet(size, classes, channels=1), classes, example, head)
 
 
 def setting(student: nn.Module | None = None, teacher: nn.Module | None = None) -> Setting:
@@ -232,7 +232,7 @@ def test_several_taps_are_several_terms(name: str) -> None:
 
 @every
 def test_a_network_without_label_wise_embeddings_is_told_where_to_get_them(name: str) -> None:
-    plain = build("tiny", CLASSES, channels=1)
+    plain = small_resnet("tiny", CLASSES, channels=1)
     for who, at in (("student", setting(student=plain)), ("teacher", setting(teacher=plain))):
         with pytest.raises(UserError) as raised:
             SPECS[name]().build(at)
@@ -254,7 +254,7 @@ def test_a_network_without_label_wise_embeddings_is_told_where_to_get_them(name:
 )
 @every
 def test_a_tap_of_another_shape_is_refused(name: str, tap: str, gives: str) -> None:
-    sentence = f"the student's tap '{tap}' gives {gives}; say student.head=labelwise"
+    sentence = f"the student's tap '{tap}' gives {gives}; set student.head=labelwise"
     with pytest.raises(UserError, match=sentence):
         made(name, pairs=((tap, "embeddings"),))
 
@@ -263,7 +263,7 @@ def test_a_tap_of_another_shape_is_refused(name: str, tap: str, gives: str) -> N
 def test_networks_of_other_classes_are_refused(name: str) -> None:
     at = setting(teacher=network("little", WIDTHS[1], classes=7))
     sentence = (
-        "the student's tap 'embeddings' has 5 classes, the teacher's 'embeddings' 7; give both "
+        "the student's tap 'embeddings' has 5 classes and the teacher's 'embeddings' 7; give both "
         "networks the classes of the data"
     )
     with pytest.raises(UserError, match=sentence):
@@ -278,14 +278,14 @@ def test_stages_are_no_label_wise_embeddings(name: str) -> None:
 
 @single
 def test_labels_have_to_be_there_and_fit(name: str) -> None:
-    with pytest.raises(UserError, match=f"method {name} has to know the classes of each image"):
+    with pytest.raises(UserError, match=f"method {name} needs the classes of each image"):
         made(name)(replace(taught(), labels=None))
-    with pytest.raises(UserError, match="there are 5 embeddings an image, and 7 classes"):
+    with pytest.raises(UserError, match="there are 5 embeddings per image and 7 classes"):
         made(name)(replace(taught(), labels=torch.ones(6, 7)))
 
 
 def test_options_that_make_no_loss_are_refused() -> None:
     with pytest.raises(ValueError, match="mld, cd and id are all 0"):
         L2D(mld=0, cd=0, id=0)
-    with pytest.raises(ValueError, match="pairs must name at least one"):
+    with pytest.raises(ValueError, match="`pairs` must name at least one"):
         CD(pairs=())

@@ -12,12 +12,12 @@ from settings import heard, setting
 from stillhouse.errors import UserError
 from stillhouse.functional.pooling import pool
 from stillhouse.methods.overhaul import OFD
-from stillhouse.models.small import SmallResNet, build
+from stillhouse.models.small import SmallResNet, small_resnet
 
 
 def teacher() -> SmallResNet:
     """A network whose norms say something."""
-    network = build("medium", 5)
+    network = small_resnet("medium", 5)
     for part in network.modules():
         if isinstance(part, nn.BatchNorm2d):
             nn.init.normal_(part.weight)
@@ -75,7 +75,7 @@ def test_the_teacher_is_left_as_it_was() -> None:
 
 
 def test_a_teacher_without_batch_norm_is_refused() -> None:
-    network = build("medium", 5)
+    network = small_resnet("medium", 5)
     for block in (network.stage1[0], network.stage2[0], network.stage3[0]):
         block.norm2 = nn.Identity()
         block.shortcut = nn.Identity() if block is network.stage1[0] else block.shortcut[0]

@@ -7,7 +7,7 @@ from torch import nn
 
 from settings import heard, loss, setting
 from stillhouse.methods.regression import SRRL
-from stillhouse.models.small import build
+from stillhouse.models.small import small_resnet
 
 
 def test_means_and_answers_are_compared() -> None:
@@ -44,7 +44,7 @@ def test_the_classifier_is_a_copy_that_no_checkpoint_keeps() -> None:
 
 
 def test_a_classifier_without_bias() -> None:
-    teacher = build("medium", 5)
+    teacher = small_resnet("medium", 5)
     teacher.head = nn.Linear(64, 5, bias=False)
     at = setting(teacher=teacher)
     method = SRRL().build(at)

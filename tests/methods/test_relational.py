@@ -12,12 +12,12 @@ from references import batchwise
 from stillhouse.errors import UserError
 from stillhouse.functional import relation
 from stillhouse.methods.correlation import CC
-from stillhouse.methods.relational import PKT, RKD, SP, averaged, vector_of
+from stillhouse.methods.relational import PKT, RKD, SP, spatial_mean, vector_tap
 from stillhouse.methods.review import ReviewKD
 from stillhouse.methods.setting import Setting
 from stillhouse.models import zoo
 from stillhouse.models.labelwise import LabelwiseHead, labelwise
-from stillhouse.models.small import build
+from stillhouse.models.small import small_resnet
 from stillhouse.models.taps import Tapped
 from stillhouse.types import Clock, Lesson, Term
 from tiny import CLOCK, lesson
@@ -28,7 +28,9 @@ every = pytest.mark.parametrize("spec", SPECS, ids=["rkd", "pkt", "sp", "cc", "c
 
 def setting() -> Setting:
     example = torch.zeros(2, 1, 8, 8)
-    return Setting(build("tiny", 4, channels=1), build("small", 4, channels=1), example)
+    return Setting(
+        small_resnet("tiny", 4, channels=1), small_resnet("small", 4, channels=1), example
+    )
 
 
 def taught(n: int = 5, weight: Tensor | None = None, **fields: Any) -> Lesson:
@@ -124,12 +126,12 @@ def test_several_taps_are_several_terms() -> None:
     ("make", "message"),
     [
         (lambda: RKD(distance=0, angle=0), "distance and angle are both 0"),
-        (lambda: RKD(eps=0), "eps must be above 0"),
-        (lambda: PKT(eps=0), "eps must be above 0"),
-        (lambda: CC(gamma=0), "gamma must be above 0, and is 0"),
-        (lambda: CC(order=0), "order must be 1 or more"),
-        (lambda: CC(dim=0), "dim must be 1 or more"),
-        (lambda: SP(pairs=()), "pairs must name at least one"),
+        (lambda: RKD(eps=0), "`eps` must be positive"),
+        (lambda: PKT(eps=0), "`eps` must be positive"),
+        (lambda: CC(gamma=0), "`gamma` must be positive, got 0"),
+        (lambda: CC(order=0), "`order` must be at least 1, got 0"),
+        (lambda: CC(dim=0), "`dim` must be at least 1, got 0"),
+        (lambda: SP(pairs=()), "`pairs` must name at least one"),
     ],
 )
 def test_options_that_make_no_loss_are_refused(make: Any, message: str) -> None:
@@ -177,15 +179,15 @@ def test_what_a_labelwise_head_looks_at_stands_for_the_vector(spec: Any) -> None
 
 def test_a_network_without_a_vector_has_its_last_map_related() -> None:
     bare = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3))  # a map of scores
-    assert vector_of(bare, torch.randn(2, 3, 12, 12)) == "last"
+    assert vector_tap(bare, torch.randn(2, 3, 12, 12)) == "last"
     whole = zoo.create("stillhouse/small", 4)
-    assert vector_of(whole, torch.randn(2, 3, 32, 32)) == "penultimate"
+    assert vector_tap(whole, torch.randn(2, 3, 32, 32)) == "penultimate"
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (5, 7, 3), (5, 3, 2, 4)])
 def test_places_are_averaged(shape: tuple[int, ...]) -> None:
     tap = torch.randn(shape)
-    found = averaged(tap)
+    found = spatial_mean(tap)
     assert found.shape == (5, 3)
     for row in range(5):
         for channel in range(3):

@@ -68,5 +68,5 @@ def test_one_vector_in_a_last_batch_of_one_is_no_accident() -> None:
 
 
 def test_a_width_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="width must be at least 1, and is 0"):
+    with pytest.raises(ValueError, match="`width` must be at least 1, got 0"):
         ReviewKD(width=0)

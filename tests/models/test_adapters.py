@@ -5,26 +5,26 @@ from torch import Size, nn
 from torch.nn import functional as F
 
 from stillhouse.errors import UserError
-from stillhouse.models.adapters import Adapter, Direct, Pointwise, Regressor, align
+from stillhouse.models.adapters import Adapter, NoAdapter, Pointwise, Regressor, align
 from stillhouse.spec import members
 
 MAP = Size((2, 4, 8, 8))
 
 
 def test_the_union_is_the_registry() -> None:
-    assert members(Adapter) == (Direct, Pointwise, Regressor)
+    assert members(Adapter) == (NoAdapter, Pointwise, Regressor)
     read = TypeAdapter(Adapter).validate_python
     assert read({"kind": "pointwise"}) == Pointwise()
-    assert read({"kind": "none"}) == Direct()
+    assert read({"kind": "none"}) == NoAdapter()
     with pytest.raises(ValidationError, match="width"):
         read({"kind": "regressor", "width": 3})
 
 
 def test_direct_is_an_identity_or_says_what_to_use() -> None:
     features = torch.randn(MAP)
-    assert Direct().build(MAP, Size((2, 4, 2, 2)))(features) is features
-    with pytest.raises(UserError, match=r"student's have 4 channels and .* 6; use .*'pointwise'"):
-        Direct().build(MAP, Size((2, 6, 8, 8)))
+    assert NoAdapter().build(MAP, Size((2, 4, 2, 2)))(features) is features
+    with pytest.raises(UserError, match=r"student has 4 and the teacher 6; use .*'pointwise'"):
+        NoAdapter().build(MAP, Size((2, 6, 8, 8)))
 
 
 def test_pointwise_mixes_channels_at_every_place() -> None:
@@ -73,10 +73,10 @@ def test_regressor_has_the_geometry_of_fitnet(
 @pytest.mark.parametrize(
     ("adapter", "student", "teacher", "said"),
     [
-        (Regressor(), (2, 4), (2, 6), "is for maps, but the taps have shape 2 x 4"),
+        (Regressor(), (2, 4), (2, 6), "needs maps, but the student's tap has shape 2 x 4"),
         (Regressor(), (2, 4, 8, 8), (2, 6, 11, 11), "8 x 8 and the teacher's 11 x 11"),
         (Pointwise(), (2, 4, 8, 8), (2, 6), "has shape 2 x 4 x 8 x 8 and the teacher's 2 x 6"),
-        (Direct(), (2,), (2,), "tap two vectors"),
+        (NoAdapter(), (2,), (2,), "tap two vectors"),
         (Pointwise(), (2, 5, 4), (2, 7, 4), "5 tokens and the teacher's 7"),
     ],
 )

@@ -11,38 +11,38 @@ from torch.nn import functional as F
 
 from stillhouse.errors import UserError
 from stillhouse.models import connectors
-from stillhouse.models.adapters import Norm, Regressor
+from stillhouse.models.adapters import Regressor, SafeBatchNorm2d
 
 MAP = Size((2, 4, 8, 8))
 
 
 def test_a_normed_connector_is_a_linear_map_of_channels_with_normal_weights() -> None:
-    conv, norm = connectors.normed(300, 500)
+    conv, norm = connectors.pointwise_norm(300, 500)
     assert conv.weight.shape == (500, 300, 1, 1)
     assert conv.bias is None
     assert float(conv.weight.detach().std()) == pytest.approx(math.sqrt(2 / 500), rel=0.02)
     assert isinstance(norm, nn.BatchNorm2d)
-    assert float(connectors.normed(4, 6)(torch.randn(MAP)).detach().min()) < 0
+    assert float(connectors.pointwise_norm(4, 6)(torch.randn(MAP)).detach().min()) < 0
 
 
 def test_a_projected_connector_is_never_negative() -> None:
-    out = connectors.projected(4, 6)(torch.randn(MAP))
+    out = connectors.pointwise_norm_relu(4, 6)(torch.randn(MAP))
     assert out.shape == (2, 6, 8, 8)
     assert float(out.detach().min()) == 0
 
 
 @pytest.mark.parametrize("side", [4, 16, 8, 5])
 def test_a_map_is_carried_to_the_teacher_s_shape(side: int) -> None:
-    carrier = connectors.carried(MAP, Size((2, 6, side, side)))
+    carrier = connectors.shape_connector(MAP, Size((2, 6, side, side)))
     out = carrier(torch.randn(MAP))
     assert out.shape == (2, 6, side, side)
     assert float(out.detach().min()) < 0
 
 
 def test_a_map_of_the_teacher_s_shape_is_taken_as_it_is() -> None:
-    assert isinstance(connectors.carried(MAP, Size((7, 4, 8, 8))), nn.Identity)
+    assert isinstance(connectors.shape_connector(MAP, Size((7, 4, 8, 8))), nn.Identity)
     with pytest.raises(UserError, match="8 x 8 and the teacher's 11 x 11; pair other taps"):
-        connectors.carried(MAP, Size((2, 4, 11, 11)))
+        connectors.shape_connector(MAP, Size((2, 4, 11, 11)))
 
 
 def test_a_generator_keeps_the_shape() -> None:
@@ -54,7 +54,7 @@ def test_a_generator_keeps_the_shape() -> None:
 
 @pytest.mark.parametrize("variance", [0.01, 1.0, 5.0])
 def test_an_expectation_starts_with_the_variance_asked_for(variance: float) -> None:
-    made = connectors.Expectation(4, 6, variance)
+    made = connectors.VariationalRegressor(4, 6, variance)
     mean, spread = made(torch.randn(MAP))
     assert mean.shape == (2, 6, 8, 8)
     torch.testing.assert_close(spread, torch.full((6,), variance))
@@ -66,7 +66,7 @@ def test_an_expectation_starts_with_the_variance_asked_for(variance: float) -> N
 
 
 def test_a_variance_never_falls_to_zero() -> None:
-    made = connectors.Expectation(4, 6).requires_grad_()
+    made = connectors.VariationalRegressor(4, 6).requires_grad_()
     nn.init.constant_(made.raw, -200.0)
     _, spread = made(torch.randn(MAP))
     torch.testing.assert_close(spread, torch.full((6,), 1e-5))
@@ -112,15 +112,15 @@ def test_a_paraphraser_says_a_map_in_fewer_channels_and_again() -> None:
 
 
 def test_a_translator_has_norms_where_a_paraphraser_has_none() -> None:
-    kinds = [type(part).__name__ for part in connectors.encoder(4, 2, norm=True)]
-    assert kinds == ["Conv2d", "Norm", "LeakyReLU"] * 3
+    kinds = [type(part).__name__ for part in connectors.factor_encoder(4, 2, norm=True)]
+    assert kinds == ["Conv2d", "SafeBatchNorm2d", "LeakyReLU"] * 3
 
 
 # ------------------------------------------------------------------------------------------- a norm
 
 
 def test_a_norm_is_batch_norm_wherever_a_channel_has_two_values() -> None:
-    ours, theirs = Norm(4), nn.BatchNorm2d(4)
+    ours, theirs = SafeBatchNorm2d(4), nn.BatchNorm2d(4)
     for shape in (MAP, (2, 4, 1, 1), (1, 4, 1, 2)):
         image = torch.randn(shape)
         torch.testing.assert_close(ours(image), theirs(image))
@@ -129,7 +129,7 @@ def test_a_norm_is_batch_norm_wherever_a_channel_has_two_values() -> None:
 
 @pytest.mark.parametrize("images", [0, 1])
 def test_a_norm_of_one_value_has_its_running_statistics(images: int) -> None:
-    norm = Norm(4)
+    norm = SafeBatchNorm2d(4)
     norm(3 + torch.randn(MAP))
     before = {name: value.clone() for name, value in norm.state_dict().items()}
     alone = torch.randn(images, 4, 1, 1, requires_grad=True)

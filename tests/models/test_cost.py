@@ -43,7 +43,7 @@ def test_flops_behind_a_view_of_a_parameter() -> None:
 
 
 def test_measuring_leaves_the_network_as_it_was() -> None:
-    model = small.build("tiny", 5, 1).train()
+    model = small.small_resnet("tiny", 5, 1).train()
     before, image = state_hash(model), torch.randn(2, 1, 8, 8)
     assert flops(model, image) > 0
     assert 0 < latency(model, image, repeats=3) < 10
@@ -80,7 +80,7 @@ def test_peak_memory_counts_shared_weights_once_and_agrees_with_the_profiler() -
     line = nn.Linear(300, 300, bias=False)
     twice = nn.Sequential(line, nn.ReLU(), line)
     assert peak_memory(twice, torch.zeros(1, 300)) == 4 * (300 * 300 + 3 * 300)
-    model, image = small.build("medium", 10, 3).train(), torch.randn(4, 3, 32, 32)
+    model, image = small.small_resnet("medium", 10, 3).train(), torch.randn(4, 3, 32, 32)
     before = state_hash(model)
     fixed = sum(t.nbytes for t in (*model.parameters(), *model.buffers(), image))
     assert peak_memory(model, image) - fixed == pytest.approx(profiled(model, image), rel=0.05)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from stillhouse.errors import UserError
 from stillhouse.models import zoo
+from stillhouse.models.aliases import find_aliases
 from stillhouse.models.labelwise import Labelwise, LabelwiseHead, labelwise
-from stillhouse.models.stages import stages
 from stillhouse.models.taps import Tapped
-from stillhouse.models.trunk import Tokens, cut
+from stillhouse.models.trunk import ToTokens, cut_classifier
 
 NARROW = LabelwiseHead(16, 4, 24)
 CLASSES = 5
@@ -127,7 +127,7 @@ def test_classes_are_put_in_another_order_with_their_embeddings() -> None:
     network, order = made().eval(), [3, 0, 4]
     tapped = Tapped(network, ["embeddings"], (images(),))
     before = tapped(images())
-    network.select(order)
+    network.select_classes(order)
     after = tapped(images())
     torch.testing.assert_close(after.out, before.out[:, order])
     torch.testing.assert_close(after.taps["embeddings"], before.taps["embeddings"][:, order])
@@ -162,7 +162,7 @@ def test_every_trunk_learns_whole(name: str, size: int, layout: str) -> None:
 
 
 def test_aliases_reach_into_the_trunk() -> None:
-    found = stages(made(), images())
+    found = find_aliases(made(), images())
     assert found["last"] == "trunk.model.stage3" and "penultimate" not in found
     assert found["stage1"] == "trunk.model.stage1"
 
@@ -171,25 +171,25 @@ def test_aliases_reach_into_the_trunk() -> None:
 def test_tokens_are_places(layout: str) -> None:
     places = torch.randn(2, 6, 5)  # N, T, F
     shapes = {"map": places.mT.reshape(2, 5, 2, 3), "channels_last": places.reshape(2, 2, 3, 5)}
-    found = Tokens(layout)(shapes.get(layout, places))  # type: ignore[arg-type]
+    found = ToTokens(layout)(shapes.get(layout, places))  # type: ignore[arg-type]
     assert torch.equal(found, places)
 
 
 def test_a_network_without_places_is_refused() -> None:
     flat = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, CLASSES))
     with pytest.raises(
-        UserError, match=r"Sequential shows no map and no tokens, .*; take a convolutional"
+        UserError, match=r"Sequential has no map and no tokens, .*; take a convolutional"
     ):
-        cut(flat, torch.randn(2, 3, 2, 2))
+        cut_classifier(flat, torch.randn(2, 3, 2, 2))
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"width": 10, "heads": 4}, "width must be a multiple of heads, and they are 10 and 4"),
+        ({"width": 10, "heads": 4}, "width must be a multiple of heads, got 10 and 4"),
         ({"heads": 0}, "multiple of heads"),
         ({"hidden": 0}, "hidden must be at least 1"),
-        ({"dropout": 1.0}, "dropout must be from 0 to below 1, and is 1"),
+        ({"dropout": 1.0}, "dropout must be in \\[0, 1\\), got 1"),
     ],
 )
 def test_wrong_options(options: dict[str, float], sentence: str) -> None:

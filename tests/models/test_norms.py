@@ -4,7 +4,7 @@ from torch import nn
 
 from stillhouse.errors import UserError
 from stillhouse.models import zoo
-from stillhouse.models.norms import norms
+from stillhouse.models.norms import find_norms
 
 IMAGE = torch.zeros(2, 3, 32, 32)
 
@@ -31,7 +31,7 @@ NORMS = {
 def test_norms_that_an_engineer_would_take(name: str) -> None:
     model = zoo.create(name, 5)
     expected = {f"stage{number}@pre": path for number, path in NORMS[name].items()}
-    found = norms(model, expected, IMAGE)
+    found = find_norms(model, expected, IMAGE)
     names = {module: path for path, module in model.named_modules()}
     assert {tap: names[norm] for tap, norm in found.items()} == expected
 
@@ -39,7 +39,7 @@ def test_norms_that_an_engineer_would_take(name: str) -> None:
 def test_the_norm_says_how_the_tap_is_distributed() -> None:
     torch.manual_seed(0)
     model = zoo.create("cifar/wrn_16_1", 5)
-    (norm,) = norms(model, ["stage2@pre"], IMAGE).values()
+    (norm,) = find_norms(model, ["stage2@pre"], IMAGE).values()
     nn.init.uniform_(norm.weight, 0.5, 2)
     nn.init.normal_(norm.bias)
     seen = []
@@ -52,7 +52,7 @@ def test_the_norm_says_how_the_tap_is_distributed() -> None:
 
 def test_a_path_of_ones_own_is_taken_too() -> None:
     model = zoo.create("torchvision/resnet18", 5)
-    found = norms(model, ["layer2.0.relu@input", "last@pre", "layer1@pre", "bn1"], IMAGE)
+    found = find_norms(model, ["layer2.0.relu@input", "last@pre", "layer1@pre", "bn1"], IMAGE)
     layers = ("layer2.0.bn2", "layer4.1.bn2", "layer1.1.bn2", "bn1")
     assert list(found.values()) == [model.get_submodule(path) for path in layers]
 
@@ -60,12 +60,12 @@ def test_a_path_of_ones_own_is_taken_too() -> None:
 def test_the_norm_that_feeds_the_relu_is_taken_before_any_other() -> None:
     layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU()]
     model = nn.Sequential(*layers)
-    assert norms(model, ["2@pre"], IMAGE)["2@pre"] is layers[1]
+    assert find_norms(model, ["2@pre"], IMAGE)["2@pre"] is layers[1]
     with pytest.raises(UserError, match="no BatchNorm with gain and bias before the ReLU of '4@pr"):
-        norms(model, ["4@pre"], IMAGE)
+        find_norms(model, ["4@pre"], IMAGE)
 
 
 def test_a_batchnorm_without_gain_is_none() -> None:
     parts = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False), nn.ReLU()
     with pytest.raises(UserError, match="no BatchNorm with gain and bias before the ReLU of '2@pr"):
-        norms(nn.Sequential(*parts), ["2@pre"], IMAGE)
+        find_norms(nn.Sequential(*parts), ["2@pre"], IMAGE)

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from stillhouse.errors import UserError
 from stillhouse.models import zoo
-from stillhouse.models.cifar.catalogue import build
-from stillhouse.models.stages import paths, resolve, stages
+from stillhouse.models.aliases import find_aliases, resolve_path, resolve_paths
+from stillhouse.models.cifar.catalogue import cifar_network
 from stillhouse.models.taps import Tapped
 
 ENDS = {  # the map before the last ReLU of the second stage, as an engineer would name it
@@ -16,7 +16,7 @@ ENDS = {  # the map before the last ReLU of the second stage, as an engineer wou
     "cifar/vgg8": "stage2.3@input",
     "cifar/shufflenetv1": "stage2.7.relu@input",
     "stillhouse/tiny": "stage2.0.relu2@input",
-    "torchvision/resnet18": "layer2.1.relu@input",
+    "torchvision/resnet18": "layer2.1.relu@input@1",  # called after each of two convolutions
     "torchvision/densenet121": "features.transition2.norm",
     "timm/resnet18": "layer2.1.act2@input",
     "timm/densenet121": "features.transition2.norm.act@input",
@@ -39,7 +39,7 @@ def test_a_relu_of_the_tap_is_what_the_stage_gives(name: str) -> None:
     for norm in model.modules():  # timm's blocks start as identities
         if isinstance(norm, nn.BatchNorm2d):
             nn.init.uniform_(norm.weight, 0.5, 1.5)
-    found = stages(model, image)
+    found = find_aliases(model, image)
     assert found["stage2@pre"] == ENDS[name]
     names = [alias for alias in found if alias.removesuffix("@pre") + "@pre" in found]
     trace = Tapped(model, names, example=(image,))(image)
@@ -57,31 +57,31 @@ def test_a_relu_of_the_tap_is_what_the_stage_gives(name: str) -> None:
 
 
 def test_linear_bottlenecks_have_no_such_map() -> None:
-    model, image = build("mobilenetv2", 5), torch.zeros(2, 3, 32, 32)
-    found = stages(model, image)
+    model, image = cifar_network("mobilenetv2", 5), torch.zeros(2, 3, 32, 32)
+    found = find_aliases(model, image)
     assert [alias for alias in found if alias.endswith("@pre")] == ["last@pre"]
     assert found["last@pre"] == "final.2@input"
     with pytest.raises(
         UserError, match="MobileNetV2 has no 'stage2@pre', because 'stage2' neither"
     ):
-        resolve(model, "stage2@pre", image)
+        resolve_path(model, "stage2@pre", image)
 
 
 def test_any_path_may_be_asked_for_it() -> None:
-    model, image = build("resnet14", 5), torch.zeros(2, 3, 32, 32)
+    model, image = cifar_network("resnet14", 5), torch.zeros(2, 3, 32, 32)
     asked = ["stem@pre", "stage1.0@pre", "last@pre", "stage2"]
-    assert paths(model, asked, image) == {
+    assert resolve_paths(model, asked, image) == {
         "stem@pre": "stem.2@input",
         "stage1.0@pre": "stage1.0.relu2@input",
         "last@pre": "stage3.1.relu2@input",
         "stage2": "stage2",
     }
     with pytest.raises(UserError, match="no module or alias 'stagee@pre'; did you mean 'stage"):
-        resolve(model, "stagee@pre", image)
+        resolve_path(model, "stagee@pre", image)
     with pytest.raises(UserError, match="'stage1@pre', and an alias .* needs an example batch"):
-        resolve(model, "stage1@pre")
+        resolve_path(model, "stage1@pre")
     with pytest.raises(UserError, match="has no 'logits@pre', because 'its output' neither"):
-        resolve(model, "logits@pre", image)
+        resolve_path(model, "logits@pre", image)
 
 
 class Chain(nn.Module):
@@ -120,8 +120,8 @@ class Chain(nn.Module):
 )
 def test_ways_to_end_a_stage(way: str, expected: str | None) -> None:
     model, image = Chain(way), torch.randn(2, 3, 9, 9)
-    assert stages(model, image).get("stage1@pre") == expected
-    assert stages(model, image)["stage2@pre"].endswith("@input")
+    assert find_aliases(model, image).get("stage1@pre") == expected
+    assert "@input" in find_aliases(model, image)["stage2@pre"]
 
 
 def test_bare_layers_have_it_too() -> None:
@@ -130,7 +130,7 @@ def test_bare_layers_have_it_too() -> None:
     model = nn.Sequential(nn.Sequential(*first, *second), nn.Flatten(), nn.LazyLinear(3)).eval()
     image = torch.randn(2, 3, 9, 9)
     model(image)
-    found = stages(model, image)
+    found = find_aliases(model, image)
     assert (found["stage1"], found["stage1@pre"]) == ("0.2", "0.2@input")
     tap = Tapped(model, ["stage1@pre"], example=(image,))(image).taps["stage1@pre"]
     assert bool((tap < 0).any())
@@ -152,12 +152,12 @@ class Added(nn.Module):
 def test_a_relu_that_something_is_added_to_does_not_end_a_stage() -> None:
     model, image = nn.Sequential(Added(), nn.Conv2d(3, 4, 3), nn.ReLU()), torch.randn(2, 3, 9, 9)
     with pytest.raises(UserError, match="neither ends with the module of a ReLU"):
-        resolve(model, "0@pre", image)
-    assert resolve(model, "0.relu@pre", image) == "0.relu@input"
+        resolve_path(model, "0@pre", image)
+    assert resolve_path(model, "0.relu@pre", image) == "0.relu@input"
 
 
 def test_students_learn_through_it() -> None:
-    model, image = build("resnet8", 5), torch.randn(2, 3, 32, 32)
+    model, image = cifar_network("resnet8", 5), torch.randn(2, 3, 32, 32)
     trace = Tapped(model, ["stage2@pre"], example=(image,))(image)
     trace.taps["stage2@pre"].square().mean().backward()
     assert model.get_submodule("stage2.0.norm2").weight.grad is not None

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from stillhouse.models import small
+from stillhouse.models.blocks import BasicBlock
 from stillhouse.models.cost import parameters
 
 
@@ -17,7 +18,7 @@ from stillhouse.models.cost import parameters
     ],
 )
 def test_sizes_have_the_published_parameter_counts(size: str, classes: int, count: int) -> None:
-    assert parameters(small.build(size, classes, channels=1)) == count
+    assert parameters(small.small_resnet(size, classes, channels=1)) == count
 
 
 def test_every_stage_after_the_first_halves_the_map() -> None:
@@ -37,7 +38,7 @@ def test_every_stage_after_the_first_halves_the_map() -> None:
 
 
 def test_a_block_is_its_formula() -> None:
-    block = small.Block(4, 6, stride=2).eval()
+    block = BasicBlock(4, 6, stride=2).eval()
     image = torch.randn(2, 4, 8, 8)
     inner = torch.relu(block.norm1(block.conv1(image)))
     expected = torch.relu(block.norm2(block.conv2(inner)) + block.shortcut(image))
@@ -45,12 +46,12 @@ def test_a_block_is_its_formula() -> None:
 
 
 def test_a_block_of_one_shape_has_an_identity_as_its_shortcut() -> None:
-    assert isinstance(small.Block(4, 4, stride=1).shortcut, nn.Identity)
+    assert isinstance(BasicBlock(4, 4, stride=1).shortcut, nn.Identity)
 
 
 def test_convolutions_start_with_the_deviation_of_kaiming() -> None:
     torch.manual_seed(0)
-    conv = small.Block(64, 64, stride=1).conv1  # fan out 64 * 9
+    conv = BasicBlock(64, 64, stride=1).conv1  # fan out 64 * 9
     model = small.SmallResNet((64,), classes=10, channels=64)
     first = model.get_submodule("stage1.0.conv1").weight
     assert first.shape == conv.weight.shape
@@ -58,5 +59,5 @@ def test_convolutions_start_with_the_deviation_of_kaiming() -> None:
 
 
 def test_a_stem_stride_can_be_chosen() -> None:
-    assert small.build("small", 10, stem_stride=1)[0][0].stride == (1, 1)
-    assert small.build("small", 10)[0][0].stride == (2, 2)
+    assert small.small_resnet("small", 10, stem_stride=1)[0][0].stride == (1, 1)
+    assert small.small_resnet("small", 10)[0][0].stride == (2, 2)

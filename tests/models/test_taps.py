@@ -35,7 +35,7 @@ class Pair(nn.Module):
 @pytest.fixture
 def model() -> nn.Module:
     torch.manual_seed(0)
-    return small.build("small", classes=5, channels=1).eval()
+    return small.small_resnet("small", classes=5, channels=1).eval()
 
 
 @pytest.fixture
@@ -87,11 +87,43 @@ def test_a_tap_that_is_not_there(model: nn.Module, tap: str, said: str) -> None:
         Tapped(model, [tap])
 
 
-def test_a_layer_that_runs_twice_and_a_tuple() -> None:
-    model, x = Odd(), torch.randn(3, 4)
-    trace = Tapped(model, ["shared", "pair"])(x)
-    torch.testing.assert_close(trace.taps["shared"], model.shared(model.shared(x)))
+def test_of_a_tuple_the_first_tensor_is_taken() -> None:
+    trace = Tapped(Odd(), ["pair"])(torch.randn(3, 4))
     assert trace.taps["pair"] is trace.out[0]
+
+
+def test_each_call_of_a_module_that_runs_twice_has_a_tap() -> None:
+    model, x = Odd(), torch.randn(3, 4)
+    taps = ["shared@0", "shared@1", "shared@input@0", "shared@input@1"]
+    once = model.shared(x)
+    expected = [once, model.shared(once), x, once]
+    for example in ((), (x,)):
+        trace = Tapped(model, taps, example)(x)
+        for tap, tensor in zip(taps, expected, strict=True):
+            torch.testing.assert_close(trace.taps[tap], tensor, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("tap", ["shared", "shared@input"])
+def test_a_tap_that_could_be_of_several_calls_is_refused(tap: str) -> None:
+    model, x = Odd(), torch.randn(3, 4)
+    text = f"tap '{tap}': Odd calls 'shared' 2 times .* say which call, '{tap}@0' to '{tap}@1'"
+    with pytest.raises(UserError, match=text):  # before training, where there is an example
+        Tapped(model, [tap], example=(x,))
+    with pytest.raises(UserError, match=text):
+        Tapped(model, [tap])(x)
+
+
+def test_a_call_that_does_not_happen_is_named() -> None:
+    with pytest.raises(UserError, match="tap 'shared@2': .* gives no tensor at 'shared@2'"):
+        Tapped(Odd(), ["shared@2"])(torch.randn(3, 4))
+
+
+def test_calls_are_counted_anew_in_each_forward_and_in_a_copy() -> None:
+    model, x = Odd(), torch.randn(3, 4)
+    tapped = Tapped(model, {"second": "shared@1"})
+    expected = model.shared(model.shared(x))
+    for network in (tapped, tapped, copy.deepcopy(tapped), pickle.loads(pickle.dumps(tapped))):
+        torch.testing.assert_close(network(x).taps["second"], expected)
 
 
 def test_a_module_that_does_not_run_is_named() -> None:
@@ -119,17 +151,17 @@ def test_nothing_is_held_between_calls_and_nothing_is_left_after_close(
     assert first.taps is not second.taps
     assert not torch.equal(first.taps["stage1"], second.taps["stage1"])
     model(image)  # outside of a call the hooks write nothing
-    assert tapped._page.taps is None
+    assert tapped._capture.taps is None
     tapped.close()
     assert [len(module._forward_hooks) for module in model.modules()] == hooks
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
-def test_a_forward_that_fails_closes_the_page(model: nn.Module, image: Tensor) -> None:
+def test_a_forward_that_fails_ends_the_capture(model: nn.Module, image: Tensor) -> None:
     tapped = Tapped(model, ["stage1"])
     with pytest.raises(RuntimeError):
         tapped(image[:, 0, :, :])
-    assert tapped._page.taps is None
+    assert tapped._capture.taps is None
     assert set(tapped(image).taps) == {"stage1"}
 
 
@@ -162,3 +194,18 @@ def test_hooks_set_before_compiling_fire_in_the_compiled_network(
         for name in ("stage1", "head@input"):
             torch.testing.assert_close(trace.taps[name], expected.taps[name])
     torch.testing.assert_close(trace.out, expected.out)
+
+
+def test_a_compiled_network_knows_its_calls() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shared = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.shared(self.shared(x))
+
+    model, x = Twice(), torch.randn(3, 4)
+    compiled = torch.compile(Tapped(model, ["shared@0"], (x,)), backend="eager")
+    for _ in range(2):
+        torch.testing.assert_close(compiled(x).taps["shared@0"], model.shared(x))

@@ -18,13 +18,13 @@ from stillhouse.models import small, weights
 @pytest.fixture
 def source() -> nn.Module:
     torch.manual_seed(1)
-    return small.build("tiny", classes=5, channels=1)
+    return small.small_resnet("tiny", classes=5, channels=1)
 
 
 @pytest.fixture
 def goal() -> nn.Module:
     torch.manual_seed(2)
-    return small.build("tiny", classes=5, channels=1)
+    return small.small_resnet("tiny", classes=5, channels=1)
 
 
 def equal(one: nn.Module, other: nn.Module) -> bool:
@@ -35,7 +35,7 @@ def refused(model: nn.Module, path: Path) -> str:
     """The sentence with which a file is refused; the network must not have moved."""
     before = weights.state_hash(model)
     with pytest.raises(UserError) as caught:
-        weights.load(model, path)
+        weights.load_weights(model, path)
     assert weights.state_hash(model) == before
     said = str(caught.value)
     assert "\n" not in said and str(path) in said
@@ -46,7 +46,7 @@ def refused(model: nn.Module, path: Path) -> str:
 def test_files_of_torch(source: nn.Module, goal: nn.Module, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"net{suffix}"
     torch.save(source.state_dict(), path)
-    report = weights.load(goal, path)
+    report = weights.load_weights(goal, path)
     assert equal(source, goal)
     assert report == weights.LoadReport(path, len(source.state_dict()))
 
@@ -60,7 +60,7 @@ def test_a_safetensors_file_written_by_hand(tmp_path: Path) -> None:
     text = json.dumps(header).encode()
     path = tmp_path / "line.safetensors"
     path.write_bytes(struct.pack("<Q", len(text)) + text + struct.pack("<3f", 1.5, -2.0, 0.25))
-    weights.load(model, path)
+    weights.load_weights(model, path)
     assert model.weight.tolist() == [[1.5, -2.0]]
     assert model.bias.tolist() == [0.25]
 
@@ -82,7 +82,7 @@ def test_wrappers_and_prefixes_come_off(
     source: nn.Module, goal: nn.Module, tmp_path: Path, wrap: Any, wrapper: str, prefix: str
 ) -> None:
     torch.save(wrap(source.state_dict()), tmp_path / "net.pt")
-    report = weights.load(goal, tmp_path / "net.pt")
+    report = weights.load_weights(goal, tmp_path / "net.pt")
     assert equal(source, goal)
     assert (report.wrapper, report.prefix) == (wrapper, prefix)
 
@@ -90,7 +90,7 @@ def test_wrappers_and_prefixes_come_off(
 def test_a_prefix_that_belongs_to_the_network_stays(tmp_path: Path) -> None:
     source, goal = (nn.ModuleDict({"model": nn.Linear(2, 2)}) for _ in range(2))
     torch.save(source.state_dict(), tmp_path / "net.pt")
-    assert weights.load(goal, tmp_path / "net.pt").prefix == ""
+    assert weights.load_weights(goal, tmp_path / "net.pt").prefix == ""
     assert equal(source, goal)
 
 
@@ -99,7 +99,7 @@ def test_networks_of_before_batch_counts_are_whole(
 ) -> None:
     state = {k: v for k, v in source.state_dict().items() if "num_batches" not in k}
     safetensors.torch.save_file(state, tmp_path / "old.safetensors")
-    weights.load(goal, tmp_path / "old.safetensors")
+    weights.load_weights(goal, tmp_path / "old.safetensors")
     assert equal(source, goal)
 
 
@@ -136,7 +136,7 @@ def test_a_file_that_is_cut_off(goal: nn.Module, tmp_path: Path, suffix: str, sh
     if suffix == ".pt":
         torch.save(goal.state_dict(), path)
     else:
-        weights.save(goal, path)
+        weights.save_weights(goal, path)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     assert "not a readable" in refused(goal, path)
@@ -177,11 +177,11 @@ def test_a_file_without_a_table_of_tensors(
     goal: nn.Module, tmp_path: Path, content: Any, said: str
 ) -> None:
     torch.save(content, tmp_path / "net.pt")
-    assert f"holds no table of tensors ({said})" in refused(goal, tmp_path / "net.pt")
+    assert f"holds no state dict ({said})" in refused(goal, tmp_path / "net.pt")
 
 
 def test_another_number_of_classes_is_said_as_such(goal: nn.Module, tmp_path: Path) -> None:
-    torch.save(small.build("tiny", classes=9, channels=1).state_dict(), tmp_path / "net.pt")
+    torch.save(small.small_resnet("tiny", classes=9, channels=1).state_dict(), tmp_path / "net.pt")
     said = refused(goal, tmp_path / "net.pt")
     assert "the file has 9 classes, the recipe 5 ('head.weight' is [9, 8] in the file and" in said
 
@@ -208,7 +208,7 @@ def test_saved_weights_load_into_the_bare_network(
     source: nn.Module, goal: nn.Module, tmp_path: Path
 ) -> None:
     path = tmp_path / "new" / "folder" / "student.safetensors"
-    weights.save(source, path)
+    weights.save_weights(source, path)
     goal.load_state_dict(safetensors.torch.load_file(path))
     assert equal(source, goal)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
@@ -223,8 +223,8 @@ def test_tied_and_strided_weights_are_saved_whole(tmp_path: Path) -> None:
             self.register_buffer("strided", torch.arange(6.0).reshape(2, 3).T)
 
     source, goal = Tied(), Tied()
-    weights.save(source, tmp_path / "tied.safetensors")
-    weights.load(goal, tmp_path / "tied.safetensors")
+    weights.save_weights(source, tmp_path / "tied.safetensors")
+    weights.load_weights(goal, tmp_path / "tied.safetensors")
     assert equal(source, goal)
     assert goal.other.weight is goal.one.weight
 
@@ -242,7 +242,7 @@ def test_a_full_disk_leaves_the_old_file(
     monkeypatch.setattr(place, full)
     kept = r"could not write .*No space left on device; the previous file of weights is kept"
     with pytest.raises(UserError, match=kept):
-        weights.save(source, path)
+        weights.save_weights(source, path)
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -250,7 +250,7 @@ def test_a_full_disk_leaves_the_old_file(
 def test_a_folder_that_is_a_file(source: nn.Module, tmp_path: Path) -> None:
     (tmp_path / "run").touch()
     with pytest.raises(UserError, match="could not write"):
-        weights.save(source, tmp_path / "run" / "student.safetensors")
+        weights.save_weights(source, tmp_path / "run" / "student.safetensors")
 
 
 def test_the_hash_sees_every_tensor_and_nothing_else(source: nn.Module) -> None:
@@ -272,10 +272,10 @@ def test_the_hash_sees_every_tensor_and_nothing_else(source: nn.Module) -> None:
 
 def test_a_network_begins_from_weights_of_another_classifier(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    source, goal = (small.build("tiny", classes=n, channels=1) for n in (7, 5))
-    weights.save(source, tmp_path / "seven.safetensors")
+    source, goal = (small.small_resnet("tiny", classes=n, channels=1) for n in (7, 5))
+    weights.save_weights(source, tmp_path / "seven.safetensors")
     drawn = goal.head.weight.detach().clone()
-    report = weights.begin(goal, tmp_path / "seven.safetensors")
+    report = weights.load_pretrained(goal, tmp_path / "seven.safetensors")
     assert torch.equal(goal.head.weight, drawn)  # as it was drawn
     ours, theirs = goal.state_dict(), source.state_dict()
     body = [name for name in ours if not name.startswith("head.")]
@@ -286,21 +286,24 @@ def test_a_network_begins_from_weights_of_another_classifier(tmp_path: Path) -> 
 def test_a_network_without_a_classifier_begins_from_one_with(
     source: nn.Module, tmp_path: Path
 ) -> None:
-    weights.save(source, tmp_path / "whole.safetensors")
-    body = small.build("tiny", classes=5, channels=1)
+    weights.save_weights(source, tmp_path / "whole.safetensors")
+    body = small.small_resnet("tiny", classes=5, channels=1)
     body.head = nn.Identity()
-    weights.begin(body, tmp_path / "whole.safetensors")
+    weights.load_pretrained(body, tmp_path / "whole.safetensors")
     assert torch.equal(body.stem[0].weight, source.stem[0].weight)
 
 
 def test_what_is_no_beginning_is_refused(source: nn.Module, tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     for other, sentence in (
-        (small.build("little", classes=5, channels=1), "belong to a network of another size"),
-        (small.build("small", classes=5, channels=1), "of the network not in the file"),
+        (
+            small.small_resnet("little", classes=5, channels=1),
+            "belong to a network of another size",
+        ),
+        (small.small_resnet("small", classes=5, channels=1), "of the network not in the file"),
     ):
-        weights.save(source, path)
+        weights.save_weights(source, path)
         before = weights.state_hash(other)
         with pytest.raises(UserError, match=sentence):
-            weights.begin(other, path)
+            weights.load_pretrained(other, path)
         assert weights.state_hash(other) == before

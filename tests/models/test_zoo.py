@@ -145,8 +145,8 @@ def test_factories_of_the_user(factories: None) -> None:
         ("nets_of_mine:fixed", 3, {}, "takes no argument 'classes'"),
         ("nets_of_mine:colour", 1, {}, "takes no argument 'channels'"),
         ("nets_of_mine:grey", 1, {"widht": 2}, "no argument 'widht'.*did you mean 'width'"),
-        ("nets_of_mine:number", 3, {}, "gave a int, not an nn.Module"),
-        ("nets_of_mine:constant", 3, {}, "a int is no factory"),
+        ("nets_of_mine:number", 3, {}, "returned a int, not an nn.Module"),
+        ("nets_of_mine:constant", 3, {}, "a int is not a factory"),
         ("nets_of_yours:grey", 3, {}, "importing 'nets_of_yours' failed .*PYTHONPATH"),
         (":grey", 3, {}, "importing '' failed"),
     ],
@@ -160,7 +160,7 @@ def test_factories_that_do_not_fit(
 
 def test_installed_packages_can_give_networks(plugin: None) -> None:
     assert zoo.create("acme/line", 4, 2).weight.shape == (4, 2)
-    assert "acme/line" in zoo.names()
+    assert "acme/line" in zoo.list_models()
     assert zoo.preprocessing("acme/line") is None
 
 
@@ -175,13 +175,13 @@ def test_a_package_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPa
 
 
 def test_names_are_searched_by_word_and_by_glob() -> None:
-    everything = zoo.names()
+    everything = zoo.list_models()
     assert everything == sorted(everything)
     known = {"timm/resnet18", "torchvision/resnet18", "cifar/resnet18", "stillhouse/small"}
     assert known <= set(everything)
     assert "torchvision/fcos_resnet50_fpn" not in everything
-    assert zoo.names("stillhouse/*l*e") == ["stillhouse/large", "stillhouse/little"]
-    assert all("ResNet18".lower() in name for name in zoo.names("ResNet18"))
+    assert zoo.list_models("stillhouse/*l*e") == ["stillhouse/large", "stillhouse/little"]
+    assert all("ResNet18".lower() in name for name in zoo.list_models("ResNet18"))
 
 
 def test_preprocessing_is_what_the_published_weights_expect() -> None:

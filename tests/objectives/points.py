@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import fields
 from functools import cache
-from itertools import groupby, product
+from itertools import product
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import pytest
-
+from cases import check_each
 from stillhouse.objectives.activation import Activation
 from stillhouse.objectives.distance import Distance
 from stillhouse.objectives.logit import LogitObjective
@@ -53,32 +52,20 @@ def stages(axis: str) -> list[Any]:
     return [stage for cls in members(AXES[axis]) for stage in variants(cls)]
 
 
-@dataclass(frozen=True)
-class Family:
-    """The points that share activation and distance."""
-
-    points: tuple[LogitObjective, ...]
-
-    def __iter__(self) -> Iterator[LogitObjective]:
-        return iter(self.points)
-
-    def plain(self) -> Iterator[LogitObjective]:
-        """Those whose reduction is the usual one, for checks that reductions cannot break."""
-        return (p for p in self if p.reduction.kind == "mean" and p.reduction.inner == "sum")
-
-    @property
-    def id(self) -> str:
-        return f"{say(self.points[0].activation)}-{say(self.points[0].distance)}"
-
-
 @cache
-def families() -> tuple[Family, ...]:
+def points() -> tuple[LogitObjective, ...]:
+    """Every legal point."""
     found = []
     for chosen in product(*map(stages, AXES)):
         with suppress(ValueError), warnings.catch_warnings(action="ignore"):
             found.append(LogitObjective(**dict(zip(AXES, chosen, strict=True))))
-    groups = groupby(found, key=lambda p: (p.activation, p.distance))
-    return tuple(Family(tuple(points)) for _, points in groups)
+    return tuple(found)
+
+
+@cache
+def plain_points() -> tuple[LogitObjective, ...]:
+    """Those whose reduction is the usual one, for checks that reductions cannot break."""
+    return tuple(p for p in points() if p.reduction.kind == "mean" and p.reduction.inner == "sum")
 
 
 def say(stage: Any) -> str:
@@ -88,38 +75,27 @@ def say(stage: Any) -> str:
     return "_".join([stage.kind, *(str(getattr(stage, name)) for name in chosen)])
 
 
-@contextmanager
-def about(point: LogitObjective) -> Iterator[None]:
-    """Name the point in whatever goes wrong with it."""
-    try:
-        yield
-    except Exception as error:
-        error.add_note("-".join(say(getattr(point, axis)) for axis in AXES))
-        raise
+@cache
+def named(all_points: Callable[[], tuple[LogitObjective, ...]]) -> dict[str, LogitObjective]:
+    """Points by what their stages are called."""
+    return {"-".join(say(getattr(point, axis)) for axis in AXES): point for point in all_points()}
 
 
-def every_point(check: Callable[[LogitObjective], None]) -> Callable[[Family], None]:
-    """A test that holds for each point of each family."""
-
-    def test(family: Family) -> None:
-        for point in family:
-            with about(point):
-                check(point)
-
-    return each_family(test, check)
+def every_point(check: Callable[[LogitObjective], None]) -> Callable[[], None]:
+    """A test that holds for each point."""
+    return each_of(points, check)
 
 
-def every_plain_point(check: Callable[[LogitObjective], None]) -> Callable[[Family], None]:
+def every_plain_point(check: Callable[[LogitObjective], None]) -> Callable[[], None]:
     """A test that holds for each point with the usual reduction."""
-
-    def test(family: Family) -> None:
-        for point in family.plain():
-            with about(point):
-                check(point)
-
-    return each_family(test, check)
+    return each_of(plain_points, check)
 
 
-def each_family(test: Callable[[Family], None], check: Callable[..., None]) -> Any:
+def each_of(
+    all_points: Callable[[], tuple[LogitObjective, ...]], check: Callable[[LogitObjective], None]
+) -> Callable[[], None]:
+    def test() -> None:
+        check_each(check, named(all_points).items())
+
     test.__name__, test.__module__ = check.__name__, check.__module__
-    return pytest.mark.parametrize("family", families(), ids=lambda family: family.id)(test)
+    return test

@@ -1,7 +1,6 @@
 """What every legal point of the product space owes. A new stage is under these tests at once.
 
-Points are found from the unions and gathered into families (activation, distance), so that a run
-has hundreds of tests and not tens of thousands; a failure names the point.
+Points are found from the unions. A test goes through all of them and names those that fail.
 """
 
 from __future__ import annotations
@@ -9,15 +8,15 @@ from __future__ import annotations
 import warnings
 from dataclasses import asdict, replace
 from functools import cache
-from itertools import product
 from typing import Any
 
 import pytest
 import torch
-from points import about, every_plain_point, every_point, families, say, stages
+from points import every_plain_point, every_point, named, plain_points, points, say, stages
 from pydantic import TypeAdapter
 from torch import Tensor
 
+from cases import check_each
 from references import space as formula
 from stillhouse.objectives.activation import Softmax
 from stillhouse.objectives.logit import LogitObjective
@@ -73,6 +72,12 @@ def judge(point: LogitObjective, at: Site) -> tuple[Term, Tensor]:
     return Term(term.total.detach(), term.mass, term.weight), slope
 
 
+@cache
+def known(point: LogitObjective) -> tuple[Term, Tensor]:
+    """What a point says of the plain site, which several tests hold something against."""
+    return judge(point, make())
+
+
 def close(got: Tensor, want: Tensor | float, rtol: float = 1e-9, atol: float = 1e-12) -> None:
     want = torch.as_tensor(want, dtype=got.dtype)
     if not torch.allclose(got, want, rtol, atol):  # which is quick, and says nothing
@@ -114,13 +119,11 @@ def test_the_points_are_those_that_the_rules_allow() -> None:
     # cross-entropy would keep an entropy that grows with the batch
     over = len(OVER_BATCH) * (len(DIVERGENCES) - 1) * len(OF_ROWS)
     metrics = len(METRICS) * (len(ALONG_ROWS) * weighed_rows + len(ALONG_BATCH) * len(OF_ROWS))
-    found = sum(len(family.points) for family in families())
-    assert found == len(PREPROCESSES) * (divergences + metrics + over) == 4200
+    assert len(points()) == len(PREPROCESSES) * (divergences + metrics + over) == 4200
 
 
 def test_no_point_is_found_twice() -> None:
-    points = [point for family in families() for point in family]
-    assert len(set(points)) == len(points)
+    assert len(set(points())) == len(named(points)) == len(points())
 
 
 # --------------------------------------------------------------------------------------- the values
@@ -158,7 +161,7 @@ def test_there_is_nothing_to_learn_from_oneself(point: LogitObjective) -> None:
 
 @every_point
 def test_there_is_something_to_learn_from_another(point: LogitObjective) -> None:
-    term, slope = judge(point, make())
+    term, slope = known(point)
     assert term.total > 0
     assert term.mass > 0
     assert slope.isfinite().all()
@@ -208,16 +211,19 @@ def test_one_row_of_two_classes_stays_finite(point: LogitObjective) -> None:
 
 
 def test_one_row_has_no_relation_to_another() -> None:
-    relations = [point for family in families() for point in family if point.relational]
+    relations = {name: point for name, point in named(points).items() if point.relational}
     pairs = len(ALONG_BATCH) * len(METRICS) + len(OVER_BATCH) * (len(DIVERGENCES) - 1)
     assert len(relations) == len(PREPROCESSES) * pairs * len(OF_ROWS)
     only = torch.tensor([0.0, 0.0, 3.0, 0.0, 0.0]).double()
-    for point, at in product(relations, (make(n=1), replace(make(), weight=only))):
-        term, slope = judge(point, at)
-        with about(point):
+
+    def check(point: LogitObjective) -> None:
+        for at in (make(n=1), replace(make(), weight=only)):
+            term, slope = judge(point, at)
             assert term.total == 0
             assert (slope == 0).all()
             assert term.mass == (point.reduction.kind == "total")
+
+    check_each(check, relations.items())
 
 
 @every_plain_point
@@ -262,7 +268,7 @@ def test_rows_that_are_all_of_weight_zero_are_no_rows(point: LogitObjective) -> 
 @every_plain_point
 def test_weights_of_one_are_no_weights(point: LogitObjective) -> None:
     at = make()
-    term, slope = judge(point, at)
+    term, slope = known(point)
     same, same_slope = judge(point, replace(at, weight=torch.ones(5, dtype=torch.double)))
     close(same.total, term.total)
     close(same.mass, term.mass)
@@ -275,7 +281,7 @@ def test_weights_of_one_are_no_weights(point: LogitObjective) -> None:
 @every_plain_point
 def test_single_precision_is_enough(point: LogitObjective) -> None:
     at = make()
-    exact, exact_slope = judge(point, at)
+    exact, exact_slope = known(point)
     term, slope = judge(point, site(at.student.float(), at.teacher.float()))
     close(term.total.double(), exact.total, rtol=1e-4)
     assert (slope.double() - exact_slope).norm() < 1e-4 * exact_slope.norm()
@@ -331,15 +337,18 @@ def test_the_gradient_is_that_of_the_value(point: LogitObjective) -> None:
 
 
 def test_a_detached_weight_is_a_constant() -> None:
-    detached = [point for family in families() for point in family.plain() if not smooth(point)]
+    detached = {n: p for n, p in named(plain_points).items() if not smooth(p)}
     assert len(detached) == len(PREPROCESSES) * len(DIVERGENCES)
-    for point in detached:
+
+    def check(point: LogitObjective) -> None:
         at = make()
         weight = point.weighting(at.student, at.teacher).detach()
         rows = point._compare(at.student, at.teacher, at.target, point.activation.temperature)
         loss = point.activation.temperature**2 * (weight * rows).sum()
         (want,) = torch.autograd.grad(loss, at.student)
         close(judge(point, at)[1], want)
+
+    check_each(check, detached.items())
 
 
 @every_plain_point
@@ -357,7 +366,7 @@ def test_the_teacher_gets_no_gradient(point: LogitObjective) -> None:
 @every_plain_point
 def test_classes_have_no_order(point: LogitObjective) -> None:
     at, order = make(), torch.tensor([2, 0, 3, 1])
-    term, slope = judge(point, at)
+    term, slope = known(point)
     moved = site(at.student[:, order], at.teacher[:, order], order.argsort()[at.target])
     moved_term, moved_slope = judge(point, moved)
     close(moved_term.total, term.total)
@@ -378,7 +387,7 @@ def test_rows_have_no_order(point: LogitObjective) -> None:
 def test_a_batch_said_twice_has_the_same_mean_and_twice_the_sum(point: LogitObjective) -> None:
     at = make()
     rows = [torch.cat((x, x)) for x in (at.student, at.teacher, at.target)]
-    once, twice = point(at), point(site(*rows))
+    (once, _), twice = known(point), point(site(*rows))
     swallowed = 1e-6 if getattr(point.distance, "mode", "") == "add" else 1e-12
     times = 1 if point.relational else 2  # rows of a relation are classes, as many as before
     close(twice.total, times * once.total, atol=swallowed)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stillhouse.objectives import presets
 from stillhouse.objectives.activation import Probabilities, Raw
-from stillhouse.objectives.distance import MSE, Pearson
+from stillhouse.objectives.distance import MeanSquaredError, Pearson
 from stillhouse.objectives.logit import LogitObjective
 from stillhouse.objectives.preprocess import Standardize
 from stillhouse.objectives.weighting import PowerSum
@@ -155,7 +155,7 @@ def test_lskd_is_kd_with_a_temperature_for_each_row_and_network() -> None:
 
 def test_squares_of_standardised_rows_are_one_minus_their_correlation() -> None:
     student, teacher = pair()
-    squares = LogitObjective(Standardize(ddof=1, eps=1e-12), Raw(), MSE())
+    squares = LogitObjective(Standardize(ddof=1, eps=1e-12), Raw(), MeanSquaredError())
     pearson = LogitObjective(activation=Raw(), distance=Pearson())
     at = Site(student, teacher)
     close(5 / (2 * 4) * squares(at).mean(), pearson(at).mean())

@@ -236,17 +236,19 @@ def test_flat_maps_stay_finite(case: Case) -> None:
 
 
 def test_a_warm_up_is_the_share_of_epochs_begun() -> None:
-    rises = [presets.dkd(warmup=4).rise(Clock(step, 60, 10)) for step in (0, 9, 10, 29, 30, 59)]
+    rises = [
+        presets.dkd(warmup=4).ramp_factor(Clock(step, 60, 10)) for step in (0, 9, 10, 29, 30, 59)
+    ]
     assert rises == [0.25, 0.25, 0.5, 0.75, 1.0, 1.0]
-    assert presets.dkd().rise(Clock(0, 60, 10)) == 1.0
+    assert presets.dkd().ramp_factor(Clock(0, 60, 10)) == 1.0
 
 
 def test_lskd_keeps_the_warm_up_of_its_base() -> None:
     start = Clock(0, 60, 10)
     base = presets.dkd(warmup=20)
-    assert presets.lskd(base=base).rise(start) == 1 / 20
-    assert presets.lskd(base=base, warmup=2).rise(start) == 1 / 2
-    assert presets.lskd().rise(start) == 1.0
+    assert presets.lskd(base=base).ramp_factor(start) == 1 / 20
+    assert presets.lskd(base=base, warmup=2).ramp_factor(start) == 1 / 2
+    assert presets.lskd().ramp_factor(start) == 1.0
 
 
 def test_labels_count_what_the_paper_says_or_what_the_user_says() -> None:

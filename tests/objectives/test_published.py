@@ -36,26 +36,26 @@ def test_a_ramp_may_be_a_cosine_or_a_step() -> None:
 def test_a_ramp_of_an_epoch_is_over_at_once() -> None:
     assert course(Ramp(1)) == [1.0] * 12  # epochs count from 1, as a warm-up's do
     assert course(Ramp(20)) == pytest.approx(
-        [presets.kd(warmup=20).rise(at(e)) for e in range(1, 13)]
+        [presets.kd(warmup=20).ramp_factor(at(e)) for e in range(1, 13)]
     )
 
 
 def test_a_course_that_makes_no_sense_is_refused() -> None:
-    with pytest.raises(ValueError, match="epochs of a ramp must be above 0"):
+    with pytest.raises(ValueError, match="`epochs` must be positive, got"):
         Ramp(0)
-    with pytest.raises(ValueError, match="begin of a ramp must not be negative"):
+    with pytest.raises(ValueError, match="`begin` must be non-negative, got"):
         Ramp(1, begin=-1)
-    with pytest.raises(ValueError, match="say one of the two"):
+    with pytest.raises(ValueError, match="set one of them"):
         presets.kd(warmup=3, ramp=Ramp(2))
 
 
 @pytest.mark.parametrize("name", published())
 def test_every_method_may_be_given_a_ramp(name: str) -> None:
     spec = published()[name](ramp=Ramp(10, start=1, end=0))
-    assert spec.rise(at(5)) == 0.5 and spec.rise(at(50)) == 0
+    assert spec.ramp_factor(at(5)) == 0.5 and spec.ramp_factor(at(50)) == 0
 
 
 def test_a_ramp_of_lskd_stands_before_its_base_s() -> None:
     base = presets.dkd(warmup=20)
-    assert presets.lskd(base=base, ramp=Ramp(4)).rise(at(2)) == 0.5
-    assert presets.lskd(base=presets.kd(ramp=Ramp(4))).rise(at(2)) == 0.5
+    assert presets.lskd(base=base, ramp=Ramp(4)).ramp_factor(at(2)) == 0.5
+    assert presets.lskd(base=presets.kd(ramp=Ramp(4))).ramp_factor(at(2)) == 0.5

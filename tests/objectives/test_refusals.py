@@ -19,7 +19,7 @@ from stillhouse.objectives.activation import (
     Softmax,
     TargetVsRest,
 )
-from stillhouse.objectives.distance import KL, MSE, Cosine, CrossEntropy, Pearson
+from stillhouse.objectives.distance import KL, Cosine, CrossEntropy, MeanSquaredError, Pearson
 from stillhouse.objectives.logit import LogitObjective
 from stillhouse.objectives.preprocess import LabelTemperature, Scale, Standardize
 from stillhouse.objectives.presets import FeaturePresetSpec, LogitPresetSpec
@@ -55,18 +55,18 @@ def test_a_distance_refuses_values_of_the_other_kind() -> None:
 
 def test_classes_are_weighed_only_where_they_are_apart() -> None:
     for activation in stages("activation"):
-        distance = KL() if activation.space == "log_prob" else MSE()
+        distance = KL() if activation.space == "log_prob" else MeanSquaredError()
         if isinstance(activation, Sigmoid):
             LogitObjective(activation=activation, distance=distance, weighting=Disagreement())
             continue
-        reason = f"disagreement weighs classes apart, and {activation.kind} with {distance.kind}"
+        reason = f"disagreement weights single classes, but {activation.kind} with {distance.kind}"
         with pytest.raises(ValueError, match=reason):
             LogitObjective(activation=activation, distance=distance, weighting=Disagreement())
 
 
 @pytest.mark.parametrize("weighting", [TeacherConfidence(), PowerSum()])
 def test_a_relation_has_no_rows_to_weigh(weighting: Any) -> None:
-    reason = f"probabilities across the batch has no rows for {weighting.kind}"
+    reason = f"probabilities along the batch has no rows for {weighting.kind}"
     with pytest.raises(ValueError, match=reason):
         LogitObjective(
             activation=Probabilities(across="batch"), distance=Pearson(), weighting=weighting
@@ -74,7 +74,9 @@ def test_a_relation_has_no_rows_to_weigh(weighting: Any) -> None:
 
 
 def test_a_relation_is_not_divided_by_objects() -> None:
-    reason = "raw across the batch has classes for rows, and per_object divides by objects"
+    reason = (
+        "raw along the batch has one row per class, but per_object divides by the number of objects"
+    )
     with pytest.raises(ValueError, match=reason):
         LogitObjective(activation=Raw(across="batch"), distance=Cosine(), reduction=PerObject())
 
@@ -102,29 +104,29 @@ def test_a_relation_is_not_divided_by_objects() -> None:
     ],
 )
 def test_an_option_that_must_be_positive_is(stage: type, option: str, wrong: float) -> None:
-    with pytest.raises(ValueError, match=f"{option} must be above 0 and finite, and is {wrong}"):
+    with pytest.raises(ValueError, match=f"`{option}` must be positive and finite, got {wrong}"):
         stage(**{option: wrong})
 
 
 def test_no_activation_takes_a_temperature_of_zero() -> None:
     for activation in stages("activation"):
-        with pytest.raises(ValueError, match="temperature must be above 0"):
+        with pytest.raises(ValueError, match="`temperature` must be positive"):
             type(activation)(temperature=0.0)
 
 
 @pytest.mark.parametrize("beta", [-0.5, float("nan")])
 def test_disagreement_has_no_negative_power(beta: float) -> None:
-    with pytest.raises(ValueError, match="beta must not be negative"):
+    with pytest.raises(ValueError, match="`beta` must be non-negative, got"):
         Disagreement(beta=beta)
 
 
 def test_a_warm_up_is_not_negative() -> None:
-    with pytest.raises(ValueError, match="warmup must not be negative, and is -1"):
+    with pytest.raises(ValueError, match="`warmup` must be non-negative, got -1"):
         presets.kd(warmup=-1)
 
 
 def test_a_feature_preset_names_at_least_one_pair() -> None:
-    with pytest.raises(ValueError, match="pairs must name at least one"):
+    with pytest.raises(ValueError, match="`pairs` must name at least one"):
         presets.cwd(pairs=())
 
 
@@ -133,7 +135,7 @@ def test_a_feature_preset_names_at_least_one_pair() -> None:
     [presets.kd, presets.lskd, presets.dkd, presets.dist, presets.tld, presets.tld_dist],
 )
 def test_a_preset_refuses_a_temperature_of_zero_when_it_is_built(preset: Any) -> None:
-    with pytest.raises(ValueError, match="temperature must be above 0"):
+    with pytest.raises(ValueError, match="`temperature` must be positive"):
         preset(temperature=0.0)
 
 
@@ -146,13 +148,16 @@ def test_a_preset_refuses_a_temperature_of_zero_when_it_is_built(preset: Any) ->
         ({"activation": {"kind": "softmax", "temprature": 2}}, "temprature"),
         ({"distance": {"kind": "kll"}}, "'kl', 'reverse_kl'"),
         ({"activation": {"kind": "probabilities"}}, "kl compares log_prob values"),
-        ({"activation": {"kind": "softmax", "temperature": 0}}, "temperature must be above 0"),
+        (
+            {"activation": {"kind": "softmax", "temperature": 0}},
+            "`temperature` must be positive",
+        ),
         ({"preprocess": {"kind": "standardize", "ddof": 2}}, "Input should be 0 or 1"),
         ({"reduction": {"kind": "mean", "inner": "max"}}, "'sum' or 'mean'"),
         ({"distance": {"kind": "pearson", "mode": "none"}}, "'clamp' or 'add'"),
         ({"activation": {"kind": "raw", "across": "class"}}, "'row' or 'batch'"),
         ({"kappa": "cube"}, "'auto', 'square' or 'none'"),
-        ({"weighting": {"kind": "disagreement"}}, "weighs classes apart"),
+        ({"weighting": {"kind": "disagreement"}}, "weights single classes"),
         ({"wieght": 2.0}, "wieght"),
     ],
 )
@@ -195,7 +200,7 @@ def test_lskd_takes_no_sigmoid_loss() -> None:
 
 
 def test_a_sum_by_objects_needs_to_know_how_many() -> None:
-    with pytest.raises(ValueError, match="per_object divides by the site's mass, and this site"):
+    with pytest.raises(ValueError, match="per_object divides by the site's mass, but the site"):
         LogitObjective(reduction=PerObject())(site())
 
 
@@ -210,7 +215,7 @@ def test_a_sum_by_objects_needs_to_know_how_many() -> None:
     ],
 )
 def test_what_needs_labels_says_so(point: LogitObjective) -> None:
-    with pytest.raises(ValueError, match=r"needs labels, and the site has none"):
+    with pytest.raises(ValueError, match=r"needs labels, but the site has none"):
         point(site(target=None))
 
 
@@ -221,23 +226,23 @@ def test_one_class_a_row_may_be_an_index_or_one_hot_and_nothing_else() -> None:
     torch.testing.assert_close(presets.dkd()(at.student, at.teacher, hot), loss)
     mixed = 0.7 * hot + 0.3 * hot.flip(0)
     for wrong in (mixed, hot + hot.roll(1, 1), torch.zeros(3, 4), at.target.double()):
-        with pytest.raises(ValueError, match="needs one class a row, as an index or one-hot"):
+        with pytest.raises(ValueError, match="needs one class per row, as an index or one-hot"):
             presets.dkd()(at.student, at.teacher, wrong)
 
 
 def test_many_classes_a_row_have_the_shape_of_the_logits() -> None:
     at = site(n=3, c=4)
-    with pytest.raises(ValueError, match=r"needs labels of shape \(3, 4\), and got \(3, 5\)"):
+    with pytest.raises(ValueError, match=r"needs labels of shape \(3, 4\), got \(3, 5\)"):
         presets.ps()(at.student, at.teacher, torch.ones(3, 5))
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (5, 5), (6, 5, 1)])
 def test_rows_of_two_shapes_are_refused(shape: tuple[int, ...]) -> None:
     at = Site(torch.zeros(6, 5), torch.zeros(shape))
-    with pytest.raises(ValueError, match=r"must be \(N, C\) alike, and are \(6, 5\) and"):
+    with pytest.raises(ValueError, match=r"must both be of shape \(N, C\), got \(6, 5\) and"):
         LogitObjective()(at)
 
 
 def test_maps_of_two_shapes_are_refused() -> None:
-    with pytest.raises(ValueError, match="compares maps of one shape.*put an adapter between"):
+    with pytest.raises(ValueError, match="compares maps of equal shape.*put an adapter between"):
         presets.mimic()(torch.zeros(2, 3, 4, 4), torch.zeros(2, 5, 4, 4))

@@ -175,8 +175,8 @@ def test_the_control_needs_no_teacher(file: Path) -> None:
             r"recipe.yaml:12: unknown key train.epoch; did you mean 'epochs'\?",
         ),
         ("  epochs: 2", "  epochs: two", r"recipe.yaml:12: train.epochs: .*valid number.*'two'"),
-        ("  epochs: 2", "  epochs: 0", r"recipe.yaml:11: train: epochs must be above 0, and is 0"),
-        ("  batch: 16", "  batch: 0", r"recipe.yaml:1: data: batch must be at least 1, and is 0"),
+        ("  epochs: 2", "  epochs: 0", r"recipe.yaml:11: train: `epochs` must be positive, got 0"),
+        ("  batch: 16", "  batch: 0", r"recipe.yaml:1: data: `batch` must be at least 1, got 0"),
         (
             "student: stillhouse/tiny",
             "studnt: stillhouse/tiny",
@@ -191,7 +191,7 @@ def test_the_control_needs_no_teacher(file: Path) -> None:
         (
             "  temperature: 4",
             "  temperature: -4",
-            r"recipe.yaml:8: method: temperature must be above 0 and finite, and is -4",
+            r"recipe.yaml:8: method: `temperature` must be positive and finite, got -4",
         ),
     ],
 )
@@ -216,8 +216,8 @@ def test_an_error_names_the_line(file: Path, line: str, wrong: str, message: str
         ("nosuch.key=3", r"unknown key nosuch"),
         ("data.train=[1", r"is not a valid YAML value"),
         ("teacher=null", r"method kd needs a teacher"),
-        ("method=[kd, none]", r"method none stands alone"),
-        ("method=[]", r"names no method"),
+        ("method=[kd, none]", r"method none cannot be combined"),
+        ("method=[]", r"method is an empty list"),
     ],
 )
 def test_an_error_names_the_override(file: Path, word: str, message: str) -> None:

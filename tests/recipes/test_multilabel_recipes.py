@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillhouse.batches import Batch
-from stillhouse.build.contract import BESIDE
-from stillhouse.build.data import facts_of
+from stillhouse.build.contract import CONTRACT_SUFFIX
+from stillhouse.build.data import make_facts
 from stillhouse.build.networks import TeacherNetwork, load_teacher, make_student
 from stillhouse.build.run import make_pupil, make_run
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.data.source import Pixels, targets_of
 from stillhouse.distiller import Distiller
 from stillhouse.engine.train import set_rates
@@ -31,8 +31,8 @@ from stillhouse.models.taps import Tapped
 from stillhouse.objectives import presets
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
-from stillhouse.runs.doctor import examine
-from stillhouse.runs.execute import execute, measure
+from stillhouse.runs.doctor import check_recipe
+from stillhouse.runs.execute import evaluate_run, execute
 from stillhouse.runs.training import STUDENT
 from stillhouse.tasks.multilabel import MultilabelSpec
 from stillhouse.types import Clock
@@ -83,9 +83,9 @@ def test_a_run_measures_what_several_labels_are_measured_by(finished: Path) -> N
 
 
 def test_the_shipped_student_says_its_head(finished: Path) -> None:
-    said = json.loads((finished / f"{STUDENT}{BESIDE}").read_text())
+    said = json.loads((finished / f"{STUDENT}{CONTRACT_SUFFIX}").read_text())
     assert (said["name"], said["head"]) == ("stillhouse/tiny", "labelwise")
-    again = measure(recipe("method=l2d"), finished, "test", None)
+    again = evaluate_run(recipe("method=l2d"), finished, "test", None)
     score = json.loads((finished / "result.json").read_text())
     assert again == pytest.approx(score["test"])
     plain = labelwise(
@@ -119,11 +119,11 @@ def test_the_shipped_student_says_its_head(finished: Path) -> None:
 )
 def test_every_method_of_the_papers_teaches(method: str) -> None:
     made = recipe(f"method={method}")
-    shop = Workshop.open(made)
+    session = Session.open(made)
     torch.manual_seed(0)
-    teacher = make_student(made.student, shop)  # as good as any
-    pupil = make_pupil(made, shop, untaught(teacher))
-    batch = next(shop.split("train").epoch(0))
+    teacher = make_student(made.student, session)  # as good as any
+    pupil = make_pupil(made, session, untaught(teacher))
+    batch = next(session.split("train").epoch(0))
     trace = Tapped(teacher.eval(), pupil.method.teacher_taps, (batch.images[:2],))(batch.images)
     terms = pupil(batch, {"": trace.detached()}, Clock(20, 40, 10))
     assert len(terms) > 1 and all(bool(t.total.isfinite()) for t in terms.values())
@@ -144,7 +144,7 @@ def untaught(network: nn.Module) -> TeacherNetwork:
     [
         (
             "method=dkd",
-            "dkd needs one class per image, but the images of digits/labels/train have",
+            "dkd needs one class per image, but digits/labels/train has",
         ),
         ("method={name: lskd, base: dkd}", "method lskd needs one class per image"),
         ("method=ats", "method ats needs one class"),
@@ -157,47 +157,47 @@ def untaught(network: nn.Module) -> TeacherNetwork:
         ("task={name: multilabel, loss: focus}", "task.*loss"),
         ("student.head={kind: labelwise, width: 9}", "width must be a multiple of heads"),
         ("student.head=labelwide", "student.head"),
-        ("train.course=0.5", "course must be at least the 1 epochs, and is 0.5"),
+        ("train.schedule_epochs=0.5", "`schedule_epochs` must be at least `epochs`, 1, got 0.5"),
     ],
 )
 def test_what_does_not_fit_is_a_sentence(word: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         made = recipe(word)
-        shop = Workshop.open(made)
-        make_pupil(made, shop, untaught(make_student(made.student, shop)))
+        session = Session.open(made)
+        make_pupil(made, session, untaught(make_student(made.student, session)))
 
 
 def test_embeddings_need_a_head() -> None:
     made = recipe("method=cd", "student.head=null")
-    shop = Workshop.open(made)
-    teacher = make_student(recipe().student, shop)
+    session = Session.open(made)
+    teacher = make_student(recipe().student, session)
     with pytest.raises(UserError, match=r"student\.head=labelwise"):
-        make_pupil(made, shop, untaught(teacher))
+        make_pupil(made, session, untaught(teacher))
 
 
 def test_mixed_images_have_no_labels_for_methods_that_ask() -> None:
     made = recipe("method=ps", "data.mix={mixup: 1}")
-    shop = Workshop.open(made)
+    session = Session.open(made)
     with pytest.raises(UserError, match="ps needs the labels of each image, but data.mix gives"):
-        make_pupil(made, shop, untaught(make_student(made.student, shop)))
+        make_pupil(made, session, untaught(make_student(made.student, session)))
 
 
 def test_one_class_an_image_is_a_case_of_several() -> None:
     made = load.load("digits/raw", ["task=multilabel", "engine.device=cpu"])
-    shop = Workshop.open(made)
-    assert shop.task.chance == pytest.approx(10)
-    batch = next(shop.split("val").epoch(0))
-    network = make_student(made.student, shop)
-    terms = shop.task.supervise(Tapped(network.eval())(batch.images), batch)
+    session = Session.open(made)
+    assert session.task.chance == pytest.approx(10)
+    batch = next(session.split("val").epoch(0))
+    network = make_student(made.student, session)
+    terms = session.task.supervise(Tapped(network.eval())(batch.images), batch)
     hot = F.one_hot(batch.target, 10).float()
     expected = F.binary_cross_entropy_with_logits(network(batch.images), hot, reduction="sum")
     torch.testing.assert_close(terms["label"].mean(), expected / len(hot))
 
 
 def test_chance_is_how_frequent_a_class_is() -> None:
-    shop = Workshop.open(recipe())
-    labels = targets_of(shop.sources.val)
-    assert shop.task.chance == pytest.approx(100 * float(labels.mean()))
+    session = Session.open(recipe())
+    labels = targets_of(session.sources.val)
+    assert session.task.chance == pytest.approx(100 * float(labels.mean()))
 
     class Unknowing:
         """A source that knows labels only with their images."""
@@ -212,9 +212,9 @@ def test_chance_is_how_frequent_a_class_is() -> None:
         def __getitem__(self, index: int) -> Any:
             return self.whole[index]
 
-    assert isinstance(shop.sources.val, Pixels)
-    sources = replace(shop.sources, val=Unknowing(shop.sources.val))
-    found = MultilabelSpec().build(facts_of(recipe().data, sources))
+    assert isinstance(session.sources.val, Pixels)
+    sources = replace(session.sources, val=Unknowing(session.sources.val))
+    found = MultilabelSpec().build(make_facts(recipe().data, sources))
     assert found.chance == pytest.approx(100 * float(labels.mean()))
 
 
@@ -225,22 +225,22 @@ def test_a_teacher_of_another_order_of_classes_keeps_its_embeddings(
     finished: Path, tmp_path: Path
 ) -> None:
     made = recipe("method=cd")
-    shop = Workshop.open(made)
+    session = Session.open(made)
     path = tmp_path / STUDENT
     shutil.copy(finished / STUDENT, path)
-    said = json.loads((finished / f"{STUDENT}{BESIDE}").read_text())
+    said = json.loads((finished / f"{STUDENT}{CONTRACT_SUFFIX}").read_text())
     order = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
     said["classes"] = [said["classes"][i] for i in order]
-    path.with_name(path.name + BESIDE).write_text(json.dumps(said))
+    path.with_name(path.name + CONTRACT_SUFFIX).write_text(json.dumps(said))
     spec = recipe(
         "teacher={name: stillhouse/tiny, head: {width: 16, heads: 2, hidden: 16}}"
     ).teacher
     assert spec is not None
-    found = load_teacher(spec, [path], shop)
+    found = load_teacher(spec, [path], session)
     assert isinstance(found.network, Labelwise)
-    assert found.notes == ("the teacher's classes are put in the data's order",)
-    plain = make_student(recipe().student, shop)
-    weights.load(plain, finished / STUDENT)
+    assert found.notes == ("the teacher's classes are reordered to those of the data",)
+    plain = make_student(recipe().student, session)
+    weights.load_weights(plain, finished / STUDENT)
     images = torch.randn(2, 3, 24, 24)
     ours, theirs = (
         Tapped(network.eval(), ["embeddings"])(images) for network in (found.network, plain)
@@ -251,40 +251,42 @@ def test_a_teacher_of_another_order_of_classes_keeps_its_embeddings(
 
 
 def test_weights_of_another_head_are_refused(finished: Path) -> None:
-    shop = Workshop.open(recipe())
+    session = Session.open(recipe())
     spec = recipe("teacher={name: stillhouse/tiny}", "teacher.head=null").teacher
     assert spec is not None
-    with pytest.raises(UserError, match=r"with a labelwise head, .* say teacher\.head=labelwise"):
-        load_teacher(spec, [finished / STUDENT], shop)
+    with pytest.raises(UserError, match=r"with a labelwise head, .* set teacher\.head=labelwise"):
+        load_teacher(spec, [finished / STUDENT], session)
 
 
 def test_a_student_begins_from_a_network_of_other_classes(tmp_path: Path) -> None:
     published = zoo.create("stillhouse/tiny", 1000, 3)
-    weights.save(published, tmp_path / "published.safetensors")
-    made = recipe(f"student.start={tmp_path / 'published.safetensors'}")
-    shop = Workshop.open(made)
-    student = make_student(made.student, shop)
+    weights.save_weights(published, tmp_path / "published.safetensors")
+    made = recipe(f"student.pretrained={tmp_path / 'published.safetensors'}")
+    session = Session.open(made)
+    student = make_student(made.student, session)
     assert isinstance(student, Labelwise)
     stem = student.get_submodule("trunk.model.stem")
     assert all(
         torch.equal(a, b)
         for a, b in zip(stem.parameters(), published.stem.parameters(), strict=True)
     )
-    bare = recipe(f"student.start={tmp_path / 'published.safetensors'}", "student.head=null")
-    plain = make_student(bare.student, shop)
+    bare = recipe(f"student.pretrained={tmp_path / 'published.safetensors'}", "student.head=null")
+    plain = make_student(bare.student, session)
     assert torch.equal(plain.stem[0].weight, published.stem[0].weight)
     with pytest.raises(UserError, match="there is no such file"):
-        make_student(recipe(f"student.start={tmp_path / 'no.safetensors'}").student, shop)
+        make_student(recipe(f"student.pretrained={tmp_path / 'no.safetensors'}").student, session)
 
 
 def test_training_stops_on_the_way_of_a_longer_course(tmp_path: Path) -> None:
     """The papers' teacher: a cycle of 80 epochs, left after 30."""
     rates = []
-    for words in (["train.epochs=2", "train.course=6"], ["train.epochs=6"]):
+    for words in (["train.epochs=2", "train.schedule_epochs=6"], ["train.epochs=6"]):
         made = recipe(*words, "method=none")
-        shop = Workshop.open(made)
-        with make_run(made, tmp_path, shop, None) as run:
-            assert run.steps == (6 if "train.course=6" in words else 18)  # of three an epoch
+        session = Session.open(made)
+        with make_run(made, tmp_path, session, None) as run:
+            assert run.steps == (
+                6 if "train.schedule_epochs=6" in words else 18
+            )  # of three an epoch
             found = []
             for step in range(6):
                 set_rates(run, Clock(step, run.steps, run.steps_per_epoch))
@@ -334,10 +336,10 @@ def test_labels_that_do_not_fit_are_a_sentence() -> None:
 
 
 def test_the_doctor_looks_at_a_labelwise_pair() -> None:
-    found = {check.name: check for check in examine(recipe("method=l2d"))}
+    found = {check.name: check for check in check_recipe(recipe("method=l2d"))}
     assert all(check.passed for check in found.values()), found
-    assert "embeddings (10x16) -> embeddings (10x24)" in found["taps"].said
-    assert "embeddings/cd" in found["step"].said
+    assert "embeddings (10x16) -> embeddings (10x24)" in found["taps"].message
+    assert "embeddings/cd" in found["step"].message
 
 
 def test_rows_of_a_batch_keep_their_labels() -> None:
@@ -367,5 +369,5 @@ def test_a_run_says_what_its_data_left_out(tmp_path: Path) -> None:
     notes = [line for line in said if line.startswith("data: ")]
     assert len(notes) == 2 and all("3" in note and "label" in note for note in notes), said
     assert result.student["test"]["map"] > 0
-    found = {check.name: check.said for check in examine(made)}
+    found = {check.name: check.message for check in check_recipe(made)}
     assert notes[0].removeprefix("data: ") in found["data"]

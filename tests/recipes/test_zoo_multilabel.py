@@ -49,7 +49,7 @@ PROTOCOL: dict[str, Any] = {
     "student.head.width": 768,
     "teacher.head.width": 768,
     "train.epochs": 80,
-    "train.course": None,
+    "train.schedule_epochs": None,
     "train.optimiser.kind": "adam",
     "train.optimiser.lr": 1e-4,
     "train.optimiser.weight_decay": 1e-4,
@@ -57,7 +57,7 @@ PROTOCOL: dict[str, Any] = {
     "train.schedule.kind": "one_cycle",
     "train.schedule.rise": 0.2,
     "teacher.train.epochs": 30,
-    "teacher.train.course": 80,
+    "teacher.train.schedule_epochs": 80,
     "teacher.train.optimiser.lr": 1e-4,
     "teacher.train.schedule.rise": 0.2,
     "engine.precision": "float16",
@@ -147,7 +147,7 @@ def check_network(spec: Network | TeacherMember, short: str) -> None:
     """A network is the one that it is called, from a file of weights of the same name."""
     leaf = spec.name.rpartition("/")[2]
     assert leaf == SHORT.get(short, short)
-    assert spec.start == Path(f"{leaf}.safetensors")
+    assert spec.pretrained == Path(f"{leaf}.safetensors")
     assert spec.head is not None and spec.head.kind == "labelwise"
 
 
@@ -233,7 +233,7 @@ def test_all_arms_have_one_protocol(table: str) -> None:
         recipe = arm.recipe
         assert (recipe.task, recipe.train) == (base.task, base.train)
         assert recipe.data.transforms == base.data.transforms
-        assert recipe.student.head == base.student.head and recipe.student.start
+        assert recipe.student.head == base.student.head and recipe.student.pretrained
         if not arm.is_control:
             check_taught(arm)
 
@@ -243,7 +243,7 @@ def check_taught(arm: Arm) -> None:
     base = loaded("l2d_reference")
     teacher = arm.recipe.teacher
     assert teacher.train == base.teacher.train and teacher.head == base.teacher.head
-    assert teacher.start == Path(f"{teacher.name.rpartition('/')[2]}.safetensors")
+    assert teacher.pretrained == Path(f"{teacher.name.rpartition('/')[2]}.safetensors")
     networks = (arm.recipe.student.name, teacher.name)
     for method in arm.recipe.method:
         assert method.label_share == 1
@@ -293,7 +293,7 @@ def test_who_teaches_whom() -> None:
     for arm in plan_of(f"{HERE}/tables/tld_self").arms:
         if not arm.is_control:
             assert arm.recipe.teacher.name == arm.recipe.student.name
-            assert arm.recipe.teacher.start == arm.recipe.student.start
+            assert arm.recipe.teacher.pretrained == arm.recipe.student.pretrained
     sizes = [a.recipe for a in plan_of(f"{HERE}/tables/tld_teacher_size").arms]
     assert {r.student.name for r in sizes} == {"torchvision/resnet18"}
     assert [r.teacher.name.removeprefix("torchvision/resnet") for r in sizes[1:]] == [
@@ -345,10 +345,10 @@ def test_two_steps_on_files_of_several_labels(
         f"data.path={root}",
         "data.holdout=8",
         "student=cifar/resnet8",
-        f"student.start={random_weights('cifar/resnet8', 1000, tmp_path)}",
+        f"student.pretrained={random_weights('cifar/resnet8', 1000, tmp_path)}",
         f"student.head={HEAD}",
         "teacher=cifar/resnet14",
-        f"teacher.start={random_weights('cifar/resnet14', 1000, tmp_path)}",
+        f"teacher.pretrained={random_weights('cifar/resnet14', 1000, tmp_path)}",
         f"teacher.head={HEAD}",
         "teacher.train.epochs=0.5",
         "teacher.gate=false",

@@ -62,7 +62,7 @@ def test_each_loads_and_says_of_itself_what_it_is(name: str) -> None:
     assert own["title"] == recipe.title
     assert (recipe.study is not None) == (name in TABLES)
     for network in set(networks_of(recipe)):
-        assert network in zoo.names(network)
+        assert network in zoo.list_models(network)
 
 
 def test_every_method_of_single_labels_has_a_file() -> None:
@@ -166,7 +166,7 @@ BASES: dict[str, dict[str, Any]] = {
         "task.label_smoothing": 0.1,
         "student.options.drop_rate": 0.2,
         "train.epochs": 450,
-        "train.average": 0.9999,
+        "train.ema_decay": 0.9999,
         "train.optimiser.kind": "rmsprop",
         "train.optimiser.lr": 0.048,
         "train.optimiser.eps": 1e-3,

@@ -8,7 +8,7 @@ import pytest
 
 from quick import quick
 from stillhouse.build.networks import example_of
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.models import cost, zoo
 from stillhouse.recipes.schema import Network
 from stillhouse.runs import costs
@@ -24,9 +24,9 @@ from stillhouse.runs.costs import (
 
 
 def test_a_network_is_measured_as_it_is_built() -> None:
-    shop = Workshop.open(quick(), quiet=True)
-    found = measure_network(quick().student, shop)
-    network, one = zoo.create("stillhouse/tiny", 10, 1), example_of(shop.sources)[:1]
+    session = Session.open(quick(), quiet=True)
+    found = measure_network(quick().student, session)
+    network, one = zoo.create("stillhouse/tiny", 10, 1), example_of(session.sources)[:1]
     assert found["name"] == "stillhouse/tiny"
     assert found["parameters"] == sum(p.numel() for p in network.parameters()) == 1382
     assert found["flops"] == cost.flops(network, one)
@@ -41,17 +41,17 @@ def test_costs_include_a_teacher() -> None:
 
 
 def test_they_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shop, specs = Workshop.open(quick(), quiet=True), network_specs(quick())
-    first = costs_of(tmp_path, shop, specs)
+    session, specs = Session.open(quick(), quiet=True), network_specs(quick())
+    first = costs_of(tmp_path, session, specs)
     assert first.machine and [*first.networks] == ["teacher", "student"]
     measured: list[str] = []
     monkeypatch.setattr(costs, "measure_network", lambda one, _: measured.append(one.name) or {})
-    assert costs_of(tmp_path, shop, specs) == read_costs(tmp_path / COST_FILE) == first
+    assert costs_of(tmp_path, session, specs) == read_costs(tmp_path / COST_FILE) == first
     assert measured == []
-    costs_of(tmp_path, shop, {"student": Network("stillhouse/small")})
+    costs_of(tmp_path, session, {"student": Network("stillhouse/small")})
     assert measured == ["stillhouse/small"]
     (tmp_path / COST_FILE).write_text("{")
-    costs_of(tmp_path, shop, specs)
+    costs_of(tmp_path, session, specs)
     assert measured[1:] == ["stillhouse/little", "stillhouse/tiny"]
 
 
@@ -63,7 +63,7 @@ def test_a_value_that_cannot_be_measured_is_none(
         raise error("no counter for this operation")
 
     monkeypatch.setattr(cost, "flops", refuse)
-    found = measure_network(quick().student, Workshop.open(quick(), quiet=True))
+    found = measure_network(quick().student, Session.open(quick(), quiet=True))
     assert found["flops"] is None and found["latency_1"] > 0
 
 
@@ -74,8 +74,8 @@ def test_a_network_that_cannot_be_built_is_named_and_the_others_are_measured(
         raise RuntimeError("no room")
 
     monkeypatch.setattr(costs, "untrained_teacher", refuse)
-    shop, specs = Workshop.open(quick(), quiet=True), network_specs(quick())
-    for found in (measure_costs(shop, specs), costs_of(tmp_path, shop, specs)):
+    session, specs = Session.open(quick(), quiet=True), network_specs(quick())
+    for found in (measure_costs(session, specs), costs_of(tmp_path, session, specs)):
         assert [*found.networks] == ["student"]
         assert found.failures == (
             "The size and speed of the teacher could not be computed: RuntimeError: no room; run "

@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import save_file
 
 from quick import caller, kept_teacher, quick, run, student_bytes
-from stillhouse.build.contract import BESIDE
+from stillhouse.build.contract import CONTRACT_SUFFIX
 from stillhouse.build.networks import make_deployed, make_network
 from stillhouse.build.run import make_pupil
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.data.source import targets_of
 from stillhouse.engine.environment import seed_everything
 from stillhouse.errors import UserError
@@ -54,7 +54,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Result:
 
 @pytest.fixture(scope="module")
 def sections(done: Result) -> dict[str, Section]:
-    found = sections_of_run(done.folder, quick(*WORDS), Workshop.open(quick(*WORDS), quiet=True))
+    found = sections_of_run(done.folder, quick(*WORDS), Session.open(quick(*WORDS), quiet=True))
     return {section.name: section for section in found}
 
 
@@ -82,7 +82,7 @@ def test_they_are_of_the_networks_in_the_folder(done: Result, sections: dict[str
     """The accuracies per class have the means that the run's own evaluation found on test."""
     assert done.control is not None and done.teacher is not None
     rows = table(sections["classes"])
-    counts = torch.bincount(targets_of(Workshop.open(quick(), quiet=True).sources.test)).double()
+    counts = torch.bincount(targets_of(Session.open(quick(), quiet=True).sources.test)).double()
     for who, score in (
         ("teacher", done.teacher),
         ("control", done.control),
@@ -108,19 +108,19 @@ def test_the_gradients_are_of_the_start_and_of_the_end(sections: dict[str, Secti
 def test_the_start_has_the_initial_weights() -> None:
     """The first gradient is that of the very weights that training began with."""
     recipe = quick(*WORDS)
-    shop = Workshop.open(recipe, quiet=True)
+    session = Session.open(recipe, quiet=True)
     seed_everything(recipe.seed, False)
-    first = make_pupil(recipe, shop, diagnosis.try_teacher(recipe, shop)[0])
+    first = make_pupil(recipe, session, diagnosis.try_teacher(recipe, session)[0])
     seed_everything(recipe.seed, False)
-    again = make_pupil(recipe, shop, diagnosis.try_teacher(recipe, shop)[0])
+    again = make_pupil(recipe, session, diagnosis.try_teacher(recipe, session)[0])
     for a, b in zip(first.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
 def test_diagnosing_changes_no_file_of_the_run(done: Result, sections: dict[str, Section]) -> None:
     before = student_bytes(done), (done.folder / "state.pt").read_bytes()
-    shop = Workshop.open(quick(*WORDS), quiet=True)
-    fresh = sections_of_run(done.folder, quick(*WORDS), shop, ExplainOptions(recompute=True))
+    session = Session.open(quick(*WORDS), quiet=True)
+    fresh = sections_of_run(done.folder, quick(*WORDS), session, ExplainOptions(recompute=True))
     assert (student_bytes(done), (done.folder / "state.pt").read_bytes()) == before
     assert [section.name for section in fresh] == [*sections]
 
@@ -129,8 +129,8 @@ def test_kept_diagnoses_are_not_computed_again(
     done: Result, sections: dict[str, Section], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(diagnosis, "diagnose_run", lambda *_: pytest.fail("made again"))
-    shop = Workshop.open(quick(*WORDS), quiet=True)
-    found = sections_of_run(done.folder, quick(*WORDS), shop)
+    session = Session.open(quick(*WORDS), quiet=True)
+    found = sections_of_run(done.folder, quick(*WORDS), session)
     assert [section.name for section in found] == [*sections]
     kept = read_kept(done.folder)
     assert kept is not None
@@ -158,25 +158,25 @@ def test_a_damaged_file_is_an_error(done: Result, tmp_path: Path, content: str) 
 
 def test_students_of_several_recipes_share_sections(done: Result) -> None:
     recipe = quick(*WORDS)
-    shop = Workshop.open(recipe, quiet=True)
+    session = Session.open(recipe, quiet=True)
     students = [
         Student("first", recipe, done.folder / "control" / STUDENT),
         Student("second", recipe, done.folder / STUDENT),
     ]
     found = {
-        section.name: section for section in diagnose(recipe, students, shop, ExplainOptions(50))
+        section.name: section for section in diagnose(recipe, students, session, ExplainOptions(50))
     }
     names = {row[0] for row in table(found["agreement"]).rows}
     assert {"first", "second"} <= names
-    alone = diagnose(quick("method=none", "teacher=null"), students, shop, ExplainOptions(50))
+    alone = diagnose(quick("method=none", "teacher=null"), students, session, ExplainOptions(50))
     assert "consistency" not in {section.name for section in alone}
 
 
 def test_a_teacher_that_is_not_in_the_cache_is_named(done: Result) -> None:
     # a seed whose teacher was not trained
     recipe = quick(*WORDS, "teacher.seed=77")
-    shop = Workshop.open(recipe, quiet=True)
-    first, *rest = diagnose(recipe, [Student("student", recipe, done.folder / STUDENT)], shop)
+    session = Session.open(recipe, quiet=True)
+    first, *rest = diagnose(recipe, [Student("student", recipe, done.folder / STUDENT)], session)
     assert first.title == "Missing networks" and first.sentences[0] == "Left out: teacher."
     assert "weights of the teacher stillhouse/little are not in the cache" in first.sentences[1]
     assert "run the recipe again" in first.sentences[1]
@@ -184,10 +184,10 @@ def test_a_teacher_that_is_not_in_the_cache_is_named(done: Result) -> None:
 
 
 def test_a_sample_is_stratified() -> None:
-    from stillhouse.data.embedded.digits import raw
+    from stillhouse.data.embedded.digits import make_raw
     from stillhouse.data.source import take
 
-    source = raw("test")
+    source = make_raw("test")
     by_class = take(source, targets_of(source).argsort(), "sorted")
     assert targets_of(stratified_sample(by_class, 50)).unique().numel() == 10
     assert (
@@ -209,13 +209,13 @@ def several(*words: str) -> Recipe:
 def test_a_multi_label_run_has_its_own_diagnoses(tmp_path: Path) -> None:
     """Of three networks that know nothing."""
     recipe = several()
-    shop = Workshop.open(recipe, quiet=True)
+    session = Session.open(recipe, quiet=True)
     students = []
     for name in ("teacher", "control", "student"):
         path = tmp_path / f"{name}.safetensors"
-        save_file(make_network(recipe.student, shop.sources).state_dict(), path)
+        save_file(make_network(recipe.student, session.sources).state_dict(), path)
         students.append(Student(name, recipe, path))
-    found = {section.name: section for section in diagnose(recipe, students, shop)}
+    found = {section.name: section for section in diagnose(recipe, students, session)}
     assert [*found] == [
         "disagreement",
         "decisions",
@@ -227,9 +227,9 @@ def test_a_multi_label_run_has_its_own_diagnoses(tmp_path: Path) -> None:
     ]
     rows = table(found["decisions"]).rows
     for student, row in zip(students, rows, strict=True):
-        network = make_deployed(recipe, shop.sources, student.weights).eval()
-        meter = shop.task.meter()
-        for batch in shop.test():
+        network = make_deployed(recipe, session.sources, student.weights).eval()
+        meter = session.task.meter()
+        for batch in session.test():
             with torch.no_grad():
                 meter.update(Trace(network(batch.images)), batch)
         score = meter.summary()
@@ -244,16 +244,18 @@ def test_a_multi_label_run_has_its_own_diagnoses(tmp_path: Path) -> None:
 def test_the_subset_has_the_inputs_of_the_networks() -> None:
     """After the transforms of evaluation, with the colours that they had before normalisation."""
     recipe = several("data.evaluation=[{kind: resize, size: 32}, {kind: center_crop, size: 24}]")
-    shop = Workshop.open(recipe, quiet=True)
-    again = diagnosis.subset_loader(shop.sources.test, shop)
+    session = Session.open(recipe, quiet=True)
+    again = diagnosis.subset_loader(session.sources.test, session)
     (batch,) = again.batches(torch.tensor([7, 3]))
-    (whole,) = shop.test()
+    (whole,) = session.test()
     assert batch.images.shape == (2, 3, 24, 24)
     assert torch.equal(batch.images, whole.images[[7, 3]])
     assert torch.equal(batch.target, whole.target[[7, 3]])
     pixels = again.pixels(batch.images)
     assert pixels.dtype == torch.uint8
-    mean, std = (torch.tensor(x)[:, None, None] for x in (shop.sources.mean, shop.sources.std))
+    mean, std = (
+        torch.tensor(x)[:, None, None] for x in (session.sources.mean, session.sources.std)
+    )
     torch.testing.assert_close((pixels / 255 - mean) / std, batch.images, atol=0.02, rtol=0)
 
 
@@ -298,8 +300,8 @@ def raising(error: Exception) -> Callable[..., Any]:
 
 def recompute(folder: Path, recipe: Recipe | None = None) -> dict[str, Section]:
     recipe = recipe or quick(*WORDS)
-    shop = Workshop.open(recipe, quiet=True)
-    return by_name(sections_of_run(folder, recipe, shop, ExplainOptions(60, recompute=True)))
+    session = Session.open(recipe, quiet=True)
+    return by_name(sections_of_run(folder, recipe, session, ExplainOptions(60, recompute=True)))
 
 
 def test_a_failed_diagnosis_is_named_and_the_others_are_computed(
@@ -382,8 +384,8 @@ def given_teacher(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]
     """A run whose teacher comes from a file, and that file."""
     folder = tmp_path_factory.mktemp("given")
     weights = Path(shutil.copy(kept_teacher(), folder / "teacher.safetensors"))
-    beside = kept_teacher().with_name(f"{STUDENT}{BESIDE}")
-    shutil.copy(beside, folder / f"teacher.safetensors{BESIDE}")
+    beside = kept_teacher().with_name(f"{STUDENT}{CONTRACT_SUFFIX}")
+    shutil.copy(beside, folder / f"teacher.safetensors{CONTRACT_SUFFIX}")
     run(folder / "run", *WORDS, f"teacher.weights={weights}")
     return folder / "run", weights
 
@@ -393,8 +395,8 @@ def test_a_teacher_file_that_is_deleted_leaves_the_earlier_diagnoses(
 ) -> None:
     folder, weights = given_teacher
     recipe = load.load(folder / "recipe.yaml")
-    shop = Workshop.open(recipe, quiet=True)
-    sections_of_run(folder, recipe, shop)
+    session = Session.open(recipe, quiet=True)
+    sections_of_run(folder, recipe, session)
     kept = read_kept(folder)
     assert kept is not None
     before = by_name(kept.sections)

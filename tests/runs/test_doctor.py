@@ -9,7 +9,7 @@ import safetensors.torch
 
 from quick import kept_teacher, quick
 from stillhouse.runs import doctor
-from stillhouse.runs.doctor import Check, examine
+from stillhouse.runs.doctor import Check, check_recipe
 
 NAMES = ("versions", "data", "student", "teacher", "contract", "taps", "step", "disk")
 
@@ -20,9 +20,9 @@ def teacher() -> Path:
 
 
 def checks(*words: str) -> dict[str, Check]:
-    found = {check.name: check for check in examine(quick(*words))}
+    found = {check.name: check for check in check_recipe(quick(*words))}
     assert tuple(found) == NAMES
-    assert all("\n" not in check.said and check.said for check in found.values())
+    assert all("\n" not in check.message and check.message for check in found.values())
     return found
 
 
@@ -33,30 +33,30 @@ def verdicts(found: dict[str, Check]) -> dict[str, bool | None]:
 def test_a_whole_recipe_passes_and_says_what_it_is() -> None:
     found = checks()
     assert verdicts(found) == {}
-    assert "200 train, 360 val, 359 test; 10 classes; images 1 x 8 x 8" in found["data"].said
-    assert found["student"].said.startswith("stillhouse/tiny: 1,382 parameters")
-    assert "top1 66.39 on validation" in found["teacher"].said
-    assert "the same for both" in found["contract"].said
-    assert "the student's places: stage1" in found["taps"].said
-    assert "12 steps" in found["step"].said and "kd" in found["step"].said
-    assert "MB free" in found["disk"].said
+    assert "200 train, 360 val, 359 test; 10 classes; images 1 x 8 x 8" in found["data"].message
+    assert found["student"].message.startswith("stillhouse/tiny: 1,382 parameters")
+    assert "top1 66.39 on validation" in found["teacher"].message
+    assert "the same for both" in found["contract"].message
+    assert "taps of the student: stage1" in found["taps"].message
+    assert "12 steps" in found["step"].message and "kd" in found["step"].message
+    assert "MB free" in found["disk"].message
 
 
 def test_a_teacher_that_is_still_to_be_trained_passes() -> None:
     found = checks("teacher.seed=77")
     assert verdicts(found) == {}
-    assert "is trained first, 3 epochs" in found["teacher"].said
+    assert "is trained first, for 3 epochs" in found["teacher"].message
 
 
 def test_a_run_without_a_teacher_passes() -> None:
     found = checks("method=none", "teacher=null")
     assert verdicts(found) == {}
-    assert "learns from labels alone" in found["teacher"].said
+    assert "trained on labels only" in found["teacher"].message
 
 
 def test_taps_are_shown_with_their_shapes() -> None:
     words = ("method={name: cwd, pairs: [[stage1, stage2]]}", "teacher.remember=false")
-    assert checks(*words)["taps"].said == (
+    assert checks(*words)["taps"].message == (
         "stage1 (4x8x8) -> stage2 (64x4x4) through Conv2d of 256 parameters; "
         "pairs by size: [[stage1, stage1], [stage2, stage2]]"
     )
@@ -113,7 +113,7 @@ SKIP = None
         (
             ["teacher.train=null"],
             "teacher",
-            "has no weights: give teacher.weights=FILE",
+            "has no weights; set teacher.weights=FILE",
             {"contract", "taps", "step"},
         ),
         (
@@ -131,7 +131,7 @@ SKIP = None
         (
             ["train.groups={metod: {kind: sgd, lr: 0.1}}"],
             "step",
-            "train.groups.metod: nothing trainable is called that; there are student",
+            "train.groups.metod: there is no such group of parameters, only student",
             set(),
         ),
         (
@@ -148,9 +148,9 @@ def test_what_is_wrong_is_said_once(
     found = checks(*words)
     wanted: dict[str, bool | None] = dict.fromkeys(skipped, SKIP)
     assert verdicts(found) == wanted | {name: False}
-    assert sentence in found[name].said
+    assert sentence in found[name].message
     for other in skipped:
-        assert found[other].said == "not tried, because of what failed above"
+        assert found[other].message == "not run, because a check above failed"
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_a_teacher_of_other_classes_is_said(tmp_path: Path, rows: list[int], sen
     state |= {name: state[name][rows].clone() for name in ("head.weight", "head.bias")}
     safetensors.torch.save_file(state, tmp_path / "other.safetensors")
     found = checks(f"teacher.weights={tmp_path}/other.safetensors")
-    assert found["teacher"].passed is False and sentence in found["teacher"].said
+    assert found["teacher"].passed is False and sentence in found["teacher"].message
     assert set(verdicts(found)) >= {"teacher"}
     assert set(verdicts(found).values()) <= {False, None}
 
@@ -175,15 +175,19 @@ def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage)
     found = checks()
     assert verdicts(found) == {"disk": False}
-    assert "0 MB are free here" in found["disk"].said and "another --out" in found["disk"].said
+    assert (
+        "0 MB are free here" in found["disk"].message and "another --out" in found["disk"].message
+    )
 
 
 def test_published_weights_that_expect_another_normalisation_are_noted(tmp_path: Path) -> None:
     from stillhouse.models import weights, zoo
 
-    weights.save(zoo.create("torchvision/resnet18", 10, 1), tmp_path / "r.safetensors")
+    weights.save_weights(zoo.create("torchvision/resnet18", 10, 1), tmp_path / "r.safetensors")
     name = "torchvision/resnet18"
-    said = checks(f"student={{name: {name}, weights: {tmp_path}/r.safetensors}}")["contract"].said
+    said = checks(f"student={{name: {name}, weights: {tmp_path}/r.safetensors}}")[
+        "contract"
+    ].message
     assert f"published weights of {name} expect mean (0.485, 0.456, 0.406)" in said
 
 

@@ -18,7 +18,7 @@ import yaml
 
 from quick import kept_teacher, metrics, quick, run, student_bytes
 from stillhouse.build.data import open_sources
-from stillhouse.data.embedded.digits import raw
+from stillhouse.data.embedded.digits import make_raw
 from stillhouse.data.source import FromTorch
 from stillhouse.engine import train as training
 from stillhouse.engine.interrupt import Stopped
@@ -28,7 +28,7 @@ from stillhouse.models import weights, zoo
 from stillhouse.models.weights import state_hash
 from stillhouse.recipes import load
 from stillhouse.runs import training as executing
-from stillhouse.runs.execute import Result, execute, measure
+from stillhouse.runs.execute import Result, evaluate_run, execute
 
 AUGMENTED = "data.transforms=[{kind: crop, padding: 1}, {kind: flip}]"
 
@@ -145,7 +145,7 @@ def test_its_manifest_says_what_it_came_from(done: Result) -> None:
 def test_the_student_loads_into_the_bare_network_and_is_as_good_as_recorded(done: Result) -> None:
     student = zoo.create("stillhouse/tiny", 10, 1).eval()
     student.load_state_dict(weights_of(done), strict=True)
-    test = raw("test")
+    test = make_raw("test")
     with torch.no_grad():
         logits = student((test.images / 255 - 0.25) / 0.25)
     recorded = read(done.folder / "result.json")["test"]
@@ -153,7 +153,7 @@ def test_the_student_loads_into_the_bare_network_and_is_as_good_as_recorded(done
     assert recorded["top1"] == pytest.approx(100 * float(hits))
     assert recorded["loss"] == pytest.approx(float(F.cross_entropy(logits, test.targets)), rel=1e-4)
     assert recorded == done.student["test"]
-    assert recorded == measure(quick(), done.folder, "test", None)
+    assert recorded == evaluate_run(quick(), done.folder, "test", None)
 
 
 def test_the_result_names_all_three_with_their_sizes(done: Result) -> None:
@@ -240,7 +240,7 @@ def test_a_teacher_from_a_file_teaches_the_same(done: Result, tmp_path: Path) ->
 
 
 def test_a_teacher_without_weights_or_training_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"little has no weights: give teacher\.weights=FILE"):
+    with pytest.raises(UserError, match=r"little has no weights; set teacher\.weights=FILE"):
         run(tmp_path / "run", "teacher.train=null")
 
 
@@ -279,7 +279,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 STATEFUL = (
     "method=[{name: kd, temperature: 4}, {name: mimic, pairs: [[stage1, stage1]]}]",
     "teacher.remember=false",
-    "train.average=0.9",
+    "train.ema_decay=0.9",
     "train.optimiser={kind: adamw, lr: 0.01}",
     AUGMENTED,
 )
@@ -433,7 +433,9 @@ def test_adapters_can_have_an_optimiser_of_their_own(tmp_path: Path) -> None:
     assert (
         "exp_avg" in groups["method"]["state"][0] and "exp_avg" not in groups["student"]["state"][0]
     )
-    with pytest.raises(UserError, match=r"groups\.methods: nothing .* did you mean 'method'"):
+    with pytest.raises(
+        UserError, match=r"groups\.methods: there is no such .* did you mean 'method'"
+    ):
         run(tmp_path / "typo", *words, "train.groups={methods: {kind: adam}}")
 
 
@@ -452,7 +454,7 @@ def test_endless_views_cannot_be_remembered_and_two_can(tmp_path: Path) -> None:
 
 
 def test_the_average_is_what_is_kept(tmp_path: Path, done: Result) -> None:
-    result = run(tmp_path / "run", "train.average=0.9")
+    result = run(tmp_path / "run", "train.ema_decay=0.9")
     state = torch.load(result.folder / "state.pt", weights_only=True)
     kept = weights_of(result)
     assert all(torch.equal(kept[name], value) for name, value in state["average"].items())
@@ -486,7 +488,7 @@ def test_options_reach_the_training(tmp_path: Path, done: Result, word: str) -> 
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_its_batch(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"stopped being a number at step \d+, in .*nonfinite\.pt"):
+    with pytest.raises(UserError, match=r"not finite at step \d+, in .*nonfinite\.pt"):
         run(tmp_path / "run", "train.optimiser={kind: sgd, lr: 1e20}", "train.schedule=constant")
     kept = torch.load(tmp_path / "run" / "nonfinite.pt", weights_only=True)
     assert kept["batches"][0]["images"].shape == (32, 1, 8, 8)
@@ -518,17 +520,17 @@ def test_another_teacher_under_the_same_name_is_another_run(tmp_path: Path) -> N
     first, second = (zoo.create("stillhouse/little", 10, 1) for _ in range(2))
     words = [f"teacher.weights={path}", "teacher.gate=false", "train.epochs=1"]
     recipe = load.load("digits/raw", words)
-    weights.save(first, path)
+    weights.save_weights(first, path)
     before = execute(recipe, tmp_path / "run", say=str).student
     assert execute(recipe, tmp_path / "run", resume=True, say=str).student == before
-    weights.save(second, path)
-    with pytest.raises(UserError, match="begun with other weights of the teacher"):
+    weights.save_weights(second, path)
+    with pytest.raises(UserError, match="written with other weights of the teacher"):
         execute(recipe, tmp_path / "run", resume=True, say=str)
     assert before["teacher"] == weights.state_hash(first)
 
 
 def test_a_torch_data_set_stands_in_for_the_recipe_s_own(tmp_path: Path) -> None:
-    pixels = raw("train", 100)
+    pixels = make_raw("train", 100)
     pairs = [(pixels.images[i], int(pixels.targets[i])) for i in range(100)]
     other = [(image.flip(-1), label) for image, label in pairs]
     words = ["train.epochs=1", "teacher.train.epochs=3", "teacher.gate=false", "data.mean=[0.25]"]
@@ -543,7 +545,7 @@ def test_a_torch_data_set_stands_in_for_the_recipe_s_own(tmp_path: Path) -> None
     flipped = trained("flipped", other)
     assert flipped.student["recipe"] != mine.student["recipe"]  # and so the teacher is its own
     assert flipped.student["teacher"] != mine.student["teacher"]
-    with pytest.raises(UserError, match="splits need train, and val"):
+    with pytest.raises(UserError, match="splits must contain train and val"):
         execute(
             recipe, tmp_path / "half", splits={"train": FromTorch(pairs, pixels.classes, "mine")}
         )

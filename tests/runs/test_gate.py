@@ -10,11 +10,11 @@ import safetensors.torch
 import torch
 
 from quick import kept_teacher, quick, run
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.errors import UserError
 from stillhouse.models import weights, zoo
 from stillhouse.runs.gate import gate
-from stillhouse.runs.teaching import obtain_teacher
+from stillhouse.runs.teacher import obtain_teacher
 from stillhouse.tasks.classification import Classification
 from stillhouse.tasks.multilabel import Multilabel
 
@@ -68,12 +68,12 @@ def refused(tmp_path: Path, *words: str) -> str:
 
 
 def test_a_random_teacher_is_refused_with_its_score_and_the_mend(tmp_path: Path) -> None:
-    weights.save(zoo.create("stillhouse/little", 10, 1), tmp_path / "random.safetensors")
+    weights.save_weights(zoo.create("stillhouse/little", 10, 1), tmp_path / "random.safetensors")
     word = f"teacher.weights={tmp_path}/random.safetensors"
     said = refused(tmp_path, word)
     recipe = quick(word, "teacher.gate=false")
     assert recipe.teacher is not None
-    _, score = obtain_teacher(recipe, recipe.teacher, Workshop.open(recipe), lambda _: None)
+    _, score = obtain_teacher(recipe, recipe.teacher, Session.open(recipe), lambda _: None)
     assert f"stillhouse/little reaches top1 {score['validation']['top1']:.1f} on 360 valid" in said
     assert "where chance is 10.0" in said
     assert "check its weights, its class order and its normalisation" in said

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor, nn
 
+from pyramids import Pyramid
 from stillhouse import methods
+from stillhouse.methods.build import make_method
 from stillhouse.methods.setting import Setting
 from stillhouse.models import zoo
 from stillhouse.objectives import presets
-from stillhouse.methods.build import make_method
-from stillhouse.runs.tap_plan import plan_of, suggestions
+from stillhouse.runs.tap_plan import describe_places, plan_of, suggestions
 
 EXAMPLE = torch.zeros(2, 3, 64, 64)
 
@@ -47,3 +49,32 @@ def test_pairs_are_suggested_by_size() -> None:
         "pairs by size: [[stage1, stage1], [stage2, stage2], [stage3, stage3]]"
     )
     assert suggestions(setting()).startswith("pairs by size: [[stage3, stage1]")
+
+
+def test_levels_are_listed_and_suggested_where_networks_declare_them() -> None:
+    at = Setting(Pyramid(4), Pyramid(8), EXAMPLE)
+    assert describe_places(at.student, EXAMPLE) == (
+        "stage1 = layer1, stage2 = layer2, last = layer2, p3 = neck.p3, p4 = neck.p4, "
+        "stage1@pre = layer1.1@input, stage2@pre = layer2.1@input, last@pre = layer2.1@input"
+    )
+    assert suggestions(at) == (
+        "pairs by size: [[stage1, stage1], [stage2, stage2]]; pairs by level: [[p3, p3], [p4, p4]]"
+    )
+    method = make_method([presets.cwd(pairs="levels")], at)
+    assert plan_of(method, at.student, at.teacher, EXAMPLE) == [
+        f"{level} = neck.{level} (4x{side}x{side}) -> {level} = neck.{level} (8x{side}x{side}) "
+        "through Conv2d of 32 parameters"
+        for level, side in (("p3", 32), ("p4", 16))
+    ]
+
+
+def test_a_network_whose_places_would_be_guesses_says_why() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Conv2d(3, 4, 3)
+
+        def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+            return self.body(image), image
+
+    assert describe_places(Two(), EXAMPLE).startswith("Two returns 2 tensors, so 'stage1' would be")

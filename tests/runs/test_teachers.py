@@ -13,17 +13,17 @@ from quick import kept_teacher, metrics, quick, run, student_bytes
 from stillhouse.build.data import make_training_loader
 from stillhouse.build.networks import load_teacher, make_deployed
 from stillhouse.build.run import make_pupil
+from stillhouse.build.session import Session
 from stillhouse.build.teacher import make_live
-from stillhouse.build.workshop import Workshop
 from stillhouse.distributed import combine
 from stillhouse.engine import train as training
 from stillhouse.engine.interrupt import Stopped
 from stillhouse.errors import UserError
 from stillhouse.models import cost
 from stillhouse.recipes import load
-from stillhouse.runs.costs import name_of, shipped
-from stillhouse.runs.execute import measure
-from stillhouse.runs.training import MOVED, RESULT
+from stillhouse.runs.costs import describe_network, student_spec
+from stillhouse.runs.execute import evaluate_run
+from stillhouse.runs.training import RESULT, TRAINED_TEACHER
 from stillhouse.teachers.base import observe
 from stillhouse.types import Clock
 
@@ -53,7 +53,7 @@ def acclimated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_only_the_teacher_s_last_block_and_head_move(acclimated: Path) -> None:
     before = safetensors.torch.load_file(kept_teacher())
-    after = safetensors.torch.load_file(acclimated / MOVED)
+    after = safetensors.torch.load_file(acclimated / TRAINED_TEACHER)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved and all(name.startswith(("stage2.0.", "head.")) for name in moved)
     assert {"head.weight", "stage2.0.conv1.weight"} <= moved
@@ -77,12 +77,14 @@ def test_acclimation_leaves_the_student_s_gradient_alone() -> None:
     slopes = {}
     for words in (ACCLIMATED, "method={name: dist, temperature: 4}"):
         recipe = quick(words, LIVE)
-        shop = Workshop.open(recipe, quiet=True)
-        taught = load_teacher(recipe.teacher, [kept_teacher()], shop)
+        session = Session.open(recipe, quiet=True)
+        taught = load_teacher(recipe.teacher, [kept_teacher()], session)
         torch.manual_seed(0)
-        pupil = make_pupil(recipe, shop, taught)
-        teacher = make_live(shop, taught, pupil.method)
-        batch = next(make_training_loader(recipe, shop.sources, shop.hardware.device).epoch(0))
+        pupil = make_pupil(recipe, session, taught)
+        teacher = make_live(session, taught, pupil.method)
+        batch = next(
+            make_training_loader(recipe, session.sources, session.hardware.device).epoch(0)
+        )
         combine(pupil(batch, observe(teacher, batch), Clock(0, 10, 5))).backward()
         slopes[words] = [p.grad for p in pupil.student.parameters()]
     ours, theirs = slopes.values()
@@ -101,7 +103,7 @@ def test_a_stopped_run_takes_up_its_teacher_too(
     assert training.Interrupt.agreed is asked
     again = run(tmp_path / "run", ACCLIMATED, LIVE, resume=True).folder
     assert student_bytes(again) == student_bytes(acclimated)
-    assert (again / MOVED).read_bytes() == (acclimated / MOVED).read_bytes()
+    assert (again / TRAINED_TEACHER).read_bytes() == (acclimated / TRAINED_TEACHER).read_bytes()
     assert metrics(again) == metrics(acclimated)
 
 
@@ -110,7 +112,7 @@ def test_its_layers_and_its_optimiser_may_be_said(tmp_path: Path) -> None:
     group = "train.groups={teacher: {kind: sgd, lr: 0.5, momentum: 0}}"
     folder = run(tmp_path / "run", *words, group, EACH_STEP).folder
     before = safetensors.torch.load_file(kept_teacher())
-    after = safetensors.torch.load_file(folder / MOVED)
+    after = safetensors.torch.load_file(folder / TRAINED_TEACHER)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {"head.weight", "head.bias"}
     line = terms_of(folder)
@@ -141,9 +143,9 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_an_ensemble_teaches_by_the_mean_of_its_logits(members: str) -> None:
     recipe = quick(members, "teacher.gate=false")
-    shop = Workshop.open(recipe, quiet=True)
+    session = Session.open(recipe, quiet=True)
     paths = [member.weights for member in recipe.teacher.networks]
-    taught = load_teacher(recipe.teacher, paths, shop)
+    taught = load_teacher(recipe.teacher, paths, session)
     images = torch.randn(3, 1, 8, 8)
     network = taught.network.eval()
     said = [member.network(images) for member in taught.members]
@@ -164,7 +166,7 @@ def test_an_ensemble_may_be_kept_like_any_teacher(
 
 def test_teachers_may_teach_apart_with_terms_of_their_own(members: str, tmp_path: Path) -> None:
     both = "method=[{name: kd, weight: 0.8}, {name: at, pairs: [[last, last]]}]"
-    apart = ("teacher.gate=false", "teacher.teach=apart", LIVE, EACH_STEP)
+    apart = ("teacher.gate=false", "teacher.ensemble=separate", LIVE, EACH_STEP)
     line = terms_of(run(tmp_path / "run", members, both, *apart).folder)
     terms = {name for name in line if name.startswith("term/")}
     assert terms == {"term/label"} | {
@@ -174,7 +176,9 @@ def test_teachers_may_teach_apart_with_terms_of_their_own(members: str, tmp_path
 
 
 def test_a_place_in_an_ensemble_must_say_whose(members: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="this teacher is an ensemble; set teacher.teach=apart"):
+    with pytest.raises(
+        UserError, match="this teacher is an ensemble; set teacher.ensemble=separate"
+    ):
         run(tmp_path / "run", members, LIVE, "teacher.gate=false", "method=at")
     pairs = "method={name: mimic, pairs: [[stage2, members.0.stage2]]}"
     run(tmp_path / "run", members, LIVE, "teacher.gate=false", pairs)
@@ -183,9 +187,9 @@ def test_a_place_in_an_ensemble_must_say_whose(members: str, tmp_path: Path) -> 
 def test_members_are_said_once() -> None:
     one = "members: [stillhouse/little]"
     for words, sentence in {
-        f"teacher={{name: both, weights: a.pt, {one}}}": "say them of each member",
-        "teacher={name: stillhouse/little, teach: apart}": "teach apart needs members",
-        f"teacher={{name: both, train: null, teach: apart, {one}}}": "are asked each time",
+        f"teacher={{name: both, weights: a.pt, {one}}}": "set them for each member",
+        "teacher={name: stillhouse/little, ensemble: separate}": "separate needs several teachers",
+        f"teacher={{name: both, train: null, ensemble: separate, {one}}}": "cannot be cached with",
     }.items():
         with pytest.raises(UserError, match=sentence):
             quick(words)
@@ -215,12 +219,15 @@ def test_a_weaker_teacher_may_teach_a_stronger_student(tmp_path: Path) -> None:
 def test_a_student_with_its_teacher_s_classifier_is_shipped_whole(tmp_path: Path) -> None:
     recipe = quick("method=simkd", LIVE)
     found = run(tmp_path / "run", "method=simkd", LIVE, EACH_STEP)
-    again = measure(load.load(found.folder), found.folder, "test", None)
+    again = evaluate_run(load.load(found.folder), found.folder, "test", None)
     assert again["top1"] == found.student["test"]["top1"]
-    shop = Workshop.open(recipe, quiet=True)
-    network = make_deployed(recipe, shop.sources, found.folder / "student.safetensors")
+    session = Session.open(recipe, quiet=True)
+    network = make_deployed(recipe, session.sources, found.folder / "student.safetensors")
     assert cost.parameters(network) == found.student["parameters"] > 1_382
-    assert name_of(shipped(recipe)) == "stillhouse/tiny with the classifier of stillhouse/little"
+    assert (
+        describe_network(student_spec(recipe))
+        == "stillhouse/tiny with the classifier of stillhouse/little"
+    )
     line = terms_of(found.folder)
     assert line["weight/label"] == 0 and line["weight/projector"] == 1
 

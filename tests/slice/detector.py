@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillhouse.batches import Batch, Objects, read_batch
-from stillhouse.data.embedded.scenes import scenes
+from stillhouse.data.embedded.scenes import make_scenes
 from stillhouse.data.source import Pixels
 from stillhouse.errors import UserError
 from stillhouse.types import Clock, Lesson, Site, Term, Terms, Trace
@@ -74,7 +74,7 @@ def large(classes: int, channels: int = 3) -> nn.Module:
 
 def source(split: str, count: int) -> Pixels:
     """The embedded scenes with the boxes of their digits."""
-    made = scenes(split, count)
+    made = make_scenes(split, count)
     image, place = (made.labels >= 0).nonzero(as_tuple=True)
     objects = Objects(made.boxes[image, place], made.labels[image, place], image, count)
     return Pixels(made.images, objects, made.classes, made.fingerprint, f"scenes/{split}")

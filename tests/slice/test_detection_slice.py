@@ -182,7 +182,7 @@ def test_three_ranks_are_one_process(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A teacher, a control and a student, trained for a moment."""
-    recipe = load.check(
+    recipe = load.validate_recipe(
         {
             "data": {"name": "scenes", "batch": 16, "transforms": [{"kind": "flip"}]},
             "teacher": {

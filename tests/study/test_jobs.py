@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from nursery import Nursery
 from stillhouse.engine.interrupt import Stopped
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Network
@@ -26,6 +25,7 @@ from stillhouse.study.jobs import (
     init_worker,
     process_workers,
     read_failure,
+    train_job,
 )
 
 QUICK = ("method=none", "teacher=null", "engine.tensorboard=false", "engine.device=cpu")
@@ -40,21 +40,31 @@ def silent(job: Job, outcome: Any) -> None:
     pass
 
 
-def test_jobs_stop_together_and_finished_jobs_are_only_read(tmp_path: Path) -> None:
+def test_jobs_are_trained_once_and_a_failure_stops_no_other(tmp_path: Path) -> None:
+    done: list[str] = []
+    short = jobs(tmp_path, 2)
+    student = Network("stillhouse/tinny")
+    wrong = Job(replace(short[0].recipe, student=student), tmp_path / "wrong")
+    with process_workers(2) as workers:
+        first = workers.train([wrong, *short], lambda job, score: done.append(job.folder.name))
+        again = workers.train(short, silent)  # only reads
+    assert sorted(done) == ["none-0", "none-1", "wrong"]
+    failure = first.pop(wrong.folder)
+    assert isinstance(failure, Failure) and "tinny" in failure.message
+    assert read_failure(wrong.folder) == failure
+    assert first == again and set(first) == {job.folder for job in short}
+    assert first[short[0].folder]["test"] != first[short[1].folder]["test"]
+    assert all(read_failure(job.folder) is None for job in short)
+    assert (short[0].folder / "recipe.yaml").is_file()  # a job is a run like any other
+
+
+def test_jobs_stop_together(tmp_path: Path) -> None:
     done: list[str] = []
     long = jobs(tmp_path, 400)
     with pytest.raises(Stopped), process_workers(2) as workers:
         threading.Thread(target=once_saved, args=(tmp_path, interrupt), daemon=True).start()
         workers.train(long, lambda job, score: done.append(job.folder.name))
     assert done == [] and any((job.folder / "state.pt").exists() for job in long)
-    short = jobs(tmp_path / "short", 2)
-    with process_workers(2) as workers:
-        first = workers.train(short, lambda job, score: done.append(job.folder.name))
-        again = workers.train(short, silent)
-    assert sorted(done) == ["none-0", "none-1"]
-    assert first == again and set(first) == {job.folder for job in short}
-    assert first[short[0].folder]["test"] != first[short[1].folder]["test"]
-    assert (short[0].folder / "recipe.yaml").is_file()  # a job is a run like any other
 
 
 def once_saved(folder: Path, act: Callable[[Path], None]) -> None:
@@ -74,37 +84,23 @@ def kill_those_who_train(folder: Path) -> None:
         os.kill(int(lock.read_text()), signal.SIGKILL)
 
 
-def test_a_failed_job_has_a_message_and_the_others_continue(tmp_path: Path) -> None:
-    first, second = jobs(tmp_path, 1)
-    wrong = first._replace(recipe=replace(first.recipe, student=Network("stillhouse/tinny")))
-    with process_workers(1) as workers:
-        outcomes = workers.train([wrong, second], silent)
-    failure = outcomes[wrong.folder]
-    assert isinstance(failure, Failure) and "tinny" in failure.message
-    assert read_failure(wrong.folder) == failure
-    assert isinstance(outcomes[second.folder], dict) and read_failure(second.folder) is None
-
-
-def test_a_killed_process_loses_no_job(tmp_path: Path) -> None:
-    """After SIGKILL, which the system sends if memory runs out, both jobs are trained."""
-    both = jobs(tmp_path, 60)
-    killer = threading.Thread(target=once_saved, args=(tmp_path, kill_those_who_train), daemon=True)
-    with process_workers(2) as workers:
-        killer.start()
-        outcomes = workers.train(both, silent)
-    assert not killer.is_alive()
-    assert all(isinstance(outcomes[job.folder], dict) for job in both), outcomes
-
-
-def test_a_job_that_kills_its_process_twice_is_a_failure(
+def test_a_killed_process_loses_no_job_but_one_that_kills_it_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The job kills its own process instead of training."""
+    """SIGKILL, which the system sends if memory runs out, from outside and then by a job."""
+    both = jobs(tmp_path / "killed", 60)
+    killer = threading.Thread(
+        target=once_saved, args=(tmp_path / "killed", kill_those_who_train), daemon=True
+    )
     good, _ = jobs(tmp_path, 1)
     deadly = good._replace(folder=tmp_path / "deadly")
-    monkeypatch.setattr(job_module, "train_job", die_if_deadly)
     with process_workers(2) as workers:
+        killer.start()
+        trained = workers.train(both, silent)
+        monkeypatch.setattr(job_module, "train_job", die_if_deadly)
         outcomes = workers.train([deadly, good], silent)
+    assert not killer.is_alive()
+    assert all(isinstance(trained[job.folder], dict) for job in both), trained
     assert outcomes[deadly.folder] == Failure(PROCESS_DIED) == read_failure(deadly.folder)
     assert isinstance(outcomes[good.folder], dict)
 
@@ -147,19 +143,17 @@ def test_each_process_has_its_own_gpu(
     assert result == wanted
 
 
-def test_a_killed_study_leaves_no_process_and_can_continue(tmp_path: Path) -> None:
+def test_a_killed_study_leaves_no_process_and_can_continue(
+    tmp_path: Path, nursery: Nursery
+) -> None:
     """After SIGKILL to the parent its workers save, end and release their jobs."""
-    script = "from test_jobs import keep_two_busy; keep_two_busy()"
-    parent = subprocess.Popen(
-        [sys.executable, "-c", script],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PLACE": str(tmp_path)},
-    )
-    once_saved(tmp_path, lambda folder: parent.kill())
-    parent.wait()
+    code = "from test_jobs import keep_two_busy; keep_two_busy()"
+    parent = nursery.start(["-c", code], env={"PLACE": str(tmp_path)})
+    once_saved(tmp_path, lambda folder: parent.send_signal(signal.SIGKILL))
+    assert parent.wait() == -signal.SIGKILL
     owners = [int(path.read_text()) for path in tmp_path.glob("*/.lock")]
     (job,) = jobs(tmp_path, 400, count=1)
-    with process_workers(1) as workers:
-        short = workers.train([job._replace(until=1)], silent)[job.folder]
+    short = train_job(job._replace(until=1))
     assert isinstance(short, dict) and 6 <= short["steps"] < 2400  # not refused, and not finished
     deadline = time.monotonic() + 30
     while any(map(alive, owners)):

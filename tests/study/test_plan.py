@@ -15,7 +15,7 @@ from stillhouse.methods.acclimation import Acclimation
 from stillhouse.methods.mlkd import MLKD
 from stillhouse.objectives import presets
 from stillhouse.recipes import load
-from stillhouse.recipes.schema import Comparison, Network, StudyPair, Recipe, TeacherSpec, Training
+from stillhouse.recipes.schema import Comparison, Network, Recipe, StudyPair, TeacherSpec, Training
 from stillhouse.study.arguments import folder_names, split_list
 from stillhouse.study.plan import StudyPlan, make_plan
 
@@ -212,7 +212,7 @@ def test_pairs_and_methods_can_be_selected() -> None:
 
 def test_a_pair_can_only_name_methods_of_the_study() -> None:
     wrong = {"a": StudyPair(Network("x"), TeacherSpec("y"), paper={"kdd": 1.0})}
-    with pytest.raises(ValueError, match="pair a speaks of kdd"):
+    with pytest.raises(ValueError, match="pairs.a: there is no method kdd"):
         Comparison({"kd": (presets.kd(),)}, pairs=wrong)
 
 
@@ -288,7 +288,7 @@ def test_a_recipe_can_contain_a_study(tmp_path: Path) -> None:
         load.load(tmp_path / "r.yaml")
     content["study"] = {"searched": {"kd": {"trials": 3}}}
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    with pytest.raises(UserError, match="searched speaks of kd, which is none of the methods"):
+    with pytest.raises(UserError, match="searched.kd: there is no such method"):
         load.load(tmp_path / "r.yaml")
 
 

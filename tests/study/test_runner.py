@@ -14,7 +14,7 @@ import torch
 
 from alone import Alone
 from quick import kept_teacher, metrics, quick, run, student_bytes
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.engine import train as training
 from stillhouse.engine.interrupt import Stopped
 from stillhouse.errors import UserError
@@ -193,7 +193,7 @@ def test_an_interrupted_study_continues_where_it_stopped(
 
 def test_a_rejected_teacher_fails_only_its_own_arms(tmp_path: Path) -> None:
     bad = tmp_path / "random.safetensors"
-    weights.save(zoo.create("stillhouse/medium", 10, 1), bad)
+    weights.save_weights(zoo.create("stillhouse/medium", 10, 1), bad)
     study_plan = plan("kd", 1, teachers=f"stillhouse/little,stillhouse/medium={bad}")
     study, messages, _ = go(study_plan, tmp_path / "study")
     good, wrong = (study.arm(f"kd from stillhouse/{name}") for name in ("little", "medium"))
@@ -311,25 +311,27 @@ def test_scores_of_the_best_epoch(done: tuple[Study, list[str]]) -> None:
 def test_a_blind_or_paused_job_never_evaluates_on_test(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stillhouse.runs.execute import run_cell
-    from stillhouse.runs.training import finished
+    from stillhouse.runs.execute import run_job
+    from stillhouse.runs.training import read_result
 
     kept_teacher()
-    monkeypatch.setattr(Workshop, "test", lambda self: pytest.fail("test was looked at"))
+    monkeypatch.setattr(Session, "test", lambda self: pytest.fail("test was looked at"))
     recipe = quick("train.epochs=3")
-    paused = run_cell(recipe, tmp_path / "cell", until=1, blind=True)
+    paused = run_job(recipe, tmp_path / "cell", until=1, blind=True)
     assert paused["steps"] == 6 and paused["of"] == 18 and len(paused["history"]) == 1
     assert not (tmp_path / "cell" / "result.json").exists()
-    same = run_cell(recipe, tmp_path / "cell", until=1, blind=True)
+    same = run_job(recipe, tmp_path / "cell", until=1, blind=True)
     assert same["history"] == paused["history"]
-    whole = run_cell(recipe, tmp_path / "cell", blind=True)
+    whole = run_job(recipe, tmp_path / "cell", blind=True)
     assert whole["test"] == {} and whole["history"][0] == paused["history"][0]
     teacher = whole["teacher"]
-    assert finished(recipe, tmp_path / "cell", teacher, blind=True) is not None
-    assert finished(recipe, tmp_path / "cell", teacher) is None  # one with a test score is wanted
+    assert read_result(recipe, tmp_path / "cell", teacher, blind=True) is not None
+    assert (
+        read_result(recipe, tmp_path / "cell", teacher) is None
+    )  # one with a test score is wanted
     monkeypatch.undo()
-    seeing = run_cell(recipe, tmp_path / "cell")
+    seeing = run_job(recipe, tmp_path / "cell")
     assert seeing["test"] and torch.isfinite(torch.tensor(seeing["test"]["top1"]))
-    straight = run_cell(recipe, tmp_path / "other")
+    straight = run_job(recipe, tmp_path / "other")
     assert student_bytes(tmp_path / "cell") == student_bytes(tmp_path / "other")
     assert straight["test"] == seeing["test"]

@@ -10,7 +10,7 @@ import pytest
 
 from alone import Alone
 from quick import kept_teacher, quick
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.errors import UserError
 from stillhouse.methods.attention import AT
 from stillhouse.methods.flow import FSP
@@ -48,7 +48,7 @@ def trials(folder: Path) -> list[dict[str, str]]:
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], Alone]:
     kept_teacher()
     patch = pytest.MonkeyPatch()
-    patch.setattr(Workshop, "test", lambda self: pytest.fail("a search looked at test"))
+    patch.setattr(Session, "test", lambda self: pytest.fail("a search looked at test"))
     try:
         return go(tmp_path_factory.mktemp("done") / "sweep", trials=5)
     finally:

@@ -172,9 +172,9 @@ def test_labels_that_do_not_fit_are_refused_in_a_sentence(label: Tensor) -> None
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"reduction": "total"}, "reduction must be batch, sum or mean, not 'total'"),
-        ({"share": -1}, "share must lie between 0 and 100 percent, not -1"),
-        ({"share": 101.0}, "share must lie between 0 and 100 percent, not 101.0"),
+        ({"reduction": "total"}, "reduction must be batch, sum or mean, got 'total'"),
+        ({"share": -1}, "share must be from 0 to 100 percent, got -1"),
+        ({"share": 101.0}, "share must be from 0 to 100 percent, got 101.0"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], complaint: str) -> None:
@@ -222,19 +222,25 @@ def test_the_second_view_a_learning_teacher_and_each_of_several_have_sites_of_th
     method = Looking(views=2, members=2, moves_teacher=True)
     pupil: Pupil[Any] = Pupil(Tapped(net), method, Multilabel(5))
     learning = torch.randn(8, 5, dtype=torch.double, requires_grad=True)
-    third, *members = torch.randn(3, 8, 5, dtype=torch.double)
-    taps = {f"members.{number}": member for number, member in enumerate(members)}
-    pupil(rows, {"": Trace(learning, taps), "strong": Trace(third)}, CLOCK)
+    third, *members = torch.randn(5, 8, 5, dtype=torch.double)
+    weak, strong = (
+        {f"members.{number}": member for number, member in enumerate(pair)}
+        for pair in (members[:2], members[2:])
+    )
+    pupil(rows, {"": Trace(learning, weak), "strong": Trace(third, strong)}, CLOCK)
     sites = method.lesson.sites
-    names = ["class", "class@strong", "class@teacher", "class@members.0", "class@members.1"]
-    assert sorted(sites) == sorted(names)
     first, second = net(rows.images), net(rows.strong)
-    for name, student, teacher in zip(
-        names,
-        (first, second, first, first, first),
-        (learning, third, learning, *members),
-        strict=True,
-    ):
+    want = {
+        "class": (first, learning),
+        "class@strong": (second, third),
+        "class@teacher": (first, learning),
+        "class@members.0": (first, members[0]),
+        "class@members.1": (first, members[1]),
+        "class@strong@members.0": (second, members[2]),
+        "class@strong@members.1": (second, members[3]),
+    }
+    assert sorted(sites) == sorted(want)
+    for name, (student, teacher) in want.items():
         assert torch.equal(sites[name].student, student), name
         assert torch.equal(sites[name].teacher, teacher), name
         assert sites[name].target is rows.target

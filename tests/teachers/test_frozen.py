@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stillhouse.batches import Batch
 from stillhouse.errors import UserError
-from stillhouse.teachers.frozen import Absent, Frozen
+from stillhouse.teachers.frozen import Frozen, NoTeacher
 from tiny import Net, batch
 
 
@@ -108,7 +108,7 @@ def test_a_tap_that_is_not_there_is_said_at_once(network: Noisy) -> None:
 
 
 def test_an_absent_teacher_says_nothing() -> None:
-    absent: Absent[Batch] = Absent()
+    absent: NoTeacher[Batch] = NoTeacher()
     trace = absent(batch())
     assert trace.out is None
     assert dict(trace.taps) == {}

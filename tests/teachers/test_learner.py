@@ -11,10 +11,10 @@ import torch
 
 from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError
-from stillhouse.methods.per_teacher import trace_of
+from stillhouse.methods.per_teacher import member_trace
 from stillhouse.models import zoo
 from stillhouse.models.ensemble import Ensemble
-from stillhouse.models.last_layers import closing
+from stillhouse.models.last_layers import last_layers
 from stillhouse.models.taps import Tapped
 from stillhouse.tasks.classification import Classification
 from stillhouse.teachers.base import observe
@@ -79,7 +79,7 @@ def test_its_state_can_be_taken_up_and_its_beginning_seen_again() -> None:
             parameter.add_(1)
     moved = teacher.fingerprint()
     assert moved != first
-    with teacher.original() as network:
+    with teacher.initial_weights() as network:
         assert network is teacher.network.model and teacher.fingerprint() == first
     assert teacher.fingerprint() == moved
     other.network.model.load_state_dict({**other.network.model.state_dict(), **teacher.state()})
@@ -95,9 +95,9 @@ def test_the_last_block_and_the_head_close_a_network() -> None:
         "torchvision/resnet18": ["layer4.1", "fc"],
         "timm/resnet18": ["layer4.1", "fc"],
     }.items():
-        assert closing(zoo.create(name, 10), example) == want, name
+        assert last_layers(zoo.create(name, 10), example) == want, name
     with pytest.raises(UserError, match="name the layers that acclimation moves"):
-        closing(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.ReLU()), example)
+        last_layers(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.ReLU()), example)
 
 
 def test_both_views_are_asked_apart() -> None:
@@ -118,7 +118,7 @@ def test_several_teachers_speak_apart_and_as_one() -> None:
     trace = Frozen(Ensemble(members), INPUTS, taps)(rows)
     said = [member(rows.images) for member in members]
     torch.testing.assert_close(trace.out, (said[0] + said[1]) / 2)
-    apart = [trace_of(trace, number) for number in range(2)]
+    apart = [member_trace(trace, number) for number in range(2)]
     assert torch.equal(apart[0].out, said[0])
     assert torch.equal(apart[1].out, said[1])
     assert [*apart[0].taps] == ["flat"] and [*apart[1].taps] == ["stem"]

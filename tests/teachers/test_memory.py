@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from stillhouse.batches import Batch
 from stillhouse.errors import UserError
 from stillhouse.teachers.frozen import Frozen
-from stillhouse.teachers.memory import Remembering
+from stillhouse.teachers.memory import MemoryCached
 from stillhouse.types import Trace
 from tiny import Net, batch
 
@@ -45,7 +45,7 @@ def some(rows: Batch, which: list[int], view: int = 0) -> Batch:
 
 def test_what_is_remembered_is_what_was_said() -> None:
     rows, network = batch(6), Counting()
-    teacher = Remembering(network, samples=6, views=1, storable=Tensor.detach)
+    teacher = MemoryCached(network, samples=6, views=1, storable=Tensor.detach)
     first = teacher(rows).out
     assert torch.equal(first, network.frozen(rows).out)
     again = teacher(some(rows, [5, 0, 3])).out
@@ -55,7 +55,7 @@ def test_what_is_remembered_is_what_was_said() -> None:
 
 def test_a_sample_is_asked_once() -> None:
     rows, network = batch(6), Counting()
-    teacher = Remembering(network, samples=6, views=1, storable=Tensor.detach)
+    teacher = MemoryCached(network, samples=6, views=1, storable=Tensor.detach)
     for _ in range(3):
         for which in ([0, 1, 2], [3, 4, 5], [5, 1, 3, 0], [2]):
             teacher(some(rows, which))
@@ -64,7 +64,7 @@ def test_a_sample_is_asked_once() -> None:
 
 def test_each_view_of_a_sample_is_asked_once() -> None:
     rows, network = batch(4), Counting()
-    teacher = Remembering(network, samples=4, views=3, storable=Tensor.detach)
+    teacher = MemoryCached(network, samples=4, views=3, storable=Tensor.detach)
     said = {}
     for view in (0, 1, 2, 1, 0, 2):
         part = some(rows, [0, 1, 2, 3], view)
@@ -77,7 +77,7 @@ def test_each_view_of_a_sample_is_asked_once() -> None:
 
 def test_a_batch_of_which_one_sample_is_new_is_asked_whole() -> None:
     rows, network = batch(4), Counting()
-    teacher = Remembering(network, samples=4, views=1, storable=Tensor.detach)
+    teacher = MemoryCached(network, samples=4, views=1, storable=Tensor.detach)
     teacher(some(rows, [0, 1]))
     out = teacher(some(rows, [0, 2])).out
     torch.testing.assert_close(out, network.frozen(some(rows, [0, 2])).out)
@@ -87,12 +87,12 @@ def test_a_batch_of_which_one_sample_is_new_is_asked_whole() -> None:
 @pytest.mark.parametrize("views", [0, -1])
 def test_infinitely_many_views_are_refused(views: int) -> None:
     with pytest.raises(UserError, match="finitely many views.*data.views=1"):
-        Remembering(Counting(), samples=4, views=views, storable=Tensor.detach)
+        MemoryCached(Counting(), samples=4, views=views, storable=Tensor.detach)
 
 
 def test_it_learns_nothing_and_has_the_fingerprint_of_the_network() -> None:
     network = Counting()
-    teacher = Remembering(network, samples=4, views=1, storable=Tensor.detach)
+    teacher = MemoryCached(network, samples=4, views=1, storable=Tensor.detach)
     before = teacher.fingerprint()
     teacher(batch(4))
     assert teacher.groups() == {}

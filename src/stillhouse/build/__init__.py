@@ -1,1 +1,1 @@
-"""From a recipe to objects: data, networks, teacher, method, run."""
+"""Builds the objects of a recipe: data, networks, teacher, method, run."""

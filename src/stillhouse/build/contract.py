@@ -1,4 +1,4 @@
-"""What a network file says of itself, so that two networks can be fitted to each other."""
+"""The contract of a weights file: the classes and images that its network was trained for."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 from stillhouse.errors import UserError
 
-BESIDE = ".json"  # network.safetensors has its contract in network.safetensors.json
+CONTRACT_SUFFIX = ".json"  # network.safetensors has its contract in network.safetensors.json
 
 
 @dataclass(frozen=True)
 class Contract:
-    """What a network was trained for."""
+    """The classes and images that a network was trained for."""
 
     name: str
     classes: tuple[str, ...]
@@ -21,16 +21,16 @@ class Contract:
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    head: str = ""  # the kind of head that took the place of its own classifier
+    head: str = ""  # the kind of head that replaces its own classifier; "" for none
 
     def text(self) -> str:
-        """As JSON."""
+        """The contract as JSON."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False)
 
 
 def read_contract(weights: Path) -> Contract | None:
-    """The contract beside a file of weights, None where there is none."""
-    path = weights.with_name(weights.name + BESIDE)
+    """The contract beside a weights file, None if there is none; raises UserError if damaged."""
+    path = weights.with_name(weights.name + CONTRACT_SUFFIX)
     if not path.is_file():
         return None
     try:
@@ -46,6 +46,6 @@ def read_contract(weights: Path) -> Contract | None:
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(
-            f"{path} should say what the weights beside it were trained for, and cannot be read: "
-            f"{error}; delete it, and say teacher.mean, std and size yourself"
+            f"{path} should describe what the weights beside it were trained for, but cannot be "
+            f"read: {error}; delete it, and set teacher.mean, std and size yourself"
         ) from error

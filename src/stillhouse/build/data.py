@@ -1,4 +1,4 @@
-"""From what a recipe says of data to sources and loaders."""
+"""Builds sources and loaders from the data section of a recipe."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ import torch
 
 from stillhouse.data.catalogue import IMAGENET, entry, open_source
 from stillhouse.data.loader import BatchSampler, Loader
-from stillhouse.data.source import Source, notes_of, split, targets_of
-from stillhouse.data.targets import collate
+from stillhouse.data.source import Source, hold_out, notes_of, targets_of
 from stillhouse.data.transforms import Cutout, RandAugment, Transform, is_random
 from stillhouse.distributed import rank, world_size
 from stillhouse.errors import UserError
 from stillhouse.recipes.schema import Data, Recipe, SplitSpec
 from stillhouse.tasks.base import Facts, Task
 
-VIEWS = 0  # the seed of numbered views, which all runs share, whatever their own seed
+VIEW_SEED = 0  # the seed of numbered views, the same for all runs and seeds
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The three splits of a data set, and how its images come."""
+    """The three splits of a data set, and the properties of its images."""
 
     train: Source
     val: Source
@@ -35,34 +34,36 @@ class Sources:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes."""
+        """The names of the classes, in the order of their indices."""
         return tuple(self.train.classes)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was left out of the splits, a sentence each."""
-        found = (notes_of(source) for source in (self.train, self.val, self.test))
-        return tuple(dict.fromkeys(note for notes in found for note in notes))
+        """Notes on samples that were left out of the splits, a sentence each."""
+        notes = (notes_of(source) for source in (self.train, self.val, self.test))
+        return tuple(dict.fromkeys(note for group in notes for note in group))
 
 
 SplitSources = Mapping[str, Source]
 
 
 def open_sources(data: Data, given: SplitSources | None = None) -> Sources:
-    """The splits that the recipe names, or those given; val may be held out of train."""
+    """The splits of the recipe, or those given; val may be held out of train.
+
+    Without a test split, val is used in its place. Raises UserError for splits that do not fit.
+    """
     if given is None:
         train, val = open_training(data)
         test = open_test(data) or val
         known = entry(data.name)
-        return describe_splits(
-            data, (train, val, test), data.mean or known.mean, data.std or known.std
-        )
+        mean, std = data.mean or known.mean, data.std or known.std
+        return describe_splits(data, (train, val, test), mean, std)
     if "train" not in given or not (data.holdout or "val" in given):
-        raise UserError("splits need train, and val unless data.holdout says how many to hold out")
+        raise UserError("splits must contain train and val; leave out val only with data.holdout")
     train = given["train"]
-    train, val = split(train, data.holdout) if data.holdout else (train, given["val"])
-    found = (train, val, given.get("test", val))
-    return describe_splits(data, found, data.mean or IMAGENET[0], data.std or IMAGENET[1])
+    train, val = hold_out(train, data.holdout) if data.holdout else (train, given["val"])
+    splits = (train, val, given.get("test", val))
+    return describe_splits(data, splits, data.mean or IMAGENET[0], data.std or IMAGENET[1])
 
 
 def describe_splits(
@@ -71,13 +72,13 @@ def describe_splits(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> Sources:
-    """The splits with what a first image of theirs shows."""
+    """The splits with the size and channels of their first image."""
     train, val, test = splits
     for name, source in (("val", val), ("test", test)):
         if tuple(source.classes) != tuple(train.classes):
             raise UserError(
-                f"{data.name}: train has {len(train.classes)} classes and {name} "
-                f"{len(source.classes)}, and they differ; give all splits the same classes"
+                f"{data.name}: the {len(train.classes)} classes of train differ from the "
+                f"{len(source.classes)} of {name}; give all splits the same classes"
             )
     sampler = BatchSampler(len(val), 1)
     batch = next(Loader(val, sampler, mean, std, transforms=data.evaluation).epoch(0))
@@ -85,21 +86,16 @@ def describe_splits(
     return Sources(train, val, test, mean, std, (size[0], size[1]), channels)
 
 
-FIRST = 1000  # samples whose targets are read where a source does not know them all
+TARGET_SAMPLES = 1000  # samples whose targets are read where a source has no `targets`
 
 
-def facts_of(data: Data, sources: Sources) -> Facts:
+def make_facts(data: Data, sources: Sources) -> Facts:
     """What a task is built from: the classes, and targets of the validation split."""
-    source = sources.val
-    if getattr(source, "targets", None) is not None:
-        targets = targets_of(source)
-    else:
-        targets = collate([source[i].target for i in range(min(len(source), FIRST))])
-    return Facts(data.name, sources.classes, targets)
+    return Facts(data.name, sources.classes, targets_of(sources.val, TARGET_SAMPLES))
 
 
 def with_fingerprints(data: Data, given: SplitSources, task: Task[Any] | None = None) -> Data:
-    """The data section with the fingerprints of sources that it cannot open, for its hash."""
+    """The data section with the fingerprints of given sources, so that they change its hash."""
     splits = {
         name: replace(getattr(data, name), options={"fingerprint": source.fingerprint})
         for name, source in given.items()
@@ -109,15 +105,15 @@ def with_fingerprints(data: Data, given: SplitSources, task: Task[Any] | None = 
 
 
 def open_training(data: Data) -> tuple[Source, Source]:
-    """Train and val, the second out of the first where samples are held out."""
+    """Train and val; with data.holdout, val is held out of train."""
     train = open_split(data, "train")
     if not data.holdout:
         return train, open_split(data, "val")
-    return split(train, data.holdout)
+    return hold_out(train, data.holdout)
 
 
 def open_test(data: Data) -> Source | None:
-    """The test split; None where it is one of files that may be left out, and is."""
+    """The test split; None if its files are optional and missing."""
     below = entry(data.name).test
     if below and data.path and not (data.path.expanduser() / below).exists():
         return None
@@ -125,10 +121,10 @@ def open_test(data: Data) -> Source | None:
 
 
 def open_split(data: Data, name: str) -> Source:
-    """One split by name."""
-    wanted: SplitSpec = getattr(data, name)
-    options = {**data.options, **wanted.options}
-    options |= {k: v for k in ("count", "seed") if (v := getattr(wanted, k)) is not None}
+    """The split `train`, `val` or `test`, with the options of the data section and its own."""
+    spec: SplitSpec = getattr(data, name)
+    options = {**data.options, **spec.options}
+    options |= {k: v for k in ("count", "seed") if (v := getattr(spec, k)) is not None}
     return open_source(data.name, data.path, name, **options)
 
 
@@ -136,7 +132,7 @@ def make_loader(
     source: Source, data: Data, sources: Sources, device: torch.device, workers: int = 0
 ) -> Loader:
     """Batches of a split in its own order, each sample once over all ranks."""
-    batch = max(data.batch, 64)  # small batches are for learning, not for measuring
+    batch = max(data.batch, 64)  # a small batch matters for training only
     sampler = BatchSampler(len(source), batch, rank=rank(), world=world_size())
     return Loader(
         source,
@@ -152,7 +148,7 @@ def make_loader(
 def make_training_loader(
     recipe: Recipe, sources: Sources, device: torch.device, views: int = 1
 ) -> Loader:
-    """Shuffled batches of train, as many on each rank; with two `views` the strong one, too."""
+    """Shuffled batches of train, the same number on each rank; `views` 2 adds the strong view."""
     data = recipe.data
     count, ranks = len(sources.train), (rank(), world_size())
     sampler = BatchSampler(count, data.batch, True, recipe.seed, *ranks, data.repeats)
@@ -162,29 +158,29 @@ def make_training_loader(
         sources.mean,
         sources.std,
         transforms=data.transforms,
-        strong=strong_of(data) if views > 1 else None,
+        strong=strong_transforms(data) if views > 1 else None,
         mixing=data.mix,
         views=data.views,
-        draws=None if data.views is None else VIEWS,
+        draws=None if data.views is None else VIEW_SEED,
         workers=recipe.engine.workers,
         device=device,
     )
 
 
-def strong_of(data: Data) -> tuple[Transform, ...]:
-    """What makes the second view; where nothing is said, as in Jin et al., 2023."""
+def strong_transforms(data: Data) -> tuple[Transform, ...]:
+    """The transforms of the second view; by default those of Jin et al., 2023."""
     return data.strong or (*data.transforms, RandAugment(ops=2, uniform=True), Cutout(0.5))
 
 
 def data_is_finite(data: Data) -> bool:
-    """Whether a first view comes back, so that what a teacher said about it can be kept."""
+    """Whether views of an image are repeated, so that teacher outputs for them can be cached."""
     return data.mix is None and (bool(data.views) or not is_random(data.transforms))
 
 
 def make_filling_loader(
     data: Data, sources: Sources, device: torch.device, workers: int = 0
 ) -> Loader:
-    """The training images in their own order, all of them on each rank, for a store."""
+    """The training images in their order, all of them on each rank, to fill a store."""
     return Loader(
         sources.train,
         BatchSampler(len(sources.train), max(data.batch, 64)),
@@ -192,7 +188,7 @@ def make_filling_loader(
         sources.std,
         transforms=data.transforms,
         views=data.views,
-        draws=VIEWS,
+        draws=VIEW_SEED,
         workers=workers,
         device=device,
     )

@@ -1,4 +1,4 @@
-"""From a recipe to a run: the pupil, its optimisers, and everything that one training owns."""
+"""Builds a run from a recipe: the pupil, its optimisers, and all other objects of a training."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor
 
 from stillhouse.build.data import make_training_loader
 from stillhouse.build.networks import TeacherNetwork, example_of, make_student
+from stillhouse.build.session import Session
 from stillhouse.build.store import Say, silent
 from stillhouse.build.teacher import make_teacher
-from stillhouse.build.workshop import Workshop
-from stillhouse.data.source import Source, targets_of
+from stillhouse.data.source import Pixels, Source, targets_of
 from stillhouse.distributed import rank, world_size
 from stillhouse.engine.average import Average
 from stillhouse.engine.optimisers import Optimiser
@@ -27,7 +27,7 @@ from stillhouse.engine.run import Group, Run
 from stillhouse.engine.schedules import rates
 from stillhouse.errors import UserError, did_you_mean
 from stillhouse.methods.base import Method
-from stillhouse.methods.build import make_method, reshaped
+from stillhouse.methods.build import make_method, reshape_student
 from stillhouse.methods.combined import NoTerms
 from stillhouse.methods.per_teacher import PerTeacher
 from stillhouse.methods.setting import Setting
@@ -35,66 +35,77 @@ from stillhouse.models.taps import Tapped
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe, Training
 from stillhouse.teachers.base import Teacher
-from stillhouse.teachers.learner import Learner
 
 
-def make_pupil(recipe: Recipe, shop: Workshop, loaded: TeacherNetwork | None) -> Pupil[Any]:
+def make_pupil(recipe: Recipe, session: Session, loaded: TeacherNetwork | None) -> Pupil[Any]:
     """A new student with its method, on the CPU."""
-    check_labels(recipe.method, shop.sources.train)
-    student, example = make_student(recipe.student, shop), example_of(shop.sources)
+    check_labels(recipe.method, session.sources.train)
+    student, example = make_student(recipe.student, session), example_of(session.sources)
     method: Method = NoTerms()
     if loaded is not None:
         setting = Setting(
-            student, loaded.inner.cpu(), example, lambda: labels_of(shop.sources.train)
+            student, loaded.inner.cpu(), example, lambda: training_labels(session.sources.train)
         )
-        student = reshaped(recipe.method, setting)
+        student = reshape_student(recipe.method, setting)
         setting = replace(setting, student=student)
-        method = method_of(recipe.method, setting, loaded.members if apart(recipe) else ())
+        members = loaded.members if taught_apart(recipe) else ()
+        method = method_for_teachers(recipe.method, setting, members)
     if recipe.data.mix:
         check_mixing(recipe.method, method)
-    return Pupil(Tapped(student, method.student_taps, (example,)), method, shop.task)
+    return Pupil(Tapped(student, method.student_taps, (example,)), method, session.task)
 
 
-def apart(recipe: Recipe) -> bool:
-    """Whether each member of an ensemble has terms of its own."""
-    return recipe.teacher is not None and recipe.teacher.teach == "apart"
+def taught_apart(recipe: Recipe) -> bool:
+    """Whether the method is applied to each member of an ensemble, teacher.ensemble=separate."""
+    return recipe.teacher is not None and recipe.teacher.ensemble == "separate"
 
 
-def method_of(
+def method_for_teachers(
     specs: Sequence[Any], setting: Setting, members: Sequence[TeacherNetwork] = ()
 ) -> Method:
-    """The method of one teacher, or one for each of several."""
+    """The method for one teacher, or for several members, each with its own terms."""
     if not members:
         return make_method(specs, setting)
     settings = [replace(setting, teacher=member.inner) for member in members]
     return PerTeacher([make_method(specs, one) for one in settings])
 
 
-def labels_of(train: Source) -> Tensor:
+def training_labels(train: Source) -> Tensor:
     """The labels of every training sample, for methods that keep a memory: (samples, ...)."""
     targets = targets_of(train)
-    if not isinstance(targets, Tensor):
+    if not isinstance(targets, Tensor) or bool((targets < 0).any()):
         raise UserError(
-            f"the method needs the labels of every sample, which {train.name} does not have"
+            f"the method needs one label tensor of all samples, which {train.name} does not have; "
+            "choose another method"
         )
     return targets
 
 
 def check_labels(specs: Sequence[Any], train: Source) -> None:
-    """Refuse a method that needs the one class of an image where the data do not give it."""
-    if train[0].target is None or isinstance(train[0].target, int):
-        return
+    """Raise UserError for a method that needs labels, or one class per image, without them."""
+    first = train[0].target
     for spec in specs:
-        if "class" in spec.needs:
+        if {"labels", "class"} & set(spec.needs) and lacks_labels(train):
             raise UserError(
-                f"method {spec.name} needs one class per image, but {train.name} has other targets; "
-                "choose a method that does not, such as tld, or one for several "
-                "classes, such as ps"
+                f"method {spec.name} needs the labels of every image, but {train.name} has images "
+                "without labels; choose a method that needs none, such as kd"
+            )
+        if "class" in spec.needs and not isinstance(first, int):
+            raise UserError(
+                f"method {spec.name} needs one class per image, but {train.name} has other "
+                "targets; choose a method that does not, such as tld, or one for several classes, "
+                "such as ps"
             )
 
 
+def lacks_labels(train: Source) -> bool:
+    """Whether images have no labels, of those in memory or of the first."""
+    targets = train.targets if isinstance(train, Pixels) else train[0].target
+    return targets is None or (isinstance(targets, Tensor) and bool((targets < 0).any()))
+
+
 def check_mixing(specs: Sequence[Any], method: Method) -> None:
-    """Refuse mixed images for a method that needs the labels of each."""
+    """Raise UserError for mixed images and a method that needs the labels of each image."""
     if method.needs_labels:
         raise UserError(
             f"method {specs[0].name} needs the labels of each image, but data.mix gives shares of "
@@ -104,31 +115,31 @@ def check_mixing(specs: Sequence[Any], method: Method) -> None:
 
 @contextmanager
 def make_run(
-    recipe: Recipe, folder: Path, shop: Workshop, loaded: TeacherNetwork | None, say: Say = silent
+    recipe: Recipe, folder: Path, session: Session, loaded: TeacherNetwork | None, say: Say = silent
 ) -> Iterator[Run]:
-    """Everything that one training owns; its files are closed at the end."""
-    hardware, engine = shop.hardware, recipe.engine
-    pupil = make_pupil(recipe, shop, loaded)
+    """The run of a recipe in a folder; its record files are closed when the context ends."""
+    hardware, engine = session.hardware, recipe.engine
+    pupil = make_pupil(recipe, session, loaded)
     student, method = pupil.student.model, pupil.method
     if engine.channels_last and hardware.device.type != "cpu":  # there torch corrupts its heap
         pupil.to(memory_format=torch.channels_last)
     if engine.compile:
         pupil.student.compile()
     prepared = hardware.prepare(pupil)
-    loader = make_training_loader(recipe, shop.sources, hardware.device, method.views)
+    loader = make_training_loader(recipe, session.sources, hardware.device, method.views)
     accumulate = recipe.train.accumulate
     per_epoch = max(1, len(loader) // accumulate)
-    steps, course = max(1, round(recipe.train.epochs * per_epoch)), recipe.train.course
-    teacher = make_teacher(recipe, shop, loaded, method, say)
+    steps, course = max(1, round(recipe.train.epochs * per_epoch)), recipe.train.schedule_epochs
+    teacher = make_teacher(recipe, session, loaded, method, say)
     groups = make_groups(recipe.train, pupil, teacher)
     records = Records(folder, tensorboard=engine.tensorboard) if rank() == 0 else None
     images = recipe.data.batch * accumulate * world_size()
-    with show(steps, images=images, first_rank=rank() == 0 and not shop.quiet) as progress:
+    with show(steps, images=images, first_rank=rank() == 0 and not session.quiet) as progress:
         try:
             yield Run(
                 pupil=prepared,
                 teacher=teacher,
-                task=shop.task,
+                task=session.task,
                 loader=loader,
                 groups=groups,
                 hardware=hardware,
@@ -137,12 +148,14 @@ def make_run(
                 recipe_hash=load.digest(recipe),
                 accumulate=accumulate,
                 clip=recipe.train.clip,
-                average=Average(student, recipe.train.average) if recipe.train.average else None,
+                average=Average(student, recipe.train.ema_decay)
+                if recipe.train.ema_decay
+                else None,
                 records=records,
                 progress=progress,
-                validation=shop.val,
-                moved=teacher.network if isinstance(teacher, Learner) else None,
-                course=None if course is None else round(course * per_epoch),
+                validation=session.val,
+                trained_teacher=teacher.trained_network,
+                schedule_steps=None if course is None else round(course * per_epoch),
                 log_every=engine.log_every,
                 evaluate_every=round(engine.evaluate_every * per_epoch),
                 save_every=round(engine.save_every * per_epoch),
@@ -153,24 +166,27 @@ def make_run(
 
 
 def make_groups(training: Training, pupil: Pupil[Any], teacher: Teacher[Any]) -> dict[str, Group]:
-    """An optimiser for each group of parameters, the student's where none is named."""
-    groups = pupil.groups()
-    for group, moving in teacher.groups().items():
-        groups[group] = [(f"{group}.{index}", p) for index, p in enumerate(moving)]
+    """The optimiser of each group of parameters: its own, or by default that of the student.
+
+    Raises UserError for an optimiser of a group that does not exist.
+    """
+    parameters = pupil.groups()
+    for name, trained in teacher.groups().items():
+        parameters[name] = [(f"{name}.{index}", p) for index, p in enumerate(trained)]
     for name in training.groups:
-        if name not in groups:
+        if name not in parameters:
             raise UserError(
-                f"train.groups.{name}: nothing trainable is called that; there are "
-                f"{', '.join(groups)}" + did_you_mean(name, groups)
+                f"train.groups.{name}: there is no such group of parameters, only "
+                f"{', '.join(parameters)}" + did_you_mean(name, parameters)
             )
-    made = {}
-    for name, parameters in groups.items():
-        spec = training.groups.get(name) or optimiser_of(name, training.optimiser, pupil.method)
-        optimiser = spec.build(parameters)
-        made[name] = Group(optimiser, training.schedule, rates(optimiser))
-    return made
+    groups = {}
+    for name, named in parameters.items():
+        spec = training.groups.get(name) or group_optimiser(name, training.optimiser, pupil.method)
+        optimiser = spec.build(named)
+        groups[name] = Group(optimiser, training.schedule, rates(optimiser))
+    return groups
 
 
-def optimiser_of(group: str, spec: Optimiser, method: Method) -> Optimiser:
-    """The student's optimiser; for trained layers of the teacher, at the method's rate."""
+def group_optimiser(group: str, spec: Optimiser, method: Method) -> Optimiser:
+    """The student's optimiser; for layers of the teacher, with the method's learning rate."""
     return replace(spec, lr=spec.lr * method.teacher_rate) if group == "teacher" else spec

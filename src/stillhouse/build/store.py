@@ -1,4 +1,4 @@
-"""The disk cache of a recipe's teacher: which folder it is, and how it is filled."""
+"""The store of a recipe's teacher: its identity, its folder, and how it is filled."""
 
 from __future__ import annotations
 
@@ -10,19 +10,24 @@ from typing import Any
 from stillhouse.batches import Batch
 from stillhouse.build.data import data_is_finite, make_filling_loader
 from stillhouse.build.networks import TeacherNetwork, example_of
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.data.cache import cache_folder
 from stillhouse.data.loader import Loader
 from stillhouse.data.transforms import is_random
 from stillhouse.engine.interrupt import Interrupt, Stopped
 from stillhouse.models import weights
-from stillhouse.models.fitted import Fitted
 from stillhouse.recipes.schema import Data, TeacherSpec
 from stillhouse.teachers.frozen import Frozen
-from stillhouse.teachers.store.fill import Filling, answer, begin, fill, words
-from stillhouse.teachers.store.identity import Identity
-from stillhouse.teachers.store.outputs import Form
-from stillhouse.teachers.store.store import Store, amount
+from stillhouse.teachers.store.fill import (
+    Filling,
+    compute_rows,
+    describe_filling,
+    fill,
+    measure_pace,
+)
+from stillhouse.teachers.store.identity import StoreIdentity
+from stillhouse.teachers.store.outputs import RowFormat
+from stillhouse.teachers.store.store import Store, format_size
 
 Say = Callable[[str], None]
 
@@ -32,63 +37,67 @@ def silent(text: str) -> None:
 
 
 def view_count(data: Data) -> int:
-    """How many views of an image there are; 0: a new one each epoch."""
+    """The number of different views of an image; 0 for a new one in each epoch."""
     if not data_is_finite(data):
         return 0
     return data.views if data.views and is_random(data.transforms) else 1
 
 
 def prefill(
-    teacher: TeacherSpec | None, shop: Workshop, loaded: TeacherNetwork | None, say: Say = silent
+    teacher: TeacherSpec | None, session: Session, loaded: TeacherNetwork | None, say: Say = silent
 ) -> None:
-    """Fill the store of a teacher that has one, before many runs share it."""
+    """Fill the store of a teacher, if it has one, before many runs share it."""
     if teacher is not None and loaded is not None and teacher.store:
-        filled_store(teacher, shop, loaded, say).open()
+        filled_store(teacher, session, loaded, say).open()
 
 
-def filled_store(teacher: TeacherSpec, shop: Workshop, loaded: TeacherNetwork, say: Say) -> Store:
-    """The store with every output in it; a requested stop keeps what is there."""
-    store = store_of(teacher, shop, loaded)
+def filled_store(teacher: TeacherSpec, session: Session, loaded: TeacherNetwork, say: Say) -> Store:
+    """The full store; raises Stopped on an interrupt, with all rows computed so far written."""
+    store = make_store(teacher, session, loaded)
     with Interrupt() as interrupt:
-        fill(store, filling_of(teacher, shop, loaded, say, lambda: interrupt.asked))
-        # the only exchange between ranks, each of which may have been the one that filled
-        stop = interrupt.agreed(shop.hardware.device)
+        fill(store, make_filling(teacher, session, loaded, say, lambda: interrupt.asked))
+        # the only communication between ranks: any of them may have filled the store
+        stop = interrupt.agreed(session.hardware.device)
     loaded.network.cpu()
     if stop:
         raise Stopped
     return store
 
 
-def describe_store(teacher: TeacherSpec, shop: Workshop, loaded: TeacherNetwork) -> str:
-    """What filling the store would take, or that it is full; nothing is written."""
-    store = store_of(teacher, shop, loaded)
+def describe_store(teacher: TeacherSpec, session: Session, loaded: TeacherNetwork) -> str:
+    """The size of the store and the time to fill it, for `doctor`; nothing is written."""
+    store = make_store(teacher, session, loaded)
     left = store.rows - store.kept()
     if not left:
-        return f"stored: {store.rows:,} outputs in {amount(store.size)} at {store.folder}"
-    filling = filling_of(teacher, shop, loaded, silent, bool)
+        return f"stored: {store.rows:,} outputs in {format_size(store.size)} at {store.folder}"
+    filling = make_filling(teacher, session, loaded, silent, bool)
     with closing(filling.read(0)) as batches:
-        outputs = (answer(filling.teacher, batch, store, filling.storable) for batch in batches)
-        pace = begin(outputs)[1]
-    return f"to store: {words(store, teacher.name, pace, left)}"
+        outputs = (
+            compute_rows(filling.teacher, batch, store, filling.storable) for batch in batches
+        )
+        pace = measure_pace(outputs)[1]
+    return f"to store: {describe_filling(store, teacher.name, pace, left)}"
 
 
-def filling_of(
+def make_filling(
     teacher: TeacherSpec,
-    shop: Workshop,
+    session: Session,
     loaded: TeacherNetwork,
     say: Say,
     stop: Callable[[], bool],
 ) -> Filling[Any]:
-    """The teacher's network, and every batch that it is asked for."""
-    device = shop.hardware.device
-    loader = make_filling_loader(shop.data, shop.sources, device, shop.workers)
-    views = view_count(shop.data)
+    """The teacher's frozen network, and the batches of all views of all training images."""
+    device = session.hardware.device
+    loader = make_filling_loader(session.data, session.sources, device, session.workers)
+    views = view_count(session.data)
     loaded.network.cpu()
-    network: Frozen[Any] = Frozen(loaded.network, shop.task.inputs, (), (example_of(shop.sources),))
+    network: Frozen[Any] = Frozen(
+        loaded.network, session.task.inputs, (), (example_of(session.sources),)
+    )
     network.network.to(device)
     return Filling(
         network,
-        shop.task.storable,
+        session.task.storable,
         teacher.name,
         lambda row: batches_from(row, loader, views),
         say,
@@ -97,7 +106,7 @@ def filling_of(
 
 
 def batches_from(row: int, loader: Loader, views: int) -> Generator[Batch[Any], None, None]:
-    """Every view of every sample, view after view, from a row on."""
+    """All views of all samples, view by view, from a row of the store on."""
     first, key = divmod(row, len(loader.source))
     for view in range(first, views):
         start, skipped = divmod(key, loader.sampler.batch)
@@ -107,29 +116,28 @@ def batches_from(row: int, loader: Loader, views: int) -> Generator[Batch[Any], 
         key = 0
 
 
-def store_of(teacher: TeacherSpec, shop: Workshop, loaded: TeacherNetwork) -> Store:
-    """The store of a teacher, identified by everything that its outputs depend on."""
-    sources, spec = shop.sources, teacher.store
+def make_store(teacher: TeacherSpec, session: Session, loaded: TeacherNetwork) -> Store:
+    """The store of a teacher; by default in the cache folder, under the hash of its identity."""
+    sources, spec = session.sources, teacher.store
     assert spec is not None
-    identity = Identity(
+    identity = StoreIdentity(
         teacher=describe_teacher(teacher, loaded),
         data=sources.train.fingerprint,
         samples=len(sources.train),
-        transforms=[asdict(transform) for transform in shop.data.transforms],
+        transforms=[asdict(transform) for transform in session.data.transforms],
         mean=sources.mean,
         std=sources.std,
-        views=view_count(shop.data),
-        form=Form(len(sources.classes), spec.precision, spec.top),
+        views=view_count(session.data),
+        row_format=RowFormat(len(sources.classes), spec.precision, spec.top),
     )
     return Store(spec.path or cache_folder() / "answers" / identity.digest()[:16], identity)
 
 
 def describe_teacher(teacher: TeacherSpec, loaded: TeacherNetwork) -> dict[str, object]:
-    """Which network it is, with what stands around it: all but the size is in its state."""
-    network = loaded.network
+    """The teacher's part of the identity of a store; `state` includes buffers of the wrapper."""
     return {
         "name": teacher.name,
         "options": teacher.options,
-        "state": weights.state_hash(network),
-        "size": network.size if isinstance(network, Fitted) else None,
+        "state": weights.state_hash(loaded.network),
+        "size": loaded.size,
     }

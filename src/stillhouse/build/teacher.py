@@ -1,4 +1,4 @@
-"""The teacher that training calls: a network, remembered in memory, or read from its store."""
+"""Builds the teacher of a run: a network, cached in memory or read from a store."""
 
 from __future__ import annotations
 
@@ -6,80 +6,88 @@ from collections.abc import Sequence
 from typing import Any
 
 from stillhouse.build.networks import TeacherNetwork, example_of
+from stillhouse.build.session import Session
 from stillhouse.build.store import Say, filled_store, silent, view_count
-from stillhouse.build.workshop import Workshop
 from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
-from stillhouse.models.last_layers import closing
-from stillhouse.models.stages import paths
+from stillhouse.models.aliases import resolve_paths
+from stillhouse.models.last_layers import last_layers
 from stillhouse.recipes.schema import Recipe
 from stillhouse.teachers.base import Teacher
-from stillhouse.teachers.frozen import Absent, Frozen
+from stillhouse.teachers.frozen import Frozen, NoTeacher
 from stillhouse.teachers.learner import Learner
-from stillhouse.teachers.memory import Remembering
-from stillhouse.teachers.store.cached import Cached
+from stillhouse.teachers.memory import MemoryCached
+from stillhouse.teachers.store.cached import DiskCached
 
-NEEDS = {"moves": "trains the teacher", "views": "needs two views of each image"}
+NEED_TEXTS = {
+    "moves": "trains the teacher",
+    "views": "needs two views of each image",
+}  # in messages
 
 
 def make_teacher(
     recipe: Recipe,
-    shop: Workshop,
+    session: Session,
     loaded: TeacherNetwork | None,
     method: Method,
     say: Say = silent,
 ) -> Teacher[Any]:
-    """The teacher of a recipe; a store that is not full is filled first."""
+    """The teacher of a recipe; its store is filled first, if it has one."""
     teacher = recipe.teacher
     if loaded is None or teacher is None:
-        return Absent()
+        return NoTeacher()
     check_storable(recipe, method)
     if teacher.store:
-        return Cached(filled_store(teacher, shop, loaded, say))
-    live = make_live(shop, loaded, method)
+        return DiskCached(filled_store(teacher, session, loaded, say))
+    live = make_live(session, loaded, method)
     if teacher.remember:
         views = view_count(recipe.data)
-        return Remembering(live, len(shop.sources.train), views, shop.task.storable)
+        return MemoryCached(live, len(session.sources.train), views, session.task.storable)
     return live
 
 
-def make_live(shop: Workshop, loaded: TeacherNetwork, method: Method) -> Frozen[Any] | Learner[Any]:
-    """The network itself: frozen, or with layers that the method trains."""
+def make_live(
+    session: Session, loaded: TeacherNetwork, method: Method
+) -> Frozen[Any] | Learner[Any]:
+    """The teacher's network without a cache: frozen, or with layers that the method trains."""
     if method.moves_teacher:
-        return make_learner(shop, loaded, method)
-    return make_frozen(shop, loaded, method.teacher_taps)
+        return make_learner(session, loaded, method)
+    return make_frozen(session, loaded, method.teacher_taps)
 
 
-def make_frozen(shop: Workshop, loaded: TeacherNetwork, taps: Sequence[str] = ()) -> Frozen[Any]:
+def make_frozen(session: Session, loaded: TeacherNetwork, taps: Sequence[str] = ()) -> Frozen[Any]:
     """The frozen network, on its device."""
     loaded.network.cpu()
-    example = example_of(shop.sources)
+    example = example_of(session.sources)
     frozen: Frozen[Any] = Frozen(
-        loaded.network, shop.task.inputs, loaded.taps(taps, example), (example,)
+        loaded.network, session.task.inputs, loaded.taps(taps, example), (example,)
     )
-    frozen.network.to(shop.hardware.device)
+    frozen.network.to(session.hardware.device)
     return frozen
 
 
-def make_learner(shop: Workshop, loaded: TeacherNetwork, method: Method) -> Learner[Any]:
+def make_learner(session: Session, loaded: TeacherNetwork, method: Method) -> Learner[Any]:
     """The network with the layers that the method trains, on its device."""
     loaded.network.cpu()
-    example = example_of(shop.sources)
-    named = paths(loaded.inner, method.teacher_layers, example)
-    places = list(named.values()) or closing(loaded.inner, example)
-    # moved before its parameters are collected: on another device they would be other parameters
-    loaded.network.to(shop.hardware.device)
+    example = example_of(session.sources)
+    named = resolve_paths(loaded.inner, method.teacher_layers, example)
+    layers = list(named.values()) or last_layers(loaded.inner, example)
+    # moved before its parameters are collected, because moving may replace them
+    loaded.network.to(session.hardware.device)
     return Learner(
         loaded.network,
-        shop.task.inputs,
-        loaded.taps(places, example).values(),
+        session.task.inputs,
+        loaded.taps(layers, example).values(),
         loaded.taps(method.teacher_taps, example),
-        (example.to(shop.hardware.device),),
+        (example.to(session.hardware.device),),
     )
 
 
 def check_storable(recipe: Recipe, method: Method | None = None) -> None:
-    """Refuse to store outputs for endless views, or for a method that needs more than logits."""
+    """Raise UserError where the teacher's outputs cannot be cached as the recipe says.
+
+    The views of images must be finite, and the method must need nothing but logits.
+    """
     teacher = recipe.teacher
     if teacher is None or not (teacher.remember or teacher.store):
         return
@@ -92,8 +100,8 @@ def check_storable(recipe: Recipe, method: Method | None = None) -> None:
         )
     if recipe.data.mix:
         raise UserError(
-            f"teacher.{key} keeps the outputs for images that come again, but data.mix makes new "
-            "ones; leave one of them out"
+            f"teacher.{key} caches outputs of repeated images, but data.mix makes new images; "
+            "leave one of them out"
         )
     if not view_count(recipe.data):
         raise UserError(
@@ -103,12 +111,12 @@ def check_storable(recipe: Recipe, method: Method | None = None) -> None:
 
 
 def describe_need(spec: Any, method: Method | None) -> str:
-    """What a method needs of the teacher beside logits."""
+    """What a method needs of the teacher besides logits, for messages."""
     needs = set(spec.needs if spec else ())
     if method is not None:
         needs |= {"moves"} if method.moves_teacher else set()
         needs |= {"views"} if method.views > 1 else set()
-    for need, text in NEEDS.items():
+    for need, text in NEED_TEXTS.items():
         if need in needs:
             return text
     pairs = getattr(spec, "pairs", None)

@@ -79,7 +79,7 @@ def format_method(preset: Any) -> str:
             "defaults": format_defaults(preset),
             "labels": f"weight {preset().label_share:g} unless label_weight is set",
             "cost": card.cost,
-            "fails": card.fails,
+            "limits": card.limits,
         }
     )
 
@@ -97,11 +97,11 @@ def format_defaults(preset: Any) -> str:
 
 def print_models(pattern: str) -> None:
     """Print the networks whose names match."""
-    from stillhouse.models.zoo import names
+    from stillhouse.models.zoo import list_models
 
-    matches = names(pattern)
+    matches = list_models(pattern)
     if not matches:
-        raise UserError(f"no network matches {pattern!r}" + did_you_mean(pattern, names()))
+        raise UserError(f"no network matches {pattern!r}" + did_you_mean(pattern, list_models()))
     print("\n".join(matches))
 
 

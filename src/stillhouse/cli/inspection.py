@@ -16,12 +16,12 @@ SPLITS = ("train", "val", "test")
 def check_recipe(recipe: str, overrides: Sequence[str]) -> None:
     """Print the result of every check; exit with code 2 if one failed."""
     from stillhouse.recipes import load
-    from stillhouse.runs.doctor import examine
+    from stillhouse.runs.doctor import check_recipe
 
     failed = 0
-    for check in examine(load.load(recipe, overrides)):
+    for check in check_recipe(load.load(recipe, overrides)):
         status = {True: "ok", False: "FAIL", None: "skip"}[check.passed]
-        print(format_rows({f"{status:<5}{check.name}": check.said}), flush=True)
+        print(format_rows({f"{status:<5}{check.name}": check.message}), flush=True)
         failed += check.passed is False
     if failed:
         raise typer.Exit(2)
@@ -30,7 +30,7 @@ def check_recipe(recipe: str, overrides: Sequence[str]) -> None:
 def evaluate_run(folder: Path, split: str, weights: Path | None) -> None:
     """Print the metrics of the student of a run on a split."""
     from stillhouse.recipes import load
-    from stillhouse.runs.execute import measure
+    from stillhouse.runs.execute import evaluate_run
 
     if split not in SPLITS:
         hint = did_you_mean(split, SPLITS) or f"; choose from {', '.join(SPLITS)}"
@@ -38,5 +38,5 @@ def evaluate_run(folder: Path, split: str, weights: Path | None) -> None:
     recipe = folder / load.RECIPE_FILE
     if not recipe.is_file():
         raise UserError(f"{folder} is not a run folder: it has no {load.RECIPE_FILE}")
-    metrics = measure(load.load(recipe), folder, split, weights)
+    metrics = evaluate_run(load.load(recipe), folder, split, weights)
     print(format_rows({name: f"{value:.4f}" for name, value in metrics.items()}))

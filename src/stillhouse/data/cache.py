@@ -1,4 +1,4 @@
-"""A place on the disk for data that can be made again."""
+"""The disk cache of data that can be recomputed."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ Tensors = dict[str, Tensor]
 
 def cache_folder() -> Path:
     """`STILLHOUSE_CACHE`, else `stillhouse` in the user's cache folder."""
-    if own := os.environ.get("STILLHOUSE_CACHE"):
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(shared).expanduser() / "stillhouse"
+    if folder := os.environ.get("STILLHOUSE_CACHE"):
+        return Path(folder).expanduser()
+    parent = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(parent).expanduser() / "stillhouse"
 
 
 def cached(name: str, fingerprint: str, make: Callable[[], Tensors]) -> Tensors:
-    """What `make` gives, read from the disk where an intact copy of it lies.
+    """The tensors that `make` returns, read from the disk if an intact copy is there.
 
-    A file that is damaged, or that another recipe wrote, is made again and replaced. A folder that
-    cannot be written costs time at the next call, and nothing else.
+    A file that is damaged, or has another fingerprint, is replaced. A folder that cannot be
+    written is not an error: the tensors are made again at the next call.
     """
     path = cache_folder() / f"{name.replace('/', '-')}-{fingerprint[:16]}.safetensors"
-    found = _read(path, fingerprint)
-    if found is not None:
-        return found
-    made = make()
+    tensors = _read(path, fingerprint)
+    if tensors is not None:
+        return tensors
+    tensors = make()
     with suppress(OSError, UserError):
-        _write(path, made, fingerprint)
-    return made
+        _write(path, tensors, fingerprint)
+    return tensors
 
 
 def _read(path: Path, fingerprint: str) -> Tensors | None:
@@ -46,7 +46,7 @@ def _read(path: Path, fingerprint: str) -> Tensors | None:
     try:
         with safe_open(path, framework="pt") as file:
             metadata: Mapping[str, str] = file.metadata() or {}
-            # Cloned, because a mapped file that someone truncates later would end the process.
+            # Cloned, because truncating a mapped file later would crash the process.
             tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError):
         return None
@@ -57,8 +57,8 @@ def _read(path: Path, fingerprint: str) -> Tensors | None:
 def _write(path: Path, tensors: Tensors, fingerprint: str) -> None:
     from safetensors.torch import save
 
-    whole = {key: tensor.contiguous() for key, tensor in tensors.items()}
-    data = save(whole, {"fingerprint": fingerprint, "content": _digest(whole)})
+    tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
+    data = save(tensors, {"fingerprint": fingerprint, "content": _digest(tensors)})
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(data)

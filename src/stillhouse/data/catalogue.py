@@ -20,7 +20,7 @@ Open = Callable[..., Source]
 
 @dataclass(frozen=True)
 class Entry:
-    """A data set by name: what it is, the layout it is read in, and what its images are like."""
+    """A data set by name: a summary, the expected files, and the statistics of its images."""
 
     name: str
     summary: str
@@ -29,13 +29,13 @@ class Entry:
     mean: tuple[float, ...] = IMAGENET[0]
     std: tuple[float, ...] = IMAGENET[1]
     splits: tuple[str, ...] = SPLITS
-    several: bool = False  # whether an image has several labels
-    test: str = ""  # what lies below the path where there is a test split; "": it always does
+    several: bool = False  # multi-label
+    test: str = ""  # the path below data.path that marks a test split; "": there always is one
 
 
 def numbers(path: Path | None, split: str, **options: Any) -> Source:
     """Two-digit numbers, 100 classes."""
-    from stillhouse.data.embedded.digits import numbers as make
+    from stillhouse.data.embedded.digits import make_numbers as make
 
     counts = {"train": 6000, "val": 2000, "test": 5000}
     return make(split, **{"count": counts[split], "cache": True, **options})
@@ -43,15 +43,15 @@ def numbers(path: Path | None, split: str, **options: Any) -> Source:
 
 def raw(path: Path | None, split: str, **options: Any) -> Source:
     """Handwritten digits, 10 classes."""
-    from stillhouse.data.embedded.digits import raw as make
+    from stillhouse.data.embedded.digits import make_raw as make
 
-    options.pop("seed", None)  # they are what they are
+    options.pop("seed", None)  # not random
     return make(split, **({"count": 200, **options} if split == "train" else options))
 
 
 def scene_labels(path: Path | None, split: str, **options: Any) -> Source:
-    """Scenes of several digits, each with its classes."""
-    from stillhouse.data.embedded.digits import several as make
+    """Multi-label scenes of several digits."""
+    from stillhouse.data.embedded.digits import make_multilabel as make
 
     counts = {"train": 4000, "val": 1000, "test": 1500}
     return make(split, **{"count": counts[split], "cache": True, **options})
@@ -59,63 +59,63 @@ def scene_labels(path: Path | None, split: str, **options: Any) -> Source:
 
 def cifar10(path: Path | None, split: str, **options: Any) -> Source:
     """CIFAR-10 from its archive."""
-    from stillhouse.data.single.cifar import cifar10 as read
+    from stillhouse.data.single.cifar import read_cifar10 as read
 
     return read(needed(path, "cifar10"), split, **options)
 
 
 def cifar100(path: Path | None, split: str, **options: Any) -> Source:
     """CIFAR-100 from its archive."""
-    from stillhouse.data.single.cifar import cifar100 as read
+    from stillhouse.data.single.cifar import read_cifar100 as read
 
     return read(needed(path, "cifar100"), split, **options)
 
 
 def folder(path: Path | None, split: str, **options: Any) -> Source:
-    """A folder of images, one folder a class, below a folder a split."""
-    from stillhouse.data.single.folder import folder as read
+    """Images in one folder per class, below one folder per split."""
+    from stillhouse.data.single.folder import read_folder as read
 
     return read(needed(path, "folder") / split, **options)
 
 
 def shards(path: Path | None, split: str, **options: Any) -> Source:
-    """Tar shards, below a folder a split."""
-    from stillhouse.data.single.shards import shards as read
+    """Tar shards, below one folder per split."""
+    from stillhouse.data.single.shards import read_shards as read
 
     return read(needed(path, "shards") / split, **options)
 
 
 def coco_labels(path: Path | None, split: str, **options: Any) -> Source:
-    """COCO, each image with the categories of its objects."""
-    from stillhouse.data.multilabel.coco import coco as read
+    """COCO as a multi-label data set: the categories of the objects of each image."""
+    from stillhouse.data.multilabel.coco import read_coco as read
 
     return read(needed(path, "coco/labels"), split, **options)
 
 
 def voc_labels(path: Path | None, split: str, **options: Any) -> Source:
-    """Pascal VOC, each image with the classes of its objects."""
-    from stillhouse.data.multilabel.voc import voc as read
+    """Pascal VOC as a multi-label data set: the classes of the objects of each image."""
+    from stillhouse.data.multilabel.voc import read_voc as read
 
     return read(needed(path, "voc/labels"), split, **options)
 
 
 def nuswide_labels(path: Path | None, split: str, **options: Any) -> Source:
-    """NUS-WIDE, each image with its concepts."""
-    from stillhouse.data.multilabel.nuswide import nuswide as read
+    """NUS-WIDE: the concepts of each image."""
+    from stillhouse.data.multilabel.nuswide import read_nuswide as read
 
     return read(needed(path, "nuswide/labels"), split, **options)
 
 
 def csv_labels(path: Path | None, split: str, **options: Any) -> Source:
-    """Images that a table lists, each with its labels."""
-    from stillhouse.data.multilabel.table import table as read
+    """Images and their labels in CSV tables."""
+    from stillhouse.data.multilabel.table import read_table as read
 
     return read(needed(path, "csv/labels"), split, **options)
 
 
 def folder_labels(path: Path | None, split: str, **options: Any) -> Source:
-    """Images in folders, the same file in that of each of its classes."""
-    from stillhouse.data.multilabel.folders import folders as read
+    """Images in folders, with the same file in the folder of each of its classes."""
+    from stillhouse.data.multilabel.folders import read_folders as read
 
     return read(needed(path, "folder/labels"), split, **options)
 
@@ -123,8 +123,8 @@ def folder_labels(path: Path | None, split: str, **options: Any) -> Source:
 ENTRIES = (
     Entry(
         "digits/numbers",
-        "two handwritten digits an image, 100 classes; made of scikit-learn's digits, offline",
-        "none: 6000 train, 2000 val and 5000 test images of 16 x 32, or `count` of each",
+        "two handwritten digits per image, 100 classes; drawn from scikit-learn's digits, offline",
+        "no files: 6000 train, 2000 val and 5000 test images of 16 x 32, or `count` per split",
         numbers,
         (0.25,),
         (0.25,),
@@ -132,15 +132,15 @@ ENTRIES = (
     Entry(
         "digits/raw",
         "the handwritten digits of scikit-learn themselves, 10 classes, offline",
-        "none: 200 train images (`count` for more), 360 val, 359 test, of 8 x 8",
+        "no files: 200 train images (more with `count`), 360 val, 359 test, of 8 x 8",
         raw,
         (0.25,),
         (0.25,),
     ),
     Entry(
         "digits/labels",
-        "scenes of one to four handwritten digits, 10 classes, several an image; offline",
-        "none: 4000 train, 1000 val and 1500 test images of 48 x 48, or `count` of each",
+        "scenes of one to four handwritten digits, 10 classes, multi-label, offline",
+        "no files: 4000 train, 1000 val and 1500 test images of 48 x 48, or `count` per split",
         scene_labels,
         (0.25, 0.25, 0.25),
         (0.25, 0.25, 0.25),
@@ -149,7 +149,7 @@ ENTRIES = (
     Entry(
         "cifar10",
         "CIFAR-10, 50,000 train and 10,000 test images of 32 x 32",
-        "path holds cifar-10-batches-py or -bin, or its .tar.gz; say data.holdout=5000",
+        "path contains cifar-10-batches-py or -bin, or its .tar.gz; set data.holdout=5000",
         cifar10,
         (0.4914, 0.4822, 0.4465),
         (0.2470, 0.2435, 0.2616),
@@ -158,7 +158,7 @@ ENTRIES = (
     Entry(
         "cifar100",
         "CIFAR-100 with its fine labels, 50,000 train and 10,000 test images of 32 x 32",
-        "path holds cifar-100-python or -binary, or its .tar.gz; say data.holdout=5000",
+        "path contains cifar-100-python or -binary, or its .tar.gz; set data.holdout=5000",
         cifar100,
         (0.5071, 0.4867, 0.4408),
         (0.2675, 0.2565, 0.2761),
@@ -166,7 +166,7 @@ ENTRIES = (
     ),
     Entry(
         "folder",
-        "your own images, one folder a class",
+        "your own images, one folder per class",
         "path/train/CLASS/*.jpg and path/val/CLASS/*.jpg, and path/test if there is one",
         folder,
         test="test",
@@ -180,41 +180,41 @@ ENTRIES = (
     ),
     Entry(
         "coco/labels",
-        "COCO, 82,081 train and 40,137 val images (as test) of 80 classes, several an image",
-        "path/annotations/instances_train2014.json beside path/train2014/*.jpg, the same of val; "
-        "say data.holdout=4000",
+        "COCO, 82,081 train and 40,137 val images (as test), 80 classes, multi-label",
+        "path/annotations/instances_train2014.json beside path/train2014/*.jpg, the same for val; "
+        "set data.holdout=4000",
         coco_labels,
         splits=("train", "test"),
         several=True,
     ),
     Entry(
         "voc/labels",
-        "VOC 2007, 5,011 trainval and 4,952 test images of 20 classes, several an image",
+        "VOC 2007, 5,011 trainval and 4,952 test images, 20 classes, multi-label",
         "path/VOC2007 (or VOCdevkit/VOC2007) with JPEGImages, Annotations, ImageSets/Main/*.txt",
         voc_labels,
         several=True,
     ),
     Entry(
         "nuswide/labels",
-        "NUS-WIDE, 161,789 train and 107,859 test images of 81 classes, several an image",
-        "path holds ConceptsList, ImageList, Groundtruth/TrainTestLabels and Flickr/*/*.jpg; "
-        "say data.holdout=8000",
+        "NUS-WIDE, 161,789 train and 107,859 test images, 81 classes, multi-label",
+        "path contains ConceptsList, ImageList, Groundtruth/TrainTestLabels and Flickr/*/*.jpg; "
+        "set data.holdout=8000",
         nuswide_labels,
         splits=("train", "test"),
         several=True,
     ),
     Entry(
         "csv/labels",
-        "your own images listed in tables, several classes an image",
+        "your own images listed in CSV tables, multi-label",
         "path/train.csv and path/val.csv, and path/test.csv if there is one; columns path and "
-        "labels (a;b), or path and one of 0 and 1 for each class",
+        "labels (a;b), or path and a column of 0 and 1 for each class",
         csv_labels,
         several=True,
         test="test.csv",
     ),
     Entry(
         "folder/labels",
-        "your own images, a copy or a link in the folder of each of its classes",
+        "your own images, a copy or a link in the folder of each class, multi-label",
         "path/train/CLASS/*.jpg and path/val/CLASS/*.jpg, and path/test if there is one",
         folder_labels,
         several=True,
@@ -224,33 +224,33 @@ ENTRIES = (
 
 
 def entries() -> tuple[Entry, ...]:
-    """Every data set that can be named, those of installed packages among them."""
-    brought = [
-        Entry(point.name, f"brought by {point.value}", "see that package", _lazily(point.load))
+    """Every data set that can be named, including those of installed packages."""
+    plugins = [
+        Entry(point.name, f"plugin {point.value}", "see that package", _lazily(point.load))
         for point in entry_points(group=PLUGINS)
     ]
-    return (*ENTRIES, *brought)
+    return (*ENTRIES, *plugins)
 
 
 def entry(name: str) -> Entry:
     """A data set by name."""
     known: Mapping[str, Entry] = {entry.name: entry for entry in entries()}
     if name not in known:
-        hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
+        hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
         raise UserError(f"there is no data set {name!r}{hint}")
     return known[name]
 
 
 def open_source(name: str, path: Path | None, split: str, **options: Any) -> Source:
     """One split of a data set by name."""
-    found = entry(name)
-    if split not in found.splits:
+    data = entry(name)
+    if split not in data.splits:
         raise UserError(
-            f"{name} has no {split} split, only {' and '.join(found.splits)}; "
-            "hold samples of train out with data.holdout=COUNT"
+            f"{name} has no {split} split, only {' and '.join(data.splits)}; "
+            "hold out samples of train with data.holdout=COUNT"
         )
     try:
-        return found.open(path, split, **options)
+        return data.open(path, split, **options)
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
@@ -259,9 +259,9 @@ def open_source(name: str, path: Path | None, split: str, **options: Any) -> Sou
 
 
 def needed(path: Path | None, name: str) -> Path:
-    """The path, which this data set cannot do without."""
+    """The path of a data set that is read from files; raises a UserError without one."""
     if path is None:
-        raise UserError(f"{name} is read from files: give data.path=FOLDER")
+        raise UserError(f"{name} is read from files; set data.path=FOLDER")
     return Path(path).expanduser()
 
 

@@ -1,4 +1,4 @@
-"""Batches fetched sample by sample, in worker processes where there are any."""
+"""Loads batches sample by sample, in worker processes if there are any."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from stillhouse.batches import Target
 from stillhouse.data.padding import pad_images, pad_target
 from stillhouse.data.source import Sample, Source
-from stillhouse.data.targets import collate, moves
+from stillhouse.data.targets import collate, is_spatial
 from stillhouse.data.transforms import Chain
 from stillhouse.errors import UserError
 
@@ -22,7 +22,7 @@ class Fetched(NamedTuple):
     target: Target
     indices: Tensor  # (V + 1, N): keys, then the view numbers of each of V views
     images: list[Tensor]  # V x (N, C, H, W) uint8
-    sizes: Tensor | None  # (N, 2) before padding
+    sizes: Tensor | None  # (N, 2) height and width before padding, None without padding
 
 
 def fetch(
@@ -34,14 +34,14 @@ def fetch(
     pinned: bool = False,
     seed: int = 0,
 ) -> Iterator[Fetched]:
-    """Batches of a source in one or more views: rows of keys and of view numbers, (V + 1, N)."""
+    """Batches of a source, one for each tensor (V + 1, N) of `indices`, with a chain per view."""
     loader = torch.utils.data.DataLoader(
         _Batches(source, chains),
         batch_size=None,
         sampler=(rows.tolist() for rows in indices),
         num_workers=workers,
         pin_memory=pinned,
-        # Its own, or entering an epoch would take a number from those of the networks.
+        # With a generator of its own, starting an epoch does not draw from torch's global one.
         generator=torch.Generator().manual_seed(seed),
     )
     for batch in loader:
@@ -58,27 +58,29 @@ class _Batches(torch.utils.data.Dataset[Fetched | UserError]):
         indices = torch.tensor(rows)
         try:
             samples = [self.source[key] for key in rows[0]]
-            if any(moves(sample.target) for sample in samples):
-                return _moved(samples, self.chains, indices)
-            return _changed(samples, self.chains, indices)
+            if any(is_spatial(sample.target) for sample in samples):
+                return _fetch_with_targets(samples, self.chains, indices)
+            return _fetch_images(samples, self.chains, indices)
         except UserError as error:
-            return error  # raised in a worker, it would come with a traceback in its sentence
+            return error  # raised in a worker, its message would contain a traceback
 
 
-def _changed(samples: Sequence[Sample], chains: Sequence[Chain], indices: Tensor) -> Fetched:
-    """Images alone are transformed."""
+def _fetch_images(samples: Sequence[Sample], chains: Sequence[Chain], indices: Tensor) -> Fetched:
+    """A batch whose targets do not depend on the transforms of its images."""
     keys, *views = indices
     images = [sample.image for sample in samples]
-    shown = [chain(images, keys, v) for chain, v in zip(chains, views, strict=True)]
-    return Fetched(collate([sample.target for sample in samples]), indices, shown, None)
+    transformed = [chain(images, keys, v) for chain, v in zip(chains, views, strict=True)]
+    return Fetched(collate([sample.target for sample in samples]), indices, transformed, None)
 
 
-def _moved(samples: Sequence[Sample], chains: Sequence[Chain], indices: Tensor) -> Fetched:
-    """Images are transformed together with what lies in them, and padded to one size."""
+def _fetch_with_targets(
+    samples: Sequence[Sample], chains: Sequence[Chain], indices: Tensor
+) -> Fetched:
+    """A batch with boxes or masks, which are transformed with the images and padded to one size."""
     if len(chains) > 1:
         raise UserError(
-            "a second view is not available for boxes and masks, which would move in one of two "
-            "views only; choose a method that needs one view"
+            "images with boxes or masks have no second view, because the targets would fit only "
+            "one of the two; choose a method that needs one view"
         )
     keys, views = indices.tolist()
     pairs: list[tuple[Tensor, Any]] = [

@@ -1,4 +1,4 @@
-"""Batches of a source, in an order that follows from seed and epoch and can be entered anywhere."""
+"""The loader: batches of a source, in an order given by seed and epoch, from any batch on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stillhouse.data.padding import clear_padding
 from stillhouse.data.random import derive_seed
 from stillhouse.data.sampler import BatchSampler
 from stillhouse.data.source import Pixels, Source
-from stillhouse.data.targets import moves
+from stillhouse.data.targets import is_spatial
 from stillhouse.data.transforms import (
     Chain,
     Transform,
@@ -29,27 +29,27 @@ from stillhouse.errors import UserError
 
 __all__ = ["BatchSampler", "Loader"]
 
-STRONG = 1  # derives the seed of the second view from that of the first
+STRONG_SEED = 1  # with the seed of the first view, gives the seed of the second
 
 
 @dataclass(frozen=True)
-class View:
-    """One view of each sample: its transforms, how many different ones there are, and the seed."""
+class ViewTransforms:
+    """The transforms of one view, with their seed and the number of different augmentations."""
 
     transforms: tuple[Transform, ...]
-    count: int | None  # None: a new one each epoch
+    count: int | None  # None: a new augmentation in each epoch
     seed: int
 
 
 class Loader:
     """Normalised batches of a source; the same epoch and step always give the same batch.
 
-    `views` is the number of augmentations of an image, one per epoch in turn. `draws` seeds what is
-    random in them, where that is not the seed of the order. With `strong` each batch has a second
-    view of its samples, with these transforms. With `mixing` its images are mixed with one another.
+    `views` is the number of augmentations of an image, which epochs use in turn; None is a new one
+    in each epoch. `draws` is the seed of augmentations, by default the sampler's. With `strong`,
+    each batch has a second view with these transforms. With `mixing`, images of a batch are mixed.
 
-    Sources in memory whose transforms have a tensor form are served batch by batch, on the device;
-    all others sample by sample, by `workers` processes. Targets pass through unseen.
+    For sources in memory whose transforms all have a batched form, batches are made on the device;
+    all others are loaded sample by sample, by `workers` processes.
     """
 
     def __init__(
@@ -67,17 +67,19 @@ class Loader:
         workers: int = 0,
         device: torch.device | None = None,
     ) -> None:
-        check(source, sampler, views)
+        check_sampling(source, sampler, views)
         if mixing and strong is not None:
             raise UserError(
                 "data.mix mixes one view of each image, but the method needs two; leave data.mix "
                 "out"
             )
         self.source, self.sampler, self.mixing = source, sampler, mixing
+        if mixing and isinstance(source, Pixels):
+            check_labelled(source.targets)
         seed = sampler.seed if draws is None else draws
         self.views = [make_view(transforms, views, seed)]
         if strong is not None:
-            self.views.append(make_view(strong, views, derive_seed(seed, STRONG)))
+            self.views.append(make_view(strong, views, derive_seed(seed, STRONG_SEED)))
         self.workers = workers
         self.device = device or torch.device("cpu")
         self.mean = torch.tensor(tuple(mean), device=self.device)
@@ -90,13 +92,13 @@ class Loader:
         return self.sampler.steps()
 
     def epoch(self, index: int, start: int = 0) -> Iterator[Batch[Any]]:
-        """Batches `start` and on of one epoch."""
-        made = self._from_memory if self._memory else self._fetched
-        for step, batch in enumerate(made(index, start), start):
+        """The batches of an epoch, from the batch `start` on."""
+        batches = self._from_memory if self._memory else self._fetched
+        for step, batch in enumerate(batches(index, start), start):
             yield self._mixed(batch, index, step) if self.mixing else batch
 
     def _indices(self, epoch: int, start: int) -> Iterator[Tensor]:
-        """For each batch a row of keys, and one of view numbers for each view: -> (V + 1, N)."""
+        """For each batch, keys and the view numbers of each view: -> (V + 1, N)."""
         for keys, copies in self.sampler.numbered(epoch, start):
             turn = epoch * self.sampler.repeats + copies
             views = [turn if view.count is None else turn % view.count for view in self.views]
@@ -107,11 +109,11 @@ class Loader:
         images, targets = self._memory
         for rows in self._indices(epoch, start):
             keys, *views = rows.to(self.device, non_blocking=True)
-            shown = [
+            transformed = [
                 transform_batch(images[keys], view.transforms, view.seed, keys, numbers)
                 for view, numbers in zip(self.views, views, strict=True)
             ]
-            yield self._batch(select_target(targets, keys), keys, views[0], shown)
+            yield self._batch(select_target(targets, keys), keys, views[0], transformed)
 
     def _fetched(self, epoch: int, start: int) -> Iterator[Batch[Any]]:
         batches = fetch(
@@ -123,6 +125,8 @@ class Loader:
             seed=derive_seed(self.sampler.seed, epoch),
         )
         for fetched in batches:
+            if self.mixing:
+                check_labelled(fetched.target)
             target, rows, images, sizes = (to_device(part, self.device) for part in fetched)
             yield self._batch(target, rows[0], rows[1], images, sizes)
 
@@ -139,7 +143,7 @@ class Loader:
             one, two = (" x ".join(map(str, x.shape[1:])) for x in (first, strong[0]))
             raise UserError(
                 f"data.transforms gives images of {one}, but data.strong of {two}; "
-                "both must end in the same size"
+                "set transforms that end in the same size"
             )
         if sizes is not None:
             first = clear_padding(first, sizes)
@@ -149,7 +153,7 @@ class Loader:
         if images.shape[1] != len(self.mean):
             raise UserError(
                 f"{self.source.name} has {images.shape[1]} channels, but data.mean has "
-                f"{len(self.mean)} numbers; give as many as channels"
+                f"{len(self.mean)} numbers; set data.mean and data.std to one number per channel"
             )
         return normalise(images, self.mean, self.std)
 
@@ -159,28 +163,42 @@ class Loader:
         return mix_batch(batch, len(self.source.classes), self.mixing, seed)
 
 
-def in_memory(source: Pixels, views: Sequence[View]) -> bool:
-    """Whether batches of a source can be made without a loop over samples."""
+def in_memory(source: Pixels, views: Sequence[ViewTransforms]) -> bool:
+    """Whether batches of a source can be made without a loop over samples.
+
+    They can if all transforms have a batched form and none is geometric for boxes or masks.
+    """
     if not all(all_batched(view.transforms) for view in views):
         return False
-    return not (moves(source.targets) and any(t.moves for view in views for t in view.transforms))
+    return not (
+        is_spatial(source.targets) and any(t.geometric for view in views for t in view.transforms)
+    )
 
 
-def make_view(transforms: Sequence[Transform], count: int | None, seed: int) -> View:
-    """A view, of which there is only one where nothing is random."""
-    return View(tuple(transforms), count if is_random(transforms) else 1, seed)
+def make_view(transforms: Sequence[Transform], count: int | None, seed: int) -> ViewTransforms:
+    """The transforms of a view; the number of augmentations is 1 if no transform is random."""
+    return ViewTransforms(tuple(transforms), count if is_random(transforms) else 1, seed)
 
 
 def to_device(part: Any, device: torch.device) -> Any:
-    """Tensors, objects and lists of tensors on a device; None as it is."""
+    """Move a tensor, objects or a list of tensors to a device; None is returned unchanged."""
     if isinstance(part, Tensor | Objects):
         return part.to(device, non_blocking=True)
     return [to_device(inner, device) for inner in part] if isinstance(part, list) else part
 
 
-def check(source: Source, sampler: BatchSampler, views: int | None) -> None:
-    """Refuse an epoch without a batch, or fewer than one view."""
-    # in evaluation a rank may have nothing to measure, as long as another has
+def check_labelled(target: Target) -> None:
+    """Raise UserError if some of the images whose labels are mixed have none."""
+    if isinstance(target, Tensor) and bool((target < 0).any()):
+        raise UserError(
+            "data.mix mixes the labels of images, but some of the images have none; leave data.mix "
+            "out"
+        )
+
+
+def check_sampling(source: Source, sampler: BatchSampler, views: int | None) -> None:
+    """Raise UserError for an epoch without a batch, or fewer than one view."""
+    # in evaluation, a rank may have no samples as long as another has some
     if sampler.steps() == 0 and (sampler.shuffle or not sampler.samples):
         raise UserError(
             f"{source.name} has {len(source)} samples, too few for one batch of {sampler.batch} "

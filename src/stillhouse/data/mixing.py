@@ -1,4 +1,4 @@
-"""Mixup and CutMix: images of a batch mixed with one another, and their labels with them."""
+"""Mixup and CutMix: pairs of images of a batch are mixed, and their labels with them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from stillhouse.spec import spec
 
 @spec
 class Mix:
-    """Mixup (Zhang et al., 2018) and CutMix (Yun et al., 2019), each with the alpha of its Beta.
+    """Mixup (Zhang et al., 2018) and CutMix (Yun et al., 2019).
 
-    A batch is mixed with a `probability`; where both have an alpha, `switch` is that of CutMix.
+    `mixup` and `cutmix` are the alpha of their Beta distributions, 0 for off. A batch is mixed with
+    a `probability`; if both are on, CutMix is chosen with the probability `switch`.
     """
 
     mixup: float = 0.0
@@ -30,26 +31,26 @@ class Mix:
     def __post_init__(self) -> None:
         for name in ("mixup", "cutmix"):
             if not 0 <= (alpha := getattr(self, name)) < float("inf"):
-                raise ValueError(f"{name} must be a number from 0 on, and is {alpha}")
+                raise ValueError(f"{name} must be finite and at least 0, got {alpha}")
         for name in ("probability", "switch"):
-            if not 0 <= (share := getattr(self, name)) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], and is {share}")
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {value}")
         if not (self.mixup or self.cutmix):
-            raise ValueError("mix needs mixup or cutmix above 0; leave it out for none")
+            raise ValueError("mix needs mixup or cutmix above 0; leave mix out for none")
 
 
 def mix_batch(batch: Batch[Any], classes: int, how: Mix, seed: int) -> Batch[Any]:
-    """Each image mixed with the one before it, and the targets with them.
+    """A batch in which each image and its target are mixed with the one before.
 
-    Class indices (N,) become the share of each class (N, classes), also where nothing is mixed;
-    shares (N, classes) are mixed as they are.
+    Class indices (N,) become shares of each class (N, classes), also where the batch is not mixed.
+    Raises UserError for other targets than classes of whole images.
     """
     from torchvision.transforms import v2
 
     images, labels = batch.images, batch.target
     if not isinstance(labels, Tensor) or labels.ndim > 2:
         raise UserError(
-            "data.mix mixes the classes of whole images, and the data have other targets; leave "
+            "data.mix mixes the classes of whole images, but the data have other targets; leave "
             "data.mix out"
         )
     with seeded(seed):

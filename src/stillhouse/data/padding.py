@@ -1,4 +1,4 @@
-"""Images of different sizes in one batch."""
+"""Pads images of different sizes to one batch."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from stillhouse.data.targets import IGNORE, SampleTarget
 
 
 def pad_images(images: Sequence[Tensor], multiple: int = 1) -> tuple[Tensor, Tensor]:
-    """Images at the upper left of a common canvas, and their own sizes.
+    """Images padded with 0 at the right and bottom to one size, and their sizes before padding.
 
-    N x (C, h, w) -> (N, C, H, W), (N, 2); sides of the canvas are multiples of `multiple`.
+    N x (C, h, w) -> (N, C, H, W), (N, 2); H and W are multiples of `multiple`.
     """
     sizes = torch.tensor([image.shape[-2:] for image in images])
-    height, width = canvas(sizes, multiple)
+    height, width = canvas_size(sizes, multiple)
     return torch.stack([_pad(image, height, width, 0) for image in images]), sizes
 
 
-def canvas(sizes: Tensor, multiple: int = 1) -> tuple[int, int]:
-    """The smallest canvas for images of these sizes: (N, 2) -> height, width."""
+def canvas_size(sizes: Tensor, multiple: int = 1) -> tuple[int, int]:
+    """The smallest size that all images fit in, a multiple of `multiple`: (N, 2) -> H, W."""
     height, width = (-(-int(side) // multiple) * multiple for side in sizes.amax(0))
     return height, width
 
 
 def pad_target(target: SampleTarget, height: int, width: int) -> SampleTarget:
-    """Masks padded like their image; boxes and labels stay."""
+    """A target with its masks padded like their image; boxes and labels do not change."""
     if isinstance(target, Objects):
         masks = target.masks
         return target if masks is None else replace(target, masks=_pad(masks, height, width, False))
@@ -40,7 +40,7 @@ def pad_target(target: SampleTarget, height: int, width: int) -> SampleTarget:
 
 
 def clear_padding(images: Tensor, sizes: Tensor) -> Tensor:
-    """Zeros outside of each image, after normalisation: (N, C, H, W), (N, 2) -> (N, C, H, W)."""
+    """Normalised images with 0 in their padding: (N, C, H, W), (N, 2) -> (N, C, H, W)."""
     rows, columns = (torch.arange(side, device=images.device) for side in images.shape[-2:])
     inside = (rows < sizes[:, :1])[:, :, None] & (columns < sizes[:, 1:])[:, None, :]
     return images * inside[:, None]

@@ -1,7 +1,7 @@
-"""Randomness that counts instead of remembering.
+"""Counter-based random numbers.
 
-A draw is a hash of (seed, draw number, sample, view). It has no state, so it is the same in every
-process, on every device, in every batch that the sample happens to be in, and after any resume.
+A random number is a hash of (seed, draw number, sample, view). There is no state, so it is the same
+in every process, on every device, in every batch that contains the sample, and after a resume.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-Draw = Callable[[int], Tensor]  # the how-many-th number of each image: -> (N,) in [0, 1)
+Draw = Callable[[int], Tensor]  # index of a draw -> one number for each image: (N,) in [0, 1)
 
 # Constants of splitmix64 (Steele, Lea and Flood, 2014).
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -22,29 +22,29 @@ _MASK = (1 << 64) - 1
 
 
 def derive_seed(*numbers: int) -> int:
-    """One seed of 63 bits out of several numbers; their order matters."""
+    """A seed of 63 bits from several numbers; their order matters."""
     return _hash(*numbers) >> 1
 
 
 def uniform(seed: int, keys: Tensor, views: Tensor, draw: int) -> Tensor:
-    """A number in [0, 1) for each (sample, view), in 24 bits: (N,), (N,) -> (N,)."""
+    """A number in [0, 1) for each (sample, view), with 24 bits: (N,), (N,) -> (N,) float32."""
     state = torch.full_like(keys, _signed(_hash(seed, draw)))
     for numbers in (keys, views):
         state = _finalise_tensor((state ^ numbers) + _signed(_GOLDEN))
-    # 24 bits are what float32 holds exactly, so every device rounds alike: not at all.
+    # float32 represents 24 bits exactly, so no device rounds.
     return _shift(state, 40).to(torch.float32) * 2.0**-24
 
 
-def number(seed: int, key: int, view: int, draw: int) -> float:
-    """What `uniform` draws for one sample, a hundred times as fast."""
+def uniform_number(seed: int, key: int, view: int, draw: int) -> float:
+    """The number that `uniform` gives for one sample, computed much faster without tensors."""
     return (_hash(seed, draw, key, view) >> 40) * 2.0**-24
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Inside, torch draws on the CPU from a seed; afterwards it goes on where it was."""
+    """A context in which torch's CPU generator starts from a seed; its state is restored after."""
     with torch.random.fork_rng(devices=[]):
-        # Not `torch.manual_seed`, which would seed the devices too, and nobody restores those.
+        # `torch.manual_seed` would seed the devices as well, whose state is not restored.
         torch.default_generator.manual_seed(seed)
         yield
 
@@ -64,7 +64,7 @@ def _finalise(x: int) -> int:
 
 
 def _finalise_tensor(x: Tensor) -> Tensor:
-    # int64 wraps like uint64 does; only the right shift has to be told to bring in zeros.
+    # int64 wraps around like uint64; only the right shift must be made to shift in zeros.
     x = (x ^ _shift(x, 30)) * _signed(_FIRST)
     x = (x ^ _shift(x, 27)) * _signed(_SECOND)
     return x ^ _shift(x, 31)

@@ -1,4 +1,4 @@
-"""The order of samples, and how ranks share it."""
+"""The order of samples, and its division into batches and among ranks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from stillhouse.data.random import derive_seed
 
 @dataclass(frozen=True)
 class BatchSampler:
-    """The order of samples, and which rank gets which of them, in batches.
+    """The batches of indices of one rank.
 
-    In training every rank makes the same number of steps; in evaluation every sample comes once
-    over all ranks, and none twice.
+    In training (`shuffle`), all ranks have the same number of batches, and the rest of the samples
+    is dropped. In evaluation, each sample is in exactly one batch of one rank.
 
-    With `repeats` a step of all ranks holds that many copies of each of its samples (Hoffer et al.,
-    2020), and an epoch of as many steps as ever so many samples fewer.
+    With `repeats`, a step of all ranks contains that many copies of each of its samples (Hoffer et
+    al., 2020). The number of steps stays the same, so an epoch has fewer different samples.
     """
 
     samples: int
@@ -31,26 +31,26 @@ class BatchSampler:
     repeats: int = 1
 
     def steps(self) -> int:
-        """Batches an epoch of this rank."""
+        """The number of batches of this rank per epoch."""
         if self.shuffle:
             return self.samples // (self.batch * self.world)
-        mine = len(range(self.rank, self.samples, self.world))
-        return -(-mine // self.batch)
+        samples = len(range(self.rank, self.samples, self.world))
+        return -(-samples // self.batch)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
-        """Indices of the batches `start` and on of one epoch: -> (N,)."""
+        """The indices of each batch of an epoch, from the batch `start` on: -> (N,)."""
         for keys, _ in self.numbered(epoch, start):
             yield keys
 
     def numbered(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The same with the number of each copy, from 0 to below `repeats`: -> (N,), (N,)."""
+        """The indices with the number of each copy, 0 to `repeats` - 1: -> (N,), (N,)."""
         order = torch.arange(self.samples)
         if self.shuffle:
-            made = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
-            order = torch.randperm(self.samples, generator=made)
-        mine = torch.arange(self.rank, self.samples, self.world)
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
+            order = torch.randperm(self.samples, generator=generator)
+        positions = torch.arange(self.rank, self.samples, self.world)
         for step in range(start, self.steps()):
-            places = mine[step * self.batch : (step + 1) * self.batch]
-            # Dealt out, so that no copy stands beside another, which it would be mixed with.
-            places = torch.cat([places[first :: self.repeats] for first in range(self.repeats)])
-            yield order[places // self.repeats], places % self.repeats
+            batch = positions[step * self.batch : (step + 1) * self.batch]
+            # Copies are kept apart, because neighbours in a batch are mixed with each other.
+            batch = torch.cat([batch[first :: self.repeats] for first in range(self.repeats)])
+            yield order[batch // self.repeats], batch % self.repeats

@@ -1,4 +1,4 @@
-"""What a data set is: images with targets, by index."""
+"""Sources: data sets as images with targets, by index."""
 
 from __future__ import annotations
 
@@ -19,12 +19,19 @@ from torch import Tensor
 
 from stillhouse.batches import Objects, Target, select_target
 from stillhouse.data.stratify import stratify
-from stillhouse.data.targets import SampleTarget, collate, count, describe, target_at
+from stillhouse.data.targets import (
+    SampleTarget,
+    collate,
+    count_samples,
+    describe_target,
+    presence,
+    target_at,
+)
 from stillhouse.errors import UserError
 
 
 class Sample(NamedTuple):
-    """One image, what is known of it, and its index in its source."""
+    """One image, its target, and its index in its source."""
 
     image: Tensor  # (C, H, W) uint8
     target: SampleTarget  # a class index, (classes,) float of 0 and 1, objects, a mask, or None
@@ -32,19 +39,23 @@ class Sample(NamedTuple):
 
 
 class Source(Protocol):
-    """Images with targets by index. `key` of the sample at `i` is `i`."""
+    """Images with targets by index; the `key` of the sample at `i` is `i`.
+
+    A source may also have `targets`, those of all samples collated, and `notes`, sentences on
+    samples that it left out.
+    """
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of their indices."""
+        """The names of the classes, in the order of their indices."""
 
     @property
     def fingerprint(self) -> str:
-        """A digest that differs when the samples differ."""
+        """A digest that changes when the samples change."""
 
     @property
     def name(self) -> str:
-        """What reports call it."""
+        """The name in messages and reports."""
 
     def __len__(self) -> int: ...
 
@@ -53,7 +64,10 @@ class Source(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """A source held in memory, whose batches are made without a loop over samples."""
+    """A source in memory, so that whole batches can be indexed at once.
+
+    Raises UserError for images of another dtype or shape, or another number of targets.
+    """
 
     images: Tensor  # (N, C, H, W) uint8
     targets: Target  # class indices (N,), (N, classes) float of 0 and 1, objects, masks, or None
@@ -66,11 +80,12 @@ class Pixels:
             shape = tuple(self.images.shape)
             raise UserError(
                 f"{self.name}: images must be uint8 of shape (N, C, H, W), "
-                f"not {self.images.dtype} of shape {shape}"
+                f"got {self.images.dtype} of shape {shape}"
             )
-        if self.targets is not None and len(self.images) != count(self.targets):
+        if self.targets is not None and len(self.images) != count_samples(self.targets):
             raise UserError(
-                f"{self.name}: {len(self.images)} images come with {count(self.targets)} targets"
+                f"{self.name}: there are {len(self.images)} images, but "
+                f"{count_samples(self.targets)} targets; give one target per image"
             )
 
     def __len__(self) -> int:
@@ -81,24 +96,24 @@ class Pixels:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """Some samples of another source, under keys of their own."""
+class SourceSubset:
+    """Some samples of another source, with keys from 0 on."""
 
     whole: Source
-    indices: Tensor  # (N,) int64 into the whole
+    indices: Tensor  # (N,) int64, indices in `whole`
     fingerprint: str
     name: str
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, those of the whole."""
+        """The names of the classes, those of the whole source."""
         return self.whole.classes
 
     @cached_property
     def targets(self) -> Target:
         """The targets of these samples, collated."""
-        found: Target = select_target(targets_of(self.whole), self.indices)
-        return found
+        targets: Target = select_target(targets_of(self.whole), self.indices)
+        return targets
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -108,7 +123,7 @@ class Part:
 
 
 class TorchSamples(Protocol):
-    """A torch data set of the map style that yields (image, target)."""
+    """A map-style torch data set of (image, target)."""
 
     def __len__(self) -> int: ...
 
@@ -116,10 +131,11 @@ class TorchSamples(Protocol):
 
 
 class FromTorch:
-    """Any torch data set that yields (PIL image or tensor, target), as a source.
+    """A source of any map-style torch data set of (PIL image or tensor, target).
 
-    A target is a class index, 0 and 1 for each class, a mapping with `boxes` (M, 4) as x1, y1, x2,
-    y2 and `labels` (M,), and perhaps `masks` and `iscrowd`, or None.
+    A target is a class index, 0 or 1 for each class, a mapping with `boxes` (M, 4) as x1, y1, x2,
+    y2, `labels` (M,) and optionally `masks` and `iscrowd`, or None. Images are uint8, or floats in
+    [0, 1] before normalisation. Samples of another form raise UserError when they are read.
     """
 
     def __init__(
@@ -132,14 +148,14 @@ class FromTorch:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The digest that was given, else one over the name, the classes and eight samples."""
+        """The digest that was given, or one of the name, the classes and eight samples."""
         if self._fingerprint:
             return self._fingerprint
-        # Reading everything may take hours; eight samples tell most data sets apart, and a data
-        # set that augments by itself gets another digest each time, so nothing is cached for it.
+        # Reading all samples may take hours; eight distinguish most data sets. A data set with
+        # random augmentation gets another digest each time, so nothing is cached for it.
         indices = sorted({round(i * (len(self) - 1) / 7) for i in range(8)}) if len(self) else []
         samples = [self[i] for i in indices]
-        digests = [fingerprint_of_content([s.image], [describe(s.target)]) for s in samples]
+        digests = [fingerprint_of_content([s.image], [describe_target(s.target)]) for s in samples]
         return fingerprint_of_recipe(
             {"name": self.name, "classes": self.classes, "size": len(self), "samples": digests}
         )
@@ -161,12 +177,12 @@ class FromTorch:
         if isinstance(label, Mapping):
             return _objects_of(label, count, where)
         if isinstance(label, Tensor | np.ndarray) and label.ndim == 1 and len(label) == 1 != count:
-            label = label[0]  # some data sets give an index in a row of its own
+            label = label[0]  # some data sets give a class index of shape (1,)
         if isinstance(label, list | tuple) or getattr(label, "ndim", 0) == 1:
             return _hot_of(label, count, where)
         index = _index_of(label, where)
         if not 0 <= index < count:
-            raise UserError(f"{where}: label {index} is outside of {count} classes")
+            raise UserError(f"{where}: label must be from 0 to {count - 1}, got {index}")
         return index
 
 
@@ -176,7 +192,10 @@ def _objects_of(target: Mapping[Any, Any], count: int, where: str) -> Objects:
     boxes = torch.as_tensor(target["boxes"]).as_subclass(Tensor).float().reshape(-1, 4)
     labels = torch.as_tensor(target["labels"]).long().reshape(-1)
     if len(boxes) != len(labels):
-        raise UserError(f"{where}: {len(boxes)} boxes come with {len(labels)} labels")
+        raise UserError(
+            f"{where}: there are {len(boxes)} boxes, but {len(labels)} labels; give one label per "
+            "box"
+        )
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < count:
         raise UserError(f"{where}: labels must be from 0 to {count - 1}, got {labels.tolist()}")
     crowd, masks = target.get("iscrowd"), target.get("masks")
@@ -191,12 +210,12 @@ def _objects_of(target: Mapping[Any, Any], count: int, where: str) -> Objects:
 
 def _hot_of(label: Any, count: int, where: str) -> Tensor:
     hot = None
-    with suppress(TypeError, ValueError, RuntimeError):  # of what is not made of numbers
+    with suppress(TypeError, ValueError, RuntimeError):  # for values that are no numbers
         hot = torch.as_tensor(label).float()
     if hot is None or hot.shape != (count,) or not bool(((hot == 0) | (hot == 1)).all()):
         raise UserError(
-            f"{where}: several labels must be {count} numbers of 0 and 1, one a class, "
-            f"and are {len(label)}: {reprlib.repr(label)}"
+            f"{where}: several labels must be {count} numbers, 0 or 1 for each class, got "
+            f"{len(label)}: {reprlib.repr(label)}"
         )
     return hot
 
@@ -206,8 +225,7 @@ def _index_of(label: object, where: str) -> int:
         return operator.index(label)  # type: ignore[arg-type]
     except TypeError:
         raise UserError(
-            f"{where}: a label must be the index of a class, or 0 and 1 for each class, "
-            f"not {label!r}"
+            f"{where}: a label must be a class index, or 0 or 1 for each class, got {label!r}"
         ) from None
 
 
@@ -218,7 +236,7 @@ def _bytes_of(image: object, where: str) -> Tensor:
         raise UserError(f"{where}: an image must be a PIL image or a (C, H, W) tensor")
     if image.dtype == torch.uint8:
         return image
-    # Asked this way round, so that NaN is refused too.
+    # Written so that NaN is refused, too.
     if not (image.is_floating_point() and image.min() >= 0 and image.max() <= 1):
         raise UserError(
             f"{where}: a tensor must hold uint8, or floats from 0 to 1 before normalisation"
@@ -227,46 +245,73 @@ def _bytes_of(image: object, where: str) -> Tensor:
 
 
 def from_pil(image: Image.Image) -> Tensor:
-    """A PIL image as a tensor: -> (C, H, W) uint8."""
+    """A PIL image as a tensor, with one channel if it is grey: -> (C, H, W) uint8."""
     pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
 
 
-def targets_of(source: Source) -> Target:
+def targets_of(source: Source, most: int | None = None) -> Target:
     """The targets of all samples, collated.
 
-    They are read sample by sample only where the source does not know them.
+    If the source has no `targets`, at most `most` samples are read, without masks of objects, which
+    differ in size.
     """
     targets = getattr(source, "targets", None)
     if isinstance(targets, Tensor | Objects):
         return targets
-    return collate([source[i].target for i in range(len(source))])
+    count = len(source) if most is None else min(most, len(source))
+    return collate([_without_masks(source[i].target) for i in range(count)])
+
+
+def _without_masks(target: SampleTarget) -> SampleTarget:
+    return replace(target, masks=None) if isinstance(target, Objects) else target
+
+
+def classes_of(source: Source) -> Tensor:
+    """Which classes each sample has, as `stratify` takes it: (N,) class indices, or (N, classes).
+
+    A sample without a target has none.
+    """
+    targets, classes = getattr(source, "targets", None), len(source.classes)
+    if not isinstance(targets, Tensor | Objects):
+        targets = collate([_classes_in(source[i].target, classes) for i in range(len(source))])
+    if targets is None:
+        return torch.zeros(len(source), classes)
+    if isinstance(targets, Tensor) and targets.ndim == 1:
+        return targets
+    return presence(targets, classes)
+
+
+def _classes_in(target: SampleTarget, classes: int) -> SampleTarget:
+    if target is None or isinstance(target, int):
+        return target
+    return presence(collate([target]), classes)[0].float()
 
 
 def notes_of(source: Source) -> tuple[str, ...]:
-    """What a source has to say of what it left out."""
-    inside = source.whole if isinstance(source, Part) else source
-    return tuple(getattr(inside, "notes", ()))
+    """The notes of a source on samples that it left out; those of the whole for a subset."""
+    whole = source.whole if isinstance(source, SourceSubset) else source
+    return tuple(getattr(whole, "notes", ()))
 
 
-def take(source: Source, indices: Tensor, name: str) -> Pixels | Part:
-    """Some samples of a source, numbered anew: (M,) indices -> a source of M."""
+def take(source: Source, indices: Tensor, name: str) -> Pixels | SourceSubset:
+    """Some samples of a source, with keys from 0 on: (M,) indices -> a source of M samples."""
     digest = hashlib.sha256(indices.numpy().astype("<i8").tobytes()).hexdigest()
     fingerprint = fingerprint_of_recipe({"whole": source.fingerprint, "indices": digest})
     if isinstance(source, Pixels):
         targets = select_target(source.targets, indices)
         images = source.images[indices]
         return replace(source, images=images, targets=targets, fingerprint=fingerprint, name=name)
-    return Part(source, indices, fingerprint, name)
+    return SourceSubset(source, indices, fingerprint, name)
 
 
-def split(
+def hold_out(
     source: Source, held_out: int | float, seed: int = 0
-) -> tuple[Pixels | Part, Pixels | Part]:
-    """The rest, and a stratified part of it to validate on, by count or by fraction below 1.
+) -> tuple[Pixels | SourceSubset, Pixels | SourceSubset]:
+    """The remaining samples and the held-out ones, a stratified number or fraction of the source.
 
-    Every class gives its share, so the two are disjoint, cover the source, and depend on the
-    targets and the seed alone.
+    The two are disjoint and cover the source; they depend on the targets and the seed only. Raises
+    UserError for a number of samples that cannot be held out.
     """
     size = len(source)
     number = round(held_out * size) if isinstance(held_out, float) else held_out
@@ -275,7 +320,7 @@ def split(
             f"{source.name}: cannot hold out {held_out} of {size} samples; give a count below "
             f"{size} or a fraction between 0 and 1"
         )
-    chosen = stratify(targets_of(source), len(source.classes), number, seed)
+    chosen = stratify(classes_of(source), len(source.classes), number, seed)
     rest = torch.ones(size, dtype=torch.bool)
     rest[chosen] = False
     kept = rest.nonzero().flatten()
@@ -283,7 +328,7 @@ def split(
 
 
 def fingerprint_of_content(tensors: Iterable[Tensor], classes: Sequence[str]) -> str:
-    """A digest of what the tensors hold and of the class names."""
+    """A digest of the content of tensors and of the class names."""
     digest = hashlib.sha256(json.dumps(list(classes)).encode())
     for tensor in tensors:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -294,9 +339,9 @@ def fingerprint_of_content(tensors: Iterable[Tensor], classes: Sequence[str]) ->
 def fingerprint_of_files(
     files: Iterable[tuple[str, int, int | list[int]]], classes: Sequence[str]
 ) -> str:
-    """A digest of (relative path, size in bytes, label or labels) of each file, and of the classes.
+    """A digest of (relative path, size in bytes, class index or indices) per file, and the classes.
 
-    Labels are indices of classes.
+    The order of files does not matter.
     """
     digest = hashlib.sha256(json.dumps(list(classes)).encode())
     for path, size, label in sorted(files):
@@ -305,5 +350,5 @@ def fingerprint_of_files(
 
 
 def fingerprint_of_recipe(recipe: Mapping[str, object]) -> str:
-    """A digest of how data were made, whatever the order of the options."""
+    """A digest of the options that data were generated with, independent of their order."""
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Parts of a data set in which every class has its share."""
+"""Stratified subsets: every class has about the same share as in the whole."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from stillhouse.data.targets import presence
 
 
 def stratify(targets: Target, classes: int, count: int, seed: int) -> Tensor:
-    """Indices of `count` samples with the class shares of all, ascending: -> (count,).
+    """The sorted indices of `count` samples with the class shares of all samples: -> (count,).
 
-    Targets of any kind say which classes a sample has.
+    The classes of a sample are those that its target contains.
     """
     if isinstance(targets, Tensor) and targets.ndim == 1:
         return _by_class(targets, count, seed)
@@ -26,22 +26,23 @@ def _by_class(labels: Tensor, count: int, seed: int) -> Tensor:
     """One class per sample: (N,) -> (count,)."""
     names, sizes = labels.unique(return_counts=True)
     quota = (sizes * count).div(len(labels), rounding_mode="floor")
-    # Largest remainders get what rounding down left over; ties go to the lower class.
+    # The rest goes to the classes with the largest remainders, and with ties to the lower index.
     order = (sizes * count % len(labels)).argsort(descending=True, stable=True)
     quota[order[: count - int(quota.sum())]] += 1
     chosen = []
-    for name, share in zip(names.tolist(), quota.tolist(), strict=True):
+    for name, size in zip(names.tolist(), quota.tolist(), strict=True):
         members = (labels == name).nonzero().flatten()
         generator = torch.Generator().manual_seed(derive_seed(seed, name))
-        chosen.append(members[torch.randperm(len(members), generator=generator)[:share]])
+        chosen.append(members[torch.randperm(len(members), generator=generator)[:size]])
     return torch.cat(chosen).sort().values
 
 
 def _by_presence(hot: Tensor, count: int, seed: int) -> Tensor:
-    """The rarest class is dealt out first, as its samples are the hardest to replace.
+    """Any number of classes per sample: (N, C) bool -> (count,).
 
-    The order is that of Sechidis et al., 2011; no label at all is a class, too. What rounding gives
-    or takes is carried to the next class, and no class is taken whole: (N, C) -> (count,).
+    Classes are handled from the rarest to the most common, as in Sechidis et al., 2011; samples
+    without a class count as a class. Rounding errors are carried to the next class, and no class is
+    taken completely.
     """
     hot = torch.cat([hot, ~hot.any(1, keepdim=True)], 1)
     generator = torch.Generator().manual_seed(derive_seed(seed, hot.shape[1]))
@@ -53,12 +54,12 @@ def _by_presence(hot: Tensor, count: int, seed: int) -> Tensor:
         members, size = hot[:, name], int(sizes[name])
         taken = int((members & chosen).sum())
         wanted = max(0.0, size * count / len(hot) - taken) + carried
-        most = min(count - int(chosen.sum()), size - 1 - taken, math.floor(wanted + 0.5))
-        free = shuffled[(members & ~decided)[shuffled]][: max(0, most)]
+        limit = min(count - int(chosen.sum()), size - 1 - taken, math.floor(wanted + 0.5))
+        free = shuffled[(members & ~decided)[shuffled]][: max(0, limit)]
         chosen[free] = True
         carried = max(-1.0, min(1.0, wanted - len(free)))
         decided |= members
-    # What is lacking then is taken where the rarest class of a sample is the most common.
+    # Missing samples are taken from those whose rarest class is the most common.
     rarest = sizes.expand(len(hot), -1).where(hot, len(hot) + 1).amin(1)
     others = shuffled[~chosen[shuffled]]
     others = others[rarest[others].argsort(descending=True, stable=True)]

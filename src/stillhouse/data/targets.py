@@ -1,11 +1,12 @@
-"""What is known of samples: how targets are collated, and which classes they contain.
+"""Targets of samples: how they are collated, and which classes they contain.
 
 The target of one sample is a class index (int), one share per class (classes,), class indices per
-pixel (H, W), `Objects` of one image, or None where nothing is known of it.
+pixel (H, W), `Objects` of one image, or None for a sample without labels.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,34 +14,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stillhouse.batches import Objects, Target, select_target
+from stillhouse.batches import ABSENT, Objects, Target, select_target
 from stillhouse.errors import UserError
 
 SampleTarget = int | Tensor | Objects | None
-ABSENT = -1  # the class index of a sample without a label, in a batch of others with one
-IGNORE = 255  # the class index of a pixel that no loss and no score counts
+IGNORE = 255  # the class index of pixels that losses and scores ignore
 
 
 def collate(targets: Sequence[SampleTarget]) -> Target:
-    """Targets of samples as that of a batch.
+    """The target of a batch from those of its samples; None if all are None.
 
-    Where only some are None, a class index becomes -1, and shares of classes become -1 each.
+    If some are None, their class index, or all their shares of classes, are -1, and all pixels of a
+    mask are 255. Raises UserError for targets of different kinds.
     """
     known = [target for target in targets if target is not None]
     if not known:
         return None
+    if len({_kind(target) for target in known}) > 1:
+        raise UserError("the samples of a batch must have one kind of target")
     if isinstance(known[0], Objects):
         return _collate_objects(targets)
     if isinstance(known[0], Tensor):
-        absent = torch.full_like(known[0], ABSENT)
-        return torch.stack([absent if t is None else _tensor(t) for t in targets])
+        absent = torch.full_like(known[0], IGNORE if is_spatial(known[0]) else ABSENT)
+        return torch.stack([t if isinstance(t, Tensor) else absent for t in targets])
     return torch.tensor([ABSENT if t is None else t for t in targets], dtype=torch.int64)
 
 
-def _tensor(target: Any) -> Tensor:
-    if not isinstance(target, Tensor):
-        raise UserError("the samples of a batch must have one kind of target")
-    return target
+def _kind(target: SampleTarget) -> tuple[Any, ...]:
+    """What targets must have in common to be collated."""
+    if isinstance(target, Objects):
+        return "objects", *target.tensors()
+    return (target.dtype, target.shape) if isinstance(target, Tensor) else ("index",)
 
 
 def _collate_objects(targets: Sequence[Any]) -> Objects:
@@ -57,15 +61,15 @@ def _collate_objects(targets: Sequence[Any]) -> Objects:
 
 
 def target_at(targets: Target, index: int) -> SampleTarget:
-    """The target of one sample out of that of many."""
+    """The target of one sample from the collated targets."""
     if isinstance(targets, Tensor):
         return int(targets[index]) if targets.ndim == 1 else targets[index]
-    found: SampleTarget = select_target(targets, slice(index, index + 1))
-    return found
+    target: SampleTarget = select_target(targets, slice(index, index + 1))
+    return target
 
 
-def count(targets: Target) -> int:
-    """The number of samples that a target describes."""
+def count_samples(targets: Target) -> int:
+    """The number of samples of collated targets; 0 for None."""
     if isinstance(targets, Objects):
         return targets.images
     return 0 if targets is None else len(targets)
@@ -73,30 +77,40 @@ def count(targets: Target) -> int:
 
 def presence(targets: Target, classes: int) -> Tensor:
     """Which classes each sample contains: -> (N, classes) bool."""
-    found = torch.zeros(count(targets), classes + 1, dtype=torch.bool)
+    present = torch.zeros(count_samples(targets), classes + 1, dtype=torch.bool)
     if isinstance(targets, Objects):
-        found[targets.image.cpu(), targets.labels.cpu()] = True
+        present[targets.image.cpu(), targets.labels.cpu()] = True
     elif isinstance(targets, Tensor) and targets.ndim == 2:
-        found[:, :classes] = targets.cpu() > 0
+        present[:, :classes] = targets.cpu() > 0
     elif isinstance(targets, Tensor):
         index = targets.cpu().flatten(1) if targets.ndim > 1 else targets.cpu()[:, None]
-        # what is absent or ignored falls into a column of its own, which is dropped
+        # absent labels and ignored pixels go to an extra column, which is dropped
         index = torch.where((index < 0) | (index >= classes), classes, index)
-        found.scatter_(1, index, True)
-    return found[:, :classes]
+        present.scatter_(1, index, True)
+    return present[:, :classes]
 
 
-def describe(target: SampleTarget) -> str:
-    """A target as text, for a fingerprint."""
+def describe_target(target: SampleTarget) -> str:
+    """A target as text, for fingerprints."""
     if isinstance(target, Objects):
-        return str([target.boxes.tolist(), target.labels.tolist()])
+        return str([tensor_digest(part) for part in target.tensors().values()])
     if isinstance(target, Tensor):
-        return str(target.nonzero().flatten().tolist())
+        return (
+            tensor_digest(target)
+            if is_spatial(target)
+            else str(target.nonzero().flatten().tolist())
+        )
     return str(target)
 
 
-def moves(target: Target | int) -> bool:
-    """Whether a target lies in the image, so that geometric transforms change it."""
+def tensor_digest(part: Tensor) -> str:
+    """A hash of the shape and the values of a tensor."""
+    content = f"{part.dtype} {tuple(part.shape)}".encode() + part.cpu().numpy().tobytes()
+    return hashlib.sha256(content).hexdigest()
+
+
+def is_spatial(target: Target | int) -> bool:
+    """Whether a target has positions in the image, which geometric transforms change."""
     return isinstance(target, Objects) or (isinstance(target, Tensor) and _is_mask(target))
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.errors import UserError
+from stillhouse.spec import require
 
 
 class Average:
@@ -19,8 +20,7 @@ class Average:
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.9999, *, warmup: bool = True) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"average: decay must be at least 0 and below 1, not {decay}")
+        require(0 <= decay < 1, "decay", "in [0, 1)", decay)
         self.decay, self.warmup = decay, warmup
         # Buffers that a network does not save are constants or scratch; they are not its weights.
         saved = model.state_dict().keys()

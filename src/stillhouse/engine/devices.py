@@ -45,7 +45,7 @@ class Hardware:
 
         # looking for parameters without a gradient costs a walk through the graph each step
         self._accelerator.ddp_handler = DistributedDataParallelKwargs(
-            find_unused_parameters=pupil.method.idle
+            find_unused_parameters=pupil.method.unused_parameters
         )
         prepared: nn.Module = self._accelerator.prepare_model(pupil)
         return prepared

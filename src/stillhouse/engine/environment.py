@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from stillhouse.spec import require
+
 PACKAGES = ("stillhouse", "torch", "torchvision", "timm", "accelerate", "numpy")
 
 
@@ -96,8 +98,7 @@ def seed_everything(seed: int, deterministic: bool) -> None:
     Under `deterministic` torch raises, by name, any operation whose result may differ from run to
     run on the device.
     """
-    if seed < 0:
-        raise ValueError(f"seed must be at least 0, not {seed}")
+    require(seed >= 0, "seed", "non-negative", seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""How good a network is, each sample counted once whatever the ranks."""
+"""Evaluation of a network; each sample counts once, however many ranks there are."""
 
 from __future__ import annotations
 
@@ -25,36 +25,39 @@ def evaluate(
     batches: Iterable[Batch[T]],
     hardware: Hardware,
 ) -> Mapping[str, float]:
-    """The meter's summary of a network over batches, of which each rank brings its own."""
+    """The scores of a network, by the task's meter; each rank passes its own batches."""
     meter = task.meter()
     for batch in batches:
         with hardware.autocast():
             trace = network(*task.inputs(batch))
         meter.update(trace, batch)
-    merge(meter, hardware.device)
+    merge_ranks(meter, hardware.device)
     return meter.summary()
 
 
 @torch.no_grad()
-def merge(meter: Meter[Any], device: torch.device) -> None:
-    """Add up the sums of all ranks, and put their rows one after another."""
+def merge_ranks(meter: Meter[Any], device: torch.device) -> None:
+    """Combine the meters of all ranks: sums are added, rows are concatenated."""
     if world_size() == 1:
         return
     state = {name: value.to(device) for name, value in sorted(meter.state().items())}
     meter.load(
-        {n: concatenated(value) if n in meter.rows else summed(value) for n, value in state.items()}
+        {
+            n: concatenate_ranks(value) if n in meter.rows else sum_ranks(value)
+            for n, value in state.items()
+        }
     )
 
 
-def summed(value: Tensor) -> Tensor:
-    """The sum over all ranks: (...) -> (...)."""
+def sum_ranks(value: Tensor) -> Tensor:
+    """The sum of a tensor over all ranks: (...) -> (...)."""
     value = value.clone()
     dist.all_reduce(value)
     return value
 
 
-def concatenated(rows: Tensor) -> Tensor:
-    """The rows of all ranks, a rank without any not knowing their shape: (N, ...) -> (M, ...)."""
+def concatenate_ranks(rows: Tensor) -> Tensor:
+    """The rows of all ranks: (N, ...) -> (M, ...); a rank without rows may have another shape."""
     shape = torch.tensor(rows.shape, device=rows.device)
     dist.all_reduce(shape, dist.ReduceOp.MAX)
     return gather(rows if len(rows) else rows.new_zeros(0, *shape[1:].tolist()))

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stillhouse.errors import UserError
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 
 Named = Iterable[tuple[str, nn.Parameter]]
 
@@ -28,21 +28,21 @@ class SGD:
     kind: Literal["sgd"] = "sgd"
 
     def __post_init__(self) -> None:
-        _check_common(self.kind, self.lr, self.weight_decay)
-        _check_fraction(self.kind, "momentum", self.momentum)
+        _check_common(self.lr, self.weight_decay)
+        require(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
         if self.nesterov and self.momentum == 0:
-            raise ValueError("sgd: nesterov needs a momentum above 0")
+            raise ValueError("`nesterov` needs a positive `momentum`")
 
     def build(self, named_parameters: Named) -> torch.optim.Optimizer:
         """The optimiser of these parameters."""
         groups = _groups(named_parameters, self.weight_decay, self.decay_norms)
-        return torch.optim.SGD(
-            groups,
-            lr=self.lr,
-            momentum=self.momentum,
-            nesterov=self.nesterov,
-            fused=_can_fuse(groups),
+        fused = _can_fuse(groups)
+        optimiser = torch.optim.SGD(
+            groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=fused
         )
+        if fused and self.momentum:
+            optimiser.register_step_pre_hook(_create_momentum)
+        return optimiser
 
 
 @spec
@@ -57,8 +57,8 @@ class AdamW:
     kind: Literal["adamw"] = "adamw"
 
     def __post_init__(self) -> None:
-        _check_common(self.kind, self.lr, self.weight_decay, self.eps)
-        _check_betas(self.kind, self.betas)
+        _check_common(self.lr, self.weight_decay, self.eps)
+        _check_betas(self.betas)
 
     def build(self, named_parameters: Named) -> torch.optim.Optimizer:
         """The optimiser of these parameters."""
@@ -80,8 +80,8 @@ class Adam:
     kind: Literal["adam"] = "adam"
 
     def __post_init__(self) -> None:
-        _check_common(self.kind, self.lr, self.weight_decay, self.eps)
-        _check_betas(self.kind, self.betas)
+        _check_common(self.lr, self.weight_decay, self.eps)
+        _check_betas(self.betas)
 
     def build(self, named_parameters: Named) -> torch.optim.Optimizer:
         """The optimiser of these parameters."""
@@ -104,9 +104,9 @@ class RMSprop:
     kind: Literal["rmsprop"] = "rmsprop"
 
     def __post_init__(self) -> None:
-        _check_common(self.kind, self.lr, self.weight_decay, self.eps)
-        _check_fraction(self.kind, "alpha", self.alpha)
-        _check_fraction(self.kind, "momentum", self.momentum)
+        _check_common(self.lr, self.weight_decay, self.eps)
+        require(0 <= self.alpha < 1, "alpha", "in [0, 1)", self.alpha)
+        require(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
 
     def build(self, named_parameters: Named) -> torch.optim.Optimizer:
         """The optimiser of these parameters."""
@@ -204,22 +204,24 @@ def _can_fuse(groups: list[dict[str, Any]]) -> bool:
     )
 
 
-def _check_common(kind: str, lr: float, weight_decay: float, eps: float = 1.0) -> None:
-    if not (math.isfinite(lr) and lr > 0):
-        raise ValueError(f"{kind}: lr must be above 0, not {lr}")
-    if not (math.isfinite(weight_decay) and weight_decay >= 0):
-        raise ValueError(f"{kind}: weight_decay must be at least 0, not {weight_decay}")
-    if not (math.isfinite(eps) and eps > 0):
-        raise ValueError(f"{kind}: eps must be above 0, not {eps}")
+def _create_momentum(optimiser: torch.optim.Optimizer, *_: Any) -> None:
+    # torch's fused SGD creates the momentum of a whole group in one step, and fails where a
+    # parameter has its first gradient later than others. Momentum 0 gives the same first step.
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                continue
+            state = optimiser.state[parameter]
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
-def _check_fraction(kind: str, name: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise ValueError(f"{kind}: {name} must be at least 0 and below 1, not {value}")
+def _check_common(lr: float, weight_decay: float, eps: float = 1.0) -> None:
+    require(0 < lr < math.inf, "lr", "positive and finite", lr)
+    require(0 <= weight_decay < math.inf, "weight_decay", "non-negative and finite", weight_decay)
+    require(0 < eps < math.inf, "eps", "positive and finite", eps)
 
 
-def _check_betas(kind: str, betas: tuple[float, float]) -> None:
-    if len(betas) != 2:
-        raise ValueError(f"{kind}: betas must be two numbers, not {betas}")
-    for beta in betas:
-        _check_fraction(kind, "each of betas", beta)
+def _check_betas(betas: tuple[float, float]) -> None:
+    valid = len(betas) == 2 and all(0 <= beta < 1 for beta in betas)
+    require(valid, "betas", "two numbers in [0, 1)", betas)

@@ -1,4 +1,4 @@
-"""Everything that is trained, behind one forward."""
+"""Student and method as one module, with one forward from a batch to loss terms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from stillhouse.batches import Batch, Target
 from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
-from stillhouse.methods.per_teacher import tap_of, trace_of
+from stillhouse.methods.per_teacher import member_tap, member_trace
 from stillhouse.models.taps import Tapped
 from stillhouse.tasks.base import Task
 from stillhouse.types import (
@@ -26,65 +26,69 @@ from stillhouse.types import (
 )
 
 T = TypeVar("T", bound=Target)
-Traces = Mapping[str, Trace]  # by view: "" is the first one
-FIRST = ""
+Traces = Mapping[str, Trace]  # by view; "" is the first view
+FIRST_VIEW = ""
 
 
 class Pupil(nn.Module, Generic[T]):
-    """Student and method as one module, so that DDP and compile see every trainable tensor."""
+    """Student and method as one module, so that DDP and compile see all trainable tensors.
+
+    Raises UserError for a method whose sites the task does not have.
+    """
 
     def __init__(self, student: Tapped, method: Method, task: Task[T]) -> None:
         super().__init__()
-        check_sites(method, task)
+        check_method_sites(method, task)
         self.student, self.method, self.task = student, method, task
 
     def forward(self, batch: Batch[T], teacher: Traces, clock: Clock) -> Terms:
-        """The terms of one batch: those of the labels, then those of the method."""
-        views = views_of(batch, self.method)
+        """The terms of one batch: label terms, then those of the method."""
+        views = select_views(batch, self.method)
         traces = {
             name: self.student(*self.task.inputs(view, teacher[name]))
             for name, view in views.items()
         }
-        assigned = self.task.assign(traces[FIRST], batch)
+        assigned = self.task.assign(traces[FIRST_VIEW], batch)
         labels = self.supervise(traces, views, assigned, self.method.share(clock))
-        taught: Terms = self.method(self.lesson(traces, teacher, batch, clock, assigned))
-        return labels | taught
+        distillation: Terms = self.method(self.lesson(traces, teacher, batch, clock, assigned))
+        return labels | distillation
 
     def supervise(
         self, traces: Traces, views: Mapping[str, Batch[T]], assigned: Any, share: float
     ) -> Terms:
-        """The label terms of every view, weighted by the share that the method leaves them."""
+        """The label terms of all views, `TERM` and `TERM_strong`, their weights times `share`."""
         terms: Terms = {}
         for name, view in views.items():
             for term, value in self.task.supervise(traces[name], view, assigned).items():
-                key = term if name == FIRST else f"{term}_{name}"
+                key = term if name == FIRST_VIEW else f"{term}_{name}"
                 terms[key] = value._replace(weight=share * value.weight)
         return terms
 
     def lesson(
         self, traces: Traces, teacher: Traces, batch: Batch[T], clock: Clock, assigned: Any
     ) -> Lesson:
-        """The lesson of the first view, with the sites of every other pair of outputs."""
+        """The lesson of the first view, which also has the sites of other views and teachers."""
 
-        def made(student: Trace, other: Trace) -> Lesson:
-            return self.task.lesson(student, other, batch, clock, assigned)
+        def make_lesson(student: Trace, teacher: Trace) -> Lesson:
+            return self.task.lesson(student, teacher, batch, clock, assigned)
 
-        moves, student = self.method.moves_teacher, traces[FIRST]
-        fixed = {name: trace.detached() if moves else trace for name, trace in teacher.items()}
-        lesson = made(student, fixed[FIRST])
+        trained, student = self.method.moves_teacher, traces[FIRST_VIEW]
+        fixed = {name: trace.detached() if trained else trace for name, trace in teacher.items()}
+        lesson = make_lesson(student, fixed[FIRST_VIEW])
         sites: dict[str, Site] = dict(lesson.sites)
-        for name in traces.keys() - {FIRST}:
-            sites |= renamed(made(traces[name], fixed[name]).sites, name)
-        if moves:
-            sites |= renamed(made(student.detached(), teacher[FIRST]).sites, LEARNING)
+        for name in traces.keys() - {FIRST_VIEW}:
+            sites |= name_variants(make_lesson(traces[name], fixed[name]).sites, name)
+        if trained:
+            reverse = make_lesson(student.detached(), teacher[FIRST_VIEW])
+            sites |= name_variants(reverse.sites, LEARNING)
         for number in range(self.method.members):
             for name, trace in traces.items():
-                member = made(trace, trace_of(fixed[name], number))
-                sites |= renamed(renamed(member.sites, name), tap_of(number))
+                member = make_lesson(trace, member_trace(fixed[name], number))
+                sites |= name_variants(name_variants(member.sites, name), member_tap(number))
         return replace(lesson, sites=sites)
 
     def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Trainable parameters by optimiser group: the student's, and those of the method."""
+        """Trainable parameters with their names, by optimiser group: `student` and the method's."""
         named = {p: name for name, p in self.named_parameters()}
         student = [p for p in self.student.parameters() if p.requires_grad]
         groups = {"student": student} | {k: list(v) for k, v in self.method.groups().items()}
@@ -95,53 +99,53 @@ class Pupil(nn.Module, Generic[T]):
         }
 
 
-def views_of(batch: Batch[T], method: Method) -> dict[str, Batch[T]]:
+def select_views(batch: Batch[T], method: Method) -> dict[str, Batch[T]]:
     """The views of a batch that a method needs, by name."""
-    views = {FIRST: batch}
+    views = {FIRST_VIEW: batch}
     return views | {STRONG: batch.second_view()} if method.views > 1 else views
 
 
-def renamed(sites: Mapping[str, Site], name: str) -> dict[str, Site]:
-    """Sites as a variant: `class@strong`; those of the first view keep their names."""
+def name_variants(sites: Mapping[str, Site], name: str) -> dict[str, Site]:
+    """The sites under the names of a variant, `class@strong`; unchanged if `name` is ""."""
     return {variant(site, name) if name else site: value for site, value in sites.items()}
 
 
-def check_sites(method: Method, task: Task[Any]) -> None:
-    """Refuse a method that names a site which no lesson of it and the task will have."""
-    known = available_sites(method, task)
+def check_method_sites(method: Method, task: Task[Any]) -> None:
+    """Raise UserError for a method with a site that its lessons do not have."""
+    available = available_sites(method, task)
     for site in method.sites:
-        if site not in known:
+        if site not in available:
             raise UserError(
                 f"the method compares the networks at site {site!r}, but this task and method have "
-                f"{', '.join(known) or 'none'}; set sites to one of them"
+                f"{', '.join(available) or 'none'}; set sites to one of them"
             )
 
 
 def available_sites(method: Method, task: Task[Any]) -> list[str]:
-    """The sites of every lesson of a task and a method, with their variants."""
+    """The names of all sites in the lessons of a task and a method, with their variants."""
     strong = [variant(site, STRONG) for site in task.sites] if method.views > 1 else []
-    moved = [variant(site, LEARNING) for site in task.sites] if method.moves_teacher else []
+    trained = [variant(site, LEARNING) for site in task.sites] if method.moves_teacher else []
     members = [
-        variant(site, tap_of(number))
+        variant(site, member_tap(number))
         for number in range(method.members)
         for site in (*task.sites, *strong)
     ]
-    return [*task.sites, *strong, *moved, *members]
+    return [*task.sites, *strong, *trained, *members]
 
 
 def unwrap_pupil(pupil: nn.Module) -> Pupil[Any]:
-    """The pupil inside of DDP and compile."""
-    for inside in unwrap(pupil):
-        if isinstance(inside, Pupil):
-            return inside
-    raise TypeError(f"{type(pupil).__name__} contains no pupil")
+    """The pupil inside wrappers such as DDP and compile; raises TypeError if there is none."""
+    for module in unwrap(pupil):
+        if isinstance(module, Pupil):
+            return module
+    raise TypeError(f"{type(pupil).__name__} does not wrap a Pupil")
 
 
 def unwrap(module: nn.Module) -> Iterator[nn.Module]:
-    """A module, and each module that it only wraps."""
+    """A module, then the modules inside its wrappers from the outside in."""
     while True:
         yield module
-        inside = getattr(module, "module", None) or getattr(module, "_orig_mod", None)
-        if not isinstance(inside, nn.Module):
+        wrapped = getattr(module, "module", None) or getattr(module, "_orig_mod", None)
+        if not isinstance(wrapped, nn.Module):
             return
-        module = inside
+        module = wrapped

@@ -1,4 +1,4 @@
-"""All that one training owns."""
+"""The objects and settings of one training."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ from stillhouse.types import Trace
 
 
 class Batches(Protocol):
-    """A loader: epochs that can be entered in the middle."""
+    """A loader whose epochs can be started at any batch."""
 
     def __len__(self) -> int: ...
 
     def epoch(self, index: int, start: int = 0) -> Iterator[Any]:
-        """Batches `start` and on of one epoch."""
+        """The batches of an epoch, from the batch `start` on."""
         ...
 
 
 @dataclass
 class Group:
-    """An optimiser, the rates it began with, and how they change."""
+    """An optimiser with its learning rate schedule."""
 
     optimiser: torch.optim.Optimizer
     schedule: Schedule
-    rates: list[float]
+    rates: list[float]  # base learning rates, one per parameter group
 
 
 @dataclass
 class Run:
-    """One training: its parts, its length, and where it writes."""
+    """One training: its objects, its length, and the folder it writes to."""
 
     pupil: nn.Module
     teacher: Teacher[Any]
@@ -61,44 +61,47 @@ class Run:
     records: Records | None = None
     progress: Progress = field(default_factory=Silent)
     validation: Callable[[], Iterable[Any]] | None = None
-    moved: nn.Module | None = None  # the network of a teacher that learns, to be measured with it
+    trained_teacher: nn.Module | None = None  # the network of a trained teacher, for validation
     log_every: int = 50
     evaluate_every: int = 0
     save_every: int = 0
-    start: int = 0
-    pause: int | None = None  # the step to stop after, before the end
-    course: int | None = None  # steps that schedules are drawn for; None: as many as there are
-    teacher_hash: str = ""  # the teacher's hash
-    spent: float = 0.0  # seconds of earlier legs
-    began: float = field(default_factory=perf_counter)
-    history: list[dict[str, float]] = field(default_factory=list)  # evaluations, in order
+    start: int = 0  # the next step
+    pause: int | None = None  # stop before this step; None: at the end
+    schedule_steps: int | None = None  # length of learning rate schedules; None: `steps`
+    teacher_hash: str = ""  # of the teacher's weights before training
+    earlier_seconds: float = 0.0  # of training before the last resume
+    started_at: float = field(default_factory=perf_counter)
+    history: list[dict[str, float]] = field(default_factory=list)  # validation scores, in order
 
     @property
     def seconds(self) -> float:
-        """How long the training has taken, over all its legs."""
-        return self.spent + perf_counter() - self.began
+        """The duration of the training so far, including that before a resume."""
+        return self.earlier_seconds + perf_counter() - self.started_at
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps an epoch."""
+        """Optimiser steps per epoch."""
         return max(1, len(self.loader) // self.accumulate)
 
     @property
-    def inside(self) -> Pupil[Any]:
-        """The pupil without wrappers."""
+    def bare_pupil(self) -> Pupil[Any]:
+        """The pupil without the wrappers of DDP and compile."""
         return unwrap_pupil(self.pupil)
 
     def observe(self, batch: Batch[Any]) -> dict[str, Trace]:
         """The teacher's Trace of each view that the method needs."""
-        return observe(self.teacher, batch, self.inside.method.views)
+        return observe(self.teacher, batch, self.bare_pupil.method.views)
 
     @property
     def student(self) -> nn.Module:
-        """The bare student network."""
-        return self.inside.student.model
+        """The student network without taps and wrappers."""
+        return self.bare_pupil.student.model
 
     def batches(self) -> Iterator[Any]:
-        """Micro-batches from where the run stands, for ever; leftovers of an epoch are dropped."""
+        """An endless stream of micro-batches from step `start` on.
+
+        The batches at the end of an epoch that do not fill a step are dropped.
+        """
         used = self.steps_per_epoch * self.accumulate
         epoch, step = divmod(self.start, self.steps_per_epoch)
         first = step * self.accumulate

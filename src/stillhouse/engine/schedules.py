@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 
 
 @spec
@@ -27,7 +27,7 @@ class Constant:
     kind: Literal["constant"] = "constant"
 
     def __post_init__(self) -> None:
-        _check_warmup(self.kind, self.warmup, self.warmup_start)
+        _check_warmup(self.warmup, self.warmup_start)
 
     def factor(self, step: int, steps: int, steps_per_epoch: int) -> float:
         """What to multiply the learning rate by at a step, counted from 0."""
@@ -45,10 +45,10 @@ class Step:
     kind: Literal["step"] = "step"
 
     def __post_init__(self) -> None:
-        _check_warmup(self.kind, self.warmup, self.warmup_start)
-        _check(self.drop > 0, self.kind, "drop", "above 0", self.drop)
-        rising = all(a < b for a, b in pairwise((0.0, *self.milestones)))
-        _check(rising, self.kind, "milestones", "rising epochs above 0", self.milestones)
+        _check_warmup(self.warmup, self.warmup_start)
+        require(self.drop > 0, "drop", "positive", self.drop)
+        increasing = all(a < b for a, b in pairwise((0.0, *self.milestones)))
+        require(increasing, "milestones", "positive and increasing", self.milestones)
 
     def factor(self, step: int, steps: int, steps_per_epoch: int) -> float:
         """What to multiply the learning rate by at a step, counted from 0."""
@@ -67,8 +67,8 @@ class Cosine:
     kind: Literal["cosine"] = "cosine"
 
     def __post_init__(self) -> None:
-        _check_warmup(self.kind, self.warmup, self.warmup_start)
-        _check(0 <= self.floor <= 1, self.kind, "floor", "between 0 and 1", self.floor)
+        _check_warmup(self.warmup, self.warmup_start)
+        require(0 <= self.floor <= 1, "floor", "in [0, 1]", self.floor)
 
     def factor(self, step: int, steps: int, steps_per_epoch: int) -> float:
         """What to multiply the learning rate by at a step, counted from 0."""
@@ -83,7 +83,7 @@ class OneCycle:
     The shape of torch's `OneCycleLR`; momentum stays as it is.
     """
 
-    rise: float = 0.15  # the fraction of the run that goes up
+    pct_start: float = 0.15  # the fraction of the run that goes up
     start_divisor: float = 25.0
     end_divisor: float = 1e4  # of where it began
     warmup: float = 0.0  # epochs
@@ -91,12 +91,10 @@ class OneCycle:
     kind: Literal["one_cycle"] = "one_cycle"
 
     def __post_init__(self) -> None:
-        _check_warmup(self.kind, self.warmup, self.warmup_start)
-        _check(0 <= self.rise <= 1, self.kind, "rise", "between 0 and 1", self.rise)
-        _check(
-            self.start_divisor >= 1, self.kind, "start_divisor", "at least 1", self.start_divisor
-        )
-        _check(self.end_divisor >= 1, self.kind, "end_divisor", "at least 1", self.end_divisor)
+        _check_warmup(self.warmup, self.warmup_start)
+        require(0 <= self.pct_start <= 1, "pct_start", "in [0, 1]", self.pct_start)
+        require(self.start_divisor >= 1, "start_divisor", "at least 1", self.start_divisor)
+        require(self.end_divisor >= 1, "end_divisor", "at least 1", self.end_divisor)
 
     def factor(self, step: int, steps: int, steps_per_epoch: int) -> float:
         """What to multiply the learning rate by at a step, counted from 0."""
@@ -104,7 +102,7 @@ class OneCycle:
         start = 1 / self.start_divisor
         last = steps - 1
         step = min(step, last)
-        peak = self.rise * steps - 1
+        peak = self.pct_start * steps - 1
         if peak > 0 and step <= peak:
             return ramp * _half_cosine(start, 1.0, step / peak)
         fallen = (step - peak) / (last - peak) if last > peak else 0.0
@@ -122,9 +120,9 @@ class Poly:
     kind: Literal["poly"] = "poly"
 
     def __post_init__(self) -> None:
-        _check_warmup(self.kind, self.warmup, self.warmup_start)
-        _check(self.power > 0, self.kind, "power", "above 0", self.power)
-        _check(0 <= self.floor <= 1, self.kind, "floor", "between 0 and 1", self.floor)
+        _check_warmup(self.warmup, self.warmup_start)
+        require(self.power > 0, "power", "positive", self.power)
+        require(0 <= self.floor <= 1, "floor", "in [0, 1]", self.floor)
 
     def factor(self, step: int, steps: int, steps_per_epoch: int) -> float:
         """What to multiply the learning rate by at a step, counted from 0."""
@@ -144,9 +142,9 @@ class Exponential:
     kind: Literal["exponential"] = "exponential"
 
     def __post_init__(self) -> None:
-        _check_warmup(self.kind, self.warmup, self.warmup_start)
-        _check(0 < self.drop <= 1, self.kind, "drop", "above 0 and at most 1", self.drop)
-        _check(self.every > 0, self.kind, "every", "above 0", self.every)
+        _check_warmup(self.warmup, self.warmup_start)
+        require(0 < self.drop <= 1, "drop", "in (0, 1]", self.drop)
+        require(self.every > 0, "every", "positive", self.every)
 
     def factor(self, step: int, steps: int, steps_per_epoch: int) -> float:
         """What to multiply the learning rate by at a step, counted from 0."""
@@ -190,11 +188,6 @@ def _half_cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
-def _check(holds: bool, kind: str, name: str, rule: str, value: object) -> None:
-    if not holds:
-        raise ValueError(f"{kind}: {name} must be {rule}, not {value}")
-
-
-def _check_warmup(kind: str, warmup: float, start: float) -> None:
-    _check(0 <= warmup < math.inf, kind, "warmup", "at least 0", warmup)
-    _check(0 <= start <= 1, kind, "warmup_start", "between 0 and 1", start)
+def _check_warmup(warmup: float, start: float) -> None:
+    require(0 <= warmup < math.inf, "warmup", "non-negative and finite", warmup)
+    require(0 <= start <= 1, "warmup_start", "in [0, 1]", start)

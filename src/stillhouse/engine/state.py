@@ -1,4 +1,4 @@
-"""What a run writes to be taken up again, and what it keeps of a failure."""
+"""Saves and restores the state of a run, and keeps the batch of a non-finite loss."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from stillhouse.engine.watch import NonFinite, Watch
 from stillhouse.errors import UserError
 
 STATE = "state.pt"
-BATCH = "nonfinite.pt"
+NONFINITE_BATCH = "nonfinite.pt"
 
 
-def save(run: Run) -> None:
-    """Write everything that the next step depends on; every rank must come here."""
-    randoms = gather_objects(checkpoints.random_state())
+def save_run(run: Run) -> None:
+    """Write everything that the next step depends on; all ranks must call this."""
+    random_states = gather_objects(checkpoints.random_state())
     if run.folder is None or rank() != 0:
         return
     checkpoints.save(
@@ -26,7 +26,7 @@ def save(run: Run) -> None:
         {
             "step": run.start,
             "recipe": run.recipe_hash,
-            "pupil": run.inside.state_dict(),
+            "pupil": run.bare_pupil.state_dict(),
             "teacher": dict(run.teacher.state()),
             "groups": {name: group.optimiser.state_dict() for name, group in run.groups.items()},
             "rates": {name: list(group.rates) for name, group in run.groups.items()},
@@ -35,72 +35,79 @@ def save(run: Run) -> None:
             "history": run.history,
             "teacher_hash": run.teacher_hash,
             "seconds": run.seconds,
-            "random": randoms,
+            "random": random_states,
         },
     )
 
 
-def resume(run: Run) -> bool:
-    """Put the run where its folder says it was; False when nothing was saved yet."""
+def resume_run(run: Run) -> bool:
+    """Restore the state that is saved in the run's folder; False if there is none.
+
+    Raises UserError for a state of another recipe or teacher.
+    """
     path = None if run.folder is None else run.folder / STATE
     if path is None or not path.exists():
         if run.records:
             run.records.truncate(0)
         return False
-    found = checkpoints.load(path)
-    if found["recipe"] != run.recipe_hash:
+    saved = checkpoints.load(path)
+    if saved["recipe"] != run.recipe_hash:
         raise UserError(f"{path} was written by another recipe; choose another folder")
-    if found["teacher_hash"] != run.teacher_hash:
+    if saved["teacher_hash"] != run.teacher_hash:
         raise UserError(
-            f"{path} was begun with other weights of the teacher; put those back, "
-            "or begin anew with --overwrite"
+            f"{path} was written with other weights of the teacher; restore those weights, or "
+            "start again with --overwrite"
         )
-    run.inside.load_state_dict(found["pupil"])
-    run.teacher.restore(found["teacher"])
+    run.bare_pupil.load_state_dict(saved["pupil"])
+    run.teacher.restore(saved["teacher"])
     for name, group in run.groups.items():
-        group.optimiser.load_state_dict(found["groups"][name])
-        group.rates = list(found["rates"][name])
-    run.hardware.scaler.load_state_dict(found["scaler"])
+        group.optimiser.load_state_dict(saved["groups"][name])
+        group.rates = list(saved["rates"][name])
+    run.hardware.scaler.load_state_dict(saved["scaler"])
     if run.average:
-        run.average.load_state_dict(found["average"])
-    run.start, run.history = int(found["step"]), list(found["history"])
-    run.spent = float(found["seconds"])
-    mine = found["random"][rank() % len(found["random"])]
-    checkpoints.restore_random_state(mine)
+        run.average.load_state_dict(saved["average"])
+    run.start, run.history = int(saved["step"]), list(saved["history"])
+    run.earlier_seconds = float(saved["seconds"])
+    random_state = saved["random"][rank() % len(saved["random"])]
+    checkpoints.restore_random_state(random_state)
     if run.records:
         run.records.truncate(run.start)
     return True
 
 
 def refuse_nonfinite(run: Run, watch: Watch) -> None:
-    """Stop when a term is no number any more, name it, and keep its batch."""
-    found = watch.verdict()
-    if found is None:
+    """Stop at a loss that is not finite, name its terms, and keep the batch."""
+    failure = watch.failure()
+    if failure is None:
         return
-    step, names = found
-    kept = keep_batch(run, step)
+    kept = keep_batch(run, failure.step)
     where = f"; its batch is kept in {kept}" if kept else ""
+    if failure.without_mass:
+        raise NonFinite(
+            f"at step {failure.step} the total of {', '.join(failure.without_mass)} has no mass"
+            f"{where}: give the term a mass or a least mass"
+        )
     raise NonFinite(
-        f"the loss stopped being a number at step {step}, in {', '.join(names)}{where}: "
-        "lower the learning rate or that weight, clip gradients, or train in float32"
+        f"the loss is not finite at step {failure.step}, in {', '.join(failure.terms)}{where}: "
+        "lower the learning rate or the weight of the term, clip gradients, or train in float32"
     )
 
 
 def keep_batch(run: Run, step: int) -> Path | None:
-    """Write the batches of one step, which the loader makes again, for replay."""
+    """Write the batches of one step, loaded again, for debugging; the path, None on other ranks."""
     if run.folder is None or rank() != 0:
         return None
     epoch, inner = divmod(step, run.steps_per_epoch)
     stream = run.loader.epoch(epoch, inner * run.accumulate)
     batches = [next(stream).plain() for _ in range(run.accumulate)]
-    path = run.folder / BATCH
-    checkpoints.save(path, {"step": step, "batches": batches, "pupil": run.inside.state_dict()})
+    path = run.folder / NONFINITE_BATCH
+    checkpoints.save(path, {"step": step, "batches": batches, "pupil": run.bare_pupil.state_dict()})
     return path
 
 
 @contextmanager
-def averaged(run: Run) -> Iterator[None]:
-    """Inside, the student has its averaged weights, where the run keeps an average."""
+def averaged_weights(run: Run) -> Iterator[None]:
+    """A context in which the student has its averaged weights, if the run keeps an average."""
     if run.average is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""Training, on one screen."""
+"""The training loop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from time import perf_counter
 
 from torch import nn
 
-from stillhouse.distributed import average_gradients, combine, means, rank
+from stillhouse.distributed import average_gradients, means, rank, weighted_means
 from stillhouse.engine import schedules, state
 from stillhouse.engine.evaluate import evaluate
 from stillhouse.engine.interrupt import Interrupt, Stopped
@@ -16,7 +16,7 @@ from stillhouse.types import Clock, Terms
 
 
 def train(run: Run) -> None:
-    """Take the run from where it stands to its end, or to the step at which it is asked to stop."""
+    """Train from step `run.start` to the end or `run.pause`; raises Stopped on an interrupt."""
     batches, watch, timer = run.batches(), Watch(), Timer()
     with Interrupt() as interrupt:
         last = run.steps if run.pause is None else min(run.steps, run.pause)
@@ -29,9 +29,10 @@ def train(run: Run) -> None:
                 with run.hardware.quiet(run.pupil, left > 0):
                     with run.hardware.autocast():
                         terms: Terms = run.pupil(batch, run.observe(batch), clock)
-                    loss = combine(terms) / run.accumulate
+                    parts = weighted_means(terms)
+                    loss = parts.sum() / run.accumulate
                     run.hardware.scaler.scale(loss).backward()
-                watch.look(terms, step)
+                watch.record(terms, parts, step)
                 timer.count(len(batch))
             if run.hardware.device.type == "cpu" or clock.every(run.log_every):
                 state.refuse_nonfinite(run, watch)
@@ -41,28 +42,28 @@ def train(run: Run) -> None:
             if clock.every(run.log_every):
                 log(run, clock, terms, timer)
             if clock.every(run.evaluate_every):
-                validate(run, clock)
+                run_validation(run, clock)
                 timer.restart()
             stop = interrupt.agreed(run.hardware.device) and run.start < run.steps
             if clock.every(run.save_every) or stop:
-                state.save(run)
+                state.save_run(run)
             if stop:
                 raise Stopped
 
 
 def set_rates(run: Run, clock: Clock) -> None:
-    """Give every optimiser its rate at this time."""
+    """Set the learning rates of all optimisers for this step."""
     for group in run.groups.values():
-        course = clock.steps if run.course is None else run.course
-        factor = group.schedule.factor(clock.step, course, clock.steps_per_epoch)
+        steps = clock.steps if run.schedule_steps is None else run.schedule_steps
+        factor = group.schedule.factor(clock.step, steps, clock.steps_per_epoch)
         schedules.apply(group.optimiser, group.rates, factor)
 
 
 def update(run: Run, clock: Clock) -> None:
-    """Step every optimiser, then the average."""
+    """Step all optimisers, then update the average of weights."""
     scaler = run.hardware.scaler
-    for moving in run.teacher.groups().values():
-        average_gradients(moving)
+    for parameters in run.teacher.groups().values():
+        average_gradients(parameters)
     for group in run.groups.values():
         scaler.unscale_(group.optimiser)
     if run.clip:
@@ -76,12 +77,12 @@ def update(run: Run, clock: Clock) -> None:
 
 
 def log(run: Run, clock: Clock, terms: Terms, timer: Timer) -> None:
-    """Write every term apart with its weight, the rates and the speed."""
+    """Record the value and weight of each term, the learning rates and the speed."""
     values = {name: float(value) for name, value in means(terms).items()}
     if rank() == 0 and run.records:
         line = {f"term/{name}": value for name, value in values.items()}
         line |= {f"weight/{name}": term.weight for name, term in terms.items()}
-        gauges = run.inside.method.gauges(clock)
+        gauges = run.bare_pupil.method.gauges(clock)
         line |= {f"gauge/{name}": value for name, value in gauges.items()}
         line |= {"loss": sum(terms[name].weight * value for name, value in values.items())}
         line |= {
@@ -92,16 +93,16 @@ def log(run: Run, clock: Clock, terms: Terms, timer: Timer) -> None:
         run.records.write("train", run.start, clock.epoch, line)
 
 
-def validate(run: Run, clock: Clock) -> None:
-    """Measure the student, averaged where there is an average, and write it down."""
+def run_validation(run: Run, clock: Clock) -> None:
+    """Evaluate the student on the validation split, with averaged weights if any, and record it."""
     if run.validation is None:
         return
-    with state.averaged(run):
-        network = run.inside.student.eval()
+    with state.averaged_weights(run):
+        network = run.bare_pupil.student.eval()
         summary = dict(evaluate(run.task, network, run.validation(), run.hardware))
-    if run.moved is not None:  # a teacher that learns may forget
-        seen = evaluate(run.task, run.moved, run.validation(), run.hardware)
-        summary[f"teacher_{run.task.headline}"] = seen[run.task.headline]
+    if run.trained_teacher is not None:  # its accuracy may drop
+        teacher = evaluate(run.task, run.trained_teacher, run.validation(), run.hardware)
+        summary[f"teacher_{run.task.headline}"] = teacher[run.task.headline]
     run.history.append({"step": float(run.start), **summary})
     if rank() == 0 and run.records:
         run.records.write("evaluate", run.start, clock.epoch, summary)
@@ -110,13 +111,13 @@ def validate(run: Run, clock: Clock) -> None:
 
 
 class Timer:
-    """Images a second since the last reading."""
+    """Measures the images per second since the last reading."""
 
     def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
-        """Forget what was counted."""
+        """Start to count at 0."""
         self._images, self._since = 0, perf_counter()
 
     def count(self, images: int) -> None:
@@ -124,7 +125,7 @@ class Timer:
         self._images += images
 
     def rate(self) -> float:
-        """Images a second, and start again."""
+        """The images per second since the last reading or restart."""
         seconds = perf_counter() - self._since
         images = self._images
         self.restart()

@@ -1,6 +1,8 @@
-"""Seeing that a loss is no longer a number, without asking the device at each step."""
+"""Noticing that a loss is no longer finite, without a device synchronisation at each step."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,34 +11,51 @@ from stillhouse.errors import UserError
 from stillhouse.types import Terms
 
 
+class Failure(NamedTuple):
+    """The first step at which terms were not finite."""
+
+    step: int
+    terms: list[str]  # the names of these terms
+    without_mass: list[str]  # those of them whose total was finite, but had no mass
+
+
 class Watch:
-    """Remembers, on the device, the first step at which each term was not finite."""
+    """Keeps, on the device, the first step at which each term was not finite."""
 
     def __init__(self) -> None:
         self.names: tuple[str, ...] = ()
-        self.first: Tensor | None = None
+        self.first: Tensor | None = None  # (K,) step of the first failure, -1 for none
+        self.without_mass: Tensor | None = None  # (K,) bool
 
     @torch.no_grad()
-    def look(self, terms: Terms, step: int) -> None:
-        """Note the terms of one step."""
-        # an empty set has mass 0 and total 0, and is finite
-        values = torch.stack([term.total.detach().float() for term in terms.values()])
-        if self.first is None:
+    def record(self, terms: Terms, weighted_means: Tensor, step: int) -> None:
+        """Take in the terms of one step and their parts in the loss: K terms, (K,)."""
+        totals = torch.stack([term.total.detach().float() for term in terms.values()])
+        if self.first is None or self.without_mass is None:
             self.names = tuple(terms)
-            self.first = torch.full((len(terms),), -1, dtype=torch.long, device=values.device)
-        new = (self.first < 0) & ~values.isfinite()
+            self.first = torch.full((len(terms),), -1, dtype=torch.long, device=totals.device)
+            self.without_mass = torch.zeros_like(self.first, dtype=torch.bool)
+        new = (self.first < 0) & ~weighted_means.detach().isfinite()
         self.first = torch.where(new, step, self.first)
+        self.without_mass = torch.where(new, totals.isfinite(), self.without_mass)
 
-    def verdict(self) -> tuple[int, list[str]] | None:
-        """The first bad step and the terms that were bad in it; this asks the device."""
-        if self.first is None:
+    def failure(self) -> Failure | None:
+        """The first failure, None if every term was finite; this waits for the device."""
+        if self.first is None or self.without_mass is None:
             return None
-        steps = self.first.tolist()
-        bad = [step for step in steps if step >= 0]
-        if not bad:
+        steps, without_mass = self.first.tolist(), self.without_mass.tolist()
+        if not (failed := [step for step in steps if step >= 0]):
             return None
-        return min(bad), [n for n, s in zip(self.names, steps, strict=True) if s == min(bad)]
+        step = min(failed)
+        found = [
+            (name, lacking)
+            for name, first, lacking in zip(self.names, steps, without_mass, strict=True)
+            if first == step
+        ]
+        return Failure(
+            step, [name for name, _ in found], [name for name, lacking in found if lacking]
+        )
 
 
 class NonFinite(UserError):
-    """A loss that is no number any more."""
+    """A loss that is not finite."""

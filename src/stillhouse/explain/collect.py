@@ -15,9 +15,9 @@ from stillhouse.explain.layer_cam import layer_cam
 from stillhouse.explain.neighbours import LabelwiseSearch, euclidean_distances, nearest_images
 from stillhouse.explain.predictions import MAX_IMAGES, Outputs, Predictions
 from stillhouse.explain.subset import Subset, SubsetLoader, choose_subset
+from stillhouse.models.aliases import find_aliases
 from stillhouse.models.dry_run import undisturbed
 from stillhouse.models.labelwise import EMBEDDINGS, find_labelwise_head
-from stillhouse.models.stages import stages
 from stillhouse.models.taps import Tapped
 from stillhouse.tasks.base import Task
 from stillhouse.types import Trace
@@ -126,7 +126,7 @@ def tap_network(network: nn.Module, *example: Any) -> Tapped:
 
 def find_taps(network: nn.Module, *example: Any) -> dict[str, str]:
     """The paths of the features and of the label-wise embeddings, as far as there is one place."""
-    vector = stages(network, *example).get(FEATURES)
+    vector = find_aliases(network, *example).get(FEATURES)
     head = find_labelwise_head(network)
     taps = {} if vector is None else {FEATURES: vector}
     return taps | ({} if head is None else {EMBEDDINGS: head.embeddings})

@@ -10,7 +10,7 @@ from torch import Tensor
 from stillhouse.explain.phrases import decimal, percent, sentence_start, with_article, with_control
 from stillhouse.explain.predictions import Predictions
 from stillhouse.explain.section import BarChart, Cell, Section, Series, Table
-from stillhouse.functional.ranking import above_half, counted, macro_f1, micro_f1
+from stillhouse.functional.ranking import above_half, count_decisions, macro_f1, micro_f1
 
 TITLE = "Predicted classes at a threshold of 0.5"
 MAX_COUNT = 6  # classes per image; larger counts share a bar
@@ -62,7 +62,7 @@ def section(predictions: Predictions) -> Section:
 def decisions(logits: Tensor, positives: Tensor) -> Decisions:
     """Metrics at a threshold of 0.5: (N, C), (N, C) bool."""
     predicted = above_half(logits)
-    counts = counted(predicted, positives)
+    counts = count_decisions(predicted, positives)
     right, wrong, missed = (int(count.sum()) for count in counts)
     excess = predicted.sum(1) - positives.sum(1)
     return Decisions(

@@ -1,4 +1,4 @@
-"""Pure functions: tensors in, tensors out."""
+"""Pure functions on tensors."""
 
 from stillhouse.functional.distance import cosine, mse, pearson
 from stillhouse.functional.divergence import (
@@ -12,7 +12,7 @@ from stillhouse.functional.divergence import (
     softmax_kl,
 )
 from stillhouse.functional.dtype import upcast
-from stillhouse.functional.gradient import reverse
+from stillhouse.functional.gradient import reverse_gradient
 
 __all__ = [
     "cosine",
@@ -22,7 +22,7 @@ __all__ = [
     "mse",
     "partial_softmax_kl",
     "pearson",
-    "reverse",
+    "reverse_gradient",
     "reverse_kl",
     "sigmoid_cross_entropy",
     "sigmoid_kl",

@@ -1,4 +1,4 @@
-"""Losses that know where a ReLU cuts: both sides of it are maps before the activation."""
+"""Losses on feature maps before a ReLU, which depend on the sign of the teacher."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ import math
 
 from torch import Tensor
 
-RARE = 1e-3  # a channel that is negative less often gets the margin of three deviations
+RARE = 1e-3  # a channel that is negative with a lower probability has a margin of 3 deviations
 
 
 def activation_boundary(student: Tensor, teacher: Tensor, margin: float = 1.0) -> Tensor:
-    """How far each neuron is from being on, or off, by a margin where the teacher's is.
+    """Squared hinge loss that pushes each neuron to the teacher's side of 0 by a margin.
 
     (N, C, H, W), (N, C, H, W) -> (N,), squares summed over an image (Heo et al., 2019). Only the
     teacher's sign counts.
     """
-    lacking = (margin - student).where(teacher > 0, student + margin)
-    return lacking.relu().square().flatten(1).sum(1)
+    distance = (margin - student).where(teacher > 0, student + margin)
+    return distance.relu().square().flatten(1).sum(1)
 
 
 def partial_squares(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
-    """Squared difference where the teacher is on or the student is above it.
+    """Partial L2: squared difference where the teacher is positive or the student above it.
 
-    (N, C, H, W), (N, C, H, W), (C, 1, 1) -> (N,), summed over an image (Heo et al., 2019). What the
-    teacher has below the margin, which is negative, counts as the margin.
+    (N, C, H, W), (N, C, H, W), (C, 1, 1) -> (N,), summed over an image (Heo et al., 2019). The
+    teacher is clipped from below at the margin, which is negative.
     """
     above = student - teacher.maximum(margin)
     return above.where(teacher > 0, above.relu()).square().flatten(1).sum(1)
 
 
 def expected_negative(gain: Tensor, bias: Tensor) -> Tensor:
-    """What a normal variable is on average where it is negative: (C,), (C,) -> (C,).
+    """Expected value of a normal variable given that it is negative: (C,), (C,) -> (C,).
 
-    Its deviation is |gain| and its mean the bias, as BatchNorm leaves a channel.
+    Its deviation is |gain| and its mean the bias, as for a channel after BatchNorm.
     """
     deviation = gain.double().abs()
     mean = bias.double()

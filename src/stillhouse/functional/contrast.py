@@ -1,4 +1,4 @@
-"""Telling a sample from many others by where another network put them (Tian et al., 2020)."""
+"""Contrastive loss against embeddings of another network (Tian et al., 2020)."""
 
 from __future__ import annotations
 
@@ -8,26 +8,29 @@ import torch
 from torch import Tensor
 
 
-def noise_contrast(scores: Tensor, log_scale: Tensor, samples: int, eps: float = 1e-7) -> Tensor:
-    """Noise-contrastive loss of each row, its first score that of the sample itself.
+def noise_contrastive_loss(
+    scores: Tensor, log_scale: Tensor, samples: int, eps: float = 1e-7
+) -> Tensor:
+    """Noise-contrastive loss per row, the first score being positive: (N, 1 + K), () -> (N,).
 
-    With h = exp(score - log_scale) and K drawn among `samples`, -log(h / (h + K / samples + eps))
-    of the first and -log((K / samples) / (h + K / samples + eps)) of the K others. Logarithms
-    throughout, so that no temperature overflows: (N, 1 + K), () -> (N,).
+    With h = exp(score - log_scale) and K negatives drawn from `samples`, the loss is
+    -log(h / (h + K / samples + eps)) for the positive and the sum of
+    -log((K / samples) / (h + K / samples + eps)) for the negatives. It is computed from
+    logarithms, so that no temperature overflows.
     """
     noise = (scores.shape[1] - 1) / samples
     log_h = scores - log_scale
     log_sum = torch.logaddexp(log_h, log_h.new_full((), math.log(noise + eps)))
-    others = (log_sum[:, 1:] - math.log(noise)).sum(1)
-    return log_sum[:, 0] - log_h[:, 0] + others
+    negatives = (log_sum[:, 1:] - math.log(noise)).sum(1)
+    return log_sum[:, 0] - log_h[:, 0] + negatives
 
 
-def other_class(draw: Tensor, label: Tensor, first: Tensor, count: Tensor) -> Tensor:
-    """Places of samples of any class but one, in the order of classes, each equally likely.
+def sample_other_class(draw: Tensor, label: Tensor, first: Tensor, count: Tensor) -> Tensor:
+    """Indices of samples of any class but one, drawn uniformly: (N, K), (N,), (C,), (C,) -> (N, K).
 
-    `first` and `count` say where each class begins in that order and how long it is. Large random
-    numbers (N, K), classes to avoid (N,), (C,), (C,) -> places (N, K).
+    Samples are sorted by class; `first` and `count` are the start and length of each class, `draw`
+    large random integers and `label` the classes to avoid.
     """
-    begins, length = first[label][:, None], count[label][:, None]
-    place = draw % (count.sum() - length)
-    return place + (place >= begins) * length
+    start, length = first[label][:, None], count[label][:, None]
+    index = draw % (count.sum() - length)
+    return index + (index >= start) * length

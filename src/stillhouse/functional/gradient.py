@@ -1,4 +1,4 @@
-"""Operations that matter only in backward."""
+"""Operations that only change the gradient."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Reverse(torch.autograd.Function):
         return -ctx.strength * grad, None
 
 
-def reverse(x: Tensor, strength: float = 1.0) -> Tensor:
-    """The identity with its gradient turned round, for min-max in one backward: (...) -> (...)."""
+def reverse_gradient(x: Tensor, strength: float = 1.0) -> Tensor:
+    """The identity with a negated gradient, for min-max in one backward: (...) -> (...)."""
     out: Tensor = _Reverse.apply(x, strength)
     return out

@@ -1,7 +1,7 @@
-"""How far label-wise embeddings lie apart within groups: those of a class, or those of an image.
+"""Distances between label-wise embeddings within groups: of one class, or of one image.
 
-Rows (P, E) belong to groups (P,), in any order. All groups are done at once: there is a list of the
-pairs of rows that share a group, and no loop over groups or rows.
+Rows (P, E) belong to groups (P,), in any order. All groups are computed at once, from a list of
+the pairs of rows that share a group, without a loop over groups or rows.
 """
 
 from __future__ import annotations
@@ -16,54 +16,53 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from stillhouse.functional.dtype import upcast
-from stillhouse.functional.relation import nothing
+from stillhouse.functional.relation import zero_loss
 
-NUMBERS = 2**18  # that a part of the differences may have: 1 MB in single precision
-
-
-class Pairs(NamedTuple):
-    """Each two rows that share a group, once, those of one group one after another."""
-
-    first: Tensor  # (M,) a row
-    second: Tensor  # (M,) the other
-    group: Tensor  # (M,) a number from 0 to below P that only pairs of the group have
-    size: Tensor  # (M,) rows of the group
+NUMBERS = 2**18  # in a chunk of differences: 1 MB in float32
 
 
-def pairs(groups: Tensor, least: int = 2) -> Pairs:
-    """The pairs within groups that have at least so many rows: (P,) numbers of groups -> Pairs."""
+class GroupPairs(NamedTuple):
+    """All pairs of rows that share a group, each once, sorted by group."""
+
+    first: Tensor  # (M,) index of a row
+    second: Tensor  # (M,) index of the other row
+    group: Tensor  # (M,) index of the group, below P
+    size: Tensor  # (M,) rows in the group
+
+
+def group_pairs(groups: Tensor, least: int = 2) -> GroupPairs:
+    """The pairs within groups of at least `least` rows: (P,) group numbers -> GroupPairs."""
     groups, order = groups.sort(stable=True)
     place = torch.arange(len(groups), device=groups.device)
     start = torch.searchsorted(groups, groups)
     size = torch.searchsorted(groups, groups, right=True) - start
     before = (place - start) * (size >= least)  # each row is paired with those before it
     first = place.repeat_interleave(before)
-    # counted on through all pairs, a row's partners go from the start of its group to itself
+    # The partners of a row are the rows from the start of its group up to itself.
     shift = start + before - before.cumsum(0)
     second = torch.arange(len(first), device=groups.device) + shift.index_select(0, first)
-    found = (order, first), (order, second), (start, first), (size, first)
-    return Pairs(*(values.index_select(0, at) for values, at in found))
+    fields = (order, first), (order, second), (start, first), (size, first)
+    return GroupPairs(*(values.index_select(0, index) for values, index in fields))
 
 
-def distance_relation(
+def group_distance_relation(
     student: Tensor,
     teacher: Tensor,
-    pairs: Pairs,
+    pairs: GroupPairs,
     relative: bool = True,
     weight: Tensor | None = None,
 ) -> Tensor:
-    """Smooth L1 between distances, summed over groups: (P, E), (P, F), Pairs, (P,) -> ().
+    """Smooth L1 between pairwise distances, summed over groups: (P, E), (P, F), (P,) -> ().
 
-    Yang P. et al., 2023. A group counts both orders of each pair. `relative` takes distances in
-    units of their mean over the group, and divides the sum of a group by its rows; the distance of
-    two rows that are alone is then 1 whatever they are. `weight` is what the group of each row
-    counts.
+    Yang P. et al., 2023. Each pair counts in both orders. With `relative`, distances are divided
+    by their mean over the group and the sum of a group by its rows; in a group of two rows the
+    distance is then always 1. `weight` is the weight of the group of each row.
     """
     if not len(pairs.first):
-        return nothing(student)
-    lengths = torch.stack([distances(upcast(rows), pairs) for rows in (student, teacher)])
+        return zero_loss(student)
+    lengths = torch.stack([pair_distances(upcast(rows), pairs) for rows in (student, teacher)])
     if relative:
-        lengths = lengths / means(lengths, pairs, len(student))
+        lengths = lengths / group_means(lengths, pairs, len(student))
     losses = 2 * F.smooth_l1_loss(lengths[0], lengths[1], reduction="none")
     if relative:
         losses = losses / pairs.size
@@ -72,23 +71,25 @@ def distance_relation(
     return losses.sum()
 
 
-def means(values: Tensor, pairs: Pairs, rows: int) -> Tensor:
-    """The mean over the pairs of its group, for each pair: (..., M), Pairs, P -> (..., M)."""
+def group_means(values: Tensor, pairs: GroupPairs, rows: int) -> Tensor:
+    """For each pair the mean over the pairs of its group: (..., M) -> (..., M)."""
     parts = values * 2 / (pairs.size * (pairs.size - 1))
     sums = values.new_zeros(*values.shape[:-1], rows).index_add(-1, pairs.group, parts)
     return sums.index_select(-1, pairs.group)
 
 
-def distances(rows: Tensor, pairs: Pairs, eps: float = 1e-12, numbers: int = NUMBERS) -> Tensor:
-    """The distance of each pair: (P, E), Pairs -> (M,).
+def pair_distances(
+    rows: Tensor, pairs: GroupPairs, eps: float = 1e-12, numbers: int = NUMBERS
+) -> Tensor:
+    """The distance of each pair: (P, E) -> (M,).
 
-    `eps` is the least squared distance; rows as near as that have no gradient. Distances come from
-    differences and not from products of rows, which would lose what close rows differ by. Of the
-    differences no more than `numbers` are held at a time, and none is kept for backward.
+    `eps` is the minimum squared distance; closer rows have no gradient. Distances are computed
+    from differences, since inner products lose precision for close rows. At most `numbers`
+    differences are in memory at a time, and none is saved for backward.
     """
     step = max(1, numbers // max(1, rows.shape[1]))
-    found: Tensor = _Distances.apply(rows, pairs.first, pairs.second, math.sqrt(eps), step)
-    return found
+    distances: Tensor = _Distances.apply(rows, pairs.first, pairs.second, math.sqrt(eps), step)
+    return distances
 
 
 class _Distances(torch.autograd.Function):
@@ -97,8 +98,8 @@ class _Distances(torch.autograd.Function):
         ctx: Any, rows: Tensor, first: Tensor, second: Tensor, least: float, step: int
     ) -> Tensor:
         lengths = rows.new_empty(len(first))
-        for part, way in _ways(rows, first, second, step):
-            torch.linalg.vector_norm(way, dim=1, out=lengths[part])
+        for part, difference in _differences(rows, first, second, step):
+            torch.linalg.vector_norm(difference, dim=1, out=lengths[part])
         lengths.clamp_(min=least)
         ctx.save_for_backward(rows, first, second, lengths)
         ctx.least, ctx.step = least, step
@@ -108,21 +109,23 @@ class _Distances(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         rows, first, second, lengths = ctx.saved_tensors
-        share = (gradient / lengths).masked_fill_(lengths <= ctx.least, 0)
-        slope = torch.zeros_like(rows)
-        for part, way in _ways(rows, first, second, ctx.step):
-            way *= share[part, None]
-            slope.index_add_(0, first[part], way)
-            slope.index_add_(0, second[part], way, alpha=-1)
-        return slope, None, None, None, None
+        scale = (gradient / lengths).masked_fill_(lengths <= ctx.least, 0)
+        grad_rows = torch.zeros_like(rows)
+        for part, difference in _differences(rows, first, second, ctx.step):
+            difference *= scale[part, None]
+            grad_rows.index_add_(0, first[part], difference)
+            grad_rows.index_add_(0, second[part], difference, alpha=-1)
+        return grad_rows, None, None, None, None
 
 
-def _ways(rows: Tensor, first: Tensor, second: Tensor, step: int) -> Iterator[tuple[slice, Tensor]]:
-    """Differences of some pairs at a time, all in the same memory."""
-    held = rows.new_empty(2, min(step, len(first)), rows.shape[1])
+def _differences(
+    rows: Tensor, first: Tensor, second: Tensor, step: int
+) -> Iterator[tuple[slice, Tensor]]:
+    """The differences of a chunk of pairs at a time, in reused memory."""
+    buffer = rows.new_empty(2, min(step, len(first)), rows.shape[1])
     for begin in range(0, len(first), step):
         part = slice(begin, begin + step)
-        here, there = held[:, : len(first[part])]
+        here, there = buffer[:, : len(first[part])]
         torch.index_select(rows, 0, first[part], out=here)
         torch.index_select(rows, 0, second[part], out=there)
         yield part, here.sub_(there)

@@ -1,15 +1,15 @@
-"""How likely a teacher is under what a student expects of it."""
+"""Likelihood of the teacher's features under a prediction of the student."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 
-def gaussian(mean: Tensor, teacher: Tensor, variance: Tensor) -> Tensor:
-    """Mean negative log-likelihood but for a constant, so that it may be negative (Ahn, 2019).
+def gaussian_nll(mean: Tensor, teacher: Tensor, variance: Tensor) -> Tensor:
+    """Mean negative log-likelihood without its constant, so it may be negative (Ahn et al., 2019).
 
-    (N, C, H, W), (N, C, H, W), (C,) of each channel -> (N,).
+    (N, C, H, W), (N, C, H, W), (C,) per channel -> (N,).
     """
-    spread = variance[:, None, None]
-    surprise = (mean - teacher).square() / spread + spread.log()
-    return surprise.flatten(1).mean(1) / 2
+    variance = variance[:, None, None]
+    losses = (mean - teacher).square() / variance + variance.log()
+    return losses.flatten(1).mean(1) / 2

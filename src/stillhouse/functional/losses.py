@@ -1,8 +1,7 @@
-"""Losses of yes-or-no labels, one answer a class.
+"""Binary label losses, one per class, for multi-label classification.
 
-Each takes logits (N, C) and the share of each class in the image (N, C), from 0 to 1, and gives
-losses (N, C), in single precision or better. A share between 0 and 1 has that part of the loss of
-a yes and the rest of the loss of a no.
+Each takes logits (N, C) and targets (N, C) from 0 to 1, and returns losses (N, C), in float32 or
+better. A target between 0 and 1 mixes the losses of a positive and a negative label.
 """
 
 from __future__ import annotations
@@ -16,28 +15,28 @@ from pydantic import Field
 from torch import Tensor
 
 from stillhouse.functional.dtype import upcast
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 
 
 @spec
 class BCE:
-    """Binary cross-entropy of each class."""
+    """Binary cross-entropy per class."""
 
     kind: Literal["bce"] = "bce"
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         z = upcast(logits)
-        return blend(targets, -F.logsigmoid(z), -F.logsigmoid(-z))
+        return mix_labels(targets, -F.logsigmoid(z), -F.logsigmoid(-z))
 
 
 @spec
 class Asymmetric:
-    """Asymmetric loss: easy noes count little, and the easiest nothing (Ridnik et al., 2021).
+    """Asymmetric loss, which down-weights easy negatives (Ridnik et al., 2021).
 
-    A yes costs -(1 - p)^positive log p; a no costs -q^negative log(1 - q), where q = max(p - clip,
-    0). The paper has positive 0, so that a yes costs its cross-entropy, and so does the script with
-    which the authors train; the default of their code is 1. The paper differentiates both powers;
-    with `detach` they are weights without a gradient, as in that script.
+    The loss of a positive label is -(1 - p)^positive log p, that of a negative one
+    -q^negative log(1 - q) with q = max(p - clip, 0). The paper and the authors' training script
+    have positive 0, the cross-entropy; the default of their code is 1. The paper differentiates
+    both powers; with `detach` they are weights without a gradient, as in the script.
     """
 
     negative: float = 4.0
@@ -47,40 +46,40 @@ class Asymmetric:
     kind: Literal["asymmetric"] = "asymmetric"
 
     def __post_init__(self) -> None:
-        _check_power(self.kind, "negative", self.negative)
-        _check_power(self.kind, "positive", self.positive)
-        if not 0 <= self.clip < 1:
-            raise ValueError(f"{self.kind}: clip must be at least 0 and below 1, not {self.clip}")
+        for name in ("negative", "positive"):
+            power = getattr(self, name)
+            require(0 <= power < math.inf, name, "non-negative and finite", power)
+        require(0 <= self.clip < 1, "clip", "in [0, 1)", self.clip)
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         z = upcast(logits)
         wrong, right = self.shifted(z)
-        yes = -self.focus(F.logsigmoid(-z), self.positive) * F.logsigmoid(z)
-        no = -self.focus(wrong, self.negative) * right
-        return blend(targets, yes, no)
+        positive = -self.focus(F.logsigmoid(-z), self.positive) * F.logsigmoid(z)
+        negative = -self.focus(wrong, self.negative) * right
+        return mix_labels(targets, positive, negative)
 
     def shifted(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Logarithms of q and of 1 - q, both 0 where q is 0 and a no costs nothing."""
+        """log q and log(1 - q), both 0 where q is 0: (N, C) -> 2 x (N, C)."""
         if self.clip == 0:
             return F.logsigmoid(z), F.logsigmoid(-z)
         excess = z.sigmoid() - self.clip
-        some = excess > 0
+        counts = excess > 0
         margin = z.new_full((), math.log(self.clip))
         right = torch.logaddexp(F.logsigmoid(-z), margin)
-        return excess.where(some, 1).log(), right.where(some, 0)
+        return excess.where(counts, 1).log(), right.where(counts, 0)
 
     def focus(self, log_wrong: Tensor, power: float) -> Tensor:
-        """How much an answer counts, from how wrong it is."""
+        """The weight of a prediction, a power of its error."""
         weight = (power * log_wrong).exp()
         return weight.detach() if self.detach else weight
 
 
 @spec
 class Focal:
-    """Focal loss: what is easy counts little (Lin et al., 2017).
+    """Focal loss, which down-weights easy labels (Lin et al., 2017).
 
-    A yes costs -alpha (1 - p)^gamma log p, a no -(1 - alpha) p^gamma log(1 - p); without an alpha
-    both weigh one.
+    The loss of a positive label is -alpha (1 - p)^gamma log p, that of a negative one
+    -(1 - alpha) p^gamma log(1 - p); without `alpha` both have weight 1.
     """
 
     gamma: float = 2.0
@@ -88,28 +87,24 @@ class Focal:
     kind: Literal["focal"] = "focal"
 
     def __post_init__(self) -> None:
-        _check_power(self.kind, "gamma", self.gamma)
-        if self.alpha is not None and not 0 < self.alpha < 1:
-            raise ValueError(f"{self.kind}: alpha must lie between 0 and 1, not {self.alpha}")
+        require(0 <= self.gamma < math.inf, "gamma", "non-negative and finite", self.gamma)
+        alpha = self.alpha
+        require(alpha is None or 0 < alpha < 1, "alpha", "in (0, 1) or null", alpha)
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         z = upcast(logits)
         right, wrong = F.logsigmoid(z), F.logsigmoid(-z)
-        yes, no = -(self.gamma * wrong).exp() * right, -(self.gamma * right).exp() * wrong
+        positive = -(self.gamma * wrong).exp() * right
+        negative = -(self.gamma * right).exp() * wrong
         if self.alpha is not None:
-            yes, no = self.alpha * yes, (1 - self.alpha) * no
-        return blend(targets, yes, no)
+            positive, negative = self.alpha * positive, (1 - self.alpha) * negative
+        return mix_labels(targets, positive, negative)
 
 
 LabelLoss = Annotated[BCE | Asymmetric | Focal, Field(discriminator="kind")]
 
 
-def blend(targets: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    """The loss of each label from that of a yes and that of a no: (N, C) thrice -> (N, C)."""
-    share = targets.to(yes.dtype)
-    return share * yes + (1 - share) * no
-
-
-def _check_power(kind: str, name: str, value: float) -> None:
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{kind}: {name} must be at least 0 and finite, not {value}")
+def mix_labels(targets: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """Interpolate between the losses of a positive and a negative label: 3 x (N, C) -> (N, C)."""
+    share = targets.to(positive.dtype)
+    return share * positive + (1 - share) * negative

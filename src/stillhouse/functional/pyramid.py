@@ -1,4 +1,4 @@
-"""Maps compared at several resolutions at once."""
+"""Comparing feature maps at several resolutions."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor
 from stillhouse.functional.distance import mse
 from stillhouse.functional.pooling import pool
 
-SIDES = (4, 2, 1)  # of the coarser maps; those not smaller than the map itself are left out
+SIDES = (4, 2, 1)  # of the pooled maps; only those smaller than the map are used
 
 
 def hierarchical_context(student: Tensor, teacher: Tensor) -> Tensor:
-    """Squared difference of maps and of their averages, a coarser one counting half (Chen, 2021).
+    """Squared difference of maps and of pooled maps, each at half the weight (Chen et al., 2021).
 
     (N, C, H, W), (N, C, H, W) -> (N,).
     """

@@ -1,7 +1,7 @@
-"""How the samples of a batch relate to each other, compared between two networks.
+"""Relations between the samples of a batch, compared between two networks.
 
-Each loss takes the rows of both networks, (N, E) and (N, F), and gives one number. Less than two
-samples have no relation: the loss is 0, with a gradient of 0.
+Each loss takes the rows of both networks, (N, E) and (N, F), and returns a scalar. With fewer than
+two samples the loss is 0, with a gradient of 0.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillhouse.functional.distance import unit
+from stillhouse.functional.distance import unit_vectors
 
 
-def nothing(student: Tensor) -> Tensor:
-    """The loss where there is nothing to compare, 0 and still part of the graph: (...) -> ()."""
+def zero_loss(student: Tensor) -> Tensor:
+    """A loss of 0 that is part of the graph: (...) -> ()."""
     return student.flatten()[:0].sum()
 
 
 def distance_relation(student: Tensor, teacher: Tensor, eps: float = 1e-12) -> Tensor:
-    """Smooth L1 between distances of pairs, in units of their mean: (N, E), (N, F) -> ().
+    """Smooth L1 between pairwise distances over their mean: (N, E), (N, F) -> ().
 
-    Park et al., 2019. `eps` is the least squared distance of two samples.
+    Park et al., 2019. `eps` is the minimum squared distance of two samples.
     """
     if len(student) < 2:
-        return nothing(student)
-    return F.smooth_l1_loss(distances(student, eps), distances(teacher, eps))
+        return zero_loss(student)
+    return F.smooth_l1_loss(relative_distances(student, eps), relative_distances(teacher, eps))
 
 
-def distances(rows: Tensor, eps: float = 1e-12) -> Tensor:
-    """Distance of each pair divided by the mean over pairs: (N, E) -> (N, N), diagonal 0.
+def relative_distances(rows: Tensor, eps: float = 1e-12) -> Tensor:
+    """Pairwise distances divided by their mean: (N, E) -> (N, N), diagonal 0.
 
-    From differences and not from products of rows, which would lose what close rows differ by.
+    They are computed from differences, since inner products lose precision for close rows.
     """
     squares = (rows[:, None] - rows[None]).square().sum(-1).clamp(min=eps)
     lengths = squares.sqrt() * (1 - torch.eye(len(rows), dtype=rows.dtype, device=rows.device))
@@ -43,62 +43,62 @@ def distances(rows: Tensor, eps: float = 1e-12) -> Tensor:
 def angle_relation(student: Tensor, teacher: Tensor, eps: float = 1e-12) -> Tensor:
     """Smooth L1 between the angles of triples: (N, E), (N, F) -> (). Park et al., 2019."""
     if len(student) < 2:
-        return nothing(student)
-    return F.smooth_l1_loss(angles(student, eps), angles(teacher, eps))
+        return zero_loss(student)
+    return F.smooth_l1_loss(angle_cosines(student, eps), angle_cosines(teacher, eps))
 
 
-def angles(rows: Tensor, eps: float = 1e-12) -> Tensor:
-    """Cosine at j between the ways to i and to k, 0 where a way has no length: (N, E) -> [j, i, k].
+def angle_cosines(rows: Tensor, eps: float = 1e-12) -> Tensor:
+    """Cosine of the angle at j between i and k: (N, E) -> (N, N, N), indexed [j, i, k].
 
-    Two samples are at one place where their squared distance is below `eps`.
+    It is 0 where two samples coincide: where their squared distance is below `eps`.
     """
-    ways = unit(rows[None] - rows[:, None], math.sqrt(eps))
-    return ways @ ways.mT
+    directions = unit_vectors(rows[None] - rows[:, None], math.sqrt(eps))
+    return directions @ directions.mT
 
 
 def probability_relation(student: Tensor, teacher: Tensor, eps: float = 1e-7) -> Tensor:
-    """KL between who is near to whom, the mean over pairs: (N, E), (N, F) -> ().
+    """KL between the affinities of samples, averaged over pairs: (N, E), (N, F) -> ().
 
     Passalis and Tefas, 2018.
     """
     if len(student) < 2:
-        return nothing(student)
+        return zero_loss(student)
     s, t = affinities(student), affinities(teacher)
     return (t * ((t + eps).log() - (s + eps).log())).mean()
 
 
 def affinities(rows: Tensor) -> Tensor:
-    """Cosines as a distribution over samples, each sample itself included: (N, E) -> (N, N)."""
-    directions = unit(rows)
-    near = (1 + directions @ directions.mT).clamp(min=0) / 2
-    return near / near.sum(1, keepdim=True)
+    """Cosine similarities as distributions over all samples: (N, E) -> (N, N)."""
+    directions = unit_vectors(rows)
+    similarity = (1 + directions @ directions.mT).clamp(min=0) / 2
+    return similarity / similarity.sum(1, keepdim=True)
 
 
 def similarity_relation(student: Tensor, teacher: Tensor) -> Tensor:
-    """Squared difference of unit rows of the Gram matrices, the mean over pairs.
+    """Squared difference of the normalised rows of the Gram matrices, averaged over pairs.
 
     Tung and Mori, 2019: (N, E), (N, F) -> ().
     """
     if len(student) < 2:
-        return nothing(student)
-    s, t = (unit(rows @ rows.mT) for rows in (student, teacher))
+        return zero_loss(student)
+    s, t = (unit_vectors(rows @ rows.mT) for rows in (student, teacher))
     return (s - t).square().mean()
 
 
 def kernel_relation(student: Tensor, teacher: Tensor, gamma: float = 0.4, order: int = 2) -> Tensor:
-    """Squared difference of Gaussian kernels of unit rows, the mean over pairs.
+    """Squared difference of Gaussian kernels of unit rows, averaged over pairs.
 
     Peng et al., 2019: (N, E), (N, F) -> ().
     """
     if len(student) < 2:
-        return nothing(student)
-    s, t = (gaussian(rows, gamma, order) for rows in (student, teacher))
+        return zero_loss(student)
+    s, t = (gaussian_kernel(rows, gamma, order) for rows in (student, teacher))
     return (s - t).square().mean()
 
 
-def gaussian(rows: Tensor, gamma: float, order: int) -> Tensor:
-    """exp(-gamma |a - b|^2) of unit rows, as its Taylor series up to an order: (N, E) -> (N, N)."""
-    directions = unit(rows)
+def gaussian_kernel(rows: Tensor, gamma: float, order: int) -> Tensor:
+    """Taylor series of exp(-gamma |a - b|^2) for unit rows: (N, E) -> (N, N)."""
+    directions = unit_vectors(rows)
     cosine = directions @ directions.mT
     series = torch.zeros_like(cosine)
     for power in range(order, -1, -1):
@@ -107,12 +107,12 @@ def gaussian(rows: Tensor, gamma: float, order: int) -> Tensor:
 
 
 def neighbour_relation(student: Tensor, teacher: Tensor) -> Tensor:
-    """Where two samples that follow each other both differ: (N, E), (N, E) -> ().
+    """Mean over neighbours in the batch of sum |d_i| |d_i+1|: (N, E), (N, E) -> ().
 
-    The mean over neighbours in the batch of sum |d_i| |d_i+1| with d = student - teacher, as the
-    code of Tian et al. has it for Peng et al., 2019. Its value depends on the order of samples.
+    d = student - teacher; this is what the code of Tian et al. has for Peng et al., 2019. Its value
+    depends on the order of the samples.
     """
     if len(student) < 2:
-        return nothing(student)
+        return zero_loss(student)
     gap = (student - teacher).abs()
     return (gap[:-1] * gap[1:]).sum(1).mean()

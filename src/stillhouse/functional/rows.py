@@ -1,28 +1,28 @@
-"""Feature maps as rows that a distance can compare: the event axis last, everything else first."""
+"""Feature maps as rows for a distance: the event axis last, everything else first."""
 
 from torch import Tensor
 
 
 def channels(maps: Tensor) -> Tensor:
-    """Where each channel looks: (N, C, H, W) -> (N * C, H * W)."""
+    """One row per channel and image: (N, C, H, W) -> (N * C, H * W)."""
     return maps.flatten(2).flatten(0, 1)
 
 
 def pixels(maps: Tensor) -> Tensor:
-    """What stands at each pixel: (N, C, H, W) -> (N * H * W, C)."""
+    """One row per pixel: (N, C, H, W) -> (N * H * W, C)."""
     return maps.flatten(2).mT.flatten(0, 1)
 
 
 def space(maps: Tensor) -> Tensor:
-    """Where anything stands, channels summed: (N, C, H, W) -> (N, H * W)."""
+    """One row per image, channels summed: (N, C, H, W) -> (N, H * W)."""
     return maps.sum(1).flatten(1)
 
 
 def images(maps: Tensor) -> Tensor:
-    """All that is known of each image: (N, ...) -> (N, E)."""
+    """One row per image: (N, ...) -> (N, E)."""
     return maps.flatten(1)
 
 
 def channels_of_batch(maps: Tensor) -> Tensor:
-    """Each channel across all images and pixels: (N, C, H, W) -> (C, N * H * W)."""
+    """One row per channel, over all images and pixels: (N, C, H, W) -> (C, N * H * W)."""
     return maps.transpose(0, 1).flatten(1)

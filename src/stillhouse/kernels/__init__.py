@@ -1,1 +1,1 @@
-"""Faster stand-ins for functions of `functional`, and the choice between them."""
+"""Faster implementations of functions of `functional`, and the choice between them."""

@@ -1,7 +1,7 @@
-"""Yes-or-no divergences in closed form: no pair of log-probabilities is ever written down.
+"""Binary divergences in closed form, without a tensor of pairs of log-probabilities.
 
 With p = sigmoid(a) and q = sigmoid(b), KL(q || p) = softplus(a) - softplus(b) - q (a - b), whose
-gradient in a is p - q: one tensor is kept for backward where the reference keeps five.
+gradient in a is p - q: one tensor is saved for backward where the reference saves five.
 """
 
 from __future__ import annotations
@@ -13,31 +13,35 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-FINITE = 1e30  # infinite logits are a masked class; 0 * infinity would be no number
+FINITE = 1e30  # infinite logits are a masked class; 0 * infinity would be NaN
 
 
-def fits(student: Tensor, teacher: Tensor, temperature: float | Tensor = 1.0) -> bool:
-    """Whether nobody asks for a gradient in anything but the student's logits."""
-    learnt = isinstance(temperature, Tensor) and temperature.requires_grad
-    return not (teacher.requires_grad or learnt)
+def supports(student: Tensor, teacher: Tensor, temperature: float | Tensor = 1.0) -> bool:
+    """Whether only the student's logits need a gradient."""
+    learned = isinstance(temperature, Tensor) and temperature.requires_grad
+    return not (teacher.requires_grad or learned)
 
 
-def kl(student: Tensor, teacher: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
-    """KL of tempered answers, classes apart: (...), (...) -> (...)."""
-    losses: Tensor = _KL.apply(*logits(student, teacher, temperature))
+def binary_kl(student: Tensor, teacher: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
+    """KL of tempered sigmoids, per class: (...), (...) -> (...)."""
+    losses: Tensor = _KL.apply(*tempered_logits(student, teacher, temperature))
     return losses
 
 
-def cross_entropy(student: Tensor, teacher: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
-    """The same and the teacher's entropy: (...), (...) -> (...)."""
-    a, b = logits(student, teacher, temperature)
-    return -F.logsigmoid(-a) - b.sigmoid() * a  # torch's own form cancels at large a
+def binary_cross_entropy(
+    student: Tensor, teacher: Tensor, temperature: float | Tensor = 1.0
+) -> Tensor:
+    """Cross-entropy of tempered sigmoids, per class: (...), (...) -> (...)."""
+    a, b = tempered_logits(student, teacher, temperature)
+    return -F.logsigmoid(-a) - b.sigmoid() * a  # torch's form loses precision at large a
 
 
-def logits(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
-    """Tempered logits in single precision or better, yes and no exchanged where q is above a half.
+def tempered_logits(
+    student: Tensor, teacher: Tensor, temperature: float | Tensor
+) -> tuple[Tensor, Tensor]:
+    """Logits / temperature in float32 or better, with both signs flipped where q > 0.5.
 
-    Both losses are the same either way round, and a small q has all its digits: 1 - 4e-8 has none.
+    Both losses are symmetric in the sign, and a small q keeps its precision, while 1 - 4e-8 is 1.
     """
     kind = torch.promote_types(student.dtype, torch.float32)
     a, b = (z.to(kind).clamp(-FINITE, FINITE) / temperature for z in (student, teacher))

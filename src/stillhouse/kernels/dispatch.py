@@ -1,4 +1,4 @@
-"""Letting a faster implementation stand in for a reference function."""
+"""Replacing a reference function with a faster implementation where one applies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _reference_only = ContextVar("reference_only", default=False)
 
 
 class Accelerated(Generic[P, R]):
-    """A function with a readable reference and stand-ins, which are asked in order at each call."""
+    """A function with a readable reference, and stand-ins that are tried in order at each call."""
 
     def __init__(self, reference: Callable[P, R]) -> None:
         update_wrapper(self, reference)
@@ -25,26 +25,26 @@ class Accelerated(Generic[P, R]):
         return self.pick(*args, **kwargs)(*args, **kwargs)
 
     def pick(self, *args: P.args, **kwargs: P.kwargs) -> Callable[P, R]:
-        """The implementation that these arguments would get."""
+        """The implementation that is called for these arguments."""
         if not _reference_only.get():
-            for fits, fast in self.stand_ins:
-                if fits(*args, **kwargs):
+            for supports, fast in self.stand_ins:
+                if supports(*args, **kwargs):
                     return fast
         return self.reference
 
-    def stand_in(self, fits: Callable[P, bool]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-        """Enter the decorated function as a stand-in wherever `fits` allows it."""
+    def stand_in(self, supports: Callable[P, bool]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Register the decorated function as a stand-in for arguments where `supports` is true."""
 
-        def enter(fast: Callable[P, R]) -> Callable[P, R]:
-            self.stand_ins.append((fits, fast))
+        def register(fast: Callable[P, R]) -> Callable[P, R]:
+            self.stand_ins.append((supports, fast))
             return fast
 
-        return enter
+        return register
 
 
 @contextmanager
 def reference_only() -> Iterator[None]:
-    """Inside, every accelerated function is its reference."""
+    """Within this context every accelerated function runs its reference."""
     token = _reference_only.set(True)
     try:
         yield

@@ -1,4 +1,4 @@
-"""A teacher that moves a little towards its student (Huang et al., DIST+)."""
+"""Teacher acclimation: the last layers of the teacher are trained, too (Huang et al., DIST+)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stillhouse.objectives.activation import (
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.distance import KL, Distance, Pearson
 from stillhouse.objectives.logit import LogitObjective
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 from stillhouse.types import LEARNING, Lesson, Site, Terms, variant
 
 POINTS: dict[tuple[str, str], tuple[Callable[[float], Activation], Distance]] = {
@@ -33,9 +33,9 @@ POINTS: dict[tuple[str, str], tuple[Callable[[float], Activation], Distance]] = 
 
 @spec
 class Acclimation(AtSites):
-    """Trains the teacher's last block and head to rank the other classes as the student does.
+    """Trains the teacher's last block and head to match the student on the non-target classes.
 
-    It stands beside the methods that teach the student, whose loss it leaves alone: its gradient
+    It is combined with methods that train the student and does not change their loss: its gradient
     reaches the teacher only. `classes` and `distance` are the paper's ablations.
     """
 
@@ -44,40 +44,40 @@ class Acclimation(AtSites):
     weight: float = 1.0
     classes: Literal["rest", "all"] = "rest"
     distance: Literal["pearson", "kl"] = "pearson"
-    layers: tuple[str, ...] = ()  # of the teacher; none named: its last block and its head
+    layers: tuple[str, ...] = ()  # of the teacher; empty: its last block and its head
     name: Literal["acclimation"] = "acclimation"
     card: ClassVar[Card] = Card(
         "Teacher acclimation of DIST+",
-        "weight / N * sum (1 - rho(E_s, E_t)), E = softmax(z / tau) without the labelled class; "
-        "moves the teacher alone",
+        "weight / N * sum (1 - rho(E_s, E_t)), E = softmax(z / tau) without the target class; "
+        "its gradient reaches the teacher only",
         "Huang et al.: DIST+, the journal extension of Knowledge distillation from a stronger "
         "teacher",
         ("logits", "labels", "class", "moves"),
         "backward through the teacher's last block; optimiser group `teacher`",
-        "With three classes a correlation of the other two is only a sign. A mixed image counts by "
-        "its larger label. The teacher's answers cannot be stored.",
+        "With three classes, the correlation of the two non-target classes is only a sign. For a "
+        "mixed image, the class of the larger share is the target. The teacher's outputs change "
+        "and cannot be cached.",
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rate <= 0:
-            raise ValueError(f"rate must be above 0, and is {self.rate}")
+        require(self.rate > 0, "rate", "positive", self.rate)
         self.point()
 
     def point(self) -> LogitObjective:
-        """The loss, the teacher on the side that learns."""
+        """The loss; its student is the network that is trained, here the teacher."""
         activation, distance = POINTS[self.classes, self.distance]
         return LogitObjective(
             activation=activation(self.temperature), distance=distance, weight=self.weight
         )
 
     def build(self, setting: Setting) -> Method:
-        """The method; what it trains is the teacher's."""
+        """The method; it trains layers of the teacher and has no parameters of its own."""
         return Acclimating(self)
 
 
 class Acclimating(Method):
-    """The teacher's term, at each site whose teacher learns."""
+    """The teacher's loss, at each site whose teacher side has a gradient."""
 
     moves_teacher = True
 
@@ -89,21 +89,21 @@ class Acclimating(Method):
         self.label_share = spec.label_share
 
     def forward(self, lesson: Lesson) -> Terms:
-        """One term a site; the student is the model here, and gets no gradient."""
-        rise = self.spec.rise(lesson.clock)
+        """One term per site, named `SITE/acclimation`; the student gets no gradient."""
+        ramp = self.spec.ramp_factor(lesson.clock)
         terms = {}
         for place in self.spec.sites:
-            term = self.point(turned(lesson.sites[variant(place, LEARNING)]))
-            terms[f"{place}/acclimation"] = term._replace(weight=rise * term.weight)
+            term = self.point(swap_roles(lesson.sites[variant(place, LEARNING)]))
+            terms[f"{place}/acclimation"] = term._replace(weight=ramp * term.weight)
         return terms
 
 
-def turned(site: Site) -> Site:
-    """The site with the roles exchanged, and one label an image."""
-    target = None if site.target is None else single(site.target)
+def swap_roles(site: Site) -> Site:
+    """The site with student and teacher exchanged, the student detached, and a target (N,)."""
+    target = None if site.target is None else class_index(site.target)
     return replace(site, student=site.teacher, teacher=site.student.detach(), target=target)
 
 
-def single(target: Tensor) -> Tensor:
-    """The class of each image, of a mixed one the larger share: (N,) or (N, C) -> (N,)."""
+def class_index(target: Tensor) -> Tensor:
+    """The class index of each image, that of the largest share: (N,) or (N, C) -> (N,)."""
     return target if target.ndim == 1 else target.argmax(1)

@@ -1,4 +1,4 @@
-"""Where both networks look at each stage (Zagoruyko & Komodakis, 2017)."""
+"""Attention transfer (Zagoruyko and Komodakis, 2017)."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from torch import Tensor, nn
 
 from stillhouse.functional.attention import attention_transfer
 from stillhouse.methods.base import Method
-from stillhouse.methods.maps import met
-from stillhouse.methods.paired import Paired, TapPair, Tapped
-from stillhouse.methods.setting import Pairs, Setting
+from stillhouse.methods.maps import check_maps
+from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
+from stillhouse.methods.setting import Setting
 from stillhouse.models.adapters import align
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.objectives.presets.feature import PairsOption
+from stillhouse.spec import require, spec
 
 
 @spec
-class AT(Tapped):
-    """Squared difference of normalised attention maps at all stages."""
+class AT(PairedSpec):
+    """Squared difference of normalised attention maps, by default at all stages."""
 
     weight: float = 1000.0
     power: float = 2.0
-    pairs: Pairs | Literal["stages"] = field(default="stages", kw_only=True)
+    pairs: PairsOption = field(default="stages", kw_only=True)
     name: Literal["at"] = "at"
     card: ClassVar[Card] = Card(
         "Attention transfer",
@@ -32,29 +33,28 @@ class AT(Tapped):
         "Zagoruyko, Komodakis: Paying more attention to attention: Improving the performance of "
         "convolutional neural networks via attention transfer, ICLR 2017",
         ("features",),
-        "one square and a mean a stage; nothing trainable",
-        "It does not see signs, nor which channel speaks. A map of one pixel has nothing to say. "
-        "The mean over pixels makes small maps count more.",
+        "one square and one mean per stage; no trainable parameters",
+        "It ignores the sign of features and which channel they are in. A map of one pixel "
+        "carries no information. The mean over pixels gives small maps more weight.",
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.power < 1:
-            raise ValueError(f"power must be at least 1, and is {self.power}")
+        require(self.power >= 1, "power", "at least 1", self.power)
 
     def build(self, setting: Setting) -> Method:
-        """The method; it trains nothing of its own."""
-        pairs = met(setting, self.taps(setting))
-        return Attention(self, [TapPair(p.student, p.teacher, nn.Identity()) for p in pairs])
+        """The method; it has no trainable parameters. Raises UserError for taps without maps."""
+        pairs = check_maps(setting, self.taps(setting))
+        return Attention(self, [AdaptedPair(p.student, p.teacher, nn.Identity()) for p in pairs])
 
 
 class Attention(Paired):
-    """Attention at each pair, the larger map pooled to the smaller first."""
+    """Attention maps compared at each pair of taps; the larger map is pooled to the smaller."""
 
-    def __init__(self, spec: AT, pairs: list[TapPair]) -> None:
+    def __init__(self, spec: AT, pairs: list[AdaptedPair]) -> None:
         super().__init__(spec, pairs, [spec.weight] * len(pairs))
         self.power = spec.power
 
     def compare(self, index: int, student: Tensor, teacher: Tensor) -> Tensor:
-        """(N, C, H, W), (N, D, h, w) -> (N,)."""
+        """The loss of each image: (N, C, H, W), (N, D, h, w) -> (N,)."""
         return attention_transfer(*align(student, teacher), self.power)

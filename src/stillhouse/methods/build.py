@@ -1,4 +1,4 @@
-"""From specs to methods."""
+"""Builds methods from their specs."""
 
 from __future__ import annotations
 
@@ -13,57 +13,60 @@ from stillhouse.methods.base import Method
 from stillhouse.methods.combined import Combined
 from stillhouse.methods.feature import Features
 from stillhouse.methods.logit import Logits
-from stillhouse.methods.paired import TapPair
-from stillhouse.methods.setting import Composed, Setting
-from stillhouse.models.adapters import Direct, Pointwise
+from stillhouse.methods.paired import AdaptedPair
+from stillhouse.methods.setting import ComposedMethod, Setting
+from stillhouse.models.adapters import NoAdapter, Pointwise
 from stillhouse.models.ensemble import Ensemble
 from stillhouse.objectives.presets import FeaturePreset, LogitPreset
 
-ADAPTERS: dict[str, Direct | Pointwise] = {"none": Direct(), "pointwise": Pointwise()}
+ADAPTERS: dict[str, NoAdapter | Pointwise] = {"none": NoAdapter(), "pointwise": Pointwise()}
 
 
 def make_method(specs: Sequence[Any], setting: Setting) -> Method:
-    """One method, or several under their names."""
+    """The method of one spec, or a `Combined` of several, each under its name."""
     if len(specs) == 1:
-        return make_one(specs[0], setting)
+        return make_single_method(specs[0], setting)
     names = [spec.name for spec in specs]
     return Combined(
-        {unique(i, names): make_one(spec, setting) for i, spec in enumerate(specs)},
+        {
+            numbered_name(i, names): make_single_method(spec, setting)
+            for i, spec in enumerate(specs)
+        },
     )
 
 
-def make_one(spec: Any, setting: Setting) -> Method:
-    """The method of one spec."""
-    refuse_ensemble(spec, setting)
+def make_single_method(spec: Any, setting: Setting) -> Method:
+    """The method of one spec; raises UserError where the networks do not fit it."""
+    check_ensemble(spec, setting)
     if isinstance(spec, FeaturePreset):
-        return features(spec, setting)
+        return make_feature_method(spec, setting)
     if isinstance(spec, LogitPreset):
         return Logits(spec)
     method: Method = spec.build(setting)
     return method
 
 
-def features(preset: FeaturePreset, setting: Setting) -> Features:
-    """A feature method, its adapters built for the shapes of a dry run."""
+def make_feature_method(preset: FeaturePreset, setting: Setting) -> Features:
+    """A feature method, with adapters for the tap shapes of a dry run."""
     pairs = setting.resolve_pairs(preset.pairs)
     taps = list(zip(*pairs, strict=True))
     student, teacher = setting.student_shapes(taps[0]), setting.teacher_shapes(taps[1])
     adapter = ADAPTERS[preset.adapter]
     return Features(
-        preset, [TapPair(s, t, adapter.build(student[s], teacher[t])) for s, t in pairs]
+        preset, [AdaptedPair(s, t, adapter.build(student[s], teacher[t])) for s, t in pairs]
     )
 
 
-def reshaped(specs: Iterable[object], setting: Setting) -> nn.Module:
-    """The student in the shape that the methods give it."""
+def reshape_student(specs: Iterable[object], setting: Setting) -> nn.Module:
+    """The student with the changes that the methods make to its architecture."""
     for spec in specs:
-        if isinstance(spec, Composed):
+        if isinstance(spec, ComposedMethod):
             setting = replace(setting, student=spec.reshape(setting))
     return setting.student
 
 
-def refuse_ensemble(spec: Any, setting: Setting) -> None:
-    """Refuse to tap one place of several networks."""
+def check_ensemble(spec: Any, setting: Setting) -> None:
+    """Raise UserError for a method whose taps do not say which network of an ensemble they tap."""
     if not isinstance(setting.teacher, Ensemble) or spec.storable is not False:
         return
     pairs = getattr(spec, "pairs", ())
@@ -73,12 +76,12 @@ def refuse_ensemble(spec: Any, setting: Setting) -> None:
         or not pairs
     ):
         raise UserError(
-            f"method {spec.name} taps one teacher network, and this teacher is an ensemble; set "
-            "teacher.teach=apart, or name the taps of one member, as in members.0.layer4"
+            f"method {spec.name} taps one teacher network, but this teacher is an ensemble; set "
+            "teacher.ensemble=separate, or name the taps of one member, as in members.0.layer4"
         )
 
 
-def unique(index: int, names: Sequence[str]) -> str:
-    """The name of one of several, numbered where two are alike."""
+def numbered_name(index: int, names: Sequence[str]) -> str:
+    """The name at an index, with a number appended where it occurs more than once."""
     name = names[index]
     return name if names.count(name) == 1 else f"{name}{names[: index + 1].count(name)}"

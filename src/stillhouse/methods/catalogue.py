@@ -1,4 +1,4 @@
-"""Every method that is more than points of the product space. The union is the registry."""
+"""The registry of methods: unions of their specs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from stillhouse.methods.regression import SRRL
 from stillhouse.methods.relational import PKT, RKD, SP
 from stillhouse.methods.review import ReviewKD
 from stillhouse.methods.selectivity import NST
-from stillhouse.methods.setting import Composed
+from stillhouse.methods.setting import ComposedMethod
 from stillhouse.methods.simkd import SimKD
 from stillhouse.objectives import presets
 from stillhouse.objectives.published import Published
@@ -69,10 +69,10 @@ MethodSpec = Annotated[
 
 
 def published() -> dict[str, type[Published]]:
-    """Every method by name: the points of the product space, then those with parts of their own."""
-    return {**presets.catalogue(), **catalogue()}
+    """The spec of every method by name: presets of the product space, then all others."""
+    return {**presets.catalogue(), **composed_methods()}
 
 
-def catalogue() -> dict[str, type[Composed]]:
-    """Every such method by the name that recipes and commands use."""
+def composed_methods() -> dict[str, type[ComposedMethod]]:
+    """The specs of methods that are not presets of the product space, by name."""
     return {str(spec.name): spec for spec in members(ComposedSpec)}  # type: ignore[attr-defined]

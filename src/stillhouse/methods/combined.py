@@ -1,4 +1,4 @@
-"""Several methods at once, and none."""
+"""Several methods at once, and the method without terms."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from stillhouse.types import Clock, Lesson, Terms
 
 
 class NoTerms(Method):
-    """No terms: the control."""
+    """The method of the control, which is trained on labels only."""
 
     def forward(self, lesson: Lesson) -> Terms:
-        """No terms at all."""
+        """An empty dict."""
         return {}
 
 
 class Combined(Method):
-    """The terms of all, each under the name of its method.
+    """The terms of several methods, each as `METHOD/TERM`.
 
-    Labels count as much as the method that leaves them the most share says.
+    The label terms have the largest weight that one of the methods gives them.
     """
 
     def __init__(self, methods: Mapping[str, Method]) -> None:
         super().__init__()
         self.methods = nn.ModuleDict(methods)
-        self.student_taps = merge(m.student_taps for m in methods.values())
-        self.teacher_taps = merge(m.teacher_taps for m in methods.values())
-        self.sites = merge(m.sites for m in methods.values())
+        self.student_taps = unique_names(m.student_taps for m in methods.values())
+        self.teacher_taps = unique_names(m.teacher_taps for m in methods.values())
+        self.sites = unique_names(m.sites for m in methods.values())
         self.label_share = max(m.label_share for m in methods.values())
         self.needs_labels = any(m.needs_labels for m in methods.values())
         self.views = max(m.views for m in methods.values())
@@ -38,10 +38,10 @@ class Combined(Method):
         if moving:
             self.teacher_layers = moving[0].teacher_layers
             self.teacher_rate = moving[0].teacher_rate
-        self.idle = any(m.idle for m in methods.values())
+        self.unused_parameters = any(m.unused_parameters for m in methods.values())
 
     def forward(self, lesson: Lesson) -> Terms:
-        """The terms of every method."""
+        """The terms of all methods."""
         return {
             f"{name}/{term}": value
             for name, method in self.methods.items()
@@ -49,11 +49,11 @@ class Combined(Method):
         }
 
     def share(self, clock: Clock) -> float:
-        """The largest share that one of them leaves the labels at this time."""
+        """The largest label weight of all methods at this step."""
         return max(m.share(clock) for m in self.methods.values() if isinstance(m, Method))
 
     def gauges(self, clock: Clock) -> Mapping[str, float]:
-        """The gauges of every method."""
+        """The gauges of all methods, each as `METHOD/GAUGE`."""
         return {
             f"{name}/{gauge}": value
             for name, method in self.methods.items()
@@ -62,7 +62,7 @@ class Combined(Method):
         }
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        """The groups of all methods, those of one name together."""
+        """The parameter groups of all methods; groups of the same name are joined."""
         merged: dict[str, list[nn.Parameter]] = {}
         for method in self.methods.values():
             assert isinstance(method, Method)
@@ -71,6 +71,6 @@ class Combined(Method):
         return merged
 
 
-def merge(taps: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    """Every tap once, in the order of first mention."""
-    return tuple(dict.fromkeys(tap for group in taps for tap in group))
+def unique_names(groups: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    """The names of all groups without repetition, in the order of their first occurrence."""
+    return tuple(dict.fromkeys(name for group in groups for name in group))

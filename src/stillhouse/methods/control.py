@@ -1,4 +1,4 @@
-"""The control: a student without a teacher."""
+"""The control: a student that is trained without a teacher."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONTROL: Literal["none"] = "none"
 
 @spec
 class Control:
-    """No distillation: the student learns from labels alone."""
+    """No distillation: the student is trained on labels only."""
 
     name: Literal["none"] = CONTROL
     teaches: ClassVar[bool] = False

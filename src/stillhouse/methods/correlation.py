@@ -1,4 +1,4 @@
-"""Correlation congruence, as its paper says it and as it is often run (Peng et al., 2019)."""
+"""Correlation congruence, as in its paper and as in public code (Peng et al., 2019)."""
 
 from __future__ import annotations
 
@@ -11,23 +11,30 @@ from torch import Tensor, nn
 
 from stillhouse.functional import relation
 from stillhouse.methods.base import Method
-from stillhouse.methods.relational import PENULTIMATE, Related, Relation, Relational, widths
-from stillhouse.methods.setting import Pairs, Setting
+from stillhouse.methods.relational import (
+    PENULTIMATE,
+    Relation,
+    Relational,
+    RelationSpec,
+    vector_sizes,
+)
+from stillhouse.methods.setting import Setting
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.objectives.presets.feature import PairsOption, TapPairs
+from stillhouse.spec import require, spec
 
 WEIGHTS = {"paper": 100.0, "reference": 0.02}
 
 
 @spec
-class CC(Related):
-    """Gaussian kernels between images, the same in both networks.
+class CC(RelationSpec):
+    """Matches Gaussian kernels between the images of a batch.
 
-    Variant "paper" takes the kernel, to an order of its Taylor series, between the features as they
-    are: kernels of two networks compare whatever their widths, so nothing is embedded and nothing
-    can collapse. Variant "reference" is the code of Tian et al.: features go through a trained
-    linear layer of `dim` outputs in each network, and images that follow each other in the batch
-    are multiplied. `weight` None is what public code has for the variant: 100 and 0.02.
+    Variant "paper" computes the kernel from the features themselves, as a Taylor series of an
+    `order`. Kernels do not depend on the width of features, so no embedding is trained that could
+    collapse. Variant "reference" is the code of Tian et al.: features are projected by a trained
+    linear layer of `dim` outputs in each network, and neighbouring images of the batch are
+    multiplied. `weight` None is the value of public code: 100 for "paper", 0.02 for "reference".
     """
 
     variant: Literal["paper", "reference"] = "paper"
@@ -35,7 +42,7 @@ class CC(Related):
     gamma: float = 0.4
     order: int = 2
     dim: int = 128  # of the layers of the reference variant
-    pairs: Pairs | Literal["stages"] = field(default=PENULTIMATE, kw_only=True)
+    pairs: PairsOption = field(default=PENULTIMATE, kw_only=True)
     name: Literal["cc"] = "cc"
     movable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
@@ -45,42 +52,39 @@ class CC(Related):
         "d = E_s f_s - E_t f_t",
         "Peng et al.: Correlation congruence for knowledge distillation, ICCV 2019",
         ("features", "batch"),
-        "a cosine for each pair of images; the reference variant trains a linear layer in each "
-        "network; rows of all ranks are gathered",
-        "Blind to the scale of features. The reference variant depends on the order of images, and "
-        "its trained teacher layer may go to where all images are alike.",
+        "a cosine for each pair of images; the reference variant trains a linear layer on each "
+        "network; features of all ranks are gathered",
+        "It ignores the scale of features. The reference variant depends on the order of images, "
+        "and its trained teacher layer may collapse to a constant.",
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.gamma <= 0:
-            raise ValueError(f"gamma must be above 0, and is {self.gamma}")
-        if self.order < 1:
-            raise ValueError(f"order must be 1 or more, and is {self.order}")
-        if self.dim < 1:
-            raise ValueError(f"dim must be 1 or more, and is {self.dim}")
+        require(self.gamma > 0, "gamma", "positive", self.gamma)
+        require(self.order >= 1, "order", "at least 1", self.order)
+        require(self.dim >= 1, "dim", "at least 1", self.dim)
 
     def relations(self) -> Mapping[str, tuple[Relation, float]]:
-        """The kernels, or the neighbours."""
+        """The kernel relation or the neighbour relation, by the variant."""
         weight = WEIGHTS[self.variant] if self.weight is None else self.weight
         kernel = partial(relation.kernel_relation, gamma=self.gamma, order=self.order)
         return {"cc": (kernel if self.variant == "paper" else relation.neighbour_relation, weight)}
 
     def build(self, setting: Setting) -> Method:
-        """The method, with a layer for each network where the variant has them."""
+        """The method, with a trained linear layer per network in the reference variant."""
         if self.variant == "paper":
             return super().build(setting)
-        return Correlation(self, self.taps(setting), widths(self, setting))
+        return Correlation(self, self.taps(setting), vector_sizes(self, setting))
 
 
 class Correlation(Relational):
-    """Relations between features that went through a linear layer in each network."""
+    """Relations between features that are projected by a trained linear layer per network."""
 
-    def __init__(self, spec: CC, pairs: Pairs, sizes: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, spec: CC, pairs: TapPairs, sizes: Sequence[tuple[int, int]]) -> None:
         super().__init__(spec, pairs)
-        self.student = nn.ModuleList(nn.Linear(ours, spec.dim) for ours, _ in sizes)
-        self.teacher = nn.ModuleList(nn.Linear(theirs, spec.dim) for _, theirs in sizes)
+        self.student = nn.ModuleList(nn.Linear(student, spec.dim) for student, _ in sizes)
+        self.teacher = nn.ModuleList(nn.Linear(teacher, spec.dim) for _, teacher in sizes)
 
     def embed(self, index: int, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, E), (N, F) -> (N, D), (N, D); of the teacher only the layer learns."""
+        """The projected features: (N, E), (N, F) -> (N, D), (N, D)."""
         return self.student[index](student), self.teacher[index](teacher)

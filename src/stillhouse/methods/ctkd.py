@@ -1,4 +1,4 @@
-"""A temperature that learns to make the student's task harder (Li Z. et al., 2023)."""
+"""Curriculum temperature: a temperature that is trained adversarially (Li Z. et al., 2023)."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from torch import Tensor, nn
 
 from stillhouse.distributed import whole
 from stillhouse.functional.dtype import upcast
-from stillhouse.functional.gradient import reverse
+from stillhouse.functional.gradient import reverse_gradient
 from stillhouse.methods.base import Method
 from stillhouse.methods.setting import AtSites, Setting
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.softmax import DKD, KD
 from stillhouse.objectives.presets.standardized import LSKD
-from stillhouse.spec import SHORT, spec
+from stillhouse.spec import SHORT, require, spec
 from stillhouse.types import Clock, Lesson, Site, Terms
 
-Base = Annotated[KD | DKD | LSKD, Field(discriminator="name"), SHORT]
-HIDDEN = 64  # of the network that predicts a temperature for each sample
+CTKDBase = Annotated[KD | DKD | LSKD, Field(discriminator="name"), SHORT]
+HIDDEN = 64  # width of the network that predicts a temperature for each sample
 
 
 @spec
 class CTKD(AtSites):
-    """Curriculum temperature: the base's loss at a temperature that is trained to maximise it.
+    """The loss of `base` at a temperature that is trained to maximise it.
 
     `mode` "global" has one temperature, "instance" predicts one for each sample from both networks'
     logits. The strength of the adversary rises over `loops` epochs.
     """
 
-    base: Base = KD(weight=0.9)
+    base: CTKDBase = KD(weight=0.9)
     mode: Literal["global", "instance"] = "global"
     lowest: float = 1.0
     span: float = 20.0
     initial: float = 1.0  # before the sigmoid: the first temperature is lowest + span * 0.731
-    loops: float = 10.0  # epochs; below 1 a share of the run
+    loops: float = 10.0  # epochs; below 1 a fraction of the run
     name: Literal["ctkd"] = "ctkd"
     card: ClassVar[Card] = Card(
         "Curriculum temperature",
@@ -46,50 +46,53 @@ class CTKD(AtSites):
         "gradient to theta times -lambda, lambda = (1 - cos(pi min(e, loops) / loops)) / 2",
         "Li Z. et al.: Curriculum temperature for knowledge distillation, AAAI 2023",
         ("logits",),
-        "one number to train, or a network of two layers on the logits; group `critic`",
-        "The temperature tends to run into a bound; the record shows it as a gauge. With lskd as "
-        "base it takes the place of lskd's own temperature.",
+        "one trained number, or a network of two layers on the logits; optimiser group `critic`",
+        "The temperature tends to reach a bound; it is logged as a gauge. With lskd as base it "
+        "replaces lskd's own temperature.",
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.lowest <= 0 or self.span <= 0 or self.loops <= 0:
-            raise ValueError("lowest, span and loops must be above 0")
+        for name in ("lowest", "span", "loops"):
+            require(getattr(self, name) > 0, name, "positive", getattr(self, name))
         relational = any(point.relational for point in self.base.objectives().values())
         if relational and self.mode == "instance":
-            raise ValueError("a temperature for each sample needs a base that compares samples")
+            raise ValueError(
+                "mode instance needs a base that compares each sample by itself; set mode=global"
+            )
 
     @property
     def label_share(self) -> float:
-        """The base's weight of the label loss, unless another is given."""
+        """The weight of the label loss: `label_weight`, or that of the base."""
         return self.base.label_share if self.label_weight is None else self.label_weight
 
     def strength(self, clock: Clock) -> float:
-        """How much of the reversed gradient reaches the temperature at this time."""
+        """The factor on the reversed gradient at this step, from 0 to 1."""
         done = clock.progress / self.loops if self.loops < 1 else clock.epoch / self.loops
         return (1 - math.cos(math.pi * min(1.0, done))) / 2
 
     def build(self, setting: Setting) -> Method:
-        """The method; a predictor is made for the classes of the data."""
+        """The method; for "instance", with a network for the number of classes of the student."""
         classes = setting.student_shapes(["logits"])["logits"][1]
-        critic = Constant(self.initial) if self.mode == "global" else Predictor(classes)
+        one_for_all = self.mode == "global"
+        critic = GlobalTemperature(self.initial) if one_for_all else InstanceTemperature(classes)
         return CurriculumTemperature(self, critic)
 
 
-class Constant(nn.Module):
-    """One number for all samples."""
+class GlobalTemperature(nn.Module):
+    """One trained number for all samples."""
 
     def __init__(self, initial: float) -> None:
         super().__init__()
         self.theta = nn.Parameter(torch.tensor(initial))
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """(N, C), (N, C) -> ()."""
+        """The number, before the sigmoid: (N, C), (N, C) -> ()."""
         return self.theta
 
 
-class Predictor(nn.Module):
-    """A number for each sample, from what both networks say of it."""
+class InstanceTemperature(nn.Module):
+    """A number for each sample, predicted from the logits of both networks."""
 
     def __init__(self, classes: int, initial: float = 1.0) -> None:
         super().__init__()
@@ -98,14 +101,14 @@ class Predictor(nn.Module):
         nn.init.constant_(self.outer.bias, initial)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """(N, C), (N, C) -> (N, 1)."""
-        said = torch.cat((teacher, student), 1).to(self.inner.weight.dtype)
-        found: Tensor = self.outer(self.inner(said).relu())
-        return found
+        """The numbers, before the sigmoid: (N, C), (N, C) -> (N, 1)."""
+        logits = torch.cat((teacher, student), 1).to(self.inner.weight.dtype)
+        raw: Tensor = self.outer(self.inner(logits).relu())
+        return raw
 
 
 class CurriculumTemperature(Method):
-    """The base at the temperature of a critic, whose gradient comes back reversed."""
+    """The base's loss at the temperature of a critic, which gets the reversed gradient."""
 
     latest: Tensor
 
@@ -115,21 +118,21 @@ class CurriculumTemperature(Method):
         self.objectives = spec.base.objectives()
         self.label_share = spec.label_share
         self.needs_labels = "labels" in spec.base.needs
-        # what it was at last, for the record
-        first = spec.lowest + spec.span / (1 + math.exp(-spec.initial))
-        self.register_buffer("latest", torch.tensor(first))
+        # the mean temperature of the last batch, for logging
+        start = spec.lowest + spec.span / (1 + math.exp(-spec.initial))
+        self.register_buffer("latest", torch.tensor(start))
 
     def temperature(self, site: Site, clock: Clock) -> Tensor:
-        """The temperature of all rows, () or one each: (N, 1)."""
+        """The temperature at a site: () for all rows, or (N, 1) with one for each."""
         with torch.autocast(site.student.device.type, enabled=False):
             raw = self.critic(upcast(site.student.detach()), upcast(site.teacher.detach()))
-            tau = reverse(raw, self.spec.strength(clock)).sigmoid()
+            tau = reverse_gradient(raw, self.spec.strength(clock)).sigmoid()
         return self.spec.lowest + self.spec.span * tau
 
     def forward(self, lesson: Lesson) -> Terms:
-        """One term a site and objective of the base."""
-        base = self.spec.base
-        rise = (self.spec if self.spec.warmup or self.spec.ramp else base).rise(lesson.clock)
+        """One term per site and objective of the base, named `SITE/OBJECTIVE`."""
+        ramped = self.spec if self.spec.warmup or self.spec.ramp else self.spec.base
+        ramp = ramped.ramp_factor(lesson.clock)
         terms = {}
         for place in self.sites:
             site = lesson.sites[place]
@@ -139,13 +142,13 @@ class CurriculumTemperature(Method):
             for name, objective in self.objectives.items():
                 rows = whole(site) if objective.relational else site
                 term = objective(rows, temperature=tau)
-                terms[f"{place}/{name}"] = term._replace(weight=rise * term.weight)
+                terms[f"{place}/{name}"] = term._replace(weight=ramp * term.weight)
         return terms
 
     def gauges(self, clock: Clock) -> Mapping[str, float]:
-        """The temperature as it was at the last batch, on average."""
+        """The mean temperature of the last batch."""
         return {"temperature": float(self.latest)}
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        """The critic's own group."""
+        """The critic's parameters, in the group `critic`."""
         return {"critic": self.critic.parameters()}

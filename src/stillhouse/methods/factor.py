@@ -1,4 +1,4 @@
-"""A teacher's last map said in fewer channels, which a student translates (Kim et al., 2018)."""
+"""Factor transfer: the student predicts factors of the teacher's map (Kim et al., 2018)."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from stillhouse.functional.attention import attended_factor_transfer, factor_tra
 from stillhouse.functional.distance import mse
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
-from stillhouse.methods.maps import met
-from stillhouse.methods.paired import Paired, TapPair, Tapped
-from stillhouse.methods.phases import check_length, opening
+from stillhouse.methods.maps import check_maps
+from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
+from stillhouse.methods.phases import check_length, in_first_phase
 from stillhouse.methods.setting import Setting
 from stillhouse.methods.terms import row_term
 from stillhouse.models.adapters import align
-from stillhouse.models.connectors import Paraphraser, encoder
+from stillhouse.models.connectors import Paraphraser, factor_encoder
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 from stillhouse.types import Lesson, Terms
 
 
 @spec
-class FT(Tapped):
-    """Factors of the teacher's map, learnt in the first part of the run and translated afterwards.
+class FT(PairedSpec):
+    """Factors of the teacher's map, learnt in the first phase and matched afterwards.
 
-    `init` is how long the paraphraser learns, while the student learns from labels alone: epochs,
-    or below 1 a share of the run; the default is the 30 epochs of the paper's 240. `share_of_width`
-    is the number of factors for each channel of the teacher. `variant` "paper" compares factors as
-    they are, "reference" their attention, as the port does that the weight comes from.
+    `init` is how long the paraphraser is trained, while the student is trained on labels only:
+    epochs, or below 1 a fraction of the run; the default is the 30 of 240 epochs of the paper.
+    `share_of_width` is the number of factors per channel of the teacher. `variant` "paper" compares
+    the factors, "reference" their attention maps, as in the port that the weight comes from.
     """
 
     weight: float = 200.0
@@ -41,69 +41,71 @@ class FT(Tapped):
     card: ClassVar[Card] = Card(
         "Factor transfer",
         "weight * mean | F_s/|F_s| - F_t/|F_t| |,  F_t = paraphraser(f_t), F_s = translator(f_s); "
-        "before it, mean ( decoder(F_t) - f_t )^2 for the paraphraser",
+        "during `init`, mean ( decoder(F_t) - f_t )^2 for the paraphraser",
         "Kim, Park, Kwak: Paraphrasing complex network: Network compression via factor transfer, "
         "NeurIPS 2018",
         ("features",),
         "an autoencoder of 3x3 convolutions at the teacher's width, which may be larger than the "
-        "student; all thrown away after training",
-        "A short `init` leaves factors that say little of the teacher; they are frozen afterwards. "
-        "Neither variant sees the scale of the factors.",
+        "student; discarded after training",
+        "With a short `init` the factors describe the teacher poorly; they are frozen afterwards. "
+        "Both variants ignore the scale of the factors.",
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_length(self.init)
-        if self.share_of_width <= 0:
-            raise ValueError(f"share_of_width must be above 0, and is {self.share_of_width}")
+        require(self.share_of_width > 0, "share_of_width", "positive", self.share_of_width)
 
     def build(self, setting: Setting) -> Method:
-        """A paraphraser and a translator for each pair."""
+        """The method, with a paraphraser and a translator for each pair."""
         pairs, paraphrasers = [], []
-        for pair in met(setting, self.taps(setting)):
-            before, after = pair.before[1], pair.after[1]
-            factors = max(1, round(self.share_of_width * after))
-            pairs.append(TapPair(pair.student, pair.teacher, encoder(before, factors, norm=True)))
-            paraphrasers.append(Paraphraser(after, factors))
+        for pair in check_maps(setting, self.taps(setting)):
+            student, teacher = pair.student_shape[1], pair.teacher_shape[1]
+            factors = max(1, round(self.share_of_width * teacher))
+            pairs.append(
+                AdaptedPair(pair.student, pair.teacher, factor_encoder(student, factors, norm=True))
+            )
+            paraphrasers.append(Paraphraser(teacher, factors))
         return Factors(self, pairs, paraphrasers)
 
 
 class Factors(Paired):
-    """First the paraphrasers learn to say a map again, then the student to say it like them."""
+    """Trains the paraphrasers in the first phase, then the student and the translators."""
 
-    idle = True  # one of both networks of each pair has no gradient
+    unused_parameters = True  # in each step, the paraphraser or the translator has no gradient
 
-    def __init__(self, spec: FT, pairs: list[TapPair], paraphrasers: list[Paraphraser]) -> None:
+    def __init__(self, spec: FT, pairs: list[AdaptedPair], paraphrasers: list[Paraphraser]) -> None:
         super().__init__(spec, pairs, [spec.weight] * len(pairs))
         self.paraphrasers = nn.ModuleList(paraphrasers)
         self.init = spec.init
         self.distance = factor_transfer if spec.variant == "paper" else attended_factor_transfer
 
     def forward(self, lesson: Lesson) -> Terms:
-        """Two terms a pair, one of which is 0 at any time."""
-        learning, rise = opening(self.init, lesson.clock), self.spec.rise(lesson.clock)
+        """Two terms per pair, `TAP/paraphrase` and `TAP/factor`; one of them has weight 0."""
+        first_phase = in_first_phase(self.init, lesson.clock)
+        ramp = self.spec.ramp_factor(lesson.clock)
         terms = {}
-        for index, (place, weight) in enumerate(zip(self.places, self.weights, strict=True)):
+        for index, (place, weight) in enumerate(zip(self.names, self.weights, strict=True)):
             student = upcast(lesson.student.taps[self.student_taps[index]])
             teacher = upcast(lesson.teacher.taps[self.teacher_taps[index]].detach())
-            none = student.new_zeros(len(student))
+            zeros = student.new_zeros(len(student))
             with full_precision(student):
-                said = self.rebuild(index, teacher) if learning else none
-                losses = none if learning else self.compare(index, student, teacher)
-            factor = 0.0 if learning else rise * weight
-            terms[f"{place}/paraphrase"] = row_term(said, lesson.weight, float(learning))
+                errors = self.reconstruct(index, teacher) if first_phase else zeros
+                losses = zeros if first_phase else self.compare(index, student, teacher)
+            factor = 0.0 if first_phase else ramp * weight
+            terms[f"{place}/paraphrase"] = row_term(errors, lesson.weight, float(first_phase))
             terms[f"{place}/factor"] = row_term(losses, lesson.weight, factor)
         return terms
 
-    def rebuild(self, index: int, teacher: Tensor) -> Tensor:
-        """How far the paraphraser is from the map that it says again: (N, C, H, W) -> (N,)."""
+    def reconstruct(self, index: int, teacher: Tensor) -> Tensor:
+        """The reconstruction error of the paraphraser, per image: (N, C, H, W) -> (N,)."""
         return mse(self.paraphrasers[index](teacher).flatten(1), teacher.flatten(1))
 
     def compare(self, index: int, student: Tensor, teacher: Tensor) -> Tensor:
-        """Both maps as factors, the larger pooled: (N, C, H, W), (N, D, h, w) -> (N,).
+        """The distance of the factors, the larger pooled: (N, C, H, W), (N, D, h, w) -> (N,).
 
-        Without a gradient the paraphraser has none to be decayed by either: an optimiser passes
-        over what has no gradient at all.
+        The paraphraser gets no gradient at all, so that the optimiser skips it and does not apply
+        weight decay to it.
         """
         paraphraser = self.paraphrasers[index]
         assert isinstance(paraphraser, Paraphraser)

@@ -1,4 +1,4 @@
-"""Feature losses of the product space, at rows made of pairs of taps."""
+"""Feature losses of the product space, at pairs of taps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from stillhouse.distributed import gather
 from stillhouse.methods.base import Method
-from stillhouse.methods.paired import TapPair, places
+from stillhouse.methods.paired import AdaptedPair, term_names
 from stillhouse.models.adapters import align
 from stillhouse.objectives.presets.base import temperature_of
 from stillhouse.objectives.presets.feature import FeaturePreset
@@ -16,9 +16,9 @@ from stillhouse.types import Clock, Lesson, Terms
 
 
 class Features(Method):
-    """A feature preset at each pair, the larger map pooled to the smaller."""
+    """A feature preset at each pair of taps; the larger map is pooled to the smaller."""
 
-    def __init__(self, preset: FeaturePreset, pairs: Sequence[TapPair]) -> None:
+    def __init__(self, preset: FeaturePreset, pairs: Sequence[AdaptedPair]) -> None:
         super().__init__()
         self.preset = preset
         self.objectives = preset.objectives()
@@ -26,31 +26,31 @@ class Features(Method):
         self.student_taps = tuple(pair.student for pair in pairs)
         self.teacher_taps = tuple(pair.teacher for pair in pairs)
         self.adapters = nn.ModuleList(pair.adapter for pair in pairs)
-        self.places = places(pairs)
+        self.names = term_names(pairs)
 
     def forward(self, lesson: Lesson) -> Terms:
-        """One term a pair and objective."""
-        rise = self.preset.rise(lesson.clock)
+        """One term per pair and objective, named `TAP/OBJECTIVE`."""
+        ramp = self.preset.ramp_factor(lesson.clock)
         terms = {}
         taps = zip(self.student_taps, self.teacher_taps, strict=True)
-        pairs = zip(self.places, taps, self.adapters, strict=True)
+        pairs = zip(self.names, taps, self.adapters, strict=True)
         for place, (student_tap, teacher_tap), adapter in pairs:
             student = adapter(lesson.student.taps[student_tap])
             maps = align(student, lesson.teacher.taps[teacher_tap].detach())
             site = self.preset.site(*self.whole(*maps, lesson.weight))
             for name, objective in self.objectives.items():
                 term = objective(site)
-                terms[f"{place}/{name}"] = term._replace(weight=rise * term.weight)
+                terms[f"{place}/{name}"] = term._replace(weight=ramp * term.weight)
         return terms
 
     def gauges(self, clock: Clock) -> Mapping[str, float]:
-        """The temperature, where the preset has one."""
+        """The temperature of the preset, if it has one."""
         return temperature_of(self.preset)
 
     def whole(
         self, student: Tensor, teacher: Tensor, weight: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """The maps of every rank where a row holds all images, as arguments of `site`."""
+        """The arguments of `site`: the maps of all ranks if a row of the preset spans the batch."""
         if self.preset.batch_wide:
             weight = None if weight is None else gather(weight)
             student, teacher = gather(student), gather(teacher)

@@ -11,104 +11,106 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.errors import UserError
-from stillhouse.functional.channels import flow, planes
+from stillhouse.functional.channels import channel_rows, fsp_matrix
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
-from stillhouse.methods.paired import TapPair, Tapped, places
-from stillhouse.methods.phases import check_length, opening
-from stillhouse.methods.setting import Pairs, Setting
+from stillhouse.methods.paired import AdaptedPair, PairedSpec, term_names
+from stillhouse.methods.phases import check_length, in_first_phase
+from stillhouse.methods.setting import Setting
 from stillhouse.methods.terms import row_term
-from stillhouse.models.adapters import Direct, Pointwise, align
+from stillhouse.models.adapters import NoAdapter, Pointwise, align
 from stillhouse.objectives.card import Card
+from stillhouse.objectives.presets.feature import PairsOption
 from stillhouse.spec import spec
 from stillhouse.types import Clock, Lesson, Terms
 
 
 @spec
-class FSP(Tapped):
-    """What happens to an image between two stages that follow each other.
+class FSP(PairedSpec):
+    """Matches the correlations between the channels of two consecutive stages.
 
-    `init` is how long this is the only loss, after which it is none, as the paper trains: epochs,
-    or below 1 a share of the run (30 epochs in public code). 0 keeps it beside the labels
-    throughout.
+    `init` is how long this is the only loss, as in the paper; afterwards its weight is 0. It is in
+    epochs, or below 1 a fraction of the run (30 epochs in public code). With 0, this loss and the
+    label loss are used together throughout the run.
     """
 
     weight: float = 50.0
     init: float = 0.0
-    pairs: Pairs | Literal["stages"] = field(default="stages", kw_only=True)
+    pairs: PairsOption = field(default="stages", kw_only=True)
     name: Literal["fsp"] = "fsp"
     movable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
         "Flow of the solution procedure",
-        "weight / N * sum mean_ab (G_s - G_t)^2,  G_ab = mean over places of f_a of a stage times "
-        "f_b of the next, summed over stages",
+        "weight / N * sum mean_ab (G_s - G_t)^2,  G_ab = mean over positions of f_a of a stage "
+        "times f_b of the next, summed over stages",
         "Yim et al.: A gift from knowledge distillation: fast optimization, network minimization "
         "and transfer learning, CVPR 2017",
         ("features",),
         "a product of all channels of two stages; a 1x1 convolution on each student stage whose "
-        "channels are not the teacher's",
-        "The paper has networks of the same channels: with a convolution between, the student may "
-        "learn the flow there and not in itself. It grows with the scale of features.",
+        "number of channels differs from the teacher's",
+        "The paper uses networks with equal numbers of channels. With a convolution between them, "
+        "the convolution may learn the flow instead of the student. The loss grows with the scale "
+        "of features.",
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_length(self.init)
         if self.pairs != "stages" and len(self.pairs) < 2:
-            raise ValueError("pairs must name two stages or more, as each is held to the next")
+            raise ValueError("pairs must name at least two stages: each is compared with the next")
 
     def build(self, setting: Setting) -> Method:
-        """The method, an adapter at each stage whose channels differ."""
+        """The method, with an adapter at each stage whose number of channels differs."""
         pairs = self.taps(setting)
         if len(pairs) < 2:
             raise UserError(
-                "fsp compares two stages or more, and the networks have one in common; name more "
+                "fsp needs at least two stages, but the networks have one in common; name more "
                 "under method.pairs, as in pairs: [[layer1, blocks.2], [layer2, blocks.5]]"
             )
-        ours = setting.student_shapes([student for student, _ in pairs])
-        theirs = setting.teacher_shapes([teacher for _, teacher in pairs])
-        return Flow(self, [TapPair(s, t, adapter(ours[s], theirs[t])) for s, t in pairs])
+        student = setting.student_shapes([tap for tap, _ in pairs])
+        teacher = setting.teacher_shapes([tap for _, tap in pairs])
+        return Flow(self, [AdaptedPair(s, t, adapter(student[s], teacher[t])) for s, t in pairs])
 
 
 class Flow(Method):
-    """One term for each two stages that follow each other."""
+    """One term for each two consecutive stages, named `FIRST-SECOND`."""
 
-    def __init__(self, spec: FSP, pairs: Sequence[TapPair]) -> None:
+    def __init__(self, spec: FSP, pairs: Sequence[AdaptedPair]) -> None:
         super().__init__()
         self.spec = spec
         self.label_share = spec.label_share
         self.student_taps = tuple(pair.student for pair in pairs)
         self.teacher_taps = tuple(pair.teacher for pair in pairs)
         self.adapters = nn.ModuleList(pair.adapter for pair in pairs)
-        self.places = [f"{first}-{second}" for first, second in pairwise(places(pairs))]
+        self.names = [f"{first}-{second}" for first, second in pairwise(term_names(pairs))]
 
     def share(self, clock: Clock) -> float:
-        """Labels count nothing while this is the only loss."""
-        return 0.0 if opening(self.spec.init, clock) else self.label_share
+        """The weight of the label terms: 0 in the first phase."""
+        return 0.0 if in_first_phase(self.spec.init, clock) else self.label_share
 
     def forward(self, lesson: Lesson) -> Terms:
-        """The larger map of two stages is pooled to the smaller, in each network by itself."""
-        over = self.spec.init > 0 and not opening(self.spec.init, lesson.clock)
-        factor = 0.0 if over else self.spec.weight * self.spec.rise(lesson.clock)
-        ours = [upcast(lesson.student.taps[tap]) for tap in self.student_taps]
-        theirs = [upcast(lesson.teacher.taps[tap].detach()) for tap in self.teacher_taps]
+        """The terms of all stages; in each network the larger map of two is pooled to the other."""
+        finished = self.spec.init > 0 and not in_first_phase(self.spec.init, lesson.clock)
+        factor = 0.0 if finished else self.spec.weight * self.spec.ramp_factor(lesson.clock)
+        student = [upcast(lesson.student.taps[tap]) for tap in self.student_taps]
+        teacher = [upcast(lesson.teacher.taps[tap].detach()) for tap in self.teacher_taps]
         terms = {}
-        with full_precision(ours[0]):
-            adapted = [adapt(tap) for adapt, tap in zip(self.adapters, ours, strict=True)]
-            for place, s, t in zip(self.places, flows(adapted), flows(theirs), strict=True):
+        with full_precision(student[0]):
+            adapted = [adapt(tap) for adapt, tap in zip(self.adapters, student, strict=True)]
+            for place, s, t in zip(self.names, flows(adapted), flows(teacher), strict=True):
                 losses = (s - t).square().mean((1, 2))
                 terms[place] = row_term(losses, lesson.weight, factor)
         return terms
 
 
 def flows(stages: Sequence[Tensor]) -> list[Tensor]:
-    """From each stage to the next: maps (N, C, H, W) -> (N, C, D)."""
+    """The flow matrix between each stage and the next: maps (N, C, H, W) -> (N, C, D) each."""
     aligned = (align(first, second) for first, second in pairwise(stages))
-    return [flow(planes(first), planes(second)) for first, second in aligned]
+    return [fsp_matrix(channel_rows(first), channel_rows(second)) for first, second in aligned]
 
 
 def adapter(student: torch.Size, teacher: torch.Size) -> nn.Module:
-    """A 1x1 convolution where channels differ, nothing where they agree."""
+    """A 1x1 convolution where the numbers of channels differ, else the identity."""
     axis = 1 if len(student) == 4 else -1
     same = len(student) == len(teacher) and student[axis] == teacher[axis]
-    return (Direct() if same else Pointwise()).build(student, teacher)
+    return (NoAdapter() if same else Pointwise()).build(student, teacher)

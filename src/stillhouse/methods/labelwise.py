@@ -1,7 +1,7 @@
-"""Methods on label-wise embeddings, one vector a class and image (Yang P. et al., 2023).
+"""Methods on label-wise embeddings, one vector per class and image (Yang P. et al., 2023).
 
-The embeddings of two networks lie in spaces that have nothing to do with each other, so what is
-compared is how far embeddings lie apart, and never the embeddings.
+The embedding spaces of two networks are unrelated, so distances between embeddings are compared,
+not the embeddings themselves.
 """
 
 from __future__ import annotations
@@ -19,55 +19,57 @@ from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
 from stillhouse.methods.combined import Combined
 from stillhouse.methods.logit import Logits
-from stillhouse.methods.paired import TapPair, Tapped, places
-from stillhouse.methods.setting import Pairs, Setting, Shapes
+from stillhouse.methods.paired import AdaptedPair, PairedSpec, term_names
+from stillhouse.methods.setting import Setting, Shapes
 from stillhouse.methods.terms import batch_term
 from stillhouse.models.labelwise import EMBEDDINGS
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.base import Variant, check_sites
 from stillhouse.objectives.presets.binary import MLD
+from stillhouse.objectives.presets.feature import PairsOption, TapPairs
 from stillhouse.spec import spec
 from stillhouse.types import Lesson, Term, Terms
 
-PAIRS: Pairs = ((EMBEDDINGS, EMBEDDINGS),)
+PAIRS: TapPairs = ((EMBEDDINGS, EMBEDDINGS),)
 PAPER = "Yang P. et al.: Multi-label knowledge distillation, ICCV 2023"
-MEND = (
-    "say student.head=labelwise and teacher.head=labelwise, or name taps that give them under "
+HEAD_REMEDY = (
+    "set student.head=labelwise and teacher.head=labelwise, or name taps that give them under "
     "method.pairs, as in pairs: [[embeddings, embeddings]]"
 )
 
 
 @spec
-class Embedded(Tapped):
-    """A method at pairs of taps that give label-wise embeddings."""
+class LabelwiseSpec(PairedSpec):
+    """The options of a method at pairs of taps that give label-wise embeddings (N, C, D)."""
 
     movable: ClassVar[bool] = False
     variant: Variant = field(default="reference", kw_only=True)
-    pairs: Pairs | Literal["stages"] = field(default=PAIRS, kw_only=True)
+    pairs: PairsOption = field(default=PAIRS, kw_only=True)
 
-    def taps(self, setting: Setting) -> Pairs:
-        """The pairs, refused where one gives no label-wise embeddings."""
+    def taps(self, setting: Setting) -> TapPairs:
+        """The pairs; raises UserError where a tap gives no label-wise embeddings."""
         pairs = super().taps(setting)
-        ours, theirs = zip(*pairs, strict=True)
+        student_taps, teacher_taps = zip(*pairs, strict=True)
         name = self.name  # type: ignore[attr-defined]
-        student = shapes(name, "student", setting, ours)
-        teacher = shapes(name, "teacher", setting, theirs)
-        for one, other in pairs:
-            if student[one][1] != teacher[other][1]:
+        student = embedding_shapes(name, "student", setting, student_taps)
+        teacher = embedding_shapes(name, "teacher", setting, teacher_taps)
+        for student_tap, teacher_tap in pairs:
+            if student[student_tap][1] != teacher[teacher_tap][1]:
                 raise UserError(
-                    f"method {name} compares embeddings class by class, and the student's tap "
-                    f"{one!r} has {student[one][1]} classes, the teacher's {other!r} "
-                    f"{teacher[other][1]}; give both networks the classes of the data"
+                    f"method {name} compares embeddings class by class, but the student's tap "
+                    f"{student_tap!r} has {student[student_tap][1]} classes and the teacher's "
+                    f"{teacher_tap!r} {teacher[teacher_tap][1]}; give both networks the classes "
+                    "of the data"
                 )
         return pairs
 
 
 @spec
-class CD(Embedded):
-    """Distances between what images of a class show of it (Yang P. et al., 2023).
+class CD(LabelwiseSpec):
+    """Matches distances between the embeddings of images of the same class.
 
-    "reference" is the authors' code: distances in units of their mean over the class, each class
-    divided by its images. "paper" takes distances as they are and divides by nothing.
+    `variant` "reference" is the authors' code: distances are divided by their mean over the class,
+    and the loss of each class by its number of images. "paper" divides by neither.
     """
 
     weight: float = 100.0
@@ -79,23 +81,23 @@ class CD(Embedded):
         "and mu",
         PAPER,
         ("features", "labels", "batch"),
-        "a difference for each two images that share a class; embeddings of the classes that are "
-        "there are gathered from all ranks",
-        "Two images of a class are always their mean distance apart and teach nothing, so a class "
-        "counts from three images on, and a small batch says little.",
+        "a difference for each pair of images that share a class; embeddings of the classes that "
+        "are present are gathered from all ranks",
+        "The distance of two images always equals its mean, so a class contributes only from three "
+        "images on, and a small batch has little effect.",
     )
 
     def build(self, setting: Setting) -> Method:
-        """The method; it trains nothing of its own."""
+        """The method; it has no trainable parameters."""
         return ClassAware(self, self.taps(setting))
 
 
 @spec
-class ID(Embedded):
-    """Distances between the classes that an image shows (Yang P. et al., 2023).
+class ID(LabelwiseSpec):
+    """Matches distances between the embeddings of the classes of an image.
 
-    "reference" is the authors' code: distances in units of their mean over the image, each image
-    divided by its classes. "paper" takes distances as they are and divides by nothing.
+    `variant` "reference" is the authors' code: distances are divided by their mean over the image,
+    and the loss of each image by its number of classes. "paper" divides by neither.
     """
 
     weight: float = 1000.0
@@ -107,23 +109,23 @@ class ID(Embedded):
         "and mu",
         PAPER,
         ("features", "labels"),
-        "a difference for each two classes of an image; nothing trainable",
-        "Two classes are always their mean distance apart, so an image counts from three classes "
-        "on: where images have about 1.6 labels hardly any does. It is summed over images, so its "
-        "weight belongs to a size of the batch.",
+        "a difference for each pair of classes of an image; no trainable parameters",
+        "The distance of two classes always equals its mean, so an image contributes only from "
+        "three classes on; with about 1.6 labels per image, hardly any does. It is summed over "
+        "images, so its weight depends on the batch size.",
     )
 
     def build(self, setting: Setting) -> Method:
-        """The method; it trains nothing of its own."""
+        """The method; it has no trainable parameters."""
         return InstanceAware(self, self.taps(setting))
 
 
 @spec
-class L2D(Embedded):
-    """Multi-label knowledge distillation: MLD, CD and ID together (Yang P. et al., 2023).
+class L2D(LabelwiseSpec):
+    """Multi-label knowledge distillation: the sum of MLD, CD and ID.
 
-    A weight of 0 leaves that part out; the others are those of the authors' code, where the label
-    loss is summed over the batch.
+    A weight of 0 leaves a part out. The default weights are those of the authors' code, in which
+    the label loss is summed over the batch.
     """
 
     mld: float = 10.0
@@ -136,146 +138,158 @@ class L2D(Embedded):
         "mld * MLD + cd * CD + id * ID",
         PAPER,
         ("logits", "features", "labels", "batch"),
-        "that of its parts: one sigmoid a class, a difference for each two images that share a "
-        "class and each two classes of an image",
-        "Groups of two teach nothing: it wants three images of a class in the batch, and three "
-        "classes in an image. MLD is divided by images and the other two are not, so the weights "
-        "belong to a size of the batch, and to a label loss that is summed.",
+        "that of its parts: one sigmoid per class, a difference for each pair of images that share "
+        "a class and for each pair of classes of an image",
+        "CD needs at least three images of a class in the batch, ID at least three classes in an "
+        "image. MLD is averaged over images and the other two are not, so the weights depend on "
+        "the batch size and assume a label loss that is summed.",
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_sites(self.sites)
         if not (self.mld or self.cd or self.id):
-            raise ValueError("mld, cd and id are all 0, which leaves nothing to compare")
+            raise ValueError("mld, cd and id are all 0; set at least one of them above 0")
 
     def build(self, setting: Setting) -> Method:
-        """Those parts that count."""
+        """The parts with a weight other than 0; their terms have no prefix."""
         common: dict[str, Any] = {
             "warmup": self.warmup,
             "ramp": self.ramp,
             "label_weight": self.label_weight,
         }
         pairs = self.taps(setting)
-        ours: dict[str, Any] = {"variant": self.variant, "pairs": self.pairs, **common}
+        options: dict[str, Any] = {"variant": self.variant, "pairs": self.pairs, **common}
         parts: dict[str, Method] = {}
         if self.mld:
             parts["mld"] = Logits(MLD(self.mld, **common, sites=self.sites))
         if self.cd:
-            parts["cd"] = ClassAware(CD(weight=self.cd, **ours), pairs)
+            parts["cd"] = ClassAware(CD(weight=self.cd, **options), pairs)
         if self.id:
-            parts["id"] = InstanceAware(ID(weight=self.id, **ours), pairs)
-        return Joined(parts)
+            parts["id"] = InstanceAware(ID(weight=self.id, **options), pairs)
+        return UnprefixedCombined(parts)
 
 
-class Joined(Combined):
-    """Several methods whose terms have names that differ already."""
+class UnprefixedCombined(Combined):
+    """Several methods whose terms have different names already."""
 
     def forward(self, lesson: Lesson) -> Terms:
-        """The terms of every part, as the part calls them."""
+        """The terms of all parts, without a prefix."""
         return {name: term for part in self.methods.values() for name, term in part(lesson).items()}
 
 
-class Grouped(Method):
-    """One term a pair of taps, from the embeddings of the classes that are there."""
+class EmbeddingDistances(Method):
+    """One term per pair of taps, `TAP/METHOD`, from distances between embeddings of a group.
+
+    Subclasses define the groups. Only the embeddings of classes that are present are used.
+    """
 
     needs_labels = True
 
-    def __init__(self, spec: CD | ID, pairs: Pairs) -> None:
+    def __init__(self, spec: CD | ID, pairs: TapPairs) -> None:
         super().__init__()
         self.spec = spec
         self.relative = spec.variant == "reference"
-        self.least = 3 if self.relative else 2  # rows of a group that has something to teach
+        self.least = 3 if self.relative else 2  # rows of a group with a gradient
         self.label_share = spec.label_share
         self.student_taps, self.teacher_taps = (tuple(side) for side in zip(*pairs, strict=True))
-        self.places = places([TapPair(*pair, nn.Identity()) for pair in pairs])
+        self.names = term_names([AdaptedPair(*pair, nn.Identity()) for pair in pairs])
 
-    def relate(self, student: Tensor, teacher: Tensor, there: Tensor, lesson: Lesson) -> Term:
-        """What one pair of taps says: (N, C, D), (N, C, E), (N, C) where classes are -> Term."""
+    def relate(self, student: Tensor, teacher: Tensor, present: Tensor, lesson: Lesson) -> Term:
+        """The term of one pair of taps: (N, C, D), (N, C, E), (N, C) bool of classes -> Term."""
         raise NotImplementedError
 
     def forward(self, lesson: Lesson) -> Terms:
         """The terms of all pairs of taps."""
-        weight, terms = self.spec.rise(lesson.clock) * self.spec.weight, {}
-        for index, place in enumerate(self.places):
+        weight, terms = self.spec.ramp_factor(lesson.clock) * self.spec.weight, {}
+        for index, place in enumerate(self.names):
             student = lesson.student.taps[self.student_taps[index]]
             teacher = lesson.teacher.taps[self.teacher_taps[index]].detach()
-            there = present(self.spec.name, lesson, student.shape[1])
+            present = class_presence(self.spec.name, lesson, student.shape[1])
             with full_precision(student):
-                term = self.relate(student, teacher, there, lesson)
+                term = self.relate(student, teacher, present, lesson)
             terms[f"{place}/{self.spec.name}"] = term._replace(weight=weight)
         return terms
 
 
-class ClassAware(Grouped):
-    """Groups are classes; every rank computes the same value, from the images of all."""
+class ClassAware(EmbeddingDistances):
+    """A group is a class; every rank computes the same value, from the images of all ranks."""
 
-    def relate(self, student: Tensor, teacher: Tensor, there: Tensor, lesson: Lesson) -> Term:
-        """Of images that count nothing there is nothing; all others count alike."""
-        label, image = there.mT.nonzero().unbind(1)
-        place = image * there.shape[1] + label
-        ours, theirs = (gather(rows(tap, place)) for tap in (student, teacher))
-        pairs = functional.pairs(gather(label), self.least)
-        return batch_term(functional.distance_relation(ours, theirs, pairs, self.relative))
+    def relate(self, student: Tensor, teacher: Tensor, present: Tensor, lesson: Lesson) -> Term:
+        """The term of one pair of taps; images of weight 0 are left out, others count equally."""
+        label, image = present.mT.nonzero().unbind(1)
+        index = image * present.shape[1] + label
+        student, teacher = (gather(select_embeddings(tap, index)) for tap in (student, teacher))
+        pairs = functional.group_pairs(gather(label), self.least)
+        return batch_term(
+            functional.group_distance_relation(student, teacher, pairs, self.relative)
+        )
 
 
-class InstanceAware(Grouped):
-    """Groups are images, each of which is wholly on one rank; their losses add up."""
+class InstanceAware(EmbeddingDistances):
+    """A group is an image; the losses of all images and ranks are summed."""
 
-    def relate(self, student: Tensor, teacher: Tensor, there: Tensor, lesson: Lesson) -> Term:
-        """An image counts as much as its weight."""
-        image, label = there.nonzero().unbind(1)
-        place = image * there.shape[1] + label
-        ours, theirs = (rows(tap, place) for tap in (student, teacher))
-        weight = None if lesson.weight is None else lesson.weight.to(ours.dtype)[image]
-        pairs = functional.pairs(image, self.least)
-        total = functional.distance_relation(ours, theirs, pairs, self.relative, weight)
+    def relate(self, student: Tensor, teacher: Tensor, present: Tensor, lesson: Lesson) -> Term:
+        """The term of one pair of taps; images count by their weight."""
+        image, label = present.nonzero().unbind(1)
+        index = image * present.shape[1] + label
+        student, teacher = (select_embeddings(tap, index) for tap in (student, teacher))
+        weight = None if lesson.weight is None else lesson.weight.to(student.dtype)[image]
+        pairs = functional.group_pairs(image, self.least)
+        total = functional.group_distance_relation(student, teacher, pairs, self.relative, weight)
         return Term(total, torch.ones_like(total), shared=True)
 
 
-def rows(tap: Tensor, place: Tensor) -> Tensor:
-    """Some embeddings, counted through the batch: (N, C, D), (P,) -> (P, D) in full precision."""
-    return upcast(tap.flatten(0, 1).index_select(0, place))
+def select_embeddings(tap: Tensor, index: Tensor) -> Tensor:
+    """Embeddings by index `image * C + class`: (N, C, D), (P,) -> (P, D), float32 or wider."""
+    return upcast(tap.flatten(0, 1).index_select(0, index))
 
 
-def present(name: str, lesson: Lesson, classes: int) -> Tensor:
-    """Which classes are on which image that counts anything: -> (N, C) of bool."""
+def class_presence(name: str, lesson: Lesson, classes: int) -> Tensor:
+    """Which classes are present in each image, none in images of weight 0: -> (N, C) bool.
+
+    Raises UserError without labels, and for another number of classes than `classes`.
+    """
     labels = lesson.labels
     if labels is None:
         raise UserError(
-            f"method {name} has to know the classes of each image, and the task does not say"
+            f"method {name} needs the classes of each image, but the batch has no labels; train "
+            "on labelled images"
         )
     if labels.ndim == 1:
-        there = labels[:, None] == torch.arange(classes, device=labels.device)
+        present = labels[:, None] == torch.arange(classes, device=labels.device)
     else:
-        there = labels > 0
-    if there.shape[1] != classes:
+        present = labels > 0
+    if present.shape[1] != classes:
         raise UserError(
-            f"method {name} needs label-wise embeddings, one a class: there are {classes} "
-            f"embeddings an image, and {there.shape[1]} classes; {MEND}"
+            f"method {name} needs one label-wise embedding per class, but there are {classes} "
+            f"embeddings per image and {present.shape[1]} classes; {HEAD_REMEDY}"
         )
-    return there if lesson.weight is None else there & (lesson.weight > 0)[:, None]
+    return present if lesson.weight is None else present & (lesson.weight > 0)[:, None]
 
 
-def shapes(
-    name: str, who: Literal["student", "teacher"], setting: Setting, taps: tuple[str, ...]
+def embedding_shapes(
+    name: str, side: Literal["student", "teacher"], setting: Setting, taps: tuple[str, ...]
 ) -> Shapes:
-    """The shapes (N, C, D) of what taps of one network give, C being the classes it answers for."""
-    look = setting.student_shapes if who == "student" else setting.teacher_shapes
+    """The shapes (N, C, D) of label-wise taps of one network, where C is its number of classes.
+
+    Raises UserError where a tap gives something else.
+    """
+    tap_shapes = setting.student_shapes if side == "student" else setting.teacher_shapes
     try:
-        found = look([*taps, "logits"])
+        shapes = tap_shapes([*taps, "logits"])
     except UserError as error:
         raise UserError(
-            f"method {name} needs label-wise embeddings, which the {who} does not give: {error}; "
-            f"{MEND}"
+            f"method {name} needs label-wise embeddings, which the {side} does not give: {error}; "
+            f"{HEAD_REMEDY}"
         ) from error
-    answers = found["logits"]
+    logits = shapes["logits"]
     for tap in taps:
-        shape = found[tap]
-        if len(shape) != 3 or (len(answers) == 2 and shape[1] != answers[1]):
-            gives = " x ".join(map(str, shape))
+        shape = shapes[tap]
+        if len(shape) != 3 or (len(logits) == 2 and shape[1] != logits[1]):
+            size = " x ".join(map(str, shape))
             raise UserError(
-                f"method {name} needs label-wise embeddings, images x classes x width, and the "
-                f"{who}'s tap {tap!r} gives {gives}; {MEND}"
+                f"method {name} needs label-wise embeddings, images x classes x width, but the "
+                f"{side}'s tap {tap!r} gives {size}; {HEAD_REMEDY}"
             )
-    return found
+    return shapes

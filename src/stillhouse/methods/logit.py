@@ -1,4 +1,4 @@
-"""Any logit loss of the product space, at any site of a task."""
+"""Logit losses of the product space, at the sites of a task."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stillhouse.types import Clock, Lesson, Term, Terms
 
 
 class Logits(Method):
-    """A preset at its sites."""
+    """A logit preset at its sites."""
 
     def __init__(self, preset: LogitPreset) -> None:
         super().__init__()
@@ -21,16 +21,16 @@ class Logits(Method):
         self.needs_labels = "labels" in preset.needs
 
     def forward(self, lesson: Lesson) -> Terms:
-        """One term a site and objective."""
-        rise = self.preset.rise(lesson.clock)
+        """One term per site and objective, named `SITE/OBJECTIVE`."""
+        ramp = self.preset.ramp_factor(lesson.clock)
         terms: dict[str, Term] = {}
         for place in self.sites:
             site = lesson.sites[place]
             for name, objective in self.objectives.items():
                 term = objective(whole(site) if objective.relational else site)
-                terms[f"{place}/{name}"] = term._replace(weight=rise * term.weight)
+                terms[f"{place}/{name}"] = term._replace(weight=ramp * term.weight)
         return terms
 
     def gauges(self, clock: Clock) -> Mapping[str, float]:
-        """The temperature, where the preset has one."""
+        """The temperature of the preset, if it has one."""
         return temperature_of(self.preset)

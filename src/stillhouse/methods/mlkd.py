@@ -1,4 +1,4 @@
-"""Predictions at the level of samples, of the batch and of classes (Jin et al., 2023)."""
+"""Multi-level logit distillation: samples, batch and classes (Jin et al., 2023)."""
 
 from __future__ import annotations
 
@@ -13,28 +13,30 @@ from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.functional.levels import batch_relation, class_relation
 from stillhouse.methods.base import Method
 from stillhouse.methods.setting import AtSites, Setting
-from stillhouse.methods.terms import batch_term, rows_of_all
+from stillhouse.methods.terms import batch_term, gather_rows
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.softmax import KD
 from stillhouse.objectives.presets.standardized import LSKD
-from stillhouse.spec import SHORT, spec
+from stillhouse.spec import SHORT, require, spec
 from stillhouse.types import STRONG, Lesson, Site, Term, Terms, variant
 
-Base = Annotated[KD | LSKD, Field(discriminator="name"), SHORT]
-SWAPPED = (2.0, 6.0)  # at which the authors' code takes the weak view for the strong one
+MLKDBase = Annotated[KD | LSKD, Field(discriminator="name"), SHORT]
+# Temperatures at which the authors' code uses the weak view in place of the strong one.
+SWAPPED = (2.0, 6.0)
 
 
 @spec
 class MLKD(AtSites):
     """Multi-level logit distillation over several temperatures and two views of each image.
 
-    `base` says how samples are compared, at its own temperature and at all others; everything is
-    multiplied by its weight. `mask_mode`: "select" teaches the samples (classes) on which the
-    teacher is no surer than the median; "reference_scalar" multiplies by their share, and takes the
-    weak view for the strong one at two temperatures, as the authors' code does; "none" takes all.
+    `base` is the loss of samples, at its own temperature and at each of `temperatures`; all terms
+    are multiplied by its weight. `mask_mode` "select" uses the samples (or classes) for which the
+    teacher's confidence is at most the median; "reference_scalar" multiplies by the fraction of
+    these, and at two temperatures uses the weak view in place of the strong one, as in the authors'
+    code; "none" uses all.
     """
 
-    base: Base = KD(weight=0.9)
+    base: MLKDBase = KD(weight=0.9)
     temperatures: tuple[float, ...] = (3.0, 5.0, 2.0, 6.0)
     mask_mode: Literal["select", "reference_scalar", "none"] = "select"
     name: Literal["mlkd"] = "mlkd"
@@ -44,28 +46,28 @@ class MLKD(AtSites):
         "|P_t' P_t - P_s' P_s|^2 / C of classes (weak view),  P = softmax(z / tau)",
         "Jin, Wang, Lin: Multi-level logit distillation, CVPR 2023",
         ("logits", "batch", "views"),
-        "two forward passes of both networks a step; rows of all ranks are gathered",
-        "Class similarities grow with the batch, so weights belong to a batch size (64 in the "
-        "paper). It needs a second view of each image, which no store keeps.",
+        "two forward passes of both networks per step; rows of all ranks are gathered",
+        "Class similarities grow with the batch, so the weight depends on the batch size (64 in "
+        "the paper). It needs a second view of each image, so teacher outputs cannot be cached.",
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if any(temperature <= 0 for temperature in self.temperatures):
-            raise ValueError(f"temperatures must be above 0, and are {self.temperatures}")
+        positive = all(temperature > 0 for temperature in self.temperatures)
+        require(positive, "temperatures", "positive", self.temperatures)
 
     @property
     def label_share(self) -> float:
-        """The base's weight of the label loss, unless another is given."""
+        """The weight of the label loss: `label_weight`, or that of the base."""
         return self.base.label_share if self.label_weight is None else self.label_weight
 
     def build(self, setting: Setting) -> Method:
-        """The method; it trains nothing of its own."""
+        """The method; it has no trainable parameters."""
         return MultiLevel(self)
 
 
 class MultiLevel(Method):
-    """Samples in both views, the batch and the classes in the weak one."""
+    """Compares samples in both views, and the batch and classes in the weak view."""
 
     views = 2
 
@@ -78,69 +80,74 @@ class MultiLevel(Method):
         self.label_share = spec.label_share
 
     def forward(self, lesson: Lesson) -> Terms:
-        """Four terms a site."""
+        """Four terms per site: `SITE/weak`, `SITE/strong`, `SITE/batch` and `SITE/class`."""
         terms = {}
         for place in self.spec.sites:
             weak, strong = (lesson.sites[name] for name in (place, variant(place, STRONG)))
             for name, term in self.levels(weak, strong).items():
-                factor = self.spec.rise(lesson.clock) * self.point.weight
+                factor = self.spec.ramp_factor(lesson.clock) * self.point.weight
                 terms[f"{place}/{name}"] = term._replace(weight=factor)
         return terms
 
     def levels(self, weak: Site, strong: Site) -> Terms:
-        """What each level says at one site."""
-        counted = None if weak.weight is None else weak.weight
+        """The term of each level at one site, without the weight of the method."""
         student, teacher = (
-            upcast(z) for z in rows_of_all(counted, weak.student, weak.teacher.detach())
+            upcast(z) for z in gather_rows(weak.weight, weak.student, weak.teacher.detach())
         )
         with full_precision(student):
-            sure = teacher.softmax(1)
-            samples, classes = self.chosen(sure.amax(1)), self.chosen(sure.sum(0))
-            rows = self.shares(weak, samples)
+            probabilities = teacher.softmax(1)
+            sample_confidence, class_confidence = probabilities.amax(1), probabilities.sum(0)
+            sample_limit, class_limit = self.limit(sample_confidence), self.limit(class_confidence)
+            sample_weights = self.weights(sample_confidence, sample_limit)
+            class_weights = self.weights(class_confidence, class_limit)
+            rows = self.row_weights(weak, sample_limit)
             batch = student.sum() * 0
-            between = batch
+            classes = batch
             for tau in self.temperatures:
                 p, q = (student / tau).softmax(1), (teacher / tau).softmax(1)
-                batch = batch + mean(batch_relation(p, q) * self.weights(sure.amax(1), samples))
-                between = between + mean(class_relation(p, q) * self.weights(sure.sum(0), classes))
+                batch = batch + mean(batch_relation(p, q) * sample_weights)
+                classes = classes + mean(class_relation(p, q) * class_weights)
         return {
             "weak": self.samples(weak, self.temperatures, rows),
-            "strong": self.second(weak, strong),
+            "strong": self.strong(weak, strong),
             "batch": batch_term(batch),
-            "class": batch_term(between),
+            "class": batch_term(classes),
         }
 
-    def chosen(self, certainty: Tensor) -> Tensor:
-        """The largest certainty that is taught: the median, or any: (M,) -> ()."""
-        if self.spec.mask_mode == "none" or not len(certainty):
-            return certainty.new_tensor(torch.inf)
-        return certainty.quantile(0.5)
+    def limit(self, confidence: Tensor) -> Tensor:
+        """The largest confidence that is used: the median, or infinity: (M,) -> ()."""
+        if self.spec.mask_mode == "none" or not len(confidence):
+            return confidence.new_tensor(torch.inf)
+        return confidence.quantile(0.5)
 
-    def weights(self, certainty: Tensor, most: Tensor) -> Tensor:
-        """What each sample or class counts: (M,), () -> (M,)."""
-        chosen = (certainty <= most).to(certainty.dtype)
+    def weights(self, confidence: Tensor, limit: Tensor) -> Tensor:
+        """The weight of each sample or class: (M,), () -> (M,)."""
+        selected = (confidence <= limit).to(confidence.dtype)
         if self.spec.mask_mode == "reference_scalar":
-            return mean(chosen).expand(len(chosen))
-        return chosen
+            return mean(selected).expand(len(selected))
+        return selected
 
-    def shares(self, site: Site, most: Tensor) -> Tensor:
-        """What each sample of this rank counts: -> (N,)."""
-        own = upcast(site.teacher.detach()).softmax(1).amax(1)
+    def row_weights(self, site: Site, limit: Tensor) -> Tensor:
+        """The weight of each sample of this rank: -> (N,)."""
+        confidence = upcast(site.teacher.detach()).softmax(1).amax(1)
         if self.spec.mask_mode != "reference_scalar":
-            return self.weights(own, most)
-        counted = rows_of_all(site.weight, own)[0]
-        return mean((counted <= most).to(own.dtype)).expand(len(own))
+            return self.weights(confidence, limit)
+        gathered = gather_rows(site.weight, confidence)[0]
+        return mean((gathered <= limit).to(confidence.dtype)).expand(len(confidence))
 
-    def samples(self, site: Site, temperatures: tuple[float, ...], shares: Tensor) -> Term:
-        """KL of samples at each temperature, those counted that are chosen: -> Term."""
-        every = self.point(site).mass
-        weight = shares if site.weight is None else site.weight * shares
-        chosen = replace(site, weight=weight)
-        totals = [self.point(chosen, temperature=tau).total for tau in temperatures]
-        return Term(sum(totals[1:], totals[0]), every)
+    def samples(self, site: Site, temperatures: tuple[float, ...], weights: Tensor) -> Term:
+        """The loss of samples, summed over temperatures: Site, (N,) -> Term.
 
-    def second(self, weak: Site, strong: Site) -> Term:
-        """KL of samples in the strong view."""
+        `weights` do not change the mass: it is that of all samples.
+        """
+        mass = self.point(site).mass
+        weight = weights if site.weight is None else site.weight * weights
+        weighted = replace(site, weight=weight)
+        totals = [self.point(weighted, temperature=tau).total for tau in temperatures]
+        return Term(sum(totals[1:], totals[0]), mass)
+
+    def strong(self, weak: Site, strong: Site) -> Term:
+        """The loss of samples in the strong view."""
         ones = strong.student.new_ones(len(strong.student))
         if self.spec.mask_mode != "reference_scalar":
             return self.samples(strong, self.temperatures, ones)
@@ -154,5 +161,5 @@ class MultiLevel(Method):
 
 
 def mean(values: Tensor) -> Tensor:
-    """The mean, 0 of nothing: (M,) -> ()."""
+    """The mean, 0 if there are no values: (M,) -> ()."""
     return values.sum() / max(1, len(values))

@@ -1,4 +1,4 @@
-"""What is before the ReLU of each stage, but for what the ReLU hides (Heo et al., 2019)."""
+"""Overhaul of feature distillation: maps before the ReLU of each stage (Heo et al., 2019)."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from torch import Tensor, nn
 from stillhouse.functional.boundary import expected_negative, partial_squares
 from stillhouse.functional.pooling import pool
 from stillhouse.methods.base import Method
-from stillhouse.methods.maps import met
-from stillhouse.methods.paired import Paired, TapPair, Tapped
-from stillhouse.methods.setting import Pairs, Setting
-from stillhouse.models.connectors import normed
-from stillhouse.models.norms import norms
+from stillhouse.methods.maps import check_maps
+from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
+from stillhouse.methods.setting import Setting
+from stillhouse.models.connectors import pointwise_norm
+from stillhouse.models.norms import find_norms
 from stillhouse.objectives.card import Card
+from stillhouse.objectives.presets.feature import PairsOption
 from stillhouse.spec import spec
 
 
 @spec
-class OFD(Tapped):
-    """Partial squared difference of maps before the ReLU, the teacher's cut at a margin.
+class OFD(PairedSpec):
+    """Partial squared difference of maps before the ReLU; the teacher's are clamped at a margin.
 
-    `weight` is that of the last stage; each one before it counts half of the next.
+    `weight` is that of the last stage; each earlier stage has half the weight of the next.
     """
 
     weight: float = 1e-3
-    pairs: Pairs | Literal["stages"] = field(default="stages", kw_only=True)
+    pairs: PairsOption = field(default="stages", kw_only=True)
     name: Literal["ofd"] = "ofd"
     card: ClassVar[Card] = Card(
         "Overhaul of feature distillation",
@@ -35,40 +36,45 @@ class OFD(Tapped):
         "t > 0 or s > max(t, m),  s = BN(conv1x1(f_s)), m = E[t | t < 0] by the BatchNorm",
         "Heo et al.: A comprehensive overhaul of feature distillation, ICCV 2019",
         ("features",),
-        "a 1x1 convolution with BatchNorm a stage, thrown away after training",
+        "a 1x1 convolution with BatchNorm per stage, discarded after training",
         "The teacher needs BatchNorm right before the ReLU of each stage (ResNet, WRN, VGG; no "
-        "transformer). It is a sum over the map, so the weight belongs to a size of images (1e-4 "
-        "for ImageNet). The paper lets the teacher's BatchNorm see batches; here it is in eval "
-        "mode, for otherwise the teacher would drift.",
+        "transformer). It is a sum over the map, so the weight depends on the image size (1e-4 "
+        "for ImageNet). The paper has the teacher's BatchNorm in train mode; here it is in eval "
+        "mode, so that the teacher does not change.",
     )
 
     def build(self, setting: Setting) -> Method:
-        """A connector and the teacher's margins for each pair."""
+        """The method, with a connector and the teacher's margins for each pair."""
         pairs = setting.before_activation(self.taps(setting), "student")
-        found = met(setting, setting.before_activation(pairs, "teacher"))
-        before = norms(setting.teacher, [pair.teacher for pair in found], setting.example)
+        maps = check_maps(setting, setting.before_activation(pairs, "teacher"))
+        batch_norms = find_norms(setting.teacher, [pair.teacher for pair in maps], setting.example)
         return Overhaul(
             self,
-            [TapPair(p.student, p.teacher, normed(p.before[1], p.after[1])) for p in found],
-            [margin(before[pair.teacher]) for pair in found],
+            [
+                AdaptedPair(
+                    p.student, p.teacher, pointwise_norm(p.student_shape[1], p.teacher_shape[1])
+                )
+                for p in maps
+            ],
+            [margin(batch_norms[pair.teacher]) for pair in maps],
         )
 
 
 def margin(norm: nn.BatchNorm2d) -> Tensor:
-    """What each channel is on average where it is negative: -> (C,)."""
+    """The expected value of each channel where it is negative: -> (C,)."""
     return expected_negative(norm.weight.detach(), norm.bias.detach())
 
 
 class Overhaul(Paired):
-    """Partial squares, the teacher's map pooled to the student's size."""
+    """Partial squared differences; the teacher's map is pooled to the student's size."""
 
-    def __init__(self, spec: OFD, pairs: list[TapPair], margins: list[Tensor]) -> None:
+    def __init__(self, spec: OFD, pairs: list[AdaptedPair], margins: list[Tensor]) -> None:
         last = len(pairs) - 1
         super().__init__(spec, pairs, [spec.weight * 2.0 ** (i - last) for i in range(last + 1)])
         for index, margin in enumerate(margins):
             self.register_buffer(f"margin{index}", margin[:, None, None])
 
     def compare(self, index: int, student: Tensor, teacher: Tensor) -> Tensor:
-        """(N, C, H, W), (N, C, h, w) -> (N,)."""
+        """The loss of each image: (N, C, H, W), (N, C, h, w) -> (N,)."""
         teacher = pool(teacher, *student.shape[2:])
         return partial_squares(student, teacher, self.get_buffer(f"margin{index}"))

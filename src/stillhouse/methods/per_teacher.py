@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from stillhouse.methods.base import Method
-from stillhouse.methods.combined import Combined, merge
+from stillhouse.methods.combined import Combined, unique_names
 from stillhouse.types import MEMBERS, Lesson, Site, Terms, Trace, variant
 
 
 class PerTeacher(Combined):
-    """The terms of every member of an ensemble, named by its number, with equal weight.
+    """The terms of one method per member of an ensemble, `0/TERM`, with equal weights.
 
     The ensemble is tapped at each member, `members.0`, and at the taps of that member's method,
     `members.0.layer4`.
@@ -21,33 +21,33 @@ class PerTeacher(Combined):
         super().__init__({str(number): method for number, method in enumerate(methods)})
         self.members = len(methods)
         self.sites = tuple(
-            variant(site, tap_of(number))
+            variant(site, member_tap(number))
             for number, method in enumerate(methods)
             for site in method.sites
         )
-        self.teacher_taps = merge(
-            (tap_of(number), *(tap_of(number, tap) for tap in method.teacher_taps))
+        self.teacher_taps = unique_names(
+            (member_tap(number), *(member_tap(number, tap) for tap in method.teacher_taps))
             for number, method in enumerate(methods)
         )
 
     def forward(self, lesson: Lesson) -> Terms:
         """The terms of each teacher, from its own outputs and sites."""
-        share = 1 / len(self.methods)
+        factor = 1 / len(self.methods)
         return {
-            f"{number}/{name}": term._replace(weight=share * term.weight)
+            f"{number}/{name}": term._replace(weight=factor * term.weight)
             for number, method in self.methods.items()
-            for name, term in method(lesson_of(lesson, int(number))).items()
+            for name, term in method(member_lesson(lesson, int(number))).items()
         }
 
 
-def tap_of(number: int, tap: str = "") -> str:
-    """A member of the ensemble as a tap, or a tap of that member: `members.0.layer4`."""
+def member_tap(number: int, tap: str = "") -> str:
+    """The tap of a member's output, `members.0`, or of one of its taps, `members.0.layer4`."""
     return f"{MEMBERS}.{number}.{tap}" if tap else f"{MEMBERS}.{number}"
 
 
-def trace_of(ensemble: Trace, number: int) -> Trace:
-    """The Trace of one member, its taps by the names that its method uses."""
-    prefix = tap_of(number, "")
+def member_trace(ensemble: Trace, number: int) -> Trace:
+    """The Trace of one member, with its taps by the names that its method uses."""
+    prefix = member_tap(number, "")
     taps = {
         name.removeprefix(f"{prefix}."): tap
         for name, tap in ensemble.taps.items()
@@ -56,12 +56,12 @@ def trace_of(ensemble: Trace, number: int) -> Trace:
     return Trace(ensemble.taps[prefix], taps)
 
 
-def lesson_of(lesson: Lesson, number: int) -> Lesson:
-    """The lesson of one member, its sites without their suffix."""
+def member_lesson(lesson: Lesson, number: int) -> Lesson:
+    """The lesson of one member, with its sites without the suffix `@members.0`."""
     suffix = variant("", f"{MEMBERS}.{number}")
     sites: dict[str, Site] = {
         name.removesuffix(suffix): site
         for name, site in lesson.sites.items()
         if name.endswith(suffix)
     }
-    return replace(lesson, teacher=trace_of(lesson.teacher, number), sites=sites)
+    return replace(lesson, teacher=member_trace(lesson.teacher, number), sites=sites)

@@ -1,4 +1,4 @@
-"""Methods of installed packages, found by entry points."""
+"""Methods of installed packages, which are registered as entry points."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GROUP = "stillhouse.methods"  # the entry point group: NAME -> factory(**options
 
 @spec
 class Plugin:
-    """A method of an installed package, under the entry point group stillhouse.methods."""
+    """A method of an installed package: the entry point `entry`, called with `options`."""
 
     entry: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Plugin:
     sites: ClassVar[tuple[str, ...]] = ()
 
     def build(self, setting: Setting) -> Method:
-        """The method that the package's factory makes."""
+        """The method that the entry point returns; raises UserError where there is none."""
         points = {point.name: point for point in entry_points(group=GROUP)}
         if self.entry not in points:
             raise UserError(
@@ -44,6 +44,7 @@ class Plugin:
             raise UserError(f"method {self.entry!r} cannot be built: {error}") from error
         if not isinstance(method, Method):
             raise UserError(
-                f"method {self.entry!r} is a {type(method).__name__}, not a stillhouse Method"
+                f"the entry point {self.entry!r} of {GROUP} must return a stillhouse Method, got "
+                f"{type(method).__name__}"
             )
         return method

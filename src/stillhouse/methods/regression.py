@@ -1,4 +1,4 @@
-"""A student's map that a teacher's classifier can read (Yang J. et al., 2021)."""
+"""Softmax regression representation learning (Yang J. et al., 2021)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch.nn import functional as F
 from stillhouse.functional.distance import mse
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
-from stillhouse.methods.setting import Composed, Setting
+from stillhouse.methods.setting import ComposedMethod, Setting
 from stillhouse.methods.terms import row_term
-from stillhouse.models.connectors import projected
-from stillhouse.models.head import Head
+from stillhouse.models.connectors import pointwise_norm_relu
+from stillhouse.models.pooled_head import PooledHead
 from stillhouse.objectives.card import Card
 from stillhouse.spec import spec
 from stillhouse.types import Lesson, Terms
 
 
 @spec
-class SRRL(Composed):
-    """The mean of the teacher's last map, and what the teacher's classifier says of the student's.
+class SRRL(ComposedMethod):
+    """Matches the pooled last map, and the logits that the teacher's classifier computes from it.
 
-    `weight` is that of the classifier's answers, `feature_weight` that of the means.
+    `weight` is that of the logits, `feature_weight` that of the pooled maps.
     """
 
     weight: float = 1.0
@@ -36,26 +36,30 @@ class SRRL(Composed):
         "Yang J. et al.: Knowledge distillation via softmax regression representation learning, "
         "ICLR 2021",
         ("features", "head"),
-        "a 1x1 convolution with BatchNorm, thrown away after training; one more linear layer",
-        "Both networks have to average a map right before one linear layer. h_s is never negative, "
-        "so the teacher's last map has to be one after a ReLU. The teacher's classifier is copied "
-        "at the start.",
+        "a 1x1 convolution with BatchNorm, discarded after training; one more linear layer",
+        "Both networks must average a map right before one linear layer. h_s is never negative, "
+        "so the teacher's last map must follow a ReLU. The teacher's classifier is copied before "
+        "training.",
     )
 
     def build(self, setting: Setting) -> Method:
-        """A connector between the two last maps."""
+        """The method, with a connector from the student's last map to the teacher's width."""
         student, teacher = setting.student_head(), setting.teacher_head()
-        before = setting.student_shapes([student.map])[student.map]
-        return Regression(self, student, teacher, projected(before[1], teacher.linear.in_features))
+        shape = setting.student_shapes([student.map])[student.map]
+        return Regression(
+            self, student, teacher, pointwise_norm_relu(shape[1], teacher.linear.in_features)
+        )
 
 
 class Regression(Method):
-    """Means of both last maps, compared as they are and through the teacher's classifier."""
+    """Compares the pooled last maps, and the logits of both by the teacher's classifier."""
 
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(self, spec: SRRL, student: Head, teacher: Head, connector: nn.Module) -> None:
+    def __init__(
+        self, spec: SRRL, student: PooledHead, teacher: PooledHead, connector: nn.Module
+    ) -> None:
         super().__init__()
         self.spec, self.connector = spec, connector
         self.label_share = spec.label_share
@@ -66,20 +70,20 @@ class Regression(Method):
             self.register_buffer(name, copied, persistent=False)
 
     def forward(self, lesson: Lesson) -> Terms:
-        """One term of the means and one of the answers."""
-        student = upcast(lesson.student.taps[self.student_taps[0]])
-        teacher = upcast(lesson.teacher.taps[self.teacher_taps[0]].detach())
-        with full_precision(student):
-            ours, theirs = self.connector(student).mean((2, 3)), teacher.mean((2, 3))
-            features = mse(ours, theirs)
-            answers = mse(self.answer(ours), self.answer(theirs))
-        rise = self.spec.rise(lesson.clock)
+        """The terms `feature`, of the pooled maps, and `regression`, of the logits."""
+        student_map = upcast(lesson.student.taps[self.student_taps[0]])
+        teacher_map = upcast(lesson.teacher.taps[self.teacher_taps[0]].detach())
+        with full_precision(student_map):
+            student, teacher = self.connector(student_map).mean((2, 3)), teacher_map.mean((2, 3))
+            features = mse(student, teacher)
+            logits = mse(self.classify(student), self.classify(teacher))
+        ramp = self.spec.ramp_factor(lesson.clock)
         return {
-            "feature": row_term(features, lesson.weight, rise * self.spec.feature_weight),
-            "regression": row_term(answers, lesson.weight, rise * self.spec.weight),
+            "feature": row_term(features, lesson.weight, ramp * self.spec.feature_weight),
+            "regression": row_term(logits, lesson.weight, ramp * self.spec.weight),
         }
 
-    def answer(self, vector: Tensor) -> Tensor:
-        """What the teacher's classifier says: (N, C) -> (N, K)."""
+    def classify(self, vector: Tensor) -> Tensor:
+        """The logits of the teacher's classifier: (N, C) -> (N, K)."""
         bias = None if self.bias is None else upcast(self.bias)
         return F.linear(vector, upcast(self.weight), bias)

@@ -1,4 +1,4 @@
-"""Methods that compare how the images of a batch relate to each other."""
+"""Methods that compare relations between the images of a batch."""
 
 from __future__ import annotations
 
@@ -14,51 +14,52 @@ from stillhouse.errors import UserError
 from stillhouse.functional import relation
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
-from stillhouse.methods.paired import TapPair, Tapped, places
-from stillhouse.methods.setting import Pairs, Setting
-from stillhouse.methods.terms import batch_term, rows_of_all
+from stillhouse.methods.paired import AdaptedPair, PairedSpec, term_names
+from stillhouse.methods.setting import Setting
+from stillhouse.methods.terms import batch_term, gather_rows
+from stillhouse.models.aliases import find_aliases
 from stillhouse.models.labelwise import find_labelwise_head
-from stillhouse.models.stages import stages
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.objectives.presets.feature import PairsOption, TapPairs
+from stillhouse.spec import require, spec
 from stillhouse.types import Lesson, Terms
 
 Relation = Callable[[Tensor, Tensor], Tensor]  # (N, E), (N, F) -> ()
-PENULTIMATE: Pairs = (("penultimate", "penultimate"),)
+PENULTIMATE: TapPairs = (("penultimate", "penultimate"),)
 
 
 @spec
-class Related(Tapped):
-    """Relations at pairs of taps, which may be as wide as they like."""
+class RelationSpec(PairedSpec):
+    """The options of a method that compares relations at pairs of taps of any width."""
 
-    pooled: ClassVar[bool] = False  # whether a map or tokens count as the mean over their places
+    pooled: ClassVar[bool] = False  # whether maps and tokens are averaged over their positions
 
     def relations(self) -> Mapping[str, tuple[Relation, float]]:
-        """What is compared, and what it counts."""
+        """The relations that are compared and their weights, by name; subclasses implement it."""
         raise NotImplementedError
 
-    def taps(self, setting: Setting) -> Pairs:
-        """The pairs; where no classifier reads one vector, the place that it reads stands in."""
+    def taps(self, setting: Setting) -> TapPairs:
+        """The pairs; pooled relations replace `penultimate` where a network does not have it."""
         pairs = super().taps(setting)
-        return vectors_of(setting) if self.pooled and pairs == PENULTIMATE else pairs
+        return vector_taps(setting) if self.pooled and pairs == PENULTIMATE else pairs
 
     def build(self, setting: Setting) -> Method:
-        """The method; it trains nothing of its own."""
+        """The method; it has no trainable parameters."""
         return Relational(self, self.taps(setting))
 
 
 @spec
-class RKD(Related):
-    """Relative distances of pairs of images and angles of triples (Park et al., 2019).
+class RKD(RelationSpec):
+    """Matches distances of pairs of images and angles of triples (Park et al., 2019).
 
-    A weight of 0 leaves that relation out; the angles of n images cost n^3 numbers. `eps` is the
-    least squared distance of two images.
+    A weight of 0 leaves a relation out; the angles of n images take n^3 numbers. `eps` is the lower
+    bound of squared distances.
     """
 
     distance: float = 25.0
     angle: float = 50.0
     eps: float = 1e-12
-    pairs: Pairs | Literal["stages"] = field(default=PENULTIMATE, kw_only=True)
+    pairs: PairsOption = field(default=PENULTIMATE, kw_only=True)
     name: Literal["rkd"] = "rkd"
     movable: ClassVar[bool] = False
     pooled: ClassVar[bool] = True
@@ -68,20 +69,19 @@ class RKD(Related):
         "l1(cos s_ijk, cos t_ijk),  l1 smooth, mu the mean distance of two images",
         "Park et al.: Relational knowledge distillation, CVPR 2019",
         ("features", "batch"),
-        "batch^2 x width differences and batch^3 angles; rows of all ranks are gathered",
-        "Blind to the scale of features, and to any rotation of them. Of two images the distance "
-        "is always the mean, so small batches say little.",
+        "batch^2 x width differences and batch^3 angles; features of all ranks are gathered",
+        "It ignores the scale of features and any rotation of them. The distance of two images "
+        "always equals its mean, so small batches have little effect.",
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.eps <= 0:
-            raise ValueError(f"eps must be above 0, and is {self.eps}")
+        require(self.eps > 0, "eps", "positive", self.eps)
         if not self.distance and not self.angle:
-            raise ValueError("distance and angle are both 0, which leaves nothing to compare")
+            raise ValueError("distance and angle are both 0; set at least one of them above 0")
 
     def relations(self) -> Mapping[str, tuple[Relation, float]]:
-        """Distances and angles, those that count."""
+        """The distances and angles, those of a weight other than 0."""
         both = {
             "distance": (partial(relation.distance_relation, eps=self.eps), self.distance),
             "angle": (partial(relation.angle_relation, eps=self.eps), self.angle),
@@ -90,12 +90,12 @@ class RKD(Related):
 
 
 @spec
-class PKT(Related):
-    """Which images are near to which, as probabilities (Passalis and Tefas, 2018)."""
+class PKT(RelationSpec):
+    """Matches the similarities of images as probabilities (Passalis and Tefas, 2018)."""
 
     weight: float = 3e4
     eps: float = 1e-7
-    pairs: Pairs | Literal["stages"] = field(default=PENULTIMATE, kw_only=True)
+    pairs: PairsOption = field(default=PENULTIMATE, kw_only=True)
     name: Literal["pkt"] = "pkt"
     movable: ClassVar[bool] = False
     pooled: ClassVar[bool] = True
@@ -106,24 +106,23 @@ class PKT(Related):
         "Passalis, Tefas: Learning deep representations with probabilistic knowledge transfer, "
         "ECCV 2018",
         ("features", "batch"),
-        "a cosine for each pair of images; rows of all ranks are gathered",
-        "Features after a ReLU all lie within 90 degrees of each other and make near uniform "
-        "probabilities, hence the weight, which belongs to a size of the batch.",
+        "a cosine for each pair of images; features of all ranks are gathered",
+        "Features after a ReLU have angles of at most 90 degrees and give nearly uniform "
+        "probabilities, so the weight is large; it depends on the batch size.",
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.eps <= 0:
-            raise ValueError(f"eps must be above 0, and is {self.eps}")
+        require(self.eps > 0, "eps", "positive", self.eps)
 
     def relations(self) -> Mapping[str, tuple[Relation, float]]:
-        """Affinities."""
+        """The conditional probabilities between images."""
         return {"pkt": (partial(relation.probability_relation, eps=self.eps), self.weight)}
 
 
 @spec
-class SP(Related):
-    """Which images excite a network alike (Tung and Mori, 2019)."""
+class SP(RelationSpec):
+    """Matches the Gram matrix of the images of a batch (Tung and Mori, 2019)."""
 
     weight: float = 3000.0
     name: Literal["sp"] = "sp"
@@ -133,87 +132,93 @@ class SP(Related):
         "length",
         "Tung, Mori: Similarity-preserving knowledge distillation, ICCV 2019",
         ("features", "batch"),
-        "a product for each pair of images; rows of all ranks are gathered",
-        "Rows of unit length make entries of 1 / sqrt(N): the value, and so the weight, belongs to "
-        "a size of the batch.",
+        "a product for each pair of images; features of all ranks are gathered",
+        "With rows of unit length, entries are of the order 1 / sqrt(N): the loss, and so the "
+        "weight, depends on the batch size.",
     )
 
     def relations(self) -> Mapping[str, tuple[Relation, float]]:
-        """Gram matrices."""
+        """The Gram matrix with rows of unit length."""
         return {"sp": (relation.similarity_relation, self.weight)}
 
 
 class Relational(Method):
-    """One term a pair of taps and relation, over the images of all ranks."""
+    """One term per pair of taps and relation, `TAP/RELATION`, over the images of all ranks."""
 
-    def __init__(self, spec: Related, pairs: Pairs) -> None:
+    def __init__(self, spec: RelationSpec, pairs: TapPairs) -> None:
         super().__init__()
         self.spec = spec
         self.relations = spec.relations()
         self.label_share = spec.label_share
         self.student_taps, self.teacher_taps = (tuple(side) for side in zip(*pairs, strict=True))
-        self.places = places([TapPair(*pair, nn.Identity()) for pair in pairs])
+        self.names = term_names([AdaptedPair(*pair, nn.Identity()) for pair in pairs])
 
     def vectors(self, tap: Tensor) -> Tensor:
-        """One vector an image: (N, ...) -> (N, E)."""
+        """One vector per image: (N, ...) -> (N, E), float32 or wider."""
         full = upcast(tap)
-        return averaged(full) if self.spec.pooled else full.flatten(1)
+        return spatial_mean(full) if self.spec.pooled else full.flatten(1)
 
     def embed(self, index: int, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """What is related at one pair of taps: (N, E), (N, F) -> (N, ...), (N, ...)."""
+        """The features that are related at one pair of taps; by default unchanged.
+
+        (N, E), (N, F) -> (N, ...), (N, ...).
+        """
         return student, teacher
 
     def forward(self, lesson: Lesson) -> Terms:
-        """Every rank computes the same value, from the rows of all."""
-        rise = self.spec.rise(lesson.clock)
+        """The terms of all pairs; every rank computes the same values, from all ranks' images."""
+        ramp = self.spec.ramp_factor(lesson.clock)
         terms = {}
-        for index, place in enumerate(self.places):
+        for index, place in enumerate(self.names):
             student = self.vectors(lesson.student.taps[self.student_taps[index]])
             teacher = self.vectors(lesson.teacher.taps[self.teacher_taps[index]].detach())
             with full_precision(student):
-                rows = rows_of_all(lesson.weight, *self.embed(index, student, teacher))
+                rows = gather_rows(lesson.weight, *self.embed(index, student, teacher))
                 for name, (compare, weight) in self.relations.items():
                     loss = compare(rows[0], rows[1])
-                    terms[f"{place}/{name}"] = batch_term(loss, rise * weight)
+                    terms[f"{place}/{name}"] = batch_term(loss, ramp * weight)
         return terms
 
 
-def averaged(tap: Tensor) -> Tensor:
-    """The mean over places: a map (N, C, H, W), tokens (N, T, C) or a vector (N, C) -> (N, C)."""
+def spatial_mean(tap: Tensor) -> Tensor:
+    """The mean over positions: a map (N, C, H, W), tokens (N, T, C), a vector (N, C) -> (N, C)."""
     if tap.ndim == 3:
         return tap.mean(1)
     return tap.flatten(2).mean(2) if tap.ndim > 3 else tap
 
 
-def vectors_of(setting: Setting) -> Pairs:
-    """Where each network has the vector of an image, or the places whose mean is one."""
+def vector_taps(setting: Setting) -> TapPairs:
+    """The taps of both networks that give one vector per image, themselves or averaged."""
     networks = (setting.student, setting.teacher)
-    student, teacher = (vector_of(network, setting.example) for network in networks)
+    student, teacher = (vector_tap(network, setting.example) for network in networks)
     return ((student, teacher),)
 
 
-def vector_of(network: nn.Module, example: Tensor) -> str:
-    """The vector that the classifier reads, else the tokens of a label-wise head, else a map."""
+def vector_tap(network: nn.Module, example: Tensor) -> str:
+    """The tokens of a label-wise head; else `penultimate`, or `last` without one vector per image.
+
+    A network with neither gets `penultimate`, which is refused later with the reason.
+    """
     head = find_labelwise_head(network)
     if head is not None:
         return head.tokens
-    known = stages(network, example)
+    aliases = find_aliases(network, example)
     vector = PENULTIMATE[0][0]
-    return "last" if vector not in known and "last" in known else vector
+    return "last" if vector not in aliases and "last" in aliases else vector
 
 
-def widths(spec: Tapped, setting: Setting) -> list[tuple[int, int]]:
-    """How long the vectors of each pair of taps are, the student's and the teacher's."""
+def vector_sizes(spec: PairedSpec, setting: Setting) -> list[tuple[int, int]]:
+    """The sizes (student, teacher) of the vectors of each pair; raises UserError for others."""
     pairs = spec.taps(setting)
-    ours = setting.student_shapes([student for student, _ in pairs])
-    theirs = setting.teacher_shapes([teacher for _, teacher in pairs])
-    return [(_width(s, ours[s]), _width(t, theirs[t])) for s, t in pairs]
+    student = setting.student_shapes([tap for tap, _ in pairs])
+    teacher = setting.teacher_shapes([tap for _, tap in pairs])
+    return [(_vector_size(s, student[s]), _vector_size(t, teacher[t])) for s, t in pairs]
 
 
-def _width(tap: str, shape: torch.Size) -> int:
+def _vector_size(tap: str, shape: torch.Size) -> int:
     if len(shape) != 2:
         raise UserError(
-            f"the method embeds vectors, but tap {tap!r} gives {' x '.join(map(str, shape))}; "
+            f"the method needs vectors, but tap {tap!r} gives {' x '.join(map(str, shape))}; "
             "name vectors under method.pairs, as in pairs: [[penultimate, penultimate]]"
         )
     return shape[1]

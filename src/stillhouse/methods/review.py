@@ -1,4 +1,4 @@
-"""Each level of a teacher from all deeper levels of a student (Chen P. et al., 2021)."""
+"""Knowledge review: levels of the student are fused with deeper ones (Chen P. et al., 2021)."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from torch import Tensor
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.functional.pyramid import hierarchical_context
 from stillhouse.methods.base import Method
-from stillhouse.methods.maps import met
-from stillhouse.methods.paired import Paired, TapPair, Tapped
-from stillhouse.methods.setting import Pairs, Setting
+from stillhouse.methods.maps import check_maps
+from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
+from stillhouse.methods.setting import Setting
 from stillhouse.methods.terms import row_term
 from stillhouse.models.connectors import Fusion
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.objectives.presets.feature import PairsOption, TapPairs
+from stillhouse.spec import require, spec
 from stillhouse.types import Lesson, Terms
 
 VECTORS = ("penultimate", "penultimate")
 
 
 @spec
-class ReviewKD(Tapped):
-    """Stages and penultimate vectors, each level of the student fused with all deeper ones.
+class ReviewKD(PairedSpec):
+    """Matches stages and penultimate vectors; each level of the student is fused with deeper ones.
 
     `pairs` go from the shallowest to the deepest; vectors count as maps of one pixel. Levels are
-    fused at `width` channels, or as many as the deepest has.
+    fused at `width` channels, or the number of channels of the deepest level if that is lower.
     """
 
     weight: float = 1.0
     width: int = 512
-    pairs: Pairs | Literal["stages"] = field(default="stages", kw_only=True)
+    pairs: PairsOption = field(default="stages", kw_only=True)
     name: Literal["reviewkd"] = "reviewkd"
     movable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
@@ -42,57 +43,54 @@ class ReviewKD(Tapped):
         "sum of the weights",
         "Chen P. et al.: Distilling knowledge via knowledge review, CVPR 2021",
         ("features",),
-        "a 1x1 and a 3x3 convolution of up to 512 channels a level, often more than the student "
-        "has; thrown away after training",
-        "Its weight is chosen for each pair (0.6 to 8 in the paper). The paper warms up over 20 of "
-        "240 epochs: set warmup.",
+        "a 1x1 and a 3x3 convolution of up to 512 channels per level, often more parameters than "
+        "the student; discarded after training",
+        "Its weight is tuned for each pair of networks (0.6 to 8 in the paper). The paper has a "
+        "warm-up of 20 of 240 epochs: set warmup.",
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.width < 1:
-            raise ValueError(f"width must be at least 1, and is {self.width}")
+        require(self.width >= 1, "width", "at least 1", self.width)
 
-    def taps(self, setting: Setting) -> Pairs:
-        """The stages and the vectors that classifiers read, where the recipe leaves them open."""
+    def taps(self, setting: Setting) -> TapPairs:
+        """The pairs, the teacher's before the ReLU; "stages" adds `penultimate` if available."""
         pairs = setting.before_activation(super().taps(setting), "teacher")
         if self.pairs != "stages" or not setting.has_vectors():
             return pairs
         return (*pairs, VECTORS)
 
     def build(self, setting: Setting) -> Method:
-        """A fusion for each pair."""
-        found = met(setting, self.taps(setting), vectors=True)
-        width = min(self.width, found[-1].before[1])
+        """The method, with a fusion module for each pair."""
+        maps = check_maps(setting, self.taps(setting), vectors=True)
+        width = min(self.width, maps[-1].student_shape[1])
+        fusions = [
+            Fusion(p.student_shape[1], width, p.teacher_shape[1], p != maps[-1]) for p in maps
+        ]
         return Review(
             self,
-            [
-                TapPair(
-                    p.student, p.teacher, Fusion(p.before[1], width, p.after[1], p != found[-1])
-                )
-                for p in found
-            ],
+            [AdaptedPair(p.student, p.teacher, f) for p, f in zip(maps, fusions, strict=True)],
         )
 
 
 class Review(Paired):
-    """Levels from the deepest to the shallowest, each passing on what it was fused to."""
+    """Fuses levels from the deepest to the shallowest; each uses the fused map of the last."""
 
-    def __init__(self, spec: ReviewKD, pairs: list[TapPair]) -> None:
+    def __init__(self, spec: ReviewKD, pairs: list[AdaptedPair]) -> None:
         super().__init__(spec, pairs, [spec.weight] * len(pairs))
 
     def forward(self, lesson: Lesson) -> Terms:
-        """One term a pair, the deepest first."""
-        rise, deeper = self.spec.rise(lesson.clock), None
+        """One term per pair, named by the student's tap; the deepest is first."""
+        ramp, deeper = self.spec.ramp_factor(lesson.clock), None
         terms = {}
-        for index in reversed(range(len(self.places))):
+        for index in reversed(range(len(self.names))):
             student = as_map(upcast(lesson.student.taps[self.student_taps[index]]))
             teacher = as_map(upcast(lesson.teacher.taps[self.teacher_taps[index]].detach()))
             with full_precision(student):
                 reviewed, deeper = self.adapters[index](student, deeper, teacher.shape[2:])
                 losses = hierarchical_context(reviewed, teacher)
-            weight = rise * self.weights[index]
-            terms[self.places[index]] = row_term(losses, lesson.weight, weight)
+            weight = ramp * self.weights[index]
+            terms[self.names[index]] = row_term(losses, lesson.weight, weight)
         return terms
 
 

@@ -7,21 +7,22 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from stillhouse.functional.channels import planes, selectivity
+from stillhouse.functional.channels import channel_rows, selectivity
 from stillhouse.methods.base import Method
-from stillhouse.methods.paired import Paired, TapPair, Tapped
-from stillhouse.methods.setting import Pairs, Setting
+from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
+from stillhouse.methods.setting import Setting
 from stillhouse.models.adapters import align
 from stillhouse.objectives.card import Card
+from stillhouse.objectives.presets.feature import PairsOption
 from stillhouse.spec import spec
 
 
 @spec
-class NST(Tapped):
-    """Where the channels of an image look, as a distribution; channels need no partners."""
+class NST(PairedSpec):
+    """Maximum mean discrepancy between the channels of both maps; their numbers may differ."""
 
     weight: float = 50.0
-    pairs: Pairs | Literal["stages"] = field(default="stages", kw_only=True)
+    pairs: PairsOption = field(default="stages", kw_only=True)
     name: Literal["nst"] = "nst"
     card: ClassVar[Card] = Card(
         "Neuron selectivity transfer",
@@ -30,22 +31,22 @@ class NST(Tapped):
         "Huang, Wang: Like what you like: knowledge distill via neuron selectivity transfer, 2017",
         ("features",),
         "a product for each pair of channels of an image at each stage",
-        "Blind to the scale and the sign of channels. A map of one pixel has nothing to say. The "
-        "larger map is pooled to the smaller.",
+        "It ignores the scale and the sign of channels. A map of one pixel carries no "
+        "information. The larger map is pooled to the smaller.",
     )
 
     def build(self, setting: Setting) -> Method:
-        """The method; it trains nothing of its own."""
+        """The method; it has no trainable parameters."""
         pairs = [
-            TapPair(student, teacher, nn.Identity()) for student, teacher in self.taps(setting)
+            AdaptedPair(student, teacher, nn.Identity()) for student, teacher in self.taps(setting)
         ]
         return Selectivity(self, pairs, [self.weight] * len(pairs))
 
 
 class Selectivity(Paired):
-    """The discrepancy of channels at each pair."""
+    """The discrepancy of channels at each pair of taps."""
 
     def compare(self, index: int, student: Tensor, teacher: Tensor) -> Tensor:
-        """(N, C, H, W), (N, D, h, w) -> (N,)."""
+        """The loss of each image: (N, C, H, W), (N, D, h, w) -> (N,)."""
         s, t = align(student, teacher)
-        return selectivity(planes(s), planes(t))
+        return selectivity(channel_rows(s), channel_rows(t))

@@ -1,4 +1,4 @@
-"""What a method with parts of its own may look at before training begins."""
+"""What a method may look at before training begins: both networks and an example batch."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from torch import Tensor, nn
 
 from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
-from stillhouse.models.head import Head, head
-from stillhouse.models.pairing import suggest
-from stillhouse.models.probe import shapes
-from stillhouse.models.stages import PRE, staged, stages
+from stillhouse.models.aliases import find_aliases, refusal
+from stillhouse.models.pairing import suggest_pairs
+from stillhouse.models.places import PENULTIMATE, declared_places, is_stage
+from stillhouse.models.pooled_head import PooledHead, find_pooled_head
+from stillhouse.models.tap_path import PRE
+from stillhouse.models.taps import tap_shapes
 from stillhouse.objectives.presets.base import check_sites
+from stillhouse.objectives.presets.feature import PairsOption, TapPairs
 from stillhouse.objectives.published import Published
 from stillhouse.spec import spec
 
-Pairs = tuple[tuple[str, str], ...]
 Shapes = Mapping[str, torch.Size]
+Side = Literal["student", "teacher"]
 
 
-def unknown() -> Tensor:
-    """The classes of samples that nobody named."""
+def no_labels() -> Tensor:
+    """Raise UserError, in place of the classes of all samples that nobody gave."""
     raise UserError(
         "this method keeps a memory of every training sample and needs their classes: use it in a "
         "recipe, or give Distiller(..., labels=classes of all samples)"
@@ -33,72 +36,103 @@ def unknown() -> Tensor:
 
 @dataclass(frozen=True)
 class Setting:
-    """The two networks, a batch of images to look at them with, and the classes of all samples."""
+    """The two networks, a batch of images for dry runs, and the classes of all samples."""
 
     student: nn.Module
     teacher: nn.Module
     example: Tensor
-    labels: Callable[[], Tensor] = field(default=unknown)  # -> (samples,)
+    labels: Callable[[], Tensor] = field(default=no_labels)  # -> (samples,)
 
     def student_shapes(self, taps: Iterable[str]) -> Shapes:
         """The shape of each tap of the student, batch axis first."""
-        return shapes(self.student, taps, self.example)
+        return tap_shapes(self.student, taps, self.example)
 
     def teacher_shapes(self, taps: Iterable[str]) -> Shapes:
         """The shape of each tap of the teacher, batch axis first."""
-        return shapes(self.teacher, taps, self.example)
+        return tap_shapes(self.teacher, taps, self.example)
 
-    def student_head(self) -> Head:
+    def student_head(self) -> PooledHead:
         """The student's classifier, and the map whose mean it reads."""
-        return head(self.student, self.example)
+        return find_pooled_head(self.student, self.example)
 
-    def teacher_head(self) -> Head:
+    def teacher_head(self) -> PooledHead:
         """The teacher's classifier, and the map whose mean it reads."""
-        return head(self.teacher, self.example)
+        return find_pooled_head(self.teacher, self.example)
 
     def has_vectors(self) -> bool:
         """Whether the classifiers of both networks read one vector an image."""
         networks = (self.student, self.teacher)
-        return all("penultimate" in stages(network, self.example) for network in networks)
+        return all(PENULTIMATE in find_aliases(network, self.example) for network in networks)
 
-    def resolve_pairs(self, pairs: Pairs | Literal["stages"]) -> Pairs:
-        """The pairs of taps; "stages" pairs all stages of the two networks by their size."""
-        return self.stage_pairs() if isinstance(pairs, str) else pairs
+    def resolve_pairs(self, pairs: PairsOption) -> TapPairs:
+        """The pairs of taps that a recipe names, or all stages or levels of the two networks.
 
-    def stage_pairs(self) -> Pairs:
+        "stages" are paired by the size of their maps, "levels" by the names that both networks
+        declare. Raises UserError where there are none to pair.
+        """
+        if not isinstance(pairs, str):
+            return pairs
+        return self.stage_pairs() if pairs == "stages" else self.level_pairs()
+
+    def stage_pairs(self) -> TapPairs:
         """The stages of both networks that belong together, shallowest first."""
-        ours, theirs = (
-            {name: path for name, path in stages(network, self.example).items() if staged(name)}
+        student, teacher = (
+            [name for name in find_aliases(network, self.example) if is_stage(name)]
             for network in (self.student, self.teacher)
         )
-        found = suggest(self.student_shapes(ours), self.teacher_shapes(theirs))
-        if not found:
+        pairs = suggest_pairs(self.student_shapes(student), self.teacher_shapes(teacher))
+        if not pairs:
+            networks = (self.student, self.teacher)
+            doubts = (refusal(network, "stage1", self.example) for network in networks)
             raise UserError(
-                "the networks have no stages in common; name the taps under method.pairs, as in "
+                next(filter(None, doubts), None)
+                or "the networks have no stages in common; name the taps under method.pairs, as in "
                 "pairs: [[layer3, blocks.5]]"
             )
-        return tuple(found)
+        return tuple(pairs)
 
-    def before_activation(self, pairs: Pairs, who: Literal["student", "teacher"]) -> Pairs:
-        """The same pairs, one side of them before the ReLU that ends its stage, where it has one.
+    def level_pairs(self) -> TapPairs:
+        """The levels of the same name that both networks declare, in the student's order."""
+        student, teacher = declared_places(self.student), declared_places(self.teacher)
+        remedy = "name the taps under method.pairs, as in pairs: [[neck.p3, neck.p3]]"
+        for side, network, places in (
+            ("student", self.student, student),
+            ("teacher", self.teacher, teacher),
+        ):
+            if not places.levels:
+                raise UserError(
+                    f"pairs: levels needs networks that declare their levels, and the {side} "
+                    f"{type(network).__name__} declares none; declare them "
+                    f"(stillhouse.models.places), or {remedy}"
+                )
+        common = tuple((name, name) for name in student.levels if name in teacher.levels)
+        if not common:
+            raise UserError(
+                f"the student has the levels {', '.join(student.levels)} and the teacher "
+                f"{', '.join(teacher.levels)}, none of them in common; {remedy}"
+            )
+        return common
 
-        A stage that ends without one is tapped as it is.
+    def before_activation(self, pairs: TapPairs, side: Side) -> TapPairs:
+        """The same pairs, the taps of one side moved before the ReLU that ends their stage.
+
+        A stage that ends without a ReLU is tapped as it is.
         """
-        network = self.student if who == "student" else self.teacher
-        known = stages(network, self.example)
-        index = 0 if who == "student" else 1
+        network = self.student if side == "student" else self.teacher
+        aliases = find_aliases(network, self.example)
+        index = 0 if side == "student" else 1
 
-        def turned(pair: tuple[str, str]) -> tuple[str, str]:
+        def moved(pair: tuple[str, str]) -> tuple[str, str]:
             name = f"{pair[index]}{PRE}"
-            if name not in known:
+            if name not in aliases:
                 return pair
             return (name, pair[1]) if index == 0 else (pair[0], name)
 
-        return tuple(turned(pair) for pair in pairs)
+        return tuple(moved(pair) for pair in pairs)
 
 
 @spec
-class Composed(Published):
+class ComposedMethod(Published):
     """A method of the literature that is more than points of the product space."""
 
     def reshape(self, setting: Setting) -> nn.Module:
@@ -106,12 +140,12 @@ class Composed(Published):
         return setting.student
 
     def build(self, setting: Setting) -> Method:
-        """The method, with whatever it trains, for these two networks."""
+        """The method for these two networks, with the parameters that it trains."""
         raise NotImplementedError
 
 
 @spec
-class AtSites(Composed):
+class AtSites(ComposedMethod):
     """A method that compares logits at one or more sites of a task."""
 
     sites: tuple[str, ...] = field(default=("class",), kw_only=True)

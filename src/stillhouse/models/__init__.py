@@ -1,1 +1,1 @@
-"""The networks: naming them, loading them, reading them while they run."""
+"""Networks: by name, their weights, their taps, and what is put on top of them."""

@@ -1,4 +1,4 @@
-"""Small modules that make a student's features comparable with a teacher's."""
+"""Small modules that map a student's features to the shape of a teacher's."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from stillhouse.spec import spec
 
 
 @spec
-class Direct:
-    """No adapter: the features are compared as they are, and must have as many channels."""
+class NoAdapter:
+    """No adapter: the features are compared as they are, and must have the same channels."""
 
     kind: Literal["none"] = "none"
 
     def build(self, student: torch.Size, teacher: torch.Size) -> nn.Module:
-        """An identity for two shapes that agree in their channels, batch axis first."""
+        """An identity for two shapes with the same number of channels, batch axis first."""
         before, after = _channels(student, teacher)
         if before != after:
             raise UserError(
-                f"adapter 'none' compares features of one width, but the student's have {before} "
-                f"channels and the teacher's {after}; use adapter 'pointwise'"
+                f"adapter 'none' needs the same channels in both networks, but the student has "
+                f"{before} and the teacher {after}; use adapter 'pointwise'"
             )
         return nn.Identity()
 
 
 @spec
 class Pointwise:
-    """A linear map of channels without bias, the same at every place."""
+    """A linear map of channels without bias, the same at every position."""
 
     kind: Literal["pointwise"] = "pointwise"
 
@@ -53,7 +53,7 @@ class Pointwise:
 class Regressor:
     """A convolution to the teacher's shape, BatchNorm, ReLU (Romero et al., 2015).
 
-    What it gives is never negative: the teacher's tap has to be one after a ReLU.
+    Its output is never negative: the teacher's tap has to be one after a ReLU.
     """
 
     kind: Literal["regressor"] = "regressor"
@@ -63,21 +63,21 @@ class Regressor:
         before, after = _channels(student, teacher)
         if len(student) != 4:
             raise UserError(
-                f"adapter 'regressor' is for maps, but the taps have shape {_shape(student)}; "
-                "use adapter 'pointwise'"
+                f"adapter 'regressor' needs maps, but the student's tap has shape "
+                f"{_shape(student)}; use adapter 'pointwise'"
             )
-        conv = towards(before, after, student[2:], teacher[2:])
+        conv = resize_conv(before, after, student[2:], teacher[2:])
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-        return nn.Sequential(conv, Norm(after), nn.ReLU())
+        return nn.Sequential(conv, SafeBatchNorm2d(after), nn.ReLU())
 
 
-Adapter = Annotated[Direct | Pointwise | Regressor, Field(discriminator="kind")]
+Adapter = Annotated[NoAdapter | Pointwise | Regressor, Field(discriminator="kind")]
 
 
-class Norm(nn.BatchNorm2d):
-    """BatchNorm that takes its running statistics for a channel that has one value, or none.
+class SafeBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm that uses its running statistics for a batch with one value per channel, or none.
 
-    A last batch of one image, seen as a vector, has no deviation to be divided by.
+    A last batch of one image, as a map of one pixel, has no deviation to divide by.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ class Norm(nn.BatchNorm2d):
 
 
 def align(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Two maps at the smaller of their resolutions; vectors and tokens come back as they are.
+    """Two maps at the smaller of their resolutions; vectors and tokens are returned unchanged.
 
     (N, C, H, W), (N, D, h, w) -> the same with min(H, h) rows and min(W, w) columns, by averages.
     """
@@ -100,10 +100,13 @@ def align(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return pool(student, height, width), pool(teacher, height, width)
 
 
-def towards(
+def resize_conv(
     before: int, after: int, student: tuple[int, ...], teacher: tuple[int, ...]
 ) -> nn.Conv2d | nn.ConvTranspose2d:
-    """The convolution that carries a map of the student's resolution to the teacher's."""
+    """A convolution from the student's resolution (H, W) to the teacher's.
+
+    Raises UserError where the teacher's map is neither twice as large nor smaller.
+    """
     pairs = list(zip(student, teacher, strict=True))
     if all(s == 2 * t for s, t in pairs):
         return nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
@@ -113,14 +116,14 @@ def towards(
         height, width = (1 + s - t for s, t in pairs)
         return nn.Conv2d(before, after, (height, width), bias=False)
     raise UserError(
-        f"a convolution doubles a map or shrinks it, but the student's is {_shape(student)} and "
-        f"the teacher's {_shape(teacher)}; pair other taps, or use adapter 'pointwise' where the "
-        "method has one"
+        f"a convolution doubles a map or makes it smaller, but the student's is {_shape(student)} "
+        f"and the teacher's {_shape(teacher)}; pair other taps, or use adapter 'pointwise' where "
+        "the method has one"
     )
 
 
 def _channels(student: torch.Size, teacher: torch.Size) -> tuple[int, int]:
-    """The channels of two taps of one kind: (N, C), (N, T, C) or (N, C, H, W)."""
+    """The channels of two taps with the same axes: (N, C), (N, T, C) or (N, C, H, W)."""
     if len(student) != len(teacher) or len(student) not in (2, 3, 4):
         raise UserError(
             f"the student's tap has shape {_shape(student)} and the teacher's {_shape(teacher)}; "
@@ -129,7 +132,7 @@ def _channels(student: torch.Size, teacher: torch.Size) -> tuple[int, int]:
     if len(student) == 3 and student[1] != teacher[1]:
         raise UserError(
             f"the student's tap has {student[1]} tokens and the teacher's {teacher[1]}; "
-            "give both networks images of one size and patches of one size"
+            "give both networks the same image size and patch size"
         )
     axis = 1 if len(student) == 4 else -1
     return student[axis], teacher[axis]

@@ -1,4 +1,4 @@
-"""What residual networks are built of."""
+"""Building blocks of convolutional networks."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 
-class Block(nn.Module):
+class BasicBlock(nn.Module):
     """Two convolutions and a shortcut: (N, before, H, W) -> (N, width, H / stride, W / stride)."""
 
     def __init__(self, before: int, width: int, stride: int) -> None:
         super().__init__()
-        self.conv1, self.norm1 = normed(before, width, 3, stride)
+        self.conv1, self.norm1 = conv_norm(before, width, 3, stride)
         self.relu1 = nn.ReLU()
-        self.conv2, self.norm2 = normed(width, width, 3)
+        self.conv2, self.norm2 = conv_norm(width, width, 3)
         self.shortcut = shortcut(before, width, stride)
         self.relu2 = nn.ReLU()
 
@@ -33,11 +33,11 @@ class Bottleneck(nn.Module):
 
     def __init__(self, before: int, width: int, stride: int) -> None:
         super().__init__()
-        self.conv1, self.norm1 = normed(before, width // 4, 1)
+        self.conv1, self.norm1 = conv_norm(before, width // 4, 1)
         self.relu1 = nn.ReLU()
-        self.conv2, self.norm2 = normed(width // 4, width // 4, 3, stride)
+        self.conv2, self.norm2 = conv_norm(width // 4, width // 4, 3, stride)
         self.relu2 = nn.ReLU()
-        self.conv3, self.norm3 = normed(width // 4, width, 1)
+        self.conv3, self.norm3 = conv_norm(width // 4, width, 1)
         self.shortcut = shortcut(before, width, stride)
         self.relu3 = nn.ReLU()
 
@@ -49,31 +49,31 @@ class Bottleneck(nn.Module):
         return out
 
 
-def normed(
+def conv_norm(
     before: int, width: int, kernel: int, stride: int = 1, groups: int = 1, bias: bool = False
 ) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
-    """A convolution that keeps the size of the map but for its stride, and its BatchNorm."""
+    """A convolution with padding kernel // 2, and its BatchNorm: H, W -> H / stride, W / stride."""
     conv = nn.Conv2d(before, width, kernel, stride, kernel // 2, groups=groups, bias=bias)
     return conv, nn.BatchNorm2d(width)
 
 
-def activated(
+def conv_norm_relu(
     before: int, width: int, kernel: int, stride: int = 1, groups: int = 1, bias: bool = False
 ) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.ReLU]:
-    """A convolution, its BatchNorm and a ReLU."""
-    return *normed(before, width, kernel, stride, groups, bias), nn.ReLU()
+    """A convolution with padding kernel // 2, its BatchNorm and a ReLU."""
+    return *conv_norm(before, width, kernel, stride, groups, bias), nn.ReLU()
 
 
 def shortcut(before: int, width: int, stride: int) -> nn.Module:
-    """Nothing where a block keeps the shape of its map, else a 1x1 convolution with BatchNorm."""
+    """An identity where a block keeps the shape of its map, else a 1x1 convolution, BatchNorm."""
     if before == width and stride == 1:
         return nn.Identity()
-    return nn.Sequential(*normed(before, width, 1, stride))
+    return nn.Sequential(*conv_norm(before, width, 1, stride))
 
 
-def repeated(
+def stack_blocks(
     block: Callable[[int, int, int], nn.Module], before: int, width: int, depth: int, stride: int
 ) -> nn.Sequential:
-    """Blocks in a row, made by `block(before, width, stride)`; the first has the stride."""
+    """A sequence of `depth` blocks `block(before, width, stride)`; the first has the stride."""
     rest = (block(width, width, 1) for _ in range(depth - 1))
     return nn.Sequential(block(before, width, stride), *rest)

@@ -1,4 +1,4 @@
-"""What particular methods put between a student's map and a teacher's; all of it is thrown away."""
+"""Modules of single methods between a student's map and a teacher's, discarded after training."""
 
 from __future__ import annotations
 
@@ -8,71 +8,73 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stillhouse.models.adapters import Norm, towards
+from stillhouse.models.adapters import SafeBatchNorm2d, resize_conv
 
-SLOPE = 0.1  # below zero, of the networks of factor transfer
-LEAST = 1e-5  # what a variance never falls below
+LEAKY_SLOPE = 0.1  # negative slope of the networks of factor transfer
+MIN_VARIANCE = 1e-5
 
 
-def normed(before: int, after: int) -> nn.Sequential:
+def pointwise_norm(before: int, after: int) -> nn.Sequential:
     """A 1x1 convolution and BatchNorm (OFD): (N, before, H, W) -> (N, after, H, W)."""
-    return nn.Sequential(drawn(nn.Conv2d(before, after, 1, bias=False)), Norm(after))
+    return nn.Sequential(
+        init_kaiming(nn.Conv2d(before, after, 1, bias=False)), SafeBatchNorm2d(after)
+    )
 
 
-def projected(before: int, after: int) -> nn.Sequential:
-    """The same and a ReLU (SRRL): (N, before, H, W) -> (N, after, H, W)."""
-    return nn.Sequential(*normed(before, after), nn.ReLU())
+def pointwise_norm_relu(before: int, after: int) -> nn.Sequential:
+    """A 1x1 convolution, BatchNorm and ReLU (SRRL): (N, before, H, W) -> (N, after, H, W)."""
+    return nn.Sequential(*pointwise_norm(before, after), nn.ReLU())
 
 
-def carried(student: torch.Size, teacher: torch.Size) -> nn.Module:
-    """Nothing between two maps of one shape, else a convolution and BatchNorm (AB).
+def shape_connector(student: torch.Size, teacher: torch.Size) -> nn.Module:
+    """An identity between two maps of one shape, else a convolution and BatchNorm (AB).
 
     (N, C, H, W) of the student -> (N, C, H, W) of the teacher.
     """
     if student[1:] == teacher[1:]:
         return nn.Identity()
-    conv = towards(student[1], teacher[1], student[2:], teacher[2:])
-    return nn.Sequential(drawn(conv), Norm(teacher[1]))
+    conv = resize_conv(student[1], teacher[1], student[2:], teacher[2:])
+    return nn.Sequential(init_kaiming(conv), SafeBatchNorm2d(teacher[1]))
 
 
 def generator(width: int) -> nn.Sequential:
-    """Two 3x3 convolutions and a ReLU between them (MGD): (N, C, H, W) -> (N, C, H, W)."""
+    """Two 3x3 convolutions with a ReLU between (MGD): (N, C, H, W) -> (N, C, H, W)."""
     first, second = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
     return nn.Sequential(first, nn.ReLU(), second)
 
 
-class Expectation(nn.Module):
-    """What a teacher's map is likely to be, and one variance a channel of it (VID)."""
+class VariationalRegressor(nn.Module):
+    """The mean of a teacher's map given the student's, and a variance for each channel (VID)."""
 
     def __init__(self, before: int, after: int, variance: float = 5.0) -> None:
         super().__init__()
         widths = (before, after, after)
         layers = [nn.Conv2d(width, after, 1, bias=False) for width in widths]
         self.layers = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
-        raw = math.log(math.expm1(variance - LEAST))  # whose softplus is the variance
+        raw = math.log(math.expm1(variance - MIN_VARIANCE))  # whose softplus is the variance
         self.raw = nn.Parameter(torch.full((after,), raw))
 
     def forward(self, student: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean and the variance: (N, before, H, W) -> (N, after, H, W), (after,)."""
-        return self.layers(student), F.softplus(self.raw) + LEAST
+        """Mean and variance: (N, before, H, W) -> (N, after, H, W), (after,)."""
+        return self.layers(student), F.softplus(self.raw) + MIN_VARIANCE
 
 
 class Fusion(nn.Module):
-    """A level of a student together with all that lies deeper, at `width` channels (ReviewKD).
+    """A map of a student fused with the deeper ones by attention, at `width` channels (ReviewKD).
 
-    `fuses` says whether anything lies deeper.
+    `fuses` is False for the deepest map.
     """
 
     def __init__(self, before: int, width: int, after: int, fuses: bool) -> None:
         super().__init__()
-        self.reduce = nn.Sequential(evenly(before, width, 1), Norm(width))
-        self.expand = nn.Sequential(evenly(width, after, 3), Norm(after))
+        self.reduce = nn.Sequential(uniform_conv(before, width, 1), SafeBatchNorm2d(width))
+        self.expand = nn.Sequential(uniform_conv(width, after, 3), SafeBatchNorm2d(after))
         self.attend = nn.Conv2d(2 * width, 2, 1) if fuses else None
 
     def forward(
         self, level: Tensor, deeper: Tensor | None, size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """What is compared with the teacher, and what goes on to the shallower level.
+        """The map that is compared with the teacher's, and the one for the next shallower fusion.
 
         (N, before, H, W), (N, width, h, w), (I, J) -> (N, after, I, J), (N, width, I, J).
         """
@@ -87,43 +89,43 @@ class Fusion(nn.Module):
 
 
 class Paraphraser(nn.Module):
-    """A teacher's map said in fewer channels, and back (FT)."""
+    """An autoencoder of a teacher's map with fewer channels in the middle (FT)."""
 
     def __init__(self, width: int, factors: int) -> None:
         super().__init__()
-        self.encoder = encoder(width, factors, norm=False)
+        self.encoder = factor_encoder(width, factors, norm=False)
         steps = ((factors, factors), (factors, width), (width, width))
         layers = [
-            (nn.ConvTranspose2d(before, after, 3, padding=1), nn.LeakyReLU(SLOPE))
+            (nn.ConvTranspose2d(before, after, 3, padding=1), nn.LeakyReLU(LEAKY_SLOPE))
             for before, after in steps
         ]
         self.decoder = nn.Sequential(*(part for layer in layers for part in layer))
 
     def forward(self, teacher: Tensor) -> Tensor:
-        """The map made again from its factors: (N, C, H, W) -> (N, C, H, W)."""
-        made: Tensor = self.decoder(self.encoder(teacher))
-        return made
+        """The map reconstructed from its factors: (N, C, H, W) -> (N, C, H, W)."""
+        reconstruction: Tensor = self.decoder(self.encoder(teacher))
+        return reconstruction
 
 
-def encoder(width: int, factors: int, norm: bool) -> nn.Sequential:
+def factor_encoder(width: int, factors: int, norm: bool) -> nn.Sequential:
     """Three 3x3 convolutions to the factors: (N, width, H, W) -> (N, factors, H, W)."""
     layers: list[nn.Module] = []
     for before, after in ((width, width), (width, factors), (factors, factors)):
         layers.append(nn.Conv2d(before, after, 3, padding=1))
         if norm:
-            layers.append(Norm(after))
-        layers.append(nn.LeakyReLU(SLOPE))
+            layers.append(SafeBatchNorm2d(after))
+        layers.append(nn.LeakyReLU(LEAKY_SLOPE))
     return nn.Sequential(*layers)
 
 
-def drawn(conv: nn.Conv2d | nn.ConvTranspose2d) -> nn.Conv2d | nn.ConvTranspose2d:
-    """The same layer with normal weights that keep the size of gradients."""
+def init_kaiming(conv: nn.Conv2d | nn.ConvTranspose2d) -> nn.Conv2d | nn.ConvTranspose2d:
+    """The same layer with weights of the Kaiming normal distribution, in fan-out mode."""
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return conv
 
 
-def evenly(before: int, after: int, side: int) -> nn.Conv2d:
-    """A convolution without bias whose uniform weights keep the scale (ReviewKD)."""
+def uniform_conv(before: int, after: int, side: int) -> nn.Conv2d:
+    """A convolution without bias, with Kaiming uniform weights (ReviewKD)."""
     conv = nn.Conv2d(before, after, side, padding=side // 2, bias=False)
     nn.init.kaiming_uniform_(conv.weight, a=1)
     return conv

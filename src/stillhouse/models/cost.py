@@ -1,4 +1,4 @@
-"""What a network costs: its size, its arithmetic, its time."""
+"""Cost of a network: parameters, floating-point operations, latency, peak memory."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from stillhouse.models.dry_run import undisturbed
 
 
 def parameters(model: nn.Module) -> int:
-    """How many numbers the network has learned or will learn; a shared one counts once."""
+    """The number of parameters, frozen ones too; a shared parameter counts once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def flops(model: nn.Module, *inputs: Tensor) -> int:
     """Floating-point operations of one forward, two for each multiply-accumulate.
 
-    Convolutions, matrix products and attention are counted; what is cheap beside them is not.
+    Convolutions, matrix products and attention are counted, cheaper operations are not.
     """
     counter = FlopCounterMode(display=False)
-    with undisturbed(model), _frozen(model), counter:
+    with undisturbed(model), _without_gradients(model), counter:
         model(*inputs)
     return int(counter.get_total_flops())
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    # torch's counter asks what a module is given for its history, and a view of a parameter made
-    # without gradients (a class token) seems to want one and has none.
+def _without_gradients(model: nn.Module) -> Iterator[None]:
+    # torch's counter registers hooks on the gradients of inputs, which fails for a view of a
+    # parameter made without gradients, such as a class token.
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
         for parameter in learning:
@@ -57,10 +57,10 @@ def latency(model: nn.Module, *inputs: Tensor, repeats: int = 10, warmup: int = 
 
 
 def peak_memory(model: nn.Module, *inputs: Tensor) -> int:
-    """Bytes at the peak of one forward in eval mode: weights, inputs, and what is held between.
+    """Bytes at the peak of one forward in eval mode: weights, inputs and intermediate tensors.
 
-    On a GPU the allocator says it, with the scratch space of its kernels; on a CPU the tensors
-    that each operation leaves behind are counted, without what it needs while it runs.
+    On a GPU it is measured by the allocator, with the workspace of kernels. On a CPU the outputs of
+    all operations are counted, without the workspace.
     """
     tensors = (*model.parameters(), *model.buffers(), *inputs)
     sizes = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
@@ -68,14 +68,14 @@ def peak_memory(model: nn.Module, *inputs: Tensor) -> int:
     with undisturbed(model):
         if any(tensor.is_cuda for tensor in inputs):
             return held + _allocated(model, *inputs)
-        ledger = _Ledger(sizes)
-        with ledger:
+        counter = _MemoryCounter(sizes)
+        with counter:
             model(*inputs)
-    return held + ledger.peak
+    return held + counter.peak
 
 
 def _allocated(model: nn.Module, *inputs: Tensor) -> int:
-    model(*inputs)  # what libraries keep from their first call on is not the network's
+    model(*inputs)  # the first call also allocates the workspaces of libraries
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -84,8 +84,8 @@ def _allocated(model: nn.Module, *inputs: Tensor) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
-class _Ledger(TorchDispatchMode):
-    """Counts the bytes of all storages made inside that are still alive."""
+class _MemoryCounter(TorchDispatchMode):
+    """Counts the bytes of the storages that were allocated inside and are still alive."""
 
     def __init__(self, known: Iterable[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -103,32 +103,32 @@ class _Ledger(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
-                self._enter(leaf.untyped_storage())
+                self._add(leaf.untyped_storage())
         return out
 
-    def _enter(self, storage: torch.UntypedStorage) -> None:
+    def _add(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
         if key in self._known or key in self._alive:
             return
 
-        def leave(_: object) -> None:
+        def remove(_: object) -> None:
             self._alive.pop(key, None)
             self.now -= size
 
-        self._alive[key] = weakref.ref(storage, leave)
+        self._alive[key] = weakref.ref(storage, remove)
         self.now += size
         self.peak = max(self.peak, self.now)
 
 
 def _timed(model: nn.Module, *inputs: Tensor) -> float:
-    _wait(*inputs)
+    _synchronize(*inputs)
     start = perf_counter()
     model(*inputs)
-    _wait(*inputs)
+    _synchronize(*inputs)
     return perf_counter() - start
 
 
-def _wait(*inputs: Tensor) -> None:
-    # A GPU answers before it has finished, so the clock must wait for it.
+def _synchronize(*inputs: Tensor) -> None:
+    # Calls return before a GPU has finished.
     if any(tensor.is_cuda for tensor in inputs):
         torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""Running a network once without leaving a trace in it."""
+"""Running a network once without changing its state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 @contextmanager
 def restored(model: nn.Module) -> Iterator[nn.Module]:
-    """Modes and buffers are put back on leaving, whatever is done inside."""
+    """A context that restores the modes and buffers of all modules on exit."""
     # Each module has its own mode: a frozen BatchNorm in a training network must stay frozen.
     modes = [(part, part.training) for part in model.modules()]
     buffers = [
@@ -26,14 +26,14 @@ def restored(model: nn.Module) -> Iterator[nn.Module]:
             part.training = training
         with torch.no_grad():
             for part, name, buffer, before in buffers:
-                part._buffers[name] = buffer  # a module may have put another in its place
+                part._buffers[name] = buffer  # a module may have assigned another tensor
                 if buffer is not None and before is not None:
                     buffer.copy_(before)
 
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[nn.Module]:
-    """In eval mode and without gradients inside; modes and buffers are put back on leaving."""
+    """A context in eval mode and without gradients that restores modes and buffers on exit."""
     with restored(model):
         model.eval()
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Several networks that answer as one."""
+"""Several networks as one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stillhouse.models.scores import class_scores
 class Ensemble(nn.Module):
     """The mean of the members' logits: (N, C, H, W) -> (N, classes).
 
-    A tap of a member is `members.0.PATH`, and `members.0` is what it said.
+    A tap of a member is `members.0.PATH`, and its output `members.0`.
     """
 
     def __init__(self, members: Iterable[nn.Module]) -> None:
@@ -22,5 +22,5 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList(members)
 
     def forward(self, *inputs: Any) -> Tensor:
-        """The mean of what the members say."""
+        """The mean of the members' class scores: (N, C, H, W) -> (N, classes)."""
         return torch.stack([class_scores(member(*inputs)) for member in self.members]).mean(0)

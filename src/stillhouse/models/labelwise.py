@@ -1,4 +1,4 @@
-"""A head that looks for each class apart: one query a class, cross-attention over the map."""
+"""A head with one query per class and cross-attention over the map."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.models.taps import Tapped
-from stillhouse.models.trunk import Layout, Tokens, Trunk, cut
+from stillhouse.models.trunk import Layout, ToTokens, Trunk, cut_classifier
 from stillhouse.spec import spec
 
 MAP = "map"
@@ -21,8 +21,8 @@ DECLARED = "labelwise_paths"  # the attribute by which a module says that it has
 class LabelwiseHead:
     """Label-wise embeddings and a linear classifier of each (Yang P. et al., 2023).
 
-    A decoder of one layer (Ridnik et al., 2023) without self-attention, whose queries stay as they
-    were drawn: one vector of `width` a class, which asks with so many `heads`.
+    A decoder of one layer (Ridnik et al., 2023) without self-attention. Its queries, one vector of
+    `width` for each class, are random and not trained; attention has `heads` heads.
     """
 
     width: int = 768
@@ -34,12 +34,12 @@ class LabelwiseHead:
     def __post_init__(self) -> None:
         if self.heads < 1 or self.width < 1 or self.width % self.heads:
             raise ValueError(
-                f"width must be a multiple of heads, and they are {self.width} and {self.heads}"
+                f"width must be a multiple of heads, got {self.width} and {self.heads}"
             )
         if self.hidden < 1:
-            raise ValueError(f"hidden must be at least 1, and is {self.hidden}")
+            raise ValueError(f"hidden must be at least 1, got {self.hidden}")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be from 0 to below 1, and is {self.dropout}")
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
 
     def build(self, network: nn.Module, classes: int, example: Tensor) -> nn.Module:
         """The network with this head in place of its classifier."""
@@ -50,7 +50,7 @@ HeadSpec = LabelwiseHead  # the union of heads that a recipe can name, each with
 
 
 class Decoder(nn.Module):
-    """What each class finds in an image: tokens (N, T, F) -> embeddings (N, C, D)."""
+    """Label-wise embeddings of an image: tokens (N, T, F) -> (N, C, D)."""
 
     queries: Tensor
 
@@ -58,7 +58,7 @@ class Decoder(nn.Module):
         super().__init__()
         width = head.width
         self.project = nn.Sequential(nn.Linear(before, width), nn.ReLU())
-        # a buffer: never trained, and part of every file of weights
+        # a buffer: never trained, and in the state dict
         self.register_buffer("queries", torch.randn(classes, width))
         self.attention = nn.MultiheadAttention(width, head.heads, head.dropout, batch_first=True)
         self.forward_layers = nn.Sequential(
@@ -71,17 +71,17 @@ class Decoder(nn.Module):
         self.dropout = nn.Dropout(head.dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Ask, look, think; each step is added to the last and normalised."""
-        asked, seen = self.queries.expand(len(tokens), -1, -1), self.project(tokens)
-        asked = self.norms[0](asked + self.dropout(asked))
-        found = self.attention(asked, seen, seen, need_weights=False)[0]
-        asked = self.norms[1](asked + self.dropout(found))
-        answer: Tensor = self.norms[2](asked + self.dropout(self.forward_layers(asked)))
-        return answer
+        """Cross-attention and a feed-forward layer, both residual: (N, T, F) -> (N, C, D)."""
+        queries, values = self.queries.expand(len(tokens), -1, -1), self.project(tokens)
+        queries = self.norms[0](queries + self.dropout(queries))
+        attended = self.attention(queries, values, values, need_weights=False)[0]
+        queries = self.norms[1](queries + self.dropout(attended))
+        out: Tensor = self.norms[2](queries + self.dropout(self.forward_layers(queries)))
+        return out
 
 
 class Classwise(nn.Module):
-    """A linear classifier for each class, which reads its own embedding: (N, C, D) -> (N, C)."""
+    """A linear classifier for each class on its own embedding: (N, C, D) -> (N, C)."""
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class Classwise(nn.Module):
         nn.init.xavier_normal_(self.weight)
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """One score a class."""
+        """One score per class: (N, C, D) -> (N, C)."""
         return (embeddings * self.weight).sum(-1) + self.bias
 
 
@@ -104,25 +104,25 @@ class LabelwisePaths(NamedTuple):
 
     def inside(self, prefix: str) -> LabelwisePaths:
         """The same places of a network that holds this one at the path `prefix`."""
-        embeddings, tokens, seen = (f"{prefix}.{path}".removeprefix(".") for path in self[:3])
-        return LabelwisePaths(embeddings, tokens, seen, self.layout)
+        embeddings, tokens, feature_map = (f"{prefix}.{path}".removeprefix(".") for path in self[:3])
+        return LabelwisePaths(embeddings, tokens, feature_map, self.layout)
 
 
 class Labelwise(nn.Module):
     """A network with a label-wise head: images (N, C, H, W) -> logits (N, classes).
 
-    `embeddings` is the tap of the label-wise embeddings, (N, classes, width), and `tokens` that of
-    what they are found in, (N, places, channels).
+    Taps: `embeddings`, the label-wise embeddings (N, classes, width), and `tokens`, the map that
+    they are computed from as tokens (N, T, channels).
     """
 
     def __init__(self, trunk: Tapped, place: Trunk, classes: int, head: LabelwiseHead) -> None:
         super().__init__()
-        self.trunk, self.tokens = trunk, Tokens(place.layout)
+        self.trunk, self.tokens = trunk, ToTokens(place.layout)
         self.embeddings = Decoder(place.width, classes, head)
         self.classifier = Classwise(classes, head.width)
 
     def forward(self, images: Tensor) -> Tensor:
-        """One score a class."""
+        """One score per class: (N, C, H, W) -> (N, classes)."""
         tokens = self.tokens(self.trunk(images).taps[MAP])
         scores: Tensor = self.classifier(self.embeddings(tokens))
         return scores
@@ -135,7 +135,7 @@ class Labelwise(nn.Module):
 
     @torch.no_grad()
     def select_classes(self, classes: Sequence[int]) -> None:
-        """Know these classes, in this order, and no others."""
+        """Keep only these classes, in this order."""
         index = torch.tensor(tuple(classes))
         self.embeddings.queries = self.embeddings.queries[index]
         for name in ("weight", "bias"):
@@ -146,11 +146,11 @@ class Labelwise(nn.Module):
 def labelwise(
     network: nn.Module, classes: int, example: Tensor, head: LabelwiseHead | None = None
 ) -> Labelwise:
-    """A network with a label-wise head in place of its classifier, which is taken off it.
+    """A network with a label-wise head in place of its classifier, which is removed from it.
 
-    `example` is a batch of images (N, C, H, W), two for instance, to find the last map by.
+    `example` is a batch of images (N, C, H, W) for a dry run, which finds the last map.
     """
-    place = cut(network, example)
+    place = cut_classifier(network, example)
     trunk = Tapped(network, {MAP: place.path}, (example,))
     return Labelwise(trunk, place, classes, head or LabelwiseHead())
 

@@ -5,23 +5,29 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from stillhouse.errors import UserError
-from stillhouse.models.stages import staged, stages
+from stillhouse.models.aliases import find_aliases, refusal
+from stillhouse.models.places import declared_places, is_stage
+from stillhouse.models.tap_path import TapPath
 
 
-def closing(model: nn.Module, example: Tensor) -> list[str]:
+def last_layers(model: nn.Module, example: Tensor) -> list[str]:
     """Paths of the last block that learns before the classifier, and of the classifier.
 
     The block is the last child of the last stage, or the stage itself where that has no blocks.
+    The classifier is the declared one, or else the last linear layer. Raises UserError for a
+    network whose stages or classifier are not known.
     """
-    known = stages(model, example)
-    numbered = [path for name, path in known.items() if staged(name)]
+    aliases = find_aliases(model, example)
+    stages = [path for name, path in aliases.items() if is_stage(name)]
     heads = [path for path, part in model.named_modules() if isinstance(part, nn.Linear)]
-    if not numbered or not heads:
+    classifier = declared_places(model).classifier or next(reversed(heads), None)
+    if not stages or classifier is None:
         raise UserError(
-            f"{type(model).__name__} shows no last stage and classifier; name the layers that "
-            "acclimation moves, as in method.layers=[layer4.1, fc]"
+            refusal(model, "stage1", example)
+            or f"no last stage and classifier were found in {type(model).__name__}; name the "
+            "layers that acclimation moves, as in method.layers=[layer4.1, fc]"
         )
-    stage = numbered[-1]
+    stage = TapPath.parse(stages[-1]).module
     blocks = [
         name
         for name, child in model.get_submodule(stage).named_children()
@@ -29,4 +35,4 @@ def closing(model: nn.Module, example: Tensor) -> list[str]:
     ]
     listed = isinstance(model.get_submodule(stage), nn.Sequential | nn.ModuleList)
     block = f"{stage}.{blocks[-1]}" if blocks and listed else stage
-    return [block, heads[-1]]
+    return [block, classifier]

@@ -1,4 +1,4 @@
-"""Which stage of a student may learn from which stage of a teacher."""
+"""Pairs of a student's and a teacher's stages."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ import torch
 _STAGE = re.compile(r"stage(\d+)")
 
 
-def suggest(
+def suggest_pairs(
     student: Mapping[str, torch.Size], teacher: Mapping[str, torch.Size]
 ) -> list[tuple[str, str]]:
     """Pairs of stages, from the shallow to the deep, of two networks' aliases with their shapes.
 
-    Stages whose maps (N, C, H, W), or tokens (N, T, C), are equally large make a pair, of several
-    in one network the last. Where none are, they are paired in order from the deep end, as many as
-    the shorter network has. The last pair is ("last", "last") where both have that.
+    Stages whose maps (N, C, H, W), or tokens (N, T, C), are of one size make a pair, of several in
+    one network the last. Where none are, they are paired in order from the deep end, as many as the
+    shorter network has. The last pair is ("last", "last") where both have that alias.
     """
-    ours, theirs = _by_size(student), _by_size(teacher)
-    pairs = [(ours[size], theirs[size]) for size in ours if size in theirs]
+    student_stages, teacher_stages = _by_size(student), _by_size(teacher)
+    pairs = [
+        (stage, teacher_stages[size])
+        for size, stage in student_stages.items()
+        if size in teacher_stages
+    ]
     if not pairs:
         ends = zip(reversed(_stages(student)), reversed(_stages(teacher)), strict=False)
         pairs = [(s, t) for s, t in ends if len(student[s]) == len(teacher[t])][::-1]
@@ -29,8 +33,8 @@ def suggest(
 
 
 def _stages(shapes: Mapping[str, torch.Size]) -> list[str]:
-    """The stages by number, without what else has an alias."""
-    numbers = sorted(int(found[1]) for name in shapes if (found := _STAGE.fullmatch(name)))
+    """The stages by number, without the other aliases."""
+    numbers = sorted(int(match[1]) for name in shapes if (match := _STAGE.fullmatch(name)))
     return [f"stage{number}" for number in numbers]
 
 

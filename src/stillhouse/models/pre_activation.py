@@ -7,54 +7,57 @@ from collections.abc import Sequence
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stillhouse.models.recording import Call, same
-from stillhouse.models.rules import INPUT
+from stillhouse.models.recording import Call, is_same, path_of_call
 
 
 def before_relu(calls: Sequence[Call], path: str) -> str | None:
-    """Where the map is that becomes, through a ReLU, what the module at `path` gives.
+    """The tap of the map that becomes, through a ReLU, the output of the module at `path`.
 
-    It is what that ReLU is given, `PATH@input`. Where the module ends without one and the first to
-    read its map is a BatchNorm, as in a network that normalises first, it is what this gives. None
-    where there is neither (a linear bottleneck), where a function and no module takes the ReLU, or
-    where a module that runs again later takes it, because of those the last call is what is kept.
+    It is the input of that ReLU, `PATH@input`. Where the module ends without one and the first to
+    read its output is a BatchNorm, as in pre-activation networks, it is the output of this. None
+    where there is neither (a linear bottleneck), where a function and no module applies the ReLU,
+    or where the module that applies it is called again later.
     """
     ends = [index for index, call in enumerate(calls) if call.path == path]
     if not ends:
         return None
     end = ends[-1]
-    relu = _relu_that_gave(calls[: end + 1], calls[end])
+    relu = _relu_that_returned(calls[: end + 1], calls[end])
     if relu is None:
         norm = _norm_that_reads(calls[end + 1 :], calls[end])
-        relu = norm and _relu_that_gave(_inside(calls, norm), norm)
+        relu = norm and _relu_that_returned(_inside(calls, norm), norm)
         if relu is None:
-            return norm.path if norm and _is_last(calls, norm) else None
-    return relu.path + INPUT if _is_last(calls, relu) else None
+            return path_of_call(calls, norm) if norm and _is_last(calls, norm) else None
+    return path_of_call(calls, relu, is_input=True) if _is_last(calls, relu) else None
 
 
 def is_relu(module: nn.Module) -> bool:
-    """Whether it cuts off what is negative, and lets pass the rest or the rest up to a bound."""
+    """Whether it sets negative values to 0, and keeps the rest or the rest up to a bound."""
     if isinstance(module, nn.Threshold):
         return module.threshold == module.value == 0
     return isinstance(module, nn.ReLU | nn.ReLU6)
 
 
-def _relu_that_gave(calls: Sequence[Call], end: Call) -> Call | None:
+def _relu_that_returned(calls: Sequence[Call], end: Call) -> Call | None:
     # Something written to the map after the ReLU, as by `out += shortcut`, makes it another map.
-    given = [c for c in calls if is_relu(c.module) and same(c.gave, end.gave, written=False)]
-    return given[-1] if given else None
+    relus = [
+        call
+        for call in calls
+        if is_relu(call.module) and is_same(call.output, end.output, unwritten=True)
+    ]
+    return relus[-1] if relus else None
 
 
 def _norm_that_reads(calls: Sequence[Call], end: Call) -> Call | None:
-    # A module around the reader finishes later: the first to finish is the reader itself. One that
-    # hands on what it is given, as an Identity does, is passed over.
-    readers = (call for call in calls if same(call.given, end.gave, written=False))
-    first = next((call for call in readers if not same(call.gave, call.given)), None)
+    # A module around the reader finishes later: the first to finish is the reader itself. A module
+    # that returns its input, as an Identity does, is passed over.
+    readers = (call for call in calls if is_same(call.input, end.output, unwritten=True))
+    first = next((call for call in readers if not is_same(call.output, call.input)), None)
     return first if first is not None and isinstance(first.module, _BatchNorm) else None
 
 
 def _inside(calls: Sequence[Call], norm: Call) -> list[Call]:
-    """What a BatchNorm runs itself: some come with their ReLU inside."""
+    """The calls inside a BatchNorm: some apply their ReLU themselves."""
     return [call for call in calls if call.path.startswith(f"{norm.path}.")]
 
 

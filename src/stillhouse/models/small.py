@@ -1,4 +1,4 @@
-"""Residual networks small enough to be trained on a laptop while one waits."""
+"""Residual networks that a laptop trains in minutes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from itertools import pairwise
 
 from torch import nn
 
-from stillhouse.models.blocks import Block, activated, repeated
-from stillhouse.models.staged import Staged, initialise
+from stillhouse.models.blocks import BasicBlock, conv_norm_relu, stack_blocks
+from stillhouse.models.stage_network import StageNetwork, init_convolutions
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large a small network is: channels of each stage, and how much its stem shrinks."""
+    """The channels of each stage of a small network, and the stride of its stem."""
 
     widths: tuple[int, ...]
     stem_stride: int
@@ -30,8 +30,8 @@ SIZES: Mapping[str, Size] = {
 }
 
 
-class SmallResNet(Staged):
-    """A stem, stages of residual blocks that halve the map from the second on, a mean, a head.
+class SmallResNet(StageNetwork):
+    """A stem, stages of residual blocks that halve the map from the second on, a pool, a head.
 
     (N, channels, H, W) -> (N, classes). Taps: `stem`, `stage1` .. `stageK`, `pool` (N, C), `head`.
     """
@@ -44,18 +44,18 @@ class SmallResNet(Staged):
         channels: int = 3,
         stem_stride: int = 1,
     ) -> None:
-        stem = nn.Sequential(*activated(channels, widths[0], 3, stem_stride))
-        stages = [repeated(Block, widths[0], widths[0], blocks, stride=1)]
+        stem = nn.Sequential(*conv_norm_relu(channels, widths[0], 3, stem_stride))
+        stages = [stack_blocks(BasicBlock, widths[0], widths[0], blocks, stride=1)]
         for before, width in pairwise(widths):
-            stages.append(repeated(Block, before, width, blocks, stride=2))
+            stages.append(stack_blocks(BasicBlock, before, width, blocks, stride=2))
         super().__init__(stem, stages, nn.Linear(widths[-1], classes))
-        initialise(self)
+        init_convolutions(self)
 
 
-def build(
+def small_resnet(
     size: str, classes: int, channels: int = 3, blocks: int = 1, stem_stride: int | None = None
 ) -> SmallResNet:
-    """One of `SIZES` by name; a stem stride of None is the one of that size."""
+    """One of `SIZES` by name with random weights; `stem_stride` None is that of the size."""
     known = SIZES[size]
     stride = known.stem_stride if stem_stride is None else stem_stride
     return SmallResNet(known.widths, blocks, classes, channels, stride)

@@ -1,4 +1,4 @@
-"""Weights in files: read whole or not at all, never running code, written whole or not at all."""
+"""Files of weights: loaded completely or not at all, without running code, written atomically."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from stillhouse.files import replacing, write_error
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "student")  # keys that hold the weights
-PREFIXES = ("module.", "model.", "_orig_mod.")  # what DDP, trainers and torch.compile put before
+PREFIXES = ("module.", "model.", "_orig_mod.")  # of DDP, trainers and torch.compile
 
 State = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What was found in a file, all of which is now in the network."""
+    """What was loaded from a file."""
 
     path: Path
     tensors: int
-    wrapper: str = ""  # the key, or keys joined by a dot, under which the weights lay
-    prefix: str = ""  # what stood before every name
+    wrapper: str = ""  # the key, or keys joined by a dot, that held the weights
+    prefix: str = ""  # that was removed from every name
 
 
-def load(model: nn.Module, path: str | Path) -> LoadReport:
-    """Put the weights of a file into a network: every tensor of both, or an error and no change."""
+def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
+    """Load the weights of a file: all tensors of file and network, or UserError and no change."""
     path, expected = Path(path), model.state_dict()
-    state, wrapper, prefix = _found(path, expected)
+    state, wrapper, prefix = _read_state(path, expected)
     whole = _counted_batches(expected) | state
     _check_names(path, whole, expected)
     _check_shapes(path, whole, expected)
@@ -47,14 +47,14 @@ def load(model: nn.Module, path: str | Path) -> LoadReport:
     return LoadReport(path, len(state), wrapper, prefix)
 
 
-def begin(model: nn.Module, path: str | Path) -> LoadReport:
-    """Put the weights of a file into a network that has another classifier, or none.
+def load_pretrained(model: nn.Module, path: str | Path) -> LoadReport:
+    """Load the weights of a file into a network with another classifier, or none.
 
-    Tensors of the file that the network has no place for are left aside, and a classifier for
-    another number of classes stays as it was drawn; all else must be there.
+    Tensors of the file that the network does not have are ignored, and a classifier for another
+    number of classes keeps its weights; everything else must be in the file.
     """
     path, expected = Path(path), model.state_dict()
-    state, wrapper, prefix = _found(path, expected)
+    state, wrapper, prefix = _read_state(path, expected)
     known = _counted_batches(expected) | state
     whole = {name: known[name] for name in expected if name in known}
     _check_names(path, whole, expected)
@@ -66,10 +66,10 @@ def begin(model: nn.Module, path: str | Path) -> LoadReport:
     return LoadReport(path, len(kept), wrapper, prefix)
 
 
-def save(model: nn.Module, path: str | Path) -> None:
-    """Write weights as safetensors; what lay there before stays until all is written."""
+def save_weights(model: nn.Module, path: str | Path) -> None:
+    """Write weights as safetensors; an existing file is replaced once the new one is complete."""
     path = Path(path)
-    # Tied weights are written once for each name, so that plain `load_state_dict` takes the file.
+    # Tied weights are written under each name, so that plain `load_state_dict` accepts the file.
     state = {
         name: tensor.detach().to("cpu", copy=True).contiguous()
         for name, tensor in model.state_dict().items()
@@ -93,7 +93,7 @@ def state_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-# ---------------------------------------------------------------------------------------- the file
+# ----------------------------------------------------------------------------------------- reading
 
 
 def _read(path: Path) -> Any:
@@ -104,7 +104,7 @@ def _read(path: Path) -> Any:
         except (SafetensorError, OSError) as error:
             raise UserError(_damaged(path, "safetensors file", str(error))) from error
     try:
-        with warnings.catch_warnings():  # about pickles of other makers, which are refused below
+        with warnings.catch_warnings():  # about unknown pickles, which are refused below
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -112,7 +112,7 @@ def _read(path: Path) -> Any:
         if code:
             raise UserError(
                 f"{path}: the file holds code or objects ({code[1]}), which are never loaded; "
-                "open it where you trust it and save only `model.state_dict()`"
+                "load it where you trust it and save only `model.state_dict()`"
             ) from error
         raise UserError(_damaged(path, "file of torch.save")) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
@@ -121,42 +121,44 @@ def _read(path: Path) -> Any:
 
 def _check_there(path: Path) -> None:
     if path.is_dir():
-        found = sorted(file.name for file in path.iterdir() if file.suffix in SUFFIXES)
-        inside = f"name a file in it: {', '.join(found[:5])}" if found else "it holds no weights"
+        files = sorted(file.name for file in path.iterdir() if file.suffix in SUFFIXES)
+        inside = f"name a file in it: {', '.join(files[:5])}" if files else "it has no weights"
         raise UserError(f"{path} is a folder, not a file of weights; {inside}")
     if not path.exists():
         folder = path.parent
         if not folder.is_dir():
-            raise UserError(f"{path}: there is no folder {str(folder)!r} to read weights from")
+            raise UserError(f"{path}: there is no folder {str(folder)!r}")
         siblings = sorted(file.name for file in folder.iterdir() if file.suffix in SUFFIXES)
         raise UserError(f"{path}: there is no such file{did_you_mean(path.name, siblings)}")
     if path.suffix not in SUFFIXES:
-        raise UserError(f"{path}: weights end in {', '.join(SUFFIXES)}, not in {path.suffix!r}")
+        raise UserError(
+            f"{path}: files of weights end in {', '.join(SUFFIXES)}, not in {path.suffix!r}"
+        )
 
 
 def _damaged(path: Path, kind: str, detail: str = "") -> str:
-    said = f" ({detail})" if detail else ""
+    reason = f" ({detail})" if detail else ""
     size = path.stat().st_size
-    return f"{path}: not a readable {kind}{said}; its {size} bytes may be cut off: fetch it again"
+    return f"{path}: not a readable {kind}{reason}; its {size} bytes may be cut off: fetch it again"
 
 
-# ------------------------------------------------------------------------------------ its contents
+# ---------------------------------------------------------------------------------------- contents
 
 
-def _found(path: Path, expected: State) -> tuple[State, str, str]:
-    """The tensors of a file under the network's names, and what they lay under."""
+def _read_state(path: Path, expected: State) -> tuple[State, str, str]:
+    """The tensors of a file under the network's names, their wrapper and their prefix."""
     state, wrapper = _unwrapped(path, _read(path))
     state, prefix = _stripped(state, expected)
     return state, wrapper, prefix
 
 
 def _counted_batches(expected: State) -> State:
-    """Networks saved before BatchNorm counted its batches are whole without the count."""
+    """The counters of BatchNorm, which old files lack."""
     return {n: t for n, t in expected.items() if n.endswith("num_batches_tracked")}
 
 
 def _unwrapped(path: Path, content: Any) -> tuple[State, str]:
-    """The table of tensors in a checkpoint, and the keys that led there."""
+    """The state dict in a checkpoint, and the keys that led there."""
     keys: list[str] = []
     while isinstance(content, Mapping):
         inner = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
@@ -165,22 +167,22 @@ def _unwrapped(path: Path, content: Any) -> tuple[State, str]:
         keys.append(inner[0])
         content = content[inner[0]]
     if isinstance(content, Mapping) and content:
-        strangers = [name for name, value in content.items() if not isinstance(value, Tensor)]
-        if not strangers:
+        others = [name for name, value in content.items() if not isinstance(value, Tensor)]
+        if not others:
             return {str(name): value for name, value in content.items()}, ".".join(keys)
-        found = f"{str(strangers[0])!r} is a {type(content[strangers[0]]).__name__}"
+        reason = f"{str(others[0])!r} is a {type(content[others[0]]).__name__}"
     else:
-        found = "it is empty" if content == {} else f"it is a {type(content).__name__}"
+        reason = "it is empty" if content == {} else f"it is a {type(content).__name__}"
     raise UserError(
-        f"{path}: the file holds no table of tensors ({found}); save `model.state_dict()`, "
-        f"bare or under one of the keys {', '.join(WRAPPERS)}"
+        f"{path}: the file holds no state dict ({reason}); save `model.state_dict()`, by itself or "
+        f"under one of the keys {', '.join(WRAPPERS)}"
     )
 
 
 def _stripped(state: State, expected: Iterable[str]) -> tuple[State, str]:
-    """Names without the prefixes that all of them carry, unless the network's own carry them."""
-    own, prefix = set(expected), ""
-    while not own & state.keys():
+    """Names without the prefixes that all of them have and the network's names have not."""
+    names, prefix = set(expected), ""
+    while not names & state.keys():
         shared = [p for p in PREFIXES if all(name.startswith(p) for name in state)]
         if not shared:
             break
@@ -192,19 +194,19 @@ def _stripped(state: State, expected: Iterable[str]) -> tuple[State, str]:
 def _check_names(path: Path, state: State, expected: Mapping[str, Tensor]) -> None:
     missing = [name for name in expected if name not in state]
     extra = [name for name in state if name not in expected]
-    said = []
+    problems = []
     if missing:
-        said.append(f"{_counted(missing)} of the network not in the file")
+        problems.append(f"{_listed(missing)} of the network not in the file")
     if extra:
-        said.append(f"{_counted(extra)} of the file not in the network")
-    if said:
+        problems.append(f"{_listed(extra)} of the file not in the network")
+    if problems:
         raise UserError(
-            f"{path}: {' and '.join(said)}; the weights belong to another network, "
-            "and part of them is never loaded"
+            f"{path}: {' and '.join(problems)}; the weights belong to another network, "
+            "and weights are not loaded in part"
         )
 
 
-def _counted(names: list[str]) -> str:
+def _listed(names: list[str]) -> str:
     shown = ", ".join(map(repr, names[:3])) + (", …" if len(names) > 3 else "")
     return f"{len(names)} tensor{'s' if len(names) > 1 else ''} ({shown})"
 
@@ -214,18 +216,18 @@ def _check_shapes(path: Path, state: State, expected: Mapping[str, Tensor]) -> N
     if not wrong:
         return
     name = wrong[0]
-    there, here = list(state[name].shape), list(expected[name].shape)
-    both = f"{name!r} is {there} in the file and {here} in the network"
+    file_shape, shape = list(state[name].shape), list(expected[name].shape)
+    difference = f"{name!r} is {file_shape} in the file and {shape} in the network"
     if _is_classifier(wrong, state, expected):
         raise UserError(
-            f"{path}: the file has {there[0]} classes, the recipe {here[0]} ({both}); "
-            f"train on its classes, or take weights for {here[0]} classes"
+            f"{path}: the file has {file_shape[0]} classes, the recipe {shape[0]} ({difference}); "
+            f"train on its classes, or take weights for {shape[0]} classes"
         )
-    raise UserError(f"{path}: {both}; the weights belong to a network of another size")
+    raise UserError(f"{path}: {difference}; the weights belong to a network of another size")
 
 
 def _is_classifier(wrong: list[str], state: State, expected: Mapping[str, Tensor]) -> bool:
-    """Whether only the number of outputs differs: any other layer would upset the one after it."""
+    """Whether only the number of outputs of one layer differs, which only a classifier can."""
     pairs = {(state[name].shape[:1], expected[name].shape[:1]) for name in wrong}
     same_rest = all(state[name].shape[1:] == expected[name].shape[1:] for name in wrong)
     return len(pairs) == 1 and same_rest and all(expected[name].ndim > 0 for name in wrong)

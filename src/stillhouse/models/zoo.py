@@ -1,4 +1,4 @@
-"""Networks by name, without a download. Only this file knows timm and torchvision's models."""
+"""Networks by name, without a download. Only this file imports timm and torchvision.models."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from torch import nn
 from stillhouse.errors import UserError, did_you_mean
 from stillhouse.models import small
 from stillhouse.models.cifar import catalogue as cifar
-from stillhouse.models.mobile import MobileNetV1
+from stillhouse.models.mobilenet_v1 import MobileNetV1
 
 PLUGINS = "stillhouse.models"  # the entry point group: NAMESPACE/NAME -> factory
 
 _MOBILE = "mobilenetv1"
 
-# What would fetch weights, and what the arguments of `create` already say.
+# Options that would download weights, and those that are arguments of `create`.
 _REFUSED = {
     **dict.fromkeys(
         ("pretrained", "weights", "weights_backbone", "checkpoint_path"),
@@ -30,14 +30,14 @@ _REFUSED = {
     ),
     **dict.fromkeys(("num_classes", "in_chans"), "write 'classes' and 'channels' instead"),
 }
-# Outputs beside the logits, which no task here expects.
+# Without auxiliary outputs beside the logits.
 _SINGLE_OUTPUT = {"aux_logits": False, "init_weights": True}
 _TORCHVISION_OPTIONS = {"googlenet": _SINGLE_OUTPUT, "inception_v3": _SINGLE_OUTPUT}
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """What the published weights of a network expect of their images."""
+    """The normalisation and size of images for the published weights of a network."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -48,7 +48,7 @@ def create(name: str, classes: int, channels: int = 3, **options: Any) -> nn.Mod
     """A network with random weights: (N, channels, H, W) -> (N, classes).
 
     `timm/NAME`, `torchvision/NAME`, `cifar/NAME`, `stillhouse/NAME`, `package.module:factory`, or a
-    name that an installed package gives in the entry point group `stillhouse.models`.
+    name that an installed package registers in the entry point group `stillhouse.models`.
     """
     for option in options:
         if option in _REFUSED:
@@ -56,19 +56,21 @@ def create(name: str, classes: int, channels: int = 3, **options: Any) -> nn.Mod
     source, _, rest = name.partition("/")
     if source in _SOURCES:
         _check_known(name)
-        return _made(name, _SOURCES[source], rest, classes, channels, **options)
+        return _make(name, _SOURCES[source], rest, classes, channels, **options)
     plugins = _plugins()
     if name not in plugins and ":" not in name:
         raise UserError(_unknown(name, plugins))
     factory = _loaded(name, plugins[name]) if name in plugins else _imported(name)
     network = _call(name, factory, classes, channels, options)
     if not isinstance(network, nn.Module):
-        raise UserError(f"{name}: the factory gave a {type(network).__name__}, not an nn.Module")
+        raise UserError(
+            f"{name}: the factory returned a {type(network).__name__}, not an nn.Module"
+        )
     return network
 
 
-def names(pattern: str = "") -> list[str]:
-    """Everything that can be named, sorted: those that contain a word, or match a glob with `*`."""
+def list_models(pattern: str = "") -> list[str]:
+    """All known names that contain a word, or match a glob with `*`, sorted."""
     known = [*_plugins(), *(name for source in _SOURCES for name in _listed(source))]
     if any(sign in pattern for sign in "*?["):
         return sorted(name for name in known if fnmatch(name.lower(), pattern.lower()))
@@ -76,13 +78,13 @@ def names(pattern: str = "") -> list[str]:
 
 
 def preprocessing(name: str) -> Preprocessing | None:
-    """What the published weights of that name expect; None where nothing is published."""
+    """The preprocessing of the published weights of that name; None where there are none."""
     source, _, rest = name.partition("/")
     if source in ("timm", "torchvision"):
         _check_known(name)
     if source == "timm":
-        found = _library("timm").get_pretrained_cfg(rest)
-        return found and Preprocessing(tuple(found.mean), tuple(found.std), found.input_size)
+        config = _library("timm").get_pretrained_cfg(rest)
+        return config and Preprocessing(tuple(config.mean), tuple(config.std), config.input_size)
     if source == "torchvision":
         published = _library("torchvision.models").get_model_weights(rest)
         preset = getattr(published, "IMAGENET1K_V1", published.DEFAULT).transforms()
@@ -91,17 +93,17 @@ def preprocessing(name: str) -> Preprocessing | None:
     return None
 
 
-# ------------------------------------------------------------------------------------- the sources
+# ----------------------------------------------------------------------------------------- sources
 
 
 def _cifar(name: str, classes: int, channels: int, **options: Any) -> nn.Module:
-    return cifar.build(name, classes, channels, **options)
+    return cifar.cifar_network(name, classes, channels, **options)
 
 
-def _own(name: str, classes: int, channels: int, **options: Any) -> nn.Module:
+def _stillhouse(name: str, classes: int, channels: int, **options: Any) -> nn.Module:
     if name == _MOBILE:
         return MobileNetV1(classes, channels, **options)
-    return small.build(name, classes, channels, **options)
+    return small.small_resnet(name, classes, channels, **options)
 
 
 def _timm(name: str, classes: int, channels: int, **options: Any) -> nn.Module:
@@ -119,8 +121,8 @@ def _torchvision(name: str, classes: int, channels: int, **options: Any) -> nn.M
     if channels != 3:
         _replace_first_convolution(network, channels)
     if name.startswith("densenet"):
-        # Its last ReLU is a function, so that no module gives the map that is pooled. This one does
-        # and changes nothing; an nn.ReLU would not let that function write over what it gave.
+        # Its last ReLU is a function, so that no module returns the map that is pooled. This one
+        # does, and changes nothing: after an nn.ReLU that function could not write in place.
         features: Any = network.get_submodule("features")
         features.add_module("relu5", nn.Threshold(0.0, 0.0))
     return network
@@ -128,42 +130,42 @@ def _torchvision(name: str, classes: int, channels: int, **options: Any) -> nn.M
 
 _Maker = Callable[..., nn.Module]
 _SOURCES: Mapping[str, _Maker] = {
-    "stillhouse": _own,
+    "stillhouse": _stillhouse,
     "cifar": _cifar,
     "timm": _timm,
     "torchvision": _torchvision,
 }
 
 
-def _made(name: str, maker: _Maker, *arguments: Any, **options: Any) -> nn.Module:
+def _make(name: str, maker: _Maker, *arguments: Any, **options: Any) -> nn.Module:
     try:
         return maker(*arguments, **options)
     except (TypeError, ValueError, AssertionError) as error:
         if not options:
             raise
-        # The library's own words name the option; a traceback through it would not help.
-        said = str(error).partition("\n")[0].rpartition("() ")[2] or type(error).__name__
+        # The library's message names the option; a traceback would not help.
+        reason = str(error).partition("\n")[0].rpartition("() ")[2] or type(error).__name__
         given = ", ".join(f"{option}={value!r}" for option, value in options.items())
-        raise UserError(f"{name} cannot be made with {given}: {said}") from error
+        raise UserError(f"{name} cannot be made with {given}: {reason}") from error
 
 
 def _listed(source: str) -> list[str]:
     if source == "stillhouse":
-        found: Iterable[str] = (*small.SIZES, _MOBILE)
+        listed: Iterable[str] = (*small.SIZES, _MOBILE)
     elif source == "cifar":
-        found = cifar.names()
+        listed = cifar.cifar_names()
     elif source == "timm":
-        found = _library("timm").list_models()
+        listed = _library("timm").list_models()
     else:
         models = _library("torchvision.models")
-        found = models.list_models(module=models)
-    return [f"{source}/{name}" for name in found]
+        listed = models.list_models(module=models)
+    return [f"{source}/{name}" for name in listed]
 
 
 def _check_known(name: str) -> None:
     source, _, rest = name.partition("/")
     listed = _listed(source)
-    # timm's `resnet18.a1_in1k` is the network resnet18 with weights of one origin.
+    # `resnet18.a1_in1k` is timm's resnet18 with one of its published sets of weights.
     if source == "timm" and "." in rest:
         listed += [f"timm/{name}" for name in _library("timm").list_pretrained()]
     if name not in listed:
@@ -180,7 +182,7 @@ def _unknown(name: str, plugins: Iterable[str]) -> str:
     spaces = sorted({*_SOURCES, *(plugin.partition("/")[0] for plugin in plugins)})
     ways = f"known are {', '.join(f'{space}/…' for space in spaces)} and package.module:factory"
     if not slash:
-        hint = did_you_mean(name, _likeliest_first(name, names()))
+        hint = did_you_mean(name, _likeliest_first(name, list_models()))
         return f"{name!r} does not say where the network comes from: {ways}{hint}"
     if source in spaces:
         return f"{source} has no network {name!r}{did_you_mean(name, plugins)}"
@@ -190,7 +192,7 @@ def _unknown(name: str, plugins: Iterable[str]) -> str:
 
 
 def _library(module: str) -> ModuleType:
-    """timm or torchvision, imported when it is needed: each takes seconds."""
+    """timm or torchvision, imported late because each takes seconds."""
     try:
         return importlib.import_module(module)
     except (RuntimeError, ImportError, OSError) as error:
@@ -204,18 +206,19 @@ def _library(module: str) -> ModuleType:
 
 
 def _replace_first_convolution(network: nn.Module, channels: int) -> None:
-    """Make a network of colour images read another number of channels."""
+    """Replace the first convolution of a network by one for another number of channels."""
     convolutions = ((p, m) for p, m in network.named_modules() if isinstance(m, nn.Conv2d))
     path, old = next(convolutions, ("", None))
     if old is None or old.in_channels != 3:
         raise UserError(
-            f"{type(network).__name__} has no first convolution to give {channels} channels"
+            f"{type(network).__name__} has no first convolution of 3 channels that could be "
+            f"replaced by one of {channels}"
         )
     geometry: Any = {
         key: getattr(old, key) for key in ("kernel_size", "stride", "padding", "dilation")
     }
     new = nn.Conv2d(channels, old.out_channels, bias=old.bias is not None, **geometry)
-    # As the network had initialised it, so that one scale of weights goes with one architecture.
+    # With the scale of the weights that it replaces.
     nn.init.normal_(new.weight, std=float(old.weight.detach().std()))
     if new.bias is not None and old.bias is not None:
         new.bias.data.copy_(old.bias.data)
@@ -223,7 +226,7 @@ def _replace_first_convolution(network: nn.Module, channels: int) -> None:
     setattr(network.get_submodule(parent), child, new)
 
 
-# ------------------------------------------------------------------------ other people's factories
+# --------------------------------------------------------------------------------- other factories
 
 
 def _plugins() -> dict[str, Callable[[], Any]]:
@@ -254,10 +257,10 @@ def _imported(name: str) -> Any:
 
 
 def _call(name: str, factory: Any, classes: int, channels: int, options: Mapping[str, Any]) -> Any:
-    """Call a factory by what it accepts, and never leave out what would change the network."""
+    """Call a factory with the arguments that it accepts; refuse one that it does not."""
     if not callable(factory):
         raise UserError(
-            f"{name}: a {type(factory).__name__} is no factory; name a function or class"
+            f"{name}: a {type(factory).__name__} is not a factory; name a function or class"
         )
     accepted = inspect.signature(factory).parameters
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())

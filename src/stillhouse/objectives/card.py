@@ -1,24 +1,24 @@
-"""What a person wants to know of a method before using it."""
+"""The description of a method that users see."""
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-# "labels": the label or labels of each image; "class": that there is only one
+# "labels": the labels of each image; "class": exactly one label per image
 Need = Literal["logits", "labels", "class", "features", "batch", "views", "keys", "head", "moves"]
 
 
 class Card(NamedTuple):
-    """A method in a few sentences; `stillhouse methods NAME` prints it."""
+    """The description of a method, printed by `stillhouse methods NAME`."""
 
     title: str
     formula: str
     paper: str
     needs: tuple[Need, ...]
     cost: str
-    fails: str
+    limits: str
 
     @property
     def storable(self) -> bool:
-        """Whether a teacher's kept logits are all that it asks of the teacher."""
+        """Whether stored teacher logits are all that it needs of the teacher."""
         return not {"features", "views", "head", "moves"} & set(self.needs)

@@ -1,11 +1,12 @@
-"""Third axis: events, events -> one loss for each, the event axis gone.
+"""Third axis: events of student and teacher -> losses, reduced over the event axis.
 
-`proper` distances are 0 where student and teacher agree; the others have their least there.
-`tempered` ones lose their gradient as 1 / temperature squared, which `kappa` gives back.
+`proper` distances are 0 where student and teacher agree; the others have their minimum there.
+The gradient of `tempered` ones scales as 1 / temperature^2, which `kappa` compensates.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -13,13 +14,12 @@ from torch import Tensor
 
 from stillhouse.functional import distance, divergence
 from stillhouse.objectives.activation import Space
-from stillhouse.objectives.guard import positive
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 
 
 @spec
 class Divergence:
-    """What every distance between distributions has."""
+    """Base class of the distances between distributions."""
 
     accepts: ClassVar[Space] = "log_prob"
     proper: ClassVar[bool] = True
@@ -59,7 +59,7 @@ class CrossEntropy(Divergence):
 
 @spec
 class JensenShannon(Divergence):
-    """Mean KL of both to their mixture: (..., E), (..., E) -> (...)."""
+    """Jensen-Shannon divergence, the mean KL to the mixture: (..., E), (..., E) -> (...)."""
 
     kind: Literal["jensen_shannon"] = "jensen_shannon"
 
@@ -68,8 +68,8 @@ class JensenShannon(Divergence):
 
 
 @spec
-class Metric:
-    """What every distance between plain numbers has."""
+class RealDistance:
+    """Base class of the distances between real vectors."""
 
     accepts: ClassVar[Space] = "real"
     proper: ClassVar[bool] = True
@@ -77,10 +77,10 @@ class Metric:
 
 
 @spec
-class Pearson(Metric):
-    """One minus the correlation: (..., E), (..., E) -> (...).
+class Pearson(RealDistance):
+    """One minus the Pearson correlation: (..., E), (..., E) -> (...).
 
-    `mode` "add" with `eps` is what published code does; "clamp" does not swallow tiny rows.
+    `mode` "add" with `eps` is what published code does; "clamp" also works for tiny rows.
     """
 
     eps: float = 1e-8
@@ -88,29 +88,29 @@ class Pearson(Metric):
     kind: Literal["pearson"] = "pearson"
 
     def __post_init__(self) -> None:
-        positive(eps=self.eps)
+        require(0 < self.eps < math.inf, "eps", "positive and finite", self.eps)
 
     def __call__(self, student: Tensor, teacher: Tensor, weight: Tensor | None = None) -> Tensor:
         return distance.pearson(student, teacher, weight, self.eps, self.mode)
 
 
 @spec
-class Cosine(Metric):
-    """One minus the cosine: (..., E), (..., E) -> (...)."""
+class Cosine(RealDistance):
+    """One minus the cosine similarity: (..., E), (..., E) -> (...)."""
 
     eps: float = 1e-8
     mode: distance.Epsilon = "clamp"
     kind: Literal["cosine"] = "cosine"
 
     def __post_init__(self) -> None:
-        positive(eps=self.eps)
+        require(0 < self.eps < math.inf, "eps", "positive and finite", self.eps)
 
     def __call__(self, student: Tensor, teacher: Tensor, weight: Tensor | None = None) -> Tensor:
         return distance.cosine(student, teacher, weight, self.eps, self.mode)
 
 
 @spec
-class MSE(Metric):
+class MeanSquaredError(RealDistance):
     """Mean squared difference: (..., E), (..., E) -> (...)."""
 
     kind: Literal["mse"] = "mse"
@@ -120,6 +120,6 @@ class MSE(Metric):
 
 
 Distance = Annotated[
-    KL | ReverseKL | CrossEntropy | JensenShannon | Pearson | Cosine | MSE,
+    KL | ReverseKL | CrossEntropy | JensenShannon | Pearson | Cosine | MeanSquaredError,
     Field(discriminator="kind"),
 ]

@@ -1,4 +1,4 @@
-"""The product space itself."""
+"""The product space: an objective is a point, one stage per axis."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from stillhouse.objectives.activation import (
     Temperature,
 )
 from stillhouse.objectives.distance import KL, CrossEntropy, Distance
-from stillhouse.objectives.guard import multi_hot
 from stillhouse.objectives.preprocess import Identity, Preprocess, Standardize
 from stillhouse.objectives.reduction import Mean, Reduction
+from stillhouse.objectives.targets import as_multi_hot
 from stillhouse.objectives.weighting import Uniform, Weighting
 from stillhouse.spec import spec
 from stillhouse.types import Site, Term
 
-Joint = Callable[[Tensor, Tensor, Temperature, Tensor | None], Tensor]
+FusedDistance = Callable[[Tensor, Tensor, Temperature, Tensor | None], Tensor]
 
-# Pairs of stages that one function, and so one kernel, does together.
-JOINT: dict[tuple[type, type], Joint] = {
+# Activation and distance that one function computes together, and so may have a kernel.
+FUSED: dict[tuple[type, type], FusedDistance] = {
     (Softmax, KL): lambda s, t, tau, target: divergence.softmax_kl(s, t, tau),
     (Sigmoid, CrossEntropy): lambda s, t, tau, target: divergence.sigmoid_cross_entropy(s, t, tau),
     (Sigmoid, KL): lambda s, t, tau, target: divergence.sigmoid_kl(s, t, tau),
     (PartialSoftmax, KL): lambda s, t, tau, target: divergence.partial_softmax_kl(
-        s / tau, t / tau, multi_hot(target, s, "partial_softmax")
+        s / tau, t / tau, as_multi_hot(target, s, "partial_softmax")
     ),
 }
 
@@ -44,9 +44,9 @@ JOINT: dict[tuple[type, type], Joint] = {
 class LogitObjective:
     """reduction(weighting * distance(activation(preprocess(s)), activation(preprocess(t)))).
 
-    `teacher_transform` follows `preprocess` on the teacher's side alone. `kappa` "auto" multiplies
-    divergences by the squared temperature, which keeps their gradient in scale, and leaves
-    distances alone that have no scale.
+    `teacher_transform` follows `preprocess` for the teacher only. `kappa` "auto" multiplies
+    divergences by the squared temperature, which keeps the scale of their gradient, and does not
+    change distances without a scale.
     """
 
     preprocess: Preprocess = Identity()
@@ -66,32 +66,35 @@ class LogitObjective:
             )
         if self.weighting.elementwise and not self.activation.elementwise:
             raise ValueError(
-                f"{self.weighting.kind} weighs classes apart, and {self.activation.kind} "
-                f"with {self.distance.kind} leaves no class apart"
+                f"{self.weighting.kind} weights single classes, but {self.activation.kind} with "
+                f"{self.distance.kind} has one loss per row"
             )
-        self._refuse_rows_of_a_relation()
-        apart = isinstance(self.activation, (Sigmoid, Responses))
-        if isinstance(self.preprocess, Standardize) and apart:
+        self._check_relational()
+        binary = isinstance(self.activation, (Sigmoid, Responses))
+        if isinstance(self.preprocess, Standardize) and binary:
             warnings.warn(
-                "standardize makes each class depend on all others, and sigmoid takes them apart",
+                "standardize makes each class depend on all others, while sigmoid treats them "
+                "separately",
                 stacklevel=3,
             )
 
-    def _refuse_rows_of_a_relation(self) -> None:
+    def _check_relational(self) -> None:
         if not self.activation.relational:
             return
         if self.weighting != Uniform():
             raise ValueError(
-                f"{self.activation.kind} across the batch has no rows for {self.weighting.kind}"
+                f"{self.activation.kind} along the batch has no rows for {self.weighting.kind} to "
+                "weight"
             )
         if not self.distance.proper:
             raise ValueError(
-                f"{self.distance.kind} across the batch keeps an entropy that grows with the batch"
+                f"{self.distance.kind} along the batch includes an entropy that grows with the "
+                "batch size"
             )
         if self.reduction.counts_objects:
             raise ValueError(
-                f"{self.activation.kind} across the batch has classes for rows, "
-                f"and {self.reduction.kind} divides by objects"
+                f"{self.activation.kind} along the batch has one row per class, "
+                f"but {self.reduction.kind} divides by the number of objects"
             )
 
     @property
@@ -107,21 +110,22 @@ class LogitObjective:
         """
         tau = self.activation.temperature if temperature is None else temperature
         student, teacher = upcast(site.student), upcast(site.teacher.detach())
-        check(student, teacher)
+        check_shapes(student, teacher)
         with full_precision(student):
-            counted = site.weight
             weight = (
-                student.new_ones(len(student)) if counted is None else counted.to(student.dtype)
+                student.new_ones(len(student))
+                if site.weight is None
+                else site.weight.to(student.dtype)
             )
             if self.activation.relational:
                 losses, weight = self._relate(student, teacher, site, tau, weight)
             else:
                 losses = self._compare(student, teacher, site.target, tau)
-                losses = self._share(losses, student.shape[1])
-                losses = scale(losses, self.weighting(student, teacher))
+                losses = self._inner_mean(losses, student.shape[1])
+                losses = apply_weight(losses, self.weighting(student, teacher))
             kappa = self._kappa(tau)
             if isinstance(kappa, Tensor) and kappa.ndim == 1:
-                losses = scale(losses, kappa)
+                losses = apply_weight(losses, kappa)
             else:
                 losses = losses * kappa
             term = self.reduction(losses, weight, site.mass)
@@ -130,11 +134,11 @@ class LogitObjective:
     def _kappa(self, tau: Temperature) -> Temperature:
         square = self.kappa == "square" or (self.kappa == "auto" and self.distance.tempered)
         factor = tau**2 if square else 1.0
-        # one a row stands as a column beside the logits, and as a row beside the losses
+        # a temperature per row is a column next to the logits, and a vector next to the losses
         return factor.squeeze(1) if isinstance(factor, Tensor) and factor.ndim == 2 else factor
 
-    def _share(self, losses: Tensor, classes: int) -> Tensor:
-        """A divergence of whole rows has summed over the classes; `inner` may ask for the mean."""
+    def _inner_mean(self, losses: Tensor, classes: int) -> Tensor:
+        """Divergences of rows are sums over classes; divide where `inner` is the mean."""
         summed = losses.ndim == 1 and self.distance.tempered
         return losses / classes if summed and self.reduction.inner == "mean" else losses
 
@@ -147,39 +151,39 @@ class LogitObjective:
     def _compare(
         self, student: Tensor, teacher: Tensor, target: Tensor | None, tau: Temperature
     ) -> Tensor:
-        """Loss of each row, before weights: (N, C), (N, C) -> (N,) or (N, C)."""
+        """Loss of each row, without weights: (N, C), (N, C) -> (N,) or (N, C)."""
         s, t = self._prepare(student, teacher, target)
-        if joint := JOINT.get((type(self.activation), type(self.distance))):
-            return joint(s, t, tau, target)
+        if fused := FUSED.get((type(self.activation), type(self.distance))):
+            return fused(s, t, tau, target)
         return self.distance(self.activation(s, target, tau), self.activation(t, target, tau))
 
     def _relate(
         self, student: Tensor, teacher: Tensor, site: Site, tau: Temperature, weight: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Loss of each class over the batch, and that it counts: (N, C), (N, C) -> (C,), (C,)."""
+        """Loss of each class along the batch, and its weight: (N, C), (N, C) -> (C,), (C,)."""
         rows = self._prepare(student, teacher, site.target)
         if site.weight is not None and self.activation.space == "log_prob":
-            # a sample that counts twice is as likely as two of them
-            shares = torch.where(weight.sum() > 0, weight, 1.0).log()[:, None]
-            rows = (rows[0] + tau * shares, rows[1] + tau * shares)
+            # a sample of weight 2 is as probable as two samples
+            log_weight = torch.where(weight.sum() > 0, weight, 1.0).log()[:, None]
+            rows = (rows[0] + tau * log_weight, rows[1] + tau * log_weight)
         s, t = (self.activation(z, site.target, tau) for z in rows)
-        counted = None if site.weight is None else weight
-        enough = (weight > 0).sum() > 1  # one image has no relation to another
-        losses = self.distance(s, t, counted).where(enough, 0)
+        event_weight = None if site.weight is None else weight
+        enough = (weight > 0).sum() > 1  # a single image has no relation
+        losses = self.distance(s, t, event_weight).where(enough, 0)
         return losses, losses.new_ones(len(losses)) * enough
 
 
-def check(student: Tensor, teacher: Tensor) -> None:
-    """Refuse tensors that cannot be rows of one site."""
+def check_shapes(student: Tensor, teacher: Tensor) -> None:
+    """Raise a ValueError unless both are rows of one site, (N, C) of equal shape."""
     if student.ndim != 2 or student.shape != teacher.shape:
         raise ValueError(
-            "student and teacher must be (N, C) alike, and are "
+            "student and teacher must both be of shape (N, C), got "
             f"{tuple(student.shape)} and {tuple(teacher.shape)}"
         )
 
 
-def scale(losses: Tensor, weight: Tensor | None) -> Tensor:
-    """Losses times a weight of rows or of their classes: (N, ...), (N,) or (N, C) -> (N, ...)."""
+def apply_weight(losses: Tensor, weight: Tensor | None) -> Tensor:
+    """Multiply losses by weights of rows or classes: (N, ...), (N,) or (N, C) -> (N, ...)."""
     if weight is None:
         return losses
     return losses * weight.view(*weight.shape, *[1] * (losses.ndim - weight.ndim))

@@ -1,4 +1,4 @@
-"""What all methods of the literature have: a card, a share for the labels, moving weights."""
+"""The base class of published methods: a card, the weight of the label loss, weight schedules."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import field
 from typing import ClassVar, Literal
 
 from stillhouse.objectives.card import Card
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 from stillhouse.types import Clock
 
 
 @spec
 class Ramp:
-    """A factor that goes from one value to another over some epochs, counted from 1.
+    """A factor that goes from `start` to `end` over `epochs` epochs, counted from 1.
 
-    It is `start` until `begin` epochs have passed, and `end` from `epochs` later on.
+    It is `start` until epoch `begin`, and `end` from epoch `begin + epochs` on.
     """
 
     epochs: float
@@ -25,13 +25,11 @@ class Ramp:
     shape: Literal["linear", "cosine", "step"] = "linear"
 
     def __post_init__(self) -> None:
-        if self.epochs <= 0:
-            raise ValueError(f"epochs of a ramp must be above 0, and is {self.epochs}")
-        if self.begin < 0:
-            raise ValueError(f"begin of a ramp must not be negative, and is {self.begin}")
+        require(self.epochs > 0, "epochs", "positive", self.epochs)
+        require(self.begin >= 0, "begin", "non-negative", self.begin)
 
     def factor(self, clock: Clock) -> float:
-        """What weights are multiplied by at this time."""
+        """The factor of the weights at this time."""
         done = min(1.0, max(0.0, (clock.epoch - self.begin) / self.epochs))
         if self.shape == "cosine":
             done = (1 - math.cos(math.pi * done)) / 2
@@ -42,25 +40,24 @@ class Ramp:
 
 @spec
 class Published:
-    """A method of the literature, its options aside."""
+    """Base class of the specs of published methods."""
 
     warmup: float = field(default=0.0, kw_only=True)  # epochs, as min(epoch / warmup, 1) from 1
-    ramp: Ramp | None = field(default=None, kw_only=True)  # any other course of the weights
-    label_weight: float | None = field(default=None, kw_only=True)  # None: what the paper gives
+    ramp: Ramp | None = field(default=None, kw_only=True)  # any other schedule of the weights
+    label_weight: float | None = field(default=None, kw_only=True)  # None: as in the paper
     card: ClassVar[Card]
     teaches: ClassVar[bool] = True
-    reshapes: ClassVar[bool] = False  # whether the trained student gets another shape
-    labels: ClassVar[float] = 1.0  # what the paper weighs the label loss with
+    reshapes: ClassVar[bool] = False  # whether it changes the architecture of the student
+    labels: ClassVar[float] = 1.0  # weight of the label loss in the paper
 
     def __post_init__(self) -> None:
-        if self.warmup < 0:
-            raise ValueError(f"warmup must not be negative, and is {self.warmup}")
+        require(self.warmup >= 0, "warmup", "non-negative", self.warmup)
         if self.warmup and self.ramp:
-            raise ValueError("warmup is a ramp of its own; say one of the two")
+            raise ValueError("`warmup` and `ramp` exclude each other; set one of them")
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What the method needs, and what the loss needs that it wraps."""
+        """The needs of the method, and of the loss that it wraps."""
         base = getattr(self, "base", None)
         return self.card.needs if base is None else (*self.card.needs, *base.needs)
 
@@ -74,13 +71,13 @@ class Published:
         """Whether the method trains layers of the teacher."""
         return "moves" in self.needs
 
-    def rise(self, clock: Clock) -> float:
-        """What the weights are multiplied by at this time."""
+    def ramp_factor(self, clock: Clock) -> float:
+        """The factor of the weights at this time, by `ramp` or `warmup`."""
         if self.ramp:
             return self.ramp.factor(clock)
         return min(1.0, clock.epoch / self.warmup) if self.warmup > 0 else 1.0
 
     @property
     def label_share(self) -> float:
-        """The weight of the label loss beside this one."""
+        """The weight of the label loss."""
         return self.labels if self.label_weight is None else self.label_weight

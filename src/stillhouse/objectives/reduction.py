@@ -1,8 +1,8 @@
-"""Fifth axis: one loss a row -> Term.
+"""Fifth axis: losses of rows -> Term.
 
-`rows` are (N,) or (N, C); `weight` is what the site says of each row, 0 for one that is not there.
-`inner` says whether the classes of a row are summed or averaged, be they still apart or already
-summed by a divergence. Other distances are means or angles by themselves, and heed it not.
+Losses are (N,) or (N, C); `weight` is the site's weight of each row, 0 for rows to leave out.
+`inner` is whether the classes of a row are summed or averaged, also where a divergence has summed
+them. It has no effect on distances that are means or angles.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from stillhouse.types import Term
 
 
 @spec
-class Reduced:
-    """What every reduction has."""
+class BaseReduction:
+    """Base class of the reductions."""
 
     inner: Literal["sum", "mean"] = "sum"
     counts_objects: ClassVar[bool] = False
 
     def flatten(self, losses: Tensor) -> Tensor:
-        """One loss a row: (N, ...) -> (N,)."""
+        """One loss per row: (N, ...) -> (N,)."""
         if losses.ndim == 1:
             return losses
         flat = losses.flatten(1)
@@ -32,7 +32,7 @@ class Reduced:
 
 
 @spec
-class Mean(Reduced):
+class Mean(BaseReduction):
     """Weighted mean over rows: (N, ...), (N,) -> Term."""
 
     kind: Literal["mean"] = "mean"
@@ -42,7 +42,7 @@ class Mean(Reduced):
 
 
 @spec
-class Total(Reduced):
+class Total(BaseReduction):
     """Weighted sum over the rows of all ranks: (N, ...), (N,) -> Term."""
 
     kind: Literal["total"] = "total"
@@ -53,15 +53,15 @@ class Total(Reduced):
 
 
 @spec
-class PerObject(Reduced):
-    """Weighted sum over rows by the site's mass, which counts objects: (N, ...), (N,) -> Term."""
+class PerObject(BaseReduction):
+    """Weighted sum over rows / the site's mass, the number of objects: (N, ...), (N,) -> Term."""
 
     kind: Literal["per_object"] = "per_object"
     counts_objects: ClassVar[bool] = True
 
     def __call__(self, losses: Tensor, weight: Tensor, mass: Tensor | None) -> Term:
         if mass is None:
-            raise ValueError("per_object divides by the site's mass, and this site has none")
+            raise ValueError("per_object divides by the site's mass, but the site has none")
         return Term((self.flatten(losses) * weight).sum(), mass)
 
 

@@ -1,24 +1,24 @@
-"""Fourth axis: what a row, or one class of a row, counts. Site -> (N,), (N, C) or nothing.
+"""Fourth axis: the weight of each row, or of each class of a row: -> (N,), (N, C) or None.
 
-A weighting multiplies losses and leaves the mass alone; what is not to be counted at all is said
-by the site's own row weight. `elementwise` ones weigh classes apart.
+A weighting multiplies losses and does not change the mass; rows to leave out have weight 0 in the
+site. `elementwise` ones weight single classes.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from stillhouse.objectives.guard import positive
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 
 
 @spec
 class Uniform:
-    """All alike."""
+    """Equal weights."""
 
     kind: Literal["uniform"] = "uniform"
     elementwise: ClassVar[bool] = False
@@ -29,7 +29,7 @@ class Uniform:
 
 @spec
 class TeacherConfidence:
-    """Rows that the teacher is sure of count more: (N, C) -> (N,)."""
+    """The teacher's confidence to a power: (N, C) -> (N,)."""
 
     power: float = 1.0
     kind: Literal["teacher_confidence"] = "teacher_confidence"
@@ -41,14 +41,14 @@ class TeacherConfidence:
 
 @spec
 class PowerSum:
-    """Rows where the teacher is flat count more: the sum of p^gamma (WTTM): (N, C) -> (N,)."""
+    """Sum of p^gamma of the teacher, larger for flat predictions (WTTM): (N, C) -> (N,)."""
 
     gamma: float = 0.25
     kind: Literal["power_sum"] = "power_sum"
     elementwise: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        positive(gamma=self.gamma)
+        require(0 < self.gamma < math.inf, "gamma", "positive and finite", self.gamma)
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor | None:
         return (self.gamma * teacher.log_softmax(-1)).exp().sum(-1)
@@ -56,7 +56,7 @@ class PowerSum:
 
 @spec
 class Disagreement:
-    """Classes on which the two differ count more: |p_t - p_s|^beta (BCKD): (N, C) -> (N, C).
+    """Difference of the probabilities, |p_t - p_s|^beta (BCKD): (N, C) -> (N, C).
 
     The gradient flows through the weight, as in the authors' code, unless `detach`.
     """
@@ -67,14 +67,13 @@ class Disagreement:
     elementwise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not self.beta >= 0:
-            raise ValueError(f"beta must not be negative, and is {self.beta}")
+        require(self.beta >= 0, "beta", "non-negative", self.beta)
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor | None:
         student = student.detach() if self.detach else student
-        gap = (teacher.sigmoid() - student.sigmoid()).abs()
-        same = gap == 0  # a power below 1 has no finite slope there
-        return torch.where(same, 1, gap).pow(self.beta).where(~same, float(self.beta == 0))
+        difference = (teacher.sigmoid() - student.sigmoid()).abs()
+        equal = difference == 0  # where a power below 1 has an infinite gradient
+        return torch.where(equal, 1, difference).pow(self.beta).where(~equal, float(self.beta == 0))
 
 
 Weighting = Annotated[

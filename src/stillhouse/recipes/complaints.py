@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,19 @@ UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
 WHOLE = "the recipe"  # the place of an error that belongs to no key
 
 # Names of earlier versions, each with the name that replaced it:
-#   "train.average": "train.ema"        a key, wherever its dotted path ends like this
+#   "train.average": "train.ema_decay"  a key, wherever its dotted path ends like this
 #   "data.name=digits/raw": "digits"    a value under a key (short forms such as `data: x` included)
 #   "extends=digits/raw": "digits/one"  a recipe of the package
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {
+    "train.average": "train.ema_decay",
+    "train.course": "train.schedule_epochs",
+    "schedule.rise": "schedule.pct_start",
+    "student.start": "student.pretrained",
+    "teacher.start": "teacher.pretrained",
+    "teacher.teach": "teacher.ensemble",
+    "teacher.ensemble=apart": "separate",
+    "teacher.ensemble=together": "mean",
+}
 
 
 def describe_error(error: ValidationError, path: Path, overrides: Sequence[str]) -> str:
@@ -163,16 +173,22 @@ def child_node(node: Any, part: Any) -> tuple[Any, Any] | None:
     return None
 
 
+@cache
+def recipe_schema() -> dict[str, Any]:
+    """The JSON schema of a recipe, which takes a third of a second to make."""
+    return TypeAdapter(Recipe).json_schema()
+
+
 def known_keys() -> set[str]:
     """The keys of all sections of a recipe."""
-    schema = TypeAdapter(Recipe).json_schema()
+    schema = recipe_schema()
     parts = [schema, *schema.get("$defs", {}).values()]
     return {key for part in parts for key in part.get("properties", {})}
 
 
 def sibling_keys(loc: Sequence[Any]) -> list[str]:
     """The keys of the section of a location; of all sections if it is not known which it is."""
-    schema = TypeAdapter(Recipe).json_schema()
+    schema = recipe_schema()
     if len(loc) == 1:
         return list(schema["properties"])
     tag = str(loc[-2]).lower()

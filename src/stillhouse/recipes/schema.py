@@ -1,4 +1,4 @@
-"""What a recipe says. A recipe that loads can be built; one that cannot says where it is wrong."""
+"""The schema of recipes: options, their types and defaults, and checks between options."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from stillhouse.methods.catalogue import MethodSpec
 from stillhouse.methods.control import CONTROL
 from stillhouse.models.labelwise import HeadSpec
 from stillhouse.objectives import presets
-from stillhouse.spec import KIND, SHORT, spec
+from stillhouse.spec import KIND, SHORT, require, spec
 from stillhouse.tasks.catalogue import TaskSpec
 from stillhouse.tasks.classification import ClassificationSpec
 
-# ------------------------------------------------------------------------------------ what there is
+# ------------------------------------------------------------------------------- data and networks
 
 
 @spec
 class SplitSpec:
-    """What is asked of one split of a data set."""
+    """The options of one split of a data set."""
 
     count: int | None = None
     seed: int | None = None
@@ -35,130 +35,124 @@ class SplitSpec:
 
 @spec
 class Data:
-    """A data set, how its images are changed, and how many go into a step."""
+    """A data set, the transforms of its images, and the batch size."""
 
     name: str
     path: Path | None = None
-    options: dict[str, Any] = field(default_factory=dict)  # of all splits; each may have its own
+    options: dict[str, Any] = field(
+        default_factory=dict
+    )  # of all splits; a split may override them
     train: SplitSpec = SplitSpec()
     val: SplitSpec = SplitSpec()
     test: SplitSpec = SplitSpec()
-    holdout: int = 0  # samples of train that become val, where the data set has none
+    holdout: int = 0  # number of samples of train that are used as val
     transforms: tuple[Transform, ...] = ()
     evaluation: tuple[Transform, ...] = ()
-    # of the second view, for methods that ask for two; none: `transforms`, RandAugment and Cutout
+    # of the second view, for methods that need two; empty: `transforms`, RandAugment and Cutout
     strong: tuple[Transform, ...] = ()
-    mix: Mix | None = None  # of the images of a training batch
-    mean: tuple[float, ...] | None = None  # None: those of the data set
+    mix: Mix | None = None  # Mixup or CutMix of training batches
+    mean: tuple[float, ...] | None = None  # None: that of the data set
     std: tuple[float, ...] | None = None
-    batch: int = 64
-    # augmentations of an image, the same for every seed; None: a new one each epoch
+    batch: int = 64  # images per rank
+    # different augmentations of an image, the same for all seeds; None: a new one in each epoch
     views: int | None = None
-    repeats: int = 1  # copies of a sample in a step, each in another view
+    repeats: int = 1  # copies of a sample in a step, each with another augmentation
 
     def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise ValueError(f"batch must be at least 1, and is {self.batch}")
-        if self.repeats < 1:
-            raise ValueError(f"repeats must be at least 1, and is {self.repeats}")
+        require(self.batch >= 1, "batch", "at least 1", self.batch)
+        require(self.repeats >= 1, "repeats", "at least 1", self.repeats)
         if self.repeats > 1 and self.views is not None:
             raise ValueError(
-                "repeats shows a sample in several new views, and views in one of a fixed few; "
-                "leave one of them out"
+                "repeats needs new augmentations, but views limits their number; leave one of "
+                "them out"
             )
 
 
 @spec
 class Network:
-    """A network by name, and the file that its weights are in."""
+    """A network by name, and its weights."""
 
     name: str
     weights: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
-    head: Annotated[HeadSpec | None, KIND] = None  # in place of its own classifier
-    start: Path | None = None  # weights to begin from, those of another classifier left aside
+    head: Annotated[HeadSpec | None, KIND] = None  # replaces its own classifier
+    pretrained: Path | None = None  # pretrained weights, without those of another classifier
 
 
-# ------------------------------------------------------------------------------------- how it goes
+# --------------------------------------------------------------------------- training and teachers
 
 
 @spec
 class Training:
-    """How long, how fast, and by which optimisers."""
+    """The length of a training, its optimisers and their schedule."""
 
     epochs: float = 10
     optimiser: Annotated[Optimiser, KIND] = SGD(0.1)
-    # of method, critic, teacher, ...
+    # optimisers of other parameters: method, critic, teacher, ...
     groups: dict[str, Annotated[Optimiser, KIND]] = field(default_factory=dict)
     schedule: Annotated[Schedule, KIND] = Constant()
-    # epochs that the schedule is drawn for, where training stops before its end; None: all of them
-    course: float | None = None
-    accumulate: int = 1
-    clip: float = 0.0
-    average: float = 0.0  # decay of the moving average that is kept; 0: none
+    # length of the schedule in epochs, if training stops before its end; None: `epochs`
+    schedule_epochs: float | None = None
+    accumulate: int = 1  # batches per optimiser step
+    clip: float = 0.0  # largest norm of the gradient; 0: no clipping
+    ema_decay: float = 0.0  # decay of the moving average of weights; 0: no average
 
     def __post_init__(self) -> None:
-        if self.epochs <= 0:
-            raise ValueError(f"epochs must be above 0, and is {self.epochs}")
-        if self.course is not None and self.course < self.epochs:
-            raise ValueError(
-                f"course must be at least the {self.epochs:g} epochs, and is {self.course:g}"
-            )
-        if self.accumulate < 1:
-            raise ValueError(f"accumulate must be at least 1, and is {self.accumulate}")
-        if not 0 <= self.average < 1:
-            raise ValueError(f"average must be from 0 to below 1, and is {self.average}")
+        require(self.epochs > 0, "epochs", "positive", self.epochs)
+        course = self.schedule_epochs
+        least = f"at least `epochs`, {self.epochs:g}"
+        require(course is None or course >= self.epochs, "schedule_epochs", least, course)
+        require(self.accumulate >= 1, "accumulate", "at least 1", self.accumulate)
+        require(0 <= self.ema_decay < 1, "ema_decay", "in [0, 1)", self.ema_decay)
 
 
-def switched(value: Any) -> Any:
-    """An option that `true` turns on as it is, and `false` off."""
+def as_options(value: Any) -> Any:
+    """The value of an option that `true` turns on with its defaults, and `false` off."""
     return {} if value is True else None if value is False else value
 
 
 @spec
 class StoreSpec:
-    """How the teacher's logits are kept on the disk, for runs and processes to share."""
+    """The cache of the teacher's logits on disk, which runs and processes share."""
 
     precision: Literal["half", "full"] = "half"
-    top: int | None = None  # classes that are kept, with the mass of the rest; None: all of them
-    path: Path | None = None  # None: in the cache, under the hash of all that it depends on
+    top: int | None = None  # the highest classes only, and the sum of the others; None: all
+    path: Path | None = None  # None: in the cache folder, named by a hash of all dependencies
 
     def __post_init__(self) -> None:
-        if self.top is not None and self.top < 1:
-            raise ValueError(f"top must be at least 1, and is {self.top}")
+        require(self.top is None or self.top >= 1, "top", "at least 1", self.top)
 
 
 @spec
 class TeacherMember:
-    """A network that is learnt from; without weights it is trained first, as `train` says."""
+    """A teacher network; without weights it is trained first, by the options of `train`."""
 
     name: str
     weights: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
-    head: Annotated[HeadSpec | None, KIND] = None  # in place of its own classifier
-    start: Path | None = None  # weights that `train` begins from, their classifier left aside
+    head: Annotated[HeadSpec | None, KIND] = None  # replaces its own classifier
+    pretrained: Path | None = None  # pretrained weights for `train`, without their classifier
     train: Training | None = None
     seed: int = 0
-    mean: tuple[float, ...] | None = None  # what it was trained with; None: as the data
+    mean: tuple[float, ...] | None = None  # that it was trained with; None: that of the data
     std: tuple[float, ...] | None = None
-    size: tuple[int, int] | None = None  # height, width
+    size: tuple[int, int] | None = None  # height and width that it was trained with
 
 
 @spec
 class TeacherSpec(TeacherMember):
-    """The network that is learnt from, or `members`, several that teach together or apart.
+    """The teacher: one network, or several `members`.
 
-    Together they are one teacher whose logits are the mean of theirs; apart, the method is applied
-    to each, with terms of its own, and all count as much as one.
+    With `ensemble` "mean", the logits of members are averaged; with "separate",
+    the method is applied to each member, and the terms are averaged over members.
     """
 
     members: tuple[Annotated[TeacherMember, SHORT], ...] = ()
-    teach: Literal["together", "apart"] = "together"
-    gate: bool = True  # refuse a teacher that is no better than chance
-    remember: bool = False  # keep its answers in memory; needs finitely many views
-    store: Annotated[StoreSpec | None, BeforeValidator(switched)] = (
-        None  # on the disk; needs them, too
-    )
+    ensemble: Literal["mean", "separate"] = "mean"
+    gate: bool = True  # refuse a teacher that is not better than chance
+    remember: bool = False  # cache its logits in memory; needs finitely many views
+    # cache its logits on disk; needs finitely many views
+    store: Annotated[StoreSpec | None, BeforeValidator(as_options)] = None
 
     @property
     def networks(self) -> tuple[TeacherMember, ...]:
@@ -166,27 +160,28 @@ class TeacherSpec(TeacherMember):
         return self.members or (self,)
 
     def __post_init__(self) -> None:
-        own = (self.weights, self.train, self.options, self.head, self.start)
-        if self.members and any(own):
+        options = (self.weights, self.train, self.options, self.head, self.pretrained)
+        if self.members and any(options):
             raise ValueError(
-                "a teacher with members has no weights, train, options, head or start of its own; "
-                "say them of each member"
+                "a teacher with members has no weights, train, options, head or pretrained itself; "
+                "set them for each member"
             )
-        if self.teach == "apart" and not self.members:
-            raise ValueError("teach apart needs members, the teachers that teach apart")
+        if self.ensemble == "separate" and not self.members:
+            raise ValueError("ensemble=separate needs several teachers; list them under members")
         if self.remember and self.store:
             raise ValueError(
-                "remember keeps the answers in memory and store on the disk; say false to one"
+                "remember caches outputs in memory and store on disk; set one of them to false"
             )
-        if self.teach == "apart" and (self.remember or self.store):
+        if self.ensemble == "separate" and (self.remember or self.store):
             raise ValueError(
-                "teachers that teach apart are asked each time; say false to remember and store"
+                "outputs of members cannot be cached with ensemble=separate; set remember and "
+                "store to false"
             )
 
 
 @spec
 class Engine:
-    """Where and how it runs; nothing here changes what is being compared."""
+    """The hardware and logging of a run; these options are not part of what is compared."""
 
     device: Where = "auto"
     precision: Precision = "float32"
@@ -201,47 +196,47 @@ class Engine:
     tensorboard: bool = True
 
 
-# ------------------------------------------------------------------------------------- the whole
+# ----------------------------------------------------------------------------- recipes and studies
 
 
-def listed(value: Any) -> Any:
-    """One method for a list of one."""
+def as_list(value: Any) -> Any:
+    """A list of methods, also for a single one."""
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-Methods = Annotated[tuple[MethodSpec, ...], BeforeValidator(listed)]
+Methods = Annotated[tuple[MethodSpec, ...], BeforeValidator(as_list)]
 
 
 @spec
 class Searched:
-    """How the options of a method were chosen: on the validation split, never on test."""
+    """The search by which the options of a method were chosen, on the validation split."""
 
-    trials: int  # trainings that were begun
-    seeds: int = 1  # trainings a trial, each with another seed
-    pruned: int = 0  # trials that were given up early
-    epochs: float | None = None  # of a whole trial
-    space: dict[str, str] = field(default_factory=dict)  # option -> what was tried
+    trials: int  # number of trials, including pruned ones
+    seeds: int = 1  # trainings per trial, with different seeds
+    pruned: int = 0  # trials that were stopped early
+    epochs: float | None = None  # of a complete trial
+    space: dict[str, str] = field(default_factory=dict)  # option -> the range that was searched
     score: float | None = None  # of the best trial
-    edges: tuple[str, ...] = ()  # options chosen where the search ended: better may lie beyond
+    edges: tuple[str, ...] = ()  # options whose best value is at the edge of their range
 
 
 @spec
 class StudyPair:
-    """A student and its teacher, with whatever a study does otherwise for them."""
+    """A student and its teacher, with the options of a study that differ for them."""
 
     student: Annotated[Network, SHORT]
     teacher: Annotated[TeacherSpec, SHORT]
-    methods: dict[str, Methods] = field(default_factory=dict)  # in place of the study's, by label
-    changes: tuple[str, ...] = ()  # key=value words over the recipe: train.optimiser.lr=0.01
-    paper: dict[str, float] = field(default_factory=dict)  # by the method's label, none or teacher
+    methods: dict[str, Methods] = field(default_factory=dict)  # replace the study's, by label
+    changes: tuple[str, ...] = ()  # overrides of the recipe: train.optimiser.lr=0.01
+    paper: dict[str, float] = field(default_factory=dict)  # by label of the method, none or teacher
 
 
 @spec
 class Comparison:
-    """What a study compares: methods and teachers by label, each over as many seeds.
+    """What a study compares: methods and teachers by label, each with the same number of seeds.
 
-    `pairs` are several students, each with a teacher and a control of its own; `teachers` several
-    for one student.
+    `pairs` are several students, each with its own teacher and control; `teachers` are several
+    teachers of one student.
     """
 
     methods: dict[str, Methods] = field(default_factory=dict)
@@ -252,22 +247,25 @@ class Comparison:
     searched: dict[str, Searched] = field(default_factory=dict)  # by the method's label
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise ValueError(f"seeds must be at least 1, and is {self.seeds}")
+        require(self.seeds >= 1, "seeds", "at least 1", self.seeds)
         for label in self.searched:
             if label not in self.methods:
-                raise ValueError(f"searched speaks of {label}, which is none of the methods")
+                raise ValueError(
+                    f"searched.{label}: there is no such method; set the label of one of methods"
+                )
         if self.pairs and self.teachers:
-            raise ValueError("pairs name their teachers themselves; say either pairs or teachers")
+            raise ValueError("each of pairs has its teacher; set either pairs or teachers")
         for name, pair in self.pairs.items():
             for label in (*pair.methods, *pair.paper):
                 if label not in (*self.methods, CONTROL, "teacher"):
-                    raise ValueError(f"pair {name} speaks of {label}, which is none of the methods")
+                    raise ValueError(
+                        f"pairs.{name}: there is no method {label}; set the label of one of methods"
+                    )
 
 
 @spec
 class Recipe:
-    """One run."""
+    """All options of one run."""
 
     data: Annotated[Data, SHORT]
     student: Annotated[Network, SHORT]
@@ -276,26 +274,29 @@ class Recipe:
     task: TaskSpec = ClassificationSpec()
     train: Training = Training()
     engine: Engine = Engine()
-    control: bool = False  # train the same student without a teacher beside it
+    control: bool = False  # also train the same student without a teacher
     seed: int = 0
     title: str = ""
-    paper: dict[str, float] = field(default_factory=dict)  # its numbers, to stand beside ours
+    paper: dict[str, float] = field(default_factory=dict)  # published scores, for the report
     study: Comparison | None = None  # what `stillhouse study` compares
 
     def __post_init__(self) -> None:
         if not self.method:
-            raise ValueError("method names no method; say none for a run without teaching")
+            raise ValueError("method is an empty list; set method=none to train on labels only")
         if self.distils and self.teacher is None:
             raise ValueError(
-                f"method {self.method[0].name} needs a teacher; add a teacher, or say method=none"
+                f"method {self.method[0].name} needs a teacher; add a teacher, or set method=none"
             )
         if len(self.method) > 1 and not self.distils:
-            raise ValueError("method none stands alone, and not in a list")
-        moves = any(method.moves_teacher for method in self.method)
-        if moves and self.teacher is not None and self.teacher.members:
-            raise ValueError("acclimation moves one network, and this teacher has members")
+            raise ValueError("method none cannot be combined with others; set method=none alone")
+        trains_teacher = any(method.moves_teacher for method in self.method)
+        if trains_teacher and self.teacher is not None and self.teacher.members:
+            raise ValueError(
+                "acclimation trains one teacher network, but this teacher has members; set one "
+                "network as the teacher"
+            )
 
     @property
     def distils(self) -> bool:
-        """Whether there is a method, and so a teacher."""
+        """Whether there is a distillation method, and so a teacher."""
         return all(method.teaches for method in self.method)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.errors import UserError
 from stillhouse.explain.phrases import metric_name
 from stillhouse.explain.predictions import DEFAULT_OPTIONS, ExplainOptions
@@ -37,8 +37,8 @@ def compare_page(first: Path, second: Path, options: ExplainOptions = DEFAULT_OP
     specs = {student.name: student_spec(student.recipe) for student in students}
     costs = parts.costs(network_specs(recipe, specs))
 
-    def diagnoses(shop: Workshop | None) -> tuple[Section, ...]:
-        return () if shop is None else diagnose(recipe, students, shop, options, names[0])
+    def diagnoses(session: Session | None) -> tuple[Section, ...]:
+        return () if session is None else diagnose(recipe, students, session, options, names[0])
 
     sections = parts.sections(diagnoses)
     curves = parts.curves(dict(zip(names, (first, second), strict=True)), headline)

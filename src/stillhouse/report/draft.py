@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.engine import records
 from stillhouse.errors import UserError
 from stillhouse.explain import training_curves
@@ -35,7 +35,7 @@ class Draft:
 
     def __init__(self, recipe: Recipe, notes: tuple[str, ...] = ()) -> None:
         self.notes = list(notes)
-        self.shop = self.attempt("The data", lambda: open_data(recipe), None)
+        self.session = self.attempt("The data", lambda: open_data(recipe), None)
 
     def attempt(self, what: str, make: Callable[[], T], default: T) -> T:
         """A part, or the default and a note where it raises an error."""
@@ -49,12 +49,12 @@ class Draft:
 
     def costs(self, specs: Mapping[str, NetworkSpec], folder: Path | None = None) -> PageCosts:
         """The costs of networks: those that a folder keeps, else measured now."""
-        shop = self.shop
-        if shop is None:
+        session = self.session
+        if session is None:
             return PageCosts()
         costs = self.attempt(
             "The size and speed of the networks",
-            lambda: costs_of(folder, shop, specs) if folder else measure_costs(shop, specs),
+            lambda: costs_of(folder, session, specs) if folder else measure_costs(session, specs),
             None,
         )
         if costs is None:
@@ -64,19 +64,19 @@ class Draft:
         return PageCosts(tuple(rows), costs.machine)
 
     def sections(
-        self, make: Callable[[Workshop | None], tuple[Section, ...]]
+        self, make: Callable[[Session | None], tuple[Section, ...]]
     ) -> tuple[Section, ...]:
         """Diagnoses; None is passed where the data cannot be opened."""
-        return self.attempt("The diagnoses", lambda: make(self.shop), ())
+        return self.attempt("The diagnoses", lambda: make(self.session), ())
 
     def curves(self, folders: Mapping[str, Path], headline: str) -> tuple[Chart, ...]:
         """The training curves of several runs by name."""
         return self.attempt("The training curves", lambda: curves_of(folders, headline), ())
 
 
-def open_data(recipe: Recipe) -> Workshop | None:
+def open_data(recipe: Recipe) -> Session | None:
     """The data, task and hardware of a recipe."""
-    return Workshop.open(recipe, quiet=True)
+    return Session.open(recipe, quiet=True)
 
 
 def curves_of(folders: Mapping[str, Path], headline: str) -> tuple[Chart, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.explain.predictions import DEFAULT_OPTIONS, ExplainOptions
 from stillhouse.explain.section import Section
 from stillhouse.recipes import load
@@ -32,8 +32,8 @@ def run_page(
     parts = draft.Draft(recipe)
     costs = parts.costs(network_specs(recipe), folder)
 
-    def diagnoses(shop: Workshop | None) -> tuple[Section, ...]:
-        return sections_of_run(folder, recipe, shop, options)
+    def diagnoses(session: Session | None) -> tuple[Section, ...]:
+        return sections_of_run(folder, recipe, session, options)
 
     sections = parts.sections(diagnoses) if explain else ()
     curves = parts.curves(record_folders(folder), result.headline)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.explain.phrases import metric_name
 from stillhouse.explain.predictions import DEFAULT_OPTIONS, ExplainOptions
 from stillhouse.explain.roles import CONTROL as CONTROL_NAME
@@ -42,7 +42,9 @@ def study_page(
     parts = draft.Draft(recipe, study.notes)
     networks = {**teacher_specs(recipe), **student_specs(recipe), **reshaped_specs(recipe)}
     costs = parts.costs(networks, study.folder)
-    sections = parts.sections(lambda shop: study_sections(study, shop, options)) if explain else ()
+    sections = (
+        parts.sections(lambda session: study_sections(study, session, options)) if explain else ()
+    )
     curves = (gain_chart(study, rows), *parts.curves(curve_folders(study), study.headline))
     return Page(
         title=study.title,
@@ -257,7 +259,7 @@ def gain_chart(study: Study, rows: list[StudyRow]) -> Chart:
 
 
 def study_sections(
-    study: Study, shop: Workshop | None, options: ExplainOptions
+    study: Study, session: Session | None, options: ExplainOptions
 ) -> tuple[Section, ...]:
     """The diagnoses of the best arm and the arms shown beside it, at their first seed."""
     students = [
@@ -271,7 +273,7 @@ def study_sections(
     if not students:
         return ()
 
-    def compute(opened: Workshop) -> tuple[Section, ...]:
+    def compute(opened: Session) -> tuple[Section, ...]:
         return diagnose(students[-1].recipe, students, opened, options)
 
-    return keep_or_compute(study.folder, students, options, shop, compute)
+    return keep_or_compute(study.folder, students, options, session, compute)

@@ -1,1 +1,1 @@
-"""What is done with a recipe: a run, its teacher, its checks, its diagnoses."""
+"""Runs of a recipe: training, the teacher, checks before a run, and diagnoses."""

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from stillhouse.build.networks import example_of, make_deployed, make_network, untrained_teacher
-from stillhouse.build.workshop import Workshop
+from stillhouse.build.session import Session
 from stillhouse.engine import environment
 from stillhouse.explain.guard import failure_sentence, log_traceback
 from stillhouse.files import write_json
@@ -34,7 +34,7 @@ class Costs:
     failures: tuple[str, ...] = field(default=())  # why others could not be measured
 
 
-def costs_of(folder: Path, shop: Workshop, specs: Mapping[str, NetworkSpec]) -> Costs:
+def costs_of(folder: Path, session: Session, specs: Mapping[str, NetworkSpec]) -> Costs:
     """The costs in cost.json if it has these networks, else measured and written.
 
     They are measured once, so that a page written on another machine shows the same numbers.
@@ -45,7 +45,7 @@ def costs_of(folder: Path, shop: Workshop, specs: Mapping[str, NetworkSpec]) -> 
         role: describe_network(spec) for role, spec in specs.items()
     }:
         return kept
-    costs = measure_costs(shop, specs)
+    costs = measure_costs(session, specs)
     if not costs.failures:
         write_json(path, {"machine": costs.machine, "networks": costs.networks})
     return costs
@@ -62,13 +62,13 @@ def read_costs(path: Path) -> Costs | None:
         return None
 
 
-def measure_costs(shop: Workshop, specs: Mapping[str, NetworkSpec]) -> Costs:
+def measure_costs(session: Session, specs: Mapping[str, NetworkSpec]) -> Costs:
     """The costs of networks; one that cannot be built is named in `failures`."""
     networks: dict[str, Measured] = {}
     failures: list[str] = []
     for role, spec in specs.items():
         try:
-            networks[role] = measure_network(spec, shop)
+            networks[role] = measure_network(spec, session)
         except Exception as error:
             failures.append(failure_sentence(f"The size and speed of the {role}", error))
     return Costs(environment.machine(), networks, tuple(failures))
@@ -98,20 +98,20 @@ def describe_network(spec: NetworkSpec) -> str:
     return spec.name
 
 
-def build_network(spec: NetworkSpec, shop: Workshop) -> nn.Module:
+def build_network(spec: NetworkSpec, session: Session) -> nn.Module:
     """A network with random weights."""
     if isinstance(spec, Recipe):
-        return make_deployed(spec, shop.sources, None)
+        return make_deployed(spec, session.sources, None)
     if isinstance(spec, TeacherSpec):
-        return untrained_teacher(spec, shop).network
-    return make_network(replace(spec, start=None), shop.sources)
+        return untrained_teacher(spec, session).network
+    return make_network(replace(spec, pretrained=None), session.sources)
 
 
-def measure_network(spec: NetworkSpec, shop: Workshop) -> Measured:
+def measure_network(spec: NetworkSpec, session: Session) -> Measured:
     """The costs of one network with random weights; None where one cannot be measured."""
-    network = build_network(spec, shop)
-    network.to(shop.hardware.device).eval()
-    one = example_of(shop.sources)[:1].to(shop.hardware.device)
+    network = build_network(spec, session)
+    network.to(session.hardware.device).eval()
+    one = example_of(session.sources)[:1].to(session.hardware.device)
     many = one.expand(BATCH, *one.shape[1:]).contiguous()
     return {
         "name": describe_network(spec),

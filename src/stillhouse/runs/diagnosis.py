@@ -17,8 +17,8 @@ from stillhouse.batches import Batch
 from stillhouse.build.data import make_training_loader
 from stillhouse.build.networks import TeacherNetwork, make_deployed
 from stillhouse.build.run import make_pupil
+from stillhouse.build.session import Session
 from stillhouse.build.teacher import make_live
-from stillhouse.build.workshop import Workshop
 from stillhouse.data.source import Source, take, targets_of
 from stillhouse.data.stratify import stratify
 from stillhouse.engine import checkpoints, environment
@@ -39,7 +39,7 @@ from stillhouse.methods.combined import NoTerms
 from stillhouse.methods.control import Control
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs import training
-from stillhouse.runs.teaching import find_teacher
+from stillhouse.runs.teacher import find_teacher
 from stillhouse.teachers.base import observe
 from stillhouse.types import STRONG, Clock, Trace
 
@@ -60,7 +60,7 @@ class Student(NamedTuple):
 def diagnose(
     recipe: Recipe,
     students: Sequence[Student],
-    shop: Workshop,
+    session: Session,
     options: ExplainOptions = DEFAULT_OPTIONS,
     baseline: str = CONTROL,
 ) -> tuple[Section, ...]:
@@ -69,47 +69,47 @@ def diagnose(
     The page is about the last student; `baseline` names the one that it is compared with. What
     fails becomes a section that says why.
     """
-    names = shop.task.examine
+    names = session.task.examine
     if not names:
         return ()
     try:
-        predictions = predict(recipe, students, shop, options)
+        predictions = predict(recipe, students, session, options)
     except Exception as error:
         return (failed_section(PREDICTIONS, "Predictions", error),)
     return run_diagnoses(names, replace(predictions, baseline=baseline, layout=options.layout))
 
 
 def predict(
-    recipe: Recipe, students: Sequence[Student], shop: Workshop, options: ExplainOptions
+    recipe: Recipe, students: Sequence[Student], session: Session, options: ExplainOptions
 ) -> Predictions:
     """The outputs of the teacher and of students on test; raises if the last one has none."""
-    networks, missing = load_networks(recipe, students, shop)
-    images = stratified_sample(shop.sources.test, options.limit)
-    loader = shop.loader(images)
+    networks, missing = load_networks(recipe, students, session)
+    images = stratified_sample(session.sources.test, options.limit)
+    loader = session.loader(images)
     predictions = collect_predictions(
         networks,
-        shop.task,
+        session.task,
         lambda: loader.epoch(0),
-        shop.sources.classes,
+        session.sources.classes,
         lambda key: images[key].image,
         len(images),
-        subset_loader(images, shop),
+        subset_loader(images, session),
     )
     return replace(predictions, missing={**missing, **predictions.missing})
 
 
 def load_networks(
-    recipe: Recipe, students: Sequence[Student], shop: Workshop
+    recipe: Recipe, students: Sequence[Student], session: Session
 ) -> tuple[dict[str, nn.Module], dict[str, str]]:
     """Networks by name in eval mode on their device, and why others cannot be loaded."""
     networks: dict[str, nn.Module] = {}
-    loaded, reason = try_teacher(recipe, shop)
+    loaded, reason = try_teacher(recipe, session)
     missing = {TEACHER: reason} if reason else {}
     if loaded is not None:
         networks[TEACHER] = loaded.network
     for student in students:
         try:
-            network = make_deployed(student.recipe, shop.sources, student.weights)
+            network = make_deployed(student.recipe, session.sources, student.weights)
         except Exception as error:
             if student is students[-1]:
                 raise
@@ -117,16 +117,16 @@ def load_networks(
         else:
             networks[student.name] = network
     for network in networks.values():
-        network.to(shop.hardware.device).eval()
+        network.to(session.hardware.device).eval()
     return networks, missing
 
 
-def try_teacher(recipe: Recipe, shop: Workshop) -> tuple[TeacherNetwork | None, str]:
+def try_teacher(recipe: Recipe, session: Session) -> tuple[TeacherNetwork | None, str]:
     """The teacher of a recipe, or the reason why it cannot be loaded; ("" without a teacher)."""
     if recipe.teacher is None or not recipe.distils:
         return None, ""
     try:
-        loaded = find_teacher(recipe, recipe.teacher, shop)
+        loaded = find_teacher(recipe, recipe.teacher, session)
     except Exception as error:
         return None, failure_sentence(f"The outputs of the teacher {recipe.teacher.name}", error)
     if loaded is None:
@@ -137,13 +137,13 @@ def try_teacher(recipe: Recipe, shop: Workshop) -> tuple[TeacherNetwork | None, 
     return loaded, ""
 
 
-def subset_loader(images: Source, shop: Workshop) -> SubsetLoader:
+def subset_loader(images: Source, session: Session) -> SubsetLoader:
     """Loads some images again, as batches and as pixels without normalisation."""
-    sources, device = shop.sources, shop.hardware.device
+    sources, device = session.sources, session.hardware.device
     mean, std = (torch.tensor(x, device=device)[:, None, None] for x in (sources.mean, sources.std))
 
     def batches(keys: Tensor) -> Iterable[Batch[Any]]:
-        return shop.loader(take(images, keys, images.name)).epoch(0)
+        return session.loader(take(images, keys, images.name)).epoch(0)
 
     def pixels(inputs: Tensor) -> Tensor:
         return (255 * (inputs * std + mean)).round().clamp(0, 255).to(torch.uint8)
@@ -171,29 +171,29 @@ def students_of(folder: Path, recipe: Recipe) -> list[Student]:
 
 
 def diagnose_run(
-    folder: Path, recipe: Recipe, shop: Workshop, options: ExplainOptions = DEFAULT_OPTIONS
+    folder: Path, recipe: Recipe, session: Session, options: ExplainOptions = DEFAULT_OPTIONS
 ) -> tuple[Section, ...]:
     """The diagnoses of one run: its networks on test, and the gradients of its loss terms."""
-    sections = diagnose(recipe, students_of(folder, recipe), shop, options)
+    sections = diagnose(recipe, students_of(folder, recipe), session, options)
     try:
-        gradient = diagnose_gradients(folder, recipe, shop)
+        gradient = diagnose_gradients(folder, recipe, session)
     except Exception as error:
         gradient = failed_section(gradients.NAME, gradients.TITLE, error)
     return sections if gradient is None else (*sections, gradient)
 
 
-def diagnose_gradients(folder: Path, recipe: Recipe, shop: Workshop) -> Section | None:
+def diagnose_gradients(folder: Path, recipe: Recipe, session: Session) -> Section | None:
     """The gradient of each term at the start and at the end of a run; None without a teacher."""
-    loaded, reason = try_teacher(recipe, shop)
+    loaded, reason = try_teacher(recipe, session)
     if loaded is None:
-        if reason and not shop.task.examine:  # no other section says so
+        if reason and not session.task.examine:  # no other section says so
             return missing_section({TEACHER: reason})
         return None
     environment.seed_everything(recipe.seed, recipe.engine.deterministic)
-    pupil = make_pupil(recipe, shop, loaded).to(shop.hardware.device)
+    pupil = make_pupil(recipe, session, loaded).to(session.hardware.device)
     method = pupil.method
-    teacher = make_live(shop, loaded, method)
-    loader = make_training_loader(recipe, shop.sources, shop.hardware.device, method.views)
+    teacher = make_live(session, loaded, method)
+    loader = make_training_loader(recipe, session.sources, session.hardware.device, method.views)
     state = checkpoints.load(folder / STATE)
     steps = int(state["step"])
     moments = {}
@@ -238,27 +238,27 @@ class Kept:
 def sections_of_run(
     folder: Path,
     recipe: Recipe,
-    shop: Workshop | None,
+    session: Session | None,
     options: ExplainOptions = DEFAULT_OPTIONS,
 ) -> tuple[Section, ...]:
-    """The diagnoses of a run: kept ones, or computed; without `shop` only kept ones."""
+    """The diagnoses of a run: kept ones, or computed; without `session` only kept ones."""
 
-    def compute(opened: Workshop) -> tuple[Section, ...]:
+    def compute(opened: Session) -> tuple[Section, ...]:
         return diagnose_run(folder, recipe, opened, options)
 
-    return keep_or_compute(folder, students_of(folder, recipe), options, shop, compute)
+    return keep_or_compute(folder, students_of(folder, recipe), options, session, compute)
 
 
 def keep_or_compute(
     folder: Path,
     students: Sequence[Student],
     options: ExplainOptions,
-    shop: Workshop | None,
-    compute: Callable[[Workshop], tuple[Section, ...]],
+    session: Session | None,
+    compute: Callable[[Session], tuple[Section, ...]],
 ) -> tuple[Section, ...]:
     """The sections that a folder keeps of these students, else computed ones, which it then keeps.
 
-    `shop` is None where the data cannot be opened. Sections of the same weights are replaced
+    `session` is None where the data cannot be opened. Sections of the same weights are replaced
     only by sections that did not fail and have the outputs of as many networks.
     """
     kept = read_kept(folder, damaged_is_none=options.recompute)
@@ -266,9 +266,9 @@ def keep_or_compute(
     if kept is not None and kept.weights == ids and not options.recompute:
         return kept.sections
     earlier = kept.sections if kept is not None and {*ids} <= {*kept.weights} else ()
-    if shop is None:
+    if session is None:
         return tuple(replace(section, note=f"{EARLIER}.") for section in earlier)
-    sections = merge_diagnoses(compute(shop), earlier)
+    sections = merge_diagnoses(compute(session), earlier)
     write_kept(folder, students, sections)
     return sections
 

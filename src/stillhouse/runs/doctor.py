@@ -1,4 +1,4 @@
-"""Everything that can fail, tried before anything runs."""
+"""Checks of a recipe before anything is trained."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch import nn
 from stillhouse.build.data import make_training_loader
 from stillhouse.build.networks import TeacherNetwork, example_of, make_student, untrained_teacher
 from stillhouse.build.run import make_groups, make_pupil
+from stillhouse.build.session import Session
 from stillhouse.build.store import describe_store
 from stillhouse.build.teacher import check_storable, make_live
-from stillhouse.build.workshop import Workshop
 from stillhouse.distributed import combine
 from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError
@@ -24,180 +24,185 @@ from stillhouse.methods.base import Method
 from stillhouse.methods.setting import Setting
 from stillhouse.models import cost, zoo
 from stillhouse.recipes.schema import Recipe
-from stillhouse.runs.tap_plan import places, plan_of, suggestions
-from stillhouse.runs.teaching import check_teacher, find_teacher
+from stillhouse.runs.tap_plan import describe_places, plan_of, suggestions
+from stillhouse.runs.teacher import check_teacher, find_teacher
 from stillhouse.teachers.base import Teacher, observe
-from stillhouse.teachers.frozen import Absent
+from stillhouse.teachers.frozen import NoTeacher
 from stillhouse.types import Clock
 
 MEGABYTE = 2**20
 
 
 class Check(NamedTuple):
-    """One thing that was tried; None: it was not, because something before it failed."""
+    """The result of one check."""
 
     name: str
-    passed: bool | None
-    said: str
+    passed: bool | None  # None: not run, because an earlier check failed
+    message: str
 
 
-class Untried(Exception):
-    """A check that needs what an earlier one did not get."""
+class NotRun(Exception):
+    """Raised by a check that needs the result of an earlier check, which failed."""
 
 
-def examine(recipe: Recipe) -> Iterator[Check]:
-    """Every check in turn, each a sentence."""
-    patient = Patient(recipe)
-    looks: dict[str, Callable[[], str]] = {
-        "versions": patient.versions,
-        "data": patient.data,
-        "student": patient.network,
-        "teacher": patient.member,
-        "contract": patient.contract,
-        "taps": patient.taps,
-        "step": patient.step,
-        "disk": patient.disk,
+def check_recipe(recipe: Recipe) -> Iterator[Check]:
+    """Run all checks in turn; each gives one sentence, and a failed one does not stop the rest."""
+    doctor = Doctor(recipe)
+    checks: dict[str, Callable[[], str]] = {
+        "versions": doctor.check_versions,
+        "data": doctor.check_data,
+        "student": doctor.check_student,
+        "teacher": doctor.check_teacher,
+        "contract": doctor.check_contract,
+        "taps": doctor.check_taps,
+        "step": doctor.check_step,
+        "disk": doctor.check_disk,
     }
-    for name, look in looks.items():
+    for name, check in checks.items():
         try:
-            yield Check(name, True, look())
-        except Untried:
-            yield Check(name, None, "not tried, because of what failed above")
+            yield Check(name, True, check())
+        except NotRun:
+            yield Check(name, None, "not run, because a check above failed")
         except UserError as error:
             yield Check(name, False, str(error))
 
 
-class Patient:
-    """What the checks have found so far."""
+class Doctor:
+    """The checks of a recipe, and the objects that they have built so far.
+
+    Each check returns a sentence for the user, and raises UserError if it fails and NotRun if an
+    earlier check that it needs has failed.
+    """
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self._shop: Workshop | None = None
+        self._session: Session | None = None
         self._student: nn.Module | None = None
-        self._taught: TeacherNetwork | None = None
+        self._teacher: TeacherNetwork | None = None
         self._pupil: Pupil[Any] | None = None
 
     @property
-    def shop(self) -> Workshop:
-        """Data and device, if they are there."""
-        if self._shop is None:
-            raise Untried
-        return self._shop
+    def session(self) -> Session:
+        """The data, task and device; raises NotRun before `check_data` has passed."""
+        if self._session is None:
+            raise NotRun
+        return self._session
 
     @property
     def student(self) -> nn.Module:
-        """The student, if it could be made."""
+        """The student; raises NotRun before `check_student` has passed."""
         if self._student is None:
-            raise Untried
+            raise NotRun
         return self._student
 
     @property
-    def loaded(self) -> TeacherNetwork | None:
-        """The teacher, if it could be made; None where there is no teaching."""
-        if self._taught is None and self.recipe.distils:
-            raise Untried
-        return self._taught
+    def teacher(self) -> TeacherNetwork | None:
+        """The teacher, None without distillation; raises NotRun if it could not be built."""
+        if self._teacher is None and self.recipe.distils:
+            raise NotRun
+        return self._teacher
 
-    def versions(self) -> str:
-        """Whether torch and torchvision come from one release."""
+    def check_versions(self) -> str:
+        """Check that torch and torchvision fit together."""
         try:
             import torchvision
         except (ImportError, RuntimeError) as error:
             raise UserError(
-                f"torchvision does not load beside torch {torch.__version__} ({error}); install "
-                "the builds of one release of both"
+                f"torchvision cannot be imported with torch {torch.__version__} ({error}); install "
+                "matching releases of both"
             ) from error
         return f"torch {torch.__version__}, torchvision {torchvision.__version__}"
 
-    def data(self) -> str:
-        """Open every split, and load a batch."""
-        shop = Workshop.open(self.recipe)
-        sources = shop.sources
+    def check_data(self) -> str:
+        """Open all splits, and load one batch."""
+        session = Session.open(self.recipe)
+        sources = session.sources
         sizes = ", ".join(
             f"{len(getattr(sources, name)):,} {name}" for name in ("train", "val", "test")
         )
-        loader = make_training_loader(self.recipe, sources, shop.hardware.device)
-        since = perf_counter()
+        loader = make_training_loader(self.recipe, sources, session.hardware.device)
+        start = perf_counter()
         batch = next(iter(loader.epoch(0)))
-        speed = len(batch) / (perf_counter() - since)
+        speed = len(batch) / (perf_counter() - start)
         shape = " x ".join(map(str, batch.images.shape[1:]))
-        self._shop = shop
+        self._session = session
         return (
             f"{self.recipe.data.name}: {sizes}; {len(sources.classes)} classes; images {shape}; "
             f"first batch at {speed:,.0f} images/s" + "".join(f"; {note}" for note in sources.notes)
         )
 
-    def network(self) -> str:
-        """Make the student and let it speak."""
-        shop = self.shop
-        self._student = student = make_student(self.recipe.student, shop)
-        return self.size_of(student, self.recipe.student.name)
+    def check_student(self) -> str:
+        """Build the student and call it once."""
+        session = self.session
+        self._student = student = make_student(self.recipe.student, session)
+        return self.describe_size(student, self.recipe.student.name)
 
-    def member(self) -> str:
-        """Make the teacher, and measure it where it has weights."""
-        shop, teacher = self.shop, self.recipe.teacher
+    def check_teacher(self) -> str:
+        """Build the teacher, and evaluate it if it has weights."""
+        session, teacher = self.session, self.recipe.teacher
         if teacher is None or not self.recipe.distils:
-            return "none: the student learns from labels alone"
-        loaded = find_teacher(self.recipe, teacher, shop)
+            return "none: the student is trained on labels only"
+        loaded = find_teacher(self.recipe, teacher, session)
         if loaded is None:
-            self._taught = loaded = untrained_teacher(teacher, shop)
+            self._teacher = loaded = untrained_teacher(teacher, session)
             epochs = sum(member.train.epochs for member in teacher.networks if member.train)
-            said = f"{self.size_of(loaded.inner, teacher.name)}; is trained first, {epochs:g}"
-            return f"{said} epochs, and measured then"
-        self._taught = loaded
-        score = check_teacher(teacher, loaded, shop)
-        headline = shop.task.headline
-        reached = f"{headline} {score['validation'][headline]:.2f} on validation"
-        return f"{self.size_of(loaded.inner, teacher.name)}; {reached}"
+            size = self.describe_size(loaded.inner, teacher.name)
+            return f"{size}; it is trained first, for {epochs:g} epochs, and evaluated afterwards"
+        self._teacher = loaded
+        score = check_teacher(teacher, loaded, session)
+        headline = session.task.headline
+        value = f"{headline} {score['validation'][headline]:.2f} on validation"
+        return f"{self.describe_size(loaded.inner, teacher.name)}; {value}"
 
-    def contract(self) -> str:
-        """Whether classes, sizes and normalisations of both networks fit the data."""
-        loaded, sources = self.loaded, self.shop.sources
-        notes = list(loaded.notes) if loaded else []
-        for who in (self.recipe.student, self.recipe.teacher):
-            published = zoo.preprocessing(who.name) if who and who.weights else None
-            if who and published and (published.mean, published.std) != (sources.mean, sources.std):
+    def check_contract(self) -> str:
+        """Compare the classes, sizes and normalisations of both networks with the data."""
+        teacher, sources = self.teacher, self.session.sources
+        notes = list(teacher.notes) if teacher else []
+        for network in (self.recipe.student, self.recipe.teacher):
+            published = zoo.preprocessing(network.name) if network and network.weights else None
+            data = (sources.mean, sources.std)
+            if network and published and (published.mean, published.std) != data:
                 notes.append(
-                    f"published weights of {who.name} expect mean {published.mean} and std "
-                    f"{published.std}; yours come with {sources.mean} and {sources.std}"
+                    f"published weights of {network.name} expect mean {published.mean} and std "
+                    f"{published.std}, but the data have {sources.mean} and {sources.std}"
                 )
         return "; ".join(notes) or "classes, size and normalisation are the same for both"
 
-    def taps(self) -> str:
-        """What the method taps, with paths, shapes and adapters, and what else could be tapped."""
-        loaded, bare, example = self.loaded, self.student, example_of(self.shop.sources)
-        self._pupil = pupil = make_pupil(self.recipe, self.shop, loaded)
+    def check_taps(self) -> str:
+        """Build the method; lists its taps with shapes and adapters, and other possible taps."""
+        teacher, built, example = self.teacher, self.student, example_of(self.session.sources)
+        self._pupil = pupil = make_pupil(self.recipe, self.session, teacher)
         student = pupil.student.model
-        if loaded is None:
-            return f"none needed; the student's places: {places(student, example)}"
-        setting = Setting(bare, loaded.inner, example)
+        if teacher is None:
+            return f"none needed; taps of the student: {describe_places(student, example)}"
+        setting = Setting(built, teacher.inner, example)
         if not pupil.method.student_taps:
             return "; ".join(
                 part
                 for part in (
-                    f"none needed; the student's places: {places(student, example)}",
-                    f"the teacher's: {places(loaded.inner, example)}",
+                    f"none needed; taps of the student: {describe_places(student, example)}",
+                    f"taps of the teacher: {describe_places(teacher.inner, example)}",
                     suggestions(setting),
                 )
                 if part
             )
         return "; ".join(
-            [*plan_of(pupil.method, student, loaded.inner, example), suggestions(setting)]
+            [*plan_of(pupil.method, student, teacher.inner, example), suggestions(setting)]
         )
 
-    def step(self) -> str:
-        """One forward and backward of everything, timed."""
-        shop, pupil = self.shop, self._pupil
+    def check_step(self) -> str:
+        """Run and time one forward and backward pass; raises UserError for a non-finite loss."""
+        session, pupil = self.session, self._pupil
         if pupil is None:
-            raise Untried
-        pupil.to(shop.hardware.device)
-        teacher = self.live(pupil.method)
+            raise NotRun
+        pupil.to(session.hardware.device)
+        teacher = self.make_teacher(pupil.method)
         make_groups(self.recipe.train, pupil, teacher)
-        device, views = shop.hardware.device, pupil.method.views
-        loader = make_training_loader(self.recipe, shop.sources, device, views)
-        since = perf_counter()
+        device, views = session.hardware.device, pupil.method.views
+        loader = make_training_loader(self.recipe, session.sources, device, views)
+        start = perf_counter()
         batch = next(iter(loader.epoch(0)))
-        with shop.hardware.autocast():
+        with session.hardware.autocast():
             terms = pupil(batch, observe(teacher, batch, views), Clock(0, 1, 1))
         loss = combine(terms)
         if not bool(loss.isfinite()):
@@ -205,47 +210,48 @@ class Patient:
                 f"the first loss is {float(loss.detach())}; lower the weights, or train in float32"
             )
         loss.backward()
-        seconds = perf_counter() - since
+        seconds = perf_counter() - start
         total = round(self.recipe.train.epochs * len(loader))
-        said = ", ".join(
+        values = ", ".join(
             f"{n} {float(t.mean().detach()):.3g} x {t.weight:g}" for n, t in terms.items()
         )
-        return f"{said}; {total:,} steps of about {seconds:.2g} s at most{self.stored()}"
+        return f"{values}; {total:,} steps of about {seconds:.2g} s at most{self.describe_store()}"
 
-    def live(self, method: Method) -> Teacher[Any]:
-        """The teacher itself, after what is to keep its answers was looked at."""
-        if self.loaded is None:
-            return Absent()
+    def make_teacher(self, method: Method) -> Teacher[Any]:
+        """The teacher without its cache; raises UserError if its outputs cannot be cached."""
+        if self.teacher is None:
+            return NoTeacher()
         check_storable(self.recipe, method)
-        return make_live(self.shop, self.loaded, method)
+        return make_live(self.session, self.teacher, method)
 
-    def stored(self) -> str:
-        """What the teacher's store will take, where there is to be one."""
+    def describe_store(self) -> str:
+        """The size of the teacher's store and the time to fill it; "" without a store."""
         teacher = self.recipe.teacher
-        if self.loaded is None or teacher is None or not teacher.store:
+        if self.teacher is None or teacher is None or not teacher.store:
             return ""
-        return f"; {describe_store(teacher, self.shop, self.loaded)}"
+        return f"; {describe_store(teacher, self.session, self.teacher)}"
 
-    def disk(self) -> str:
-        """Whether a few checkpoints fit."""
+    def check_disk(self) -> str:
+        """Check that there is space for the checkpoints of a run."""
         needed = 8 * sum(p.numel() * p.element_size() for p in self.student.parameters())
-        free = shutil.disk_usage(existing(Path("runs"))).free
+        free = shutil.disk_usage(existing_parent(Path("runs"))).free
         if free < 2 * needed:
             raise UserError(
-                f"{free / MEGABYTE:,.0f} MB are free here and checkpoints need about "
-                f"{2 * needed / MEGABYTE:,.0f} MB; free some space or give another --out"
+                f"{free / MEGABYTE:,.0f} MB are free here, but checkpoints need about "
+                f"{2 * needed / MEGABYTE:,.0f} MB; free some space or set another --out"
             )
         return f"{free / MEGABYTE:,.0f} MB free, checkpoints need about {needed / MEGABYTE:,.1f} MB"
 
-    def size_of(self, network: nn.Module, name: str) -> str:
-        """A network's parameters and operations."""
-        example = example_of(self.shop.sources)[:1]
+    def describe_size(self, network: nn.Module, name: str) -> str:
+        """The parameters and operations of a network, for messages."""
+        example = example_of(self.session.sources)[:1]
         work = cost.flops(network, example)
-        return f"{name}: {cost.parameters(network):,} parameters, {work / 1e6:,.1f} MFLOPs an image"
+        size = f"{cost.parameters(network):,} parameters"
+        return f"{name}: {size}, {work / 1e6:,.1f} MFLOPs per image"
 
 
-def existing(path: Path) -> Path:
-    """The nearest folder above a path that is there."""
+def existing_parent(path: Path) -> Path:
+    """The path, or its nearest parent that exists."""
     path = path.absolute()
     while not path.exists():
         path = path.parent

@@ -1,4 +1,4 @@
-"""One run from recipe to result: teacher, gate, control, student."""
+"""A run of a recipe: teacher, gate, control and student."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any
 from stillhouse.build.data import SplitSources, make_training_loader, with_fingerprints
 from stillhouse.build.networks import make_deployed
 from stillhouse.build.run import make_pupil
+from stillhouse.build.session import Session
 from stillhouse.build.store import Say, silent
 from stillhouse.build.teacher import check_storable
-from stillhouse.build.workshop import Workshop
 from stillhouse.distributed import on_first_rank, rank
 from stillhouse.engine.evaluate import evaluate
 from stillhouse.errors import UserError
 from stillhouse.files import write_json
 from stillhouse.methods.control import Control
 from stillhouse.recipes.schema import Recipe
-from stillhouse.runs.teaching import find_teacher, obtain_teacher
-from stillhouse.runs.training import STUDENT, TEACHER, Score, claimed, train_one
+from stillhouse.runs.teacher import find_teacher, obtain_teacher
+from stillhouse.runs.training import STUDENT, TEACHER, Score, claim_folder, run_training
 from stillhouse.tasks.base import Task
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a run: scores of the test split, by who reached them."""
+    """The scores of a run: those of the student, and of teacher and control if there are any."""
 
     folder: Path
     headline: str
@@ -35,12 +35,12 @@ class Result:
     control: Score | None = None
 
     def lines(self) -> list[str]:
-        """Teacher, control and student, a line each."""
+        """The test score of teacher, control and student as text, a line each."""
         rows = {"teacher": self.teacher, "control": self.control, "student": self.student}
         return [
-            f"{who:<8} {self.headline} {score['test'][self.headline]:6.2f}   "
+            f"{role:<8} {self.headline} {score['test'][self.headline]:6.2f}   "
             f"{score['parameters']:>10,} parameters   {score['name']}"
-            for who, score in rows.items()
+            for role, score in rows.items()
             if score is not None
         ]
 
@@ -55,79 +55,84 @@ def execute(
     splits: SplitSources | None = None,
     task: Task[Any] | None = None,
 ) -> Result:
-    """Train what the recipe says, and measure it.
+    """Train and evaluate the student of a recipe, and its teacher and control as needed.
 
-    `splits` are sources by name (train, val, test) in place of the recipe's own: a torch data set
-    becomes one by `data.FromTorch`. `task` is a task of your own in place of the recipe's.
+    `splits` are sources by name (train, val, test) that replace the recipe's; `data.FromTorch`
+    makes a source of a torch data set. `task` replaces the recipe's task. `say` prints messages.
     """
     if splits is not None or task is not None:
         recipe = replace(recipe, data=with_fingerprints(recipe.data, splits or {}, task))
-    shop = Workshop.open(recipe, splits=splits, task=task)
+    session = Session.open(recipe, splits=splits, task=task)
     if rank() != 0:
-        say = silent  # the first rank speaks
-    for note in shop.sources.notes:
+        say = silent  # only the first rank prints
+    for note in session.sources.notes:
         say(f"data: {note}")
     if recipe.distils:
         check_storable(recipe)  # before anything is trained
     if overwrite:
-        try_build(recipe, shop)
-    with claimed(recipe, folder, resume, overwrite):
+        try_build(recipe, session)
+    with claim_folder(recipe, folder, resume, overwrite):
         loaded = teacher_score = None
         if recipe.teacher is not None and recipe.distils:
-            loaded, teacher_score = obtain_teacher(recipe, recipe.teacher, shop, say)
+            loaded, teacher_score = obtain_teacher(recipe, recipe.teacher, session, say)
             on_first_rank(lambda: write_json(folder / TEACHER, teacher_score))
         control = None
         if recipe.control and recipe.distils:
             say("control: the same student without a teacher")
-            alone = replace(recipe, method=(Control(),), teacher=None, control=False)
-            control = train_one(alone, folder / "control", shop, None, resume=True)
-        student = train_one(recipe, folder, shop, loaded, resume=resume, say=say)
-        return Result(folder, shop.task.headline, student, teacher_score, control)
+            control_recipe = replace(recipe, method=(Control(),), teacher=None, control=False)
+            control = run_training(control_recipe, folder / "control", session, None, resume=True)
+        student = run_training(recipe, folder, session, loaded, resume=resume, say=say)
+        return Result(folder, session.task.headline, student, teacher_score, control)
 
 
-def try_build(recipe: Recipe, shop: Workshop) -> None:
-    """Build everything once, so that a recipe which cannot run does not overwrite a run."""
-    make_training_loader(recipe, shop.sources, shop.hardware.device)
+def try_build(recipe: Recipe, session: Session) -> None:
+    """Build loader and pupil, so that a recipe which cannot run does not overwrite a run."""
+    make_training_loader(recipe, session.sources, session.hardware.device)
     loaded = None
     if recipe.teacher is not None and recipe.distils:
-        loaded = find_teacher(recipe, recipe.teacher, shop)
+        loaded = find_teacher(recipe, recipe.teacher, session)
         if loaded is None:
-            return  # it is trained first
-    make_pupil(recipe, shop, loaded)
+            return  # it is still to be trained
+    make_pupil(recipe, session, loaded)
 
 
-PATIENCE = 20.0  # seconds that a cell's process has to save and end when its study was killed
+LOCK_TIMEOUT = 20.0  # seconds to wait for a folder whose process is being stopped
 
 
-def run_cell(
+def run_job(
     recipe: Recipe, folder: Path, *, until: float | None = None, blind: bool = False
 ) -> Score:
-    """One training of many, without a word: its teacher was measured before all of them.
+    """One training of a study, without messages; its teacher must be trained already.
 
-    `until` is an epoch to pause after; a `blind` one never looks at the test split.
+    `until` is an epoch to stop after; with `blind`, the test split is not used.
     """
-    shop = Workshop.open(recipe, quiet=True)
+    session = Session.open(recipe, quiet=True)
     loaded = None
     if recipe.teacher is not None and recipe.distils:
-        loaded = find_teacher(recipe, recipe.teacher, shop)
+        loaded = find_teacher(recipe, recipe.teacher, session)
         if loaded is None:
-            raise UserError(f"the teacher {recipe.teacher.name} is not trained yet")
-        loaded.network.to(shop.hardware.device)
-    with claimed(recipe, folder, True, False, PATIENCE):
-        return train_one(recipe, folder, shop, loaded, resume=True, until=until, blind=blind)
+            raise UserError(
+                f"the teacher {recipe.teacher.name} is not trained yet; run the study, which "
+                "trains it first"
+            )
+        loaded.network.to(session.hardware.device)
+    with claim_folder(recipe, folder, True, False, LOCK_TIMEOUT):
+        return run_training(recipe, folder, session, loaded, resume=True, until=until, blind=blind)
 
 
 # --------------------------------------------------------------------------------------- afterwards
 
 
-def measure(recipe: Recipe, folder: Path, split: str, path: Path | None) -> Mapping[str, float]:
-    """What the student of a run, or other weights for it, reach on a split."""
-    shop = Workshop.open(recipe)
-    file = path or folder / STUDENT
-    if path is None and not file.is_file():
+def evaluate_run(
+    recipe: Recipe, folder: Path, split: str, path: Path | None
+) -> Mapping[str, float]:
+    """The scores of a run's student on a split, with the weights of `path` if given."""
+    session = Session.open(recipe)
+    weights = path or folder / STUDENT
+    if path is None and not weights.is_file():
         raise UserError(
             f"{folder} has no {STUDENT} yet; finish it with `stillhouse run {folder} --resume`"
         )
-    student = make_deployed(recipe, shop.sources, file)
-    network = shop.traced(student.to(shop.hardware.device))
-    return evaluate(shop.task, network, shop.split(split).epoch(0), shop.hardware)
+    student = make_deployed(recipe, session.sources, weights)
+    network = session.traced(student.to(session.hardware.device))
+    return evaluate(session.task, network, session.split(split).epoch(0), session.hardware)

@@ -1,4 +1,4 @@
-"""The teacher gate."""
+"""The teacher gate: a check of the teacher's scores before training."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from stillhouse.tasks.base import Task
 
 
 def gate(name: str, task: Task[Any], summary: Mapping[str, float], images: int) -> None:
-    """Refuse a teacher that the task does not find clearly better than chance."""
+    """Raise UserError for a teacher that is not clearly better than chance, by the task."""
     if not task.passes(summary, images):
         headline = task.headline
         raise UserError(
             f"the teacher {name} reaches {headline} {summary[headline]:.1f} on {images} validation "
-            f"images, where chance is {task.chance:.1f}: check its weights, its class order and "
+            f"images, where chance is {task.chance:.1f}; check its weights, its class order and "
             "its normalisation, or set teacher.gate=false to use it anyway"
         )

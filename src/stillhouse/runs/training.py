@@ -1,4 +1,4 @@
-"""One training in its folder: claimed, begun or taken up, measured, and written down."""
+"""One training in a folder: the lock of the folder, the training or its rest, and its result."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from typing import Any
 
 import torch
 
-from stillhouse.build.contract import BESIDE
-from stillhouse.build.networks import (
-    TeacherNetwork,
-    contract_of,
-)
+from stillhouse.build.contract import CONTRACT_SUFFIX
+from stillhouse.build.networks import TeacherNetwork, make_contract
 from stillhouse.build.run import make_run
+from stillhouse.build.session import Session
 from stillhouse.build.store import Say, silent
-from stillhouse.build.workshop import Workshop
 from stillhouse.data.random import derive_seed
 from stillhouse.distributed import on_first_rank, rank
 from stillhouse.engine import environment, state
@@ -28,58 +25,63 @@ from stillhouse.engine.train import train
 from stillhouse.errors import UserError
 from stillhouse.files import write_json, write_text
 from stillhouse.models import cost, weights
+from stillhouse.models.taps import Tapped
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
-from stillhouse.teachers.learner import Learner
 
 RESULT = "result.json"
-FORMAT = 2  # of a result
+RESULT_FORMAT = 2  # version of result.json
 STUDENT = "student.safetensors"
-TEACHER = "teacher.json"  # what the teacher of a run reached
-MOVED = "teacher.safetensors"  # the teacher as acclimation left it
-Score = dict[str, Any]
+TEACHER = "teacher.json"  # scores of the teacher before training
+TRAINED_TEACHER = "teacher.safetensors"  # the teacher after acclimation
+Score = dict[str, Any]  # the content of result.json
 
 
 @contextmanager
-def claimed(
-    recipe: Recipe, folder: Path, resume: bool, overwrite: bool, patience: float = 0.0
+def claim_folder(
+    recipe: Recipe, folder: Path, resume: bool, overwrite: bool, lock_timeout: float = 0.0
 ) -> Iterator[None]:
-    """A folder that this run alone writes, with the recipe and the environment in it."""
+    """Hold the lock of a run's folder, and write the recipe and the environment to it.
+
+    `lock_timeout` is how many seconds to wait for another process that holds the lock.
+    """
     digest = load.digest(recipe)
 
     def enter() -> Any:
-        held = claim(folder, resume=resume, overwrite=overwrite, recipe=digest, patience=patience)
+        lock = claim(
+            folder, resume=resume, overwrite=overwrite, recipe=digest, patience=lock_timeout
+        )
         write_text(folder / "recipe.yaml", load.to_yaml(recipe))
-        if not (folder / RESULT).is_file():  # else it says where that was trained
+        if not (folder / RESULT).is_file():  # otherwise the file describes where that was trained
             write_json(folder / "environment.json", environment.describe())
-        return held
+        return lock
 
-    # the claim itself stays on the first rank, whose process holds the lock
-    held: list[Any] = []
-    on_first_rank(lambda: held.append(enter()))
+    # only the first rank has a lock, because it belongs to one process
+    locks: list[Any] = []
+    on_first_rank(lambda: locks.append(enter()))
     try:
         yield
     except UserError:
         if rank() == 0:
-            forget(folder)
+            remove_unstarted(folder)
         raise
     finally:
-        for claim_ in held:
-            claim_.release()
+        for lock in locks:
+            lock.release()
 
 
-def forget(folder: Path) -> None:
-    """Leave no trace of a run that failed before it began, lest it block the mended one."""
+def remove_unstarted(folder: Path) -> None:
+    """Remove the files of a run that failed before training, so that the folder can be reused."""
     written = {"recipe.yaml", "environment.json", TEACHER}
     if {path.name for path in folder.iterdir()} - {LOCK, MARK} <= written:
         for name in written:
             (folder / name).unlink(missing_ok=True)
 
 
-def train_one(
+def run_training(
     recipe: Recipe,
     folder: Path,
-    shop: Workshop,
+    session: Session,
     loaded: TeacherNetwork | None,
     *,
     resume: bool,
@@ -87,86 +89,92 @@ def train_one(
     blind: bool = False,
     say: Say = silent,
 ) -> Score:
-    """One training with its evaluation; what is finished already is read."""
+    """Train and evaluate the student of a recipe, or read the result if it is finished.
+
+    `until` is an epoch to stop after; with `blind`, the test split is not used. Raises UserError
+    if training changed a teacher that is not trained.
+    """
     teacher = "" if loaded is None else weights.state_hash(loaded.network)
-    done = on_first_rank(lambda: finished(recipe, folder, teacher, blind=blind))
-    if done is not None:
-        return done
+    result = on_first_rank(lambda: read_result(recipe, folder, teacher, blind=blind))
+    if result is not None:
+        return result
     on_first_rank(lambda: folder.mkdir(parents=True, exist_ok=True))
     environment.seed_everything(recipe.seed, recipe.engine.deterministic)
-    with make_run(recipe, folder, shop, loaded, say) as run:
+    with make_run(recipe, folder, session, loaded, say) as run:
         run.teacher_hash = teacher
-        torch.manual_seed(derive_seed(recipe.seed, rank()))  # whatever building drew
+        torch.manual_seed(derive_seed(recipe.seed, rank()))  # independent of what building drew
         if resume:
-            state.resume(run)
+            state.resume_run(run)
         run.pause = None if until is None else round(until * run.steps_per_epoch)
         train(run)
         if not run.teacher.groups() and run.teacher.fingerprint() != teacher:
             raise UserError(
-                f"the teacher {recipe.teacher and recipe.teacher.name} was changed by training; "
-                "something writes into its weights or statistics, and the result means nothing"
+                f"the teacher {recipe.teacher and recipe.teacher.name} was changed by training, so "
+                "the result is invalid; find the code that writes to its weights or statistics"
             )
         if run.start < run.steps:
-            state.save(run)
-            return score_of(recipe, run, shop, {})
-        return conclude(recipe, run, folder, shop, blind=blind)
+            state.save_run(run)
+            return make_score(recipe, run, session, {})
+        return finish_training(recipe, run, folder, session, blind=blind)
 
 
-def conclude(recipe: Recipe, run: Run, folder: Path, shop: Workshop, *, blind: bool) -> Score:
-    """Measure the student as it ended, and write it with its result."""
-    state.save(run)
-    with state.averaged(run):
-        network = run.inside.student.eval()
-        test = {} if blind else evaluate(shop.task, network, shop.test(), shop.hardware)
-        on_first_rank(lambda: weights.save(run.student, folder / STUDENT))
-    score = score_of(recipe, run, shop, test)
-    learner = run.teacher if isinstance(run.teacher, Learner) else None
-    if learner is not None:
-        score["acclimation"] = acclimated(learner, run, shop, blind=blind)
+def finish_training(
+    recipe: Recipe, run: Run, folder: Path, session: Session, *, blind: bool
+) -> Score:
+    """Evaluate the trained student, and write its weights and the result."""
+    state.save_run(run)
+    with state.averaged_weights(run):
+        network = run.bare_pupil.student.eval()
+        test = {} if blind else evaluate(session.task, network, session.test(), session.hardware)
+        on_first_rank(lambda: weights.save_weights(run.student, folder / STUDENT))
+    score = make_score(recipe, run, session, test)
+    teacher = run.teacher.trained_network
+    if teacher is not None:
+        score["acclimation"] = acclimation_scores(teacher, run, session, blind=blind)
 
     def write() -> None:
-        if learner is not None:
-            weights.save(learner.network.model, folder / MOVED)
-        contract = contract_of(recipe.student, shop.sources)
-        write_text(folder / f"{STUDENT}{BESIDE}", contract.text())
-        write_json(folder / "manifest.json", manifest(recipe, shop, run))
-        write_json(folder / RESULT, score)  # last: it says that all the rest is there
+        if teacher is not None:
+            weights.save_weights(teacher.model, folder / TRAINED_TEACHER)
+        contract = make_contract(recipe.student, session.sources)
+        write_text(folder / f"{STUDENT}{CONTRACT_SUFFIX}", contract.text())
+        write_json(folder / "manifest.json", make_manifest(recipe, session, run))
+        write_json(folder / RESULT, score)  # last, as the mark of a finished training
 
     on_first_rank(write)
     return score
 
 
-def acclimated(
-    learner: Learner[Any], run: Run, shop: Workshop, *, blind: bool
+def acclimation_scores(
+    teacher: Tapped, run: Run, session: Session, *, blind: bool
 ) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
-    """What the teacher reached before it learned from its student, and after."""
+    """The scores of a trained teacher, `before` and `after` training, by split."""
 
-    def look() -> Mapping[str, Mapping[str, float]]:
-        network = learner.network.eval()
-        splits = {"validation": shop.val} | ({} if blind else {"test": shop.test})
+    def evaluate_splits() -> Mapping[str, Mapping[str, float]]:
+        network = teacher.eval()
+        splits = {"validation": session.val} | ({} if blind else {"test": session.test})
         return {
-            name: evaluate(shop.task, network, batches(), shop.hardware)
+            name: evaluate(session.task, network, batches(), session.hardware)
             for name, batches in splits.items()
         }
 
-    with learner.original():
-        before = look()
-    return {"before": before, "after": look()}
+    with run.teacher.initial_weights():
+        before = evaluate_splits()
+    return {"before": before, "after": evaluate_splits()}
 
 
-def score_of(recipe: Recipe, run: Run, shop: Workshop, test: Mapping[str, float]) -> Score:
-    """What is known of a training where it stands."""
+def make_score(recipe: Recipe, run: Run, session: Session, test: Mapping[str, float]) -> Score:
+    """The result of a training at its current step."""
     return {
-        "format": FORMAT,
+        "format": RESULT_FORMAT,
         "name": recipe.student.name,
         "seed": recipe.seed,
         "recipe": load.digest(recipe),
         "teacher": run.teacher_hash,
-        "headline": shop.task.headline,
+        "headline": session.task.headline,
         "test": dict(test),
         "validation": run.history[-1] if run.history else {},
         "history": run.history,
-        "best": max(run.history, key=lambda h: h[shop.task.headline], default={}),
+        "best": max(run.history, key=lambda h: h[session.task.headline], default={}),
         "parameters": cost.parameters(run.student),
         "steps": run.start,
         "of": run.steps,
@@ -174,8 +182,8 @@ def score_of(recipe: Recipe, run: Run, shop: Workshop, test: Mapping[str, float]
     }
 
 
-def manifest(recipe: Recipe, shop: Workshop, run: Run) -> Mapping[str, Any]:
-    """What a result came from."""
+def make_manifest(recipe: Recipe, session: Session, run: Run) -> Mapping[str, Any]:
+    """The hashes, seed and environment that a result was computed from."""
     return {
         "recipe": load.digest(recipe),
         "teacher": run.teacher_hash,
@@ -183,9 +191,9 @@ def manifest(recipe: Recipe, shop: Workshop, run: Run) -> Mapping[str, Any]:
         "data": {
             name: source.fingerprint
             for name, source in (
-                ("train", shop.sources.train),
-                ("val", shop.sources.val),
-                ("test", shop.sources.test),
+                ("train", session.sources.train),
+                ("val", session.sources.val),
+                ("test", session.sources.test),
             )
         },
         "seed": recipe.seed,
@@ -194,8 +202,11 @@ def manifest(recipe: Recipe, shop: Workshop, run: Run) -> Mapping[str, Any]:
     }
 
 
-def finished(recipe: Recipe, folder: Path, teacher: str, *, blind: bool = False) -> Score | None:
-    """The result that a folder holds of this very recipe and teacher, if it does."""
+def read_result(recipe: Recipe, folder: Path, teacher: str, *, blind: bool = False) -> Score | None:
+    """The result in a folder, None unless it is of this recipe and teacher.
+
+    A result without test scores counts only if `blind`.
+    """
     path = folder / RESULT
     if not path.is_file() or not (folder / STUDENT).is_file():
         return None

@@ -13,7 +13,7 @@ from stillhouse.errors import UserError
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.execute import Result
-from stillhouse.runs.training import FORMAT, RESULT, TEACHER, Score
+from stillhouse.runs.training import RESULT, RESULT_FORMAT, TEACHER, Score
 from stillhouse.study.results import STUDY_FILE, Study, display_label, read_study, summarize_arm
 from stillhouse.study.sweep import CHOSEN_FILE
 
@@ -117,7 +117,7 @@ def read_score(path: Path) -> Score | None:
         return None
     try:
         score = json.loads(path.read_text(encoding="utf-8"))
-        if path.name == RESULT and score.get("format") != FORMAT:
+        if path.name == RESULT and score.get("format") != RESULT_FORMAT:
             raise UserError(
                 f"{path} was written by another version of stillhouse; read it with that version, "
                 "or run its recipe again"

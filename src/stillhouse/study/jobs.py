@@ -19,7 +19,7 @@ from stillhouse.errors import UserError
 from stillhouse.files import write_json
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
-from stillhouse.runs.execute import run_cell
+from stillhouse.runs.execute import run_job
 from stillhouse.runs.training import Score
 
 
@@ -62,7 +62,7 @@ def train_job(job: Job) -> Outcome:
     """Run one job in this process; an error becomes a `Failure`, so that other jobs continue."""
     try:
         with TRAINING:
-            score = run_cell(job.recipe, job.folder, until=job.until, blind=job.blind)
+            score = run_job(job.recipe, job.folder, until=job.until, blind=job.blind)
     except UserError as error:
         return record_failure(job, str(error))
     except (RuntimeError, MemoryError, ValueError, TypeError, OSError, ArithmeticError) as error:

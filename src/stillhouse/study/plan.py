@@ -278,7 +278,7 @@ def with_shared_store(recipe: Recipe) -> Recipe:
     """
     teacher = recipe.teacher
     assert teacher is not None
-    live = teacher.teach == "apart" or not all(method.storable for method in recipe.method)
+    live = teacher.ensemble == "separate" or not all(method.storable for method in recipe.method)
     finite = data_is_finite(recipe.data)
     store = None if live or not finite else teacher.store or StoreSpec(precision="full")
     return replace(recipe, teacher=replace(teacher, store=store, remember=False))

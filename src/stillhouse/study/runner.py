@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stillhouse.build.networks import make_student, untrained_teacher
+from stillhouse.build.session import Session
 from stillhouse.build.store import Say
-from stillhouse.build.workshop import Workshop
 from stillhouse.engine.devices import launched_ranks
 from stillhouse.engine.folder import MARK, claim
 from stillhouse.errors import UserError
@@ -31,20 +31,20 @@ def run_study(
     `overwrite` retrains jobs in the folder that were trained with other options.
     """
     refuse_torchrun()
-    shop = Workshop.open(plan.recipe, quiet=True)
-    check_networks(plan, shop)
+    session = Session.open(plan.recipe, quiet=True)
+    check_networks(plan, session)
     with claim(folder, resume=True, recipe=shared_digest(plan.recipe)):
         check_options(plan.jobs(folder), overwrite)
-        write_plan(plan, folder, shop.task.headline)
-        StudyRunner(plan, folder, shop, workers, say).run()
+        write_plan(plan, folder, session.task.headline)
+        StudyRunner(plan, folder, session, workers, say).run()
     return read_study(folder)
 
 
-def check_networks(plan: StudyPlan, shop: Workshop) -> None:
+def check_networks(plan: StudyPlan, session: Session) -> None:
     """Build every network once, so that a wrong name is an error before anything is trained."""
-    make_student(plan.recipe.student, shop)
+    make_student(plan.recipe.student, session)
     for teacher in plan.teachers.values():
-        untrained_teacher(teacher, shop)
+        untrained_teacher(teacher, session)
 
 
 def refuse_torchrun() -> None:
@@ -87,7 +87,7 @@ class StudyRunner:
 
     plan: StudyPlan
     folder: Path
-    shop: Workshop
+    session: Session
     workers: Workers
     say: Say
     finished: int = 0
@@ -98,7 +98,7 @@ class StudyRunner:
         self.say(f"{len(plan.arms)} arms x {len(plan.seeds)} seeds: {plan.size} runs")
         for note in plan.notes:
             self.say(f"note: {note}")
-        teachers = StudyTeachers(plan.recipe, plan.teachers, self.shop, self.say)
+        teachers = StudyTeachers(plan.recipe, plan.teachers, self.session, self.say)
         teacher_jobs = teachers.prepare()
         controls = plan.jobs(self.folder, plan.controls)
         teachers.measure_trained(self.workers.train([*teacher_jobs, *controls], self.report))
@@ -121,7 +121,7 @@ class StudyRunner:
         if job.folder.parent.parent != self.folder:
             return  # a teacher, which is reported when it is measured
         self.finished += 1
-        headline = self.shop.task.headline
+        headline = self.session.task.headline
         arms = {name: label for label, name in self.plan.folders.items()}
         text = (
             f"failed: {outcome.message}"

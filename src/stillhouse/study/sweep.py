@@ -9,12 +9,13 @@ from statistics import mean
 from typing import Any
 
 from stillhouse.build.networks import example_of, make_network, make_student
+from stillhouse.build.session import Session
 from stillhouse.build.store import Say
-from stillhouse.build.workshop import Workshop
 from stillhouse.engine.folder import claim
 from stillhouse.errors import UserError
 from stillhouse.files import csv_text, write_text
-from stillhouse.models.stages import staged, stages
+from stillhouse.models.aliases import find_aliases
+from stillhouse.models.places import is_stage
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Comparison, Recipe, Searched
 from stillhouse.runs.training import Score
@@ -86,7 +87,7 @@ class Sweep:
 
     plan: StudyPlan
     folder: Path
-    shop: Workshop
+    session: Session
     workers: Workers
     say: Say
     trials: int
@@ -97,7 +98,7 @@ class Sweep:
     def run(self) -> list[MethodSearch]:
         """Run all rounds; finished trials in the folder are only read."""
         plan = self.plan
-        teachers = StudyTeachers(plan.recipe, plan.teachers, self.shop, self.say, blind=True)
+        teachers = StudyTeachers(plan.recipe, plan.teachers, self.session, self.say, blind=True)
         jobs = teachers.prepare()
         teachers.measure_trained(self.workers.train(jobs, lambda job, outcome: None))
         searches = [self.start_search(arm) for arm in plan.arms if not arm.is_control]
@@ -118,7 +119,7 @@ class Sweep:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         methods = arm.recipe.method
         tapped = any(hasattr(method, "pairs") for method in methods)
-        taps = common_stages(arm.recipe, self.shop) if tapped else ()
+        taps = common_stages(arm.recipe, self.session) if tapped else ()
         fixed = fixed_options(arm.method)
         space = select_space(default_space(methods, taps, fixed), self.requested, methods)
         space = {key: a for key, a in space.items() if key.removeprefix("method.") not in fixed}
@@ -188,7 +189,7 @@ class Sweep:
         if any(isinstance(outcome, Failure) for outcome in ends):
             return None
         share = 1.0 if until is None else until / self.plan.recipe.train.epochs
-        headline = self.shop.task.headline
+        headline = self.session.task.headline
         return [score_at(score, share, headline) for score in ends if isinstance(score, dict)]
 
     def maybe_prune(
@@ -234,16 +235,16 @@ def score_at(score: Score, share: float, headline: str) -> float:
     return float((reached or history)[-1][headline])
 
 
-def common_stages(recipe: Recipe, shop: Workshop) -> list[str]:
+def common_stages(recipe: Recipe, session: Session) -> list[str]:
     """The names of stages that student and teacher both have."""
     assert recipe.teacher is not None
-    sources, example = shop.sources, example_of(shop.sources)
+    sources, example = session.sources, example_of(session.sources)
     if recipe.teacher.members:
         return []  # several networks have no common names of stages
-    student = stages(make_student(recipe.student, shop), example)
-    teacher = stages(make_network(recipe.teacher, sources), example)
+    student = find_aliases(make_student(recipe.student, session), example)
+    teacher = find_aliases(make_network(recipe.teacher, sources), example)
     common = [name for name in student if name in teacher and student[name]]
-    return [name for name in common if staged(name)]
+    return [name for name in common if is_stage(name)]
 
 
 def run_sweep(
@@ -264,10 +265,10 @@ def run_sweep(
     refuse_torchrun()
     if len(plan.teachers) > 1:
         raise UserError("a sweep needs exactly one teacher; name one with --teachers")
-    shop = Workshop.open(plan.recipe, quiet=True)
-    check_networks(plan, shop)
+    session = Session.open(plan.recipe, quiet=True)
+    check_networks(plan, session)
     with claim(folder, resume=True, recipe=shared_digest(plan.recipe)):
-        sweep = Sweep(plan, folder, shop, workers, say, trials, seed, prune, space or {})
+        sweep = Sweep(plan, folder, session, workers, say, trials, seed, prune, space or {})
         searches = sweep.run()
         write_text(folder / TRIALS_FILE, trials_csv(searches))
         write_text(folder / CHOSEN_FILE, load.to_yaml(make_chosen_recipe(plan, searches)))

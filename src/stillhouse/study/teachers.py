@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stillhouse.build.networks import TeacherNetwork
+from stillhouse.build.session import Session
 from stillhouse.build.store import Say, prefill
 from stillhouse.build.teacher import check_storable
-from stillhouse.build.workshop import Workshop
 from stillhouse.errors import UserError
 from stillhouse.recipes.schema import Recipe, TeacherSpec
-from stillhouse.runs.teaching import (
+from stillhouse.runs.teacher import (
     check_teacher,
     find_teacher,
     member_folder,
@@ -29,7 +29,7 @@ class StudyTeachers:
 
     recipe: Recipe
     teachers: Mapping[str, TeacherSpec]
-    shop: Workshop
+    session: Session
     say: Say
     blind: bool = False  # never evaluate on the test split
     scores: dict[str, Score] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class StudyTeachers:
             untrained = [
                 member_recipe(self.recipe, member)
                 for member in teacher.networks
-                if member_weights(self.recipe, member, self.shop) is None
+                if member_weights(self.recipe, member, self.session) is None
             ]
             if not untrained:
                 self.measure(label)
@@ -67,13 +67,13 @@ class StudyTeachers:
         """Evaluate a teacher; reject it if its accuracy is no better than chance."""
         try:
             score = check_teacher(
-                self.teachers[label], self.load(label), self.shop, blind=self.blind
+                self.teachers[label], self.load(label), self.session, blind=self.blind
             )
         except UserError as error:
             self.reject(label, str(error))
             return
         self.scores[label] = score
-        split, headline = "validation" if self.blind else "test", self.shop.task.headline
+        split, headline = "validation" if self.blind else "test", self.session.task.headline
         self.say(f"teacher {label}: {headline} {score[split][headline]:.1f} on {split}")
 
     def reject(self, label: str, reason: str) -> None:
@@ -90,7 +90,7 @@ class StudyTeachers:
     def load(self, label: str) -> TeacherNetwork:
         """A teacher with its weights, prepared for the data of the recipe."""
         teacher = self.teachers[label]
-        taught = find_teacher(self.recipe, teacher, self.shop)
+        taught = find_teacher(self.recipe, teacher, self.session)
         assert taught is not None
         return taught
 
@@ -103,4 +103,4 @@ class StudyTeachers:
             stored = [r for r in students if r.teacher is not None and r.teacher.store]
             if stored and label not in self.rejected:
                 check_storable(stored[0])
-                prefill(stored[0].teacher, self.shop, self.load(label), self.say)
+                prefill(stored[0].teacher, self.session, self.load(label), self.say)

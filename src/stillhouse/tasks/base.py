@@ -1,4 +1,4 @@
-"""What a task is."""
+"""The interfaces of tasks and meters."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from stillhouse.batches import Batch, Target
 from stillhouse.types import Clock, Lesson, Terms, Trace
 
 T = TypeVar("T", bound=Target)
-Seen = TypeVar("Seen", contravariant=True)
+BatchType = TypeVar("BatchType", contravariant=True)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a task may know of the data when it is built."""
+    """What a task is built from: facts about the data."""
 
     data: str  # the name of the data set
     classes: tuple[str, ...]
     validation: Target  # targets of the validation split, or of its first samples
 
 
-class Meter(Protocol[Seen]):
-    """Counts over an evaluation.
+class Meter(Protocol[BatchType]):
+    """Computes the scores of an evaluation from its batches.
 
-    Its state is sums, on the device, which are added up over ranks, and rows, which are
-    concatenated where a sum is not enough: a ranking needs every score.
+    The state consists of sums, which are added over ranks, and rows, which are concatenated over
+    ranks where sums are not enough: a ranking needs all scores.
     """
 
     @property
     def rows(self) -> frozenset[str]:
-        """Which parts of the state are rows (N, ...); a rank that saw nothing has none of them."""
+        """The names of the state's rows (N, ...); N is 0 on a rank without batches."""
         ...
 
-    def update(self, trace: Trace, batch: Seen) -> None:
-        """Count one batch."""
+    def update(self, trace: Trace, batch: BatchType) -> None:
+        """Add the outputs for one batch."""
         ...
 
     def state(self) -> Mapping[str, Tensor]:
@@ -45,7 +45,7 @@ class Meter(Protocol[Seen]):
         ...
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over sums and rows, such as those of all ranks."""
+        """Replace the state, by that of all ranks for example."""
         ...
 
     def summary(self) -> Mapping[str, float]:
@@ -54,25 +54,28 @@ class Meter(Protocol[Seen]):
 
 
 class Task(Protocol[T]):
-    """What a batch means: inputs, label terms, sites and scores. A task does not know methods."""
+    """The meaning of a batch: network inputs, label terms, sites and scores.
+
+    A task does not depend on methods.
+    """
 
     @property
     def headline(self) -> str:
-        """The score of `summary` that networks are compared by."""
+        """The name of the score in the meter's summary that networks are compared by."""
         ...
 
     @property
     def chance(self) -> float:
-        """That score of random predictions."""
+        """The headline score of random predictions."""
         ...
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """The names of the sites that every lesson has."""
+        """The names of the sites in every lesson."""
         ...
 
     def read(self, batch: Any) -> Batch[T]:
-        """A batch of any loader as a `Batch`."""
+        """Convert a batch of any loader to a `Batch`."""
         ...
 
     def inputs(self, batch: Batch[T], teacher: Trace | None = None) -> tuple[Any, ...]:
@@ -80,15 +83,15 @@ class Task(Protocol[T]):
         ...
 
     def check_output(self, output: Any, name: str, images: int) -> None:
-        """Refuse the output of a network on some images that does not fit the task."""
+        """Raise UserError for an output on `images` images that does not fit the task."""
         ...
 
     def assign(self, student: Trace, batch: Batch[T]) -> Any:
-        """What is assigned once per batch, for labels and methods; None for whole images."""
+        """The assignment of targets to predictions, once per batch; None for image tasks."""
         ...
 
     def supervise(self, student: Trace, batch: Batch[T], assigned: Any = None) -> Terms:
-        """Loss terms of the labels; an image without a label adds no mass."""
+        """The loss terms of the labels; images without labels add no mass."""
         ...
 
     def lesson(
@@ -99,7 +102,7 @@ class Task(Protocol[T]):
         clock: Clock,
         assigned: Any = None,
     ) -> Lesson:
-        """The batch as methods see it, with every site of `sites`."""
+        """The batch as methods see it, with all sites of `sites`."""
         ...
 
     def select(self, output: Any, index: Tensor) -> Tensor:
@@ -107,7 +110,7 @@ class Task(Protocol[T]):
         ...
 
     def storable(self, output: Any) -> Tensor:
-        """The part of a teacher's output that is kept, one row per image: -> (N, C)."""
+        """The part of a teacher's output that is cached, one row per image: -> (N, C)."""
         ...
 
     def collect(self, trace: Trace) -> Tensor:
@@ -119,7 +122,7 @@ class Task(Protocol[T]):
         ...
 
     def passes(self, summary: Mapping[str, float], images: int) -> bool:
-        """Whether a teacher with these scores on so many images is clearly above chance."""
+        """Whether a teacher with these scores on `images` images is clearly better than chance."""
         ...
 
     @property
@@ -128,5 +131,5 @@ class Task(Protocol[T]):
         ...
 
     def meter(self) -> Meter[Batch[T]]:
-        """A new meter."""
+        """A new, empty meter."""
         ...

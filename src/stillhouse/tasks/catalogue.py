@@ -1,4 +1,4 @@
-"""Every task that a recipe can name. The union is the registry."""
+"""The registry of tasks: the union of all that a recipe can name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from stillhouse.spec import SHORT, members
+from stillhouse.spec import SHORT
 from stillhouse.tasks.classification import Classification, ClassificationSpec
 from stillhouse.tasks.multilabel import Multilabel, MultilabelSpec
 
@@ -14,7 +14,7 @@ TASKS = {"classification": Classification, "multilabel": Multilabel}  # with def
 
 
 def default_name(value: Any) -> Any:
-    """Options without a name are those of classification."""
+    """The options of a task, of classification if they have no name."""
     if isinstance(value, dict) and "name" not in value:
         return {"name": "classification", **value}
     return value
@@ -26,8 +26,3 @@ TaskSpec = Annotated[
     BeforeValidator(default_name),
     SHORT,
 ]
-
-
-def catalogue() -> dict[str, type]:
-    """The spec of every task by name."""
-    return {str(task.name): task for task in members(TaskSpec)}  # type: ignore[attr-defined]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stillhouse.batches import ABSENT
 from stillhouse.errors import UserError
 from stillhouse.functional.dtype import upcast
 from stillhouse.spec import spec
@@ -15,8 +17,6 @@ from stillhouse.tasks.base import Facts
 from stillhouse.tasks.images import ImageTask, logits
 from stillhouse.tasks.meters.accuracy import Accuracy
 from stillhouse.types import Term, Trace
-
-ABSENT = -1  # the class index of an image without a label
 
 
 @spec
@@ -27,21 +27,21 @@ class ClassificationSpec:
     name: Literal["classification"] = "classification"
 
     def build(self, facts: Facts) -> Classification:
-        """The task for the classes of the data."""
+        """The task for the classes of the data; raises UserError for other targets."""
         target = facts.validation
         if target is not None and not (isinstance(target, Tensor) and target.ndim == 1):
             raise UserError(
                 f"the images of {facts.data} have several labels each, but task classification "
-                "takes one; set task=multilabel"
+                "needs one; set task=multilabel"
             )
         return Classification(len(facts.classes), self.label_smoothing)
 
 
 @dataclass(frozen=True)
 class Classification(ImageTask):
-    """One class per image; the site is `class`."""
+    """One class per image; the site is `class`, its target the class index."""
 
-    classes: int | None = None  # gives the accuracy of chance
+    classes: int | None = None  # for the accuracy of chance
     label_smoothing: float = 0.0
     headline: str = field(default="top1", init=False)
     examine: tuple[str, ...] = field(
@@ -62,8 +62,12 @@ class Classification(ImageTask):
 
     @property
     def chance(self) -> float:
-        """Top-1 accuracy of random predictions, in percent."""
+        """Top-1 accuracy of random predictions, in percent; 0 if the classes are unknown."""
         return 100 / self.classes if self.classes else 0.0
+
+    def absent(self, scores: Tensor) -> Tensor:
+        """The class index of images without labels: (N, C) -> (N,)."""
+        return torch.full(scores.shape[:1], ABSENT, device=scores.device)
 
     def label_term(self, student: Trace, label: Tensor) -> Term:
         """Cross-entropy of one view: class indices (N,) or shares of each class (N, C) -> Term."""
@@ -86,5 +90,5 @@ class Classification(ImageTask):
         return Term(loss, (label != ABSENT).sum().to(loss.dtype))
 
     def meter(self) -> Accuracy:
-        """Top-1, top-5, loss and calibration."""
+        """A meter of top-1 and top-5 accuracy, loss and calibration error."""
         return Accuracy()

@@ -1,4 +1,4 @@
-"""What the tasks share whose labels belong to whole images."""
+"""The common part of tasks whose labels belong to whole images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SITE = "class"
 
 
 class ImageTask(ABC):
-    """One row of class scores per image; the site is `class`."""
+    """A task with one row of class scores per image; the site is `class`."""
 
     headline: str
     classes: int | None
@@ -28,14 +28,18 @@ class ImageTask(ABC):
     @property
     @abstractmethod
     def chance(self) -> float:
-        """The headline of random predictions, in percent."""
+        """The headline score of random predictions, in percent."""
+
+    @abstractmethod
+    def absent(self, scores: Tensor) -> Tensor:
+        """The labels of images that have none, for their scores (N, C)."""
 
     @abstractmethod
     def label_term(self, student: Trace, label: Tensor) -> Term:
-        """The label loss of one view."""
+        """The label loss of one view; `label` is the batch's target."""
 
     def target(self, student: Trace, batch: Batch[Tensor]) -> Tensor | None:
-        """The labels as a method sees them: (N,) class index, or (N, C); None without labels."""
+        """The target of the site: (N,) class index or (N, C) shares; None without labels."""
         return batch.target
 
     def read(self, batch: Any) -> Batch[Tensor]:
@@ -43,11 +47,11 @@ class ImageTask(ABC):
         return read_batch(batch)
 
     def inputs(self, batch: Batch[Tensor], teacher: Trace | None = None) -> tuple[Tensor]:
-        """The images."""
+        """The images: (N, C, H, W)."""
         return (batch.images,)
 
     def check_output(self, output: Any, name: str, images: int) -> None:
-        """Refuse an output that is not one score per class."""
+        """Raise UserError for an output that is not one score per class and image."""
         shape = tuple(class_scores(output).shape)
         if shape != (images, self.classes):
             raise UserError(
@@ -56,15 +60,15 @@ class ImageTask(ABC):
             )
 
     def assign(self, student: Trace, batch: Batch[Tensor]) -> None:
-        """None: labels belong to whole images."""
+        """None: labels of whole images need no assignment."""
         return
 
     def supervise(self, student: Trace, batch: Batch[Tensor], assigned: Any = None) -> Terms:
-        """The label loss; without labels a term without mass."""
-        if batch.target is None:
-            total = logits(student).sum() * 0
-            return {"label": Term(total, torch.zeros_like(total))}
-        return {"label": self.label_term(student, batch.target)}
+        """The term `label`; images without labels add nothing to it."""
+        label = batch.target
+        if label is None:
+            label = self.absent(logits(student))
+        return {"label": self.label_term(student, label)}
 
     def lesson(
         self,
@@ -74,7 +78,7 @@ class ImageTask(ABC):
         clock: Clock,
         assigned: Any = None,
     ) -> Lesson:
-        """Logits of both networks, one row per image."""
+        """The logits of both networks at the site `class`, one row per image."""
         target = self.target(student, batch)
         sites = {}
         if teacher.out is not None:
@@ -100,9 +104,10 @@ class ImageTask(ABC):
         return batch.target.cpu()
 
     def passes(self, summary: Mapping[str, float], images: int) -> bool:
-        """Whether the headline is four standard errors above chance, and half as much again.
+        """Whether the headline is at least four standard errors above chance, and 1.5 times chance.
 
-        A random head, a permuted class list and a wrong normalisation all stay below.
+        The bound is at most half-way from chance to 100 %. Teachers with a random head, permuted
+        classes or a wrong normalisation do not pass.
         """
         chance = self.chance
         error = (chance * (100 - chance) / max(1, images)) ** 0.5
@@ -111,12 +116,15 @@ class ImageTask(ABC):
 
 
 def logits(trace: Trace) -> Tensor:
-    """The class scores of a network's output: a tensor, the first of several, or `.logits`."""
+    """The class scores (N, C) of a Trace's output; see `models.scores.class_scores`."""
     return class_scores(trace.out)
 
 
 def multi_hot(label: Tensor, scores: Tensor) -> Tensor:
-    """The share of each class in each image, for scores (N, C): (N,) index or (N, C) -> (N, C)."""
+    """The share of each class, for scores (N, C): (N,) class index or (N, C) shares -> (N, C).
+
+    Raises UserError for labels that do not fit the scores.
+    """
     if scores.ndim == 2 and label.shape == scores.shape:
         return label if label.is_floating_point() else label.to(upcast(scores).dtype)
     if not _are_indices(label, scores):
@@ -133,7 +141,6 @@ def multi_hot(label: Tensor, scores: Tensor) -> Tensor:
 def _are_indices(label: Tensor, scores: Tensor) -> bool:
     if label.is_floating_point() or scores.ndim != 2 or label.shape != scores.shape[:1]:
         return False
-    if label.device.type != "cpu" or not len(label):  # where looking would make the host wait
+    if label.device.type != "cpu" or not len(label):  # on a device, the check would synchronise
         return True
-    least, most = int(label.min()), int(label.max())
-    return 0 <= least <= most < scores.shape[1]
+    return 0 <= int(label.min()) <= int(label.max()) < scores.shape[1]

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, get_args
 import torch
 from torch import Tensor
 
-from stillhouse.batches import Batch
+from stillhouse.batches import ABSENT, Batch
 from stillhouse.errors import UserError
 from stillhouse.functional.losses import BCE, LabelLoss
 from stillhouse.spec import KIND, spec
@@ -17,8 +17,7 @@ from stillhouse.tasks.images import ImageTask, logits, multi_hot
 from stillhouse.tasks.meters.average_precision import MeanAveragePrecision
 from stillhouse.types import Term, Trace
 
-Reduction = Literal["batch", "sum", "mean"]
-ABSENT = -1.0  # the share of each class in an image without labels, as opposed to one with no class
+LabelReduction = Literal["batch", "sum", "mean"]
 
 
 @spec
@@ -30,11 +29,11 @@ class MultilabelSpec:
     """
 
     loss: Annotated[LabelLoss, KIND] = BCE()
-    reduction: Reduction = "batch"
+    reduction: LabelReduction = "batch"
     name: Literal["multilabel"] = "multilabel"
 
     def build(self, facts: Facts) -> Multilabel:
-        """The task for the classes of the data, whose frequencies give the mAP of chance."""
+        """The task for the classes of the data; their mean frequency is the mAP of chance."""
         classes, target = len(facts.classes), facts.validation
         several = isinstance(target, Tensor) and target.ndim == 2
         share = float(target.mean()) if several and isinstance(target, Tensor) else 1 / classes
@@ -45,16 +44,16 @@ class MultilabelSpec:
 class Multilabel(ImageTask):
     """Several classes per image, or none; the site is `class`, its target multi-hot.
 
-    The label loss is summed over classes and averaged over images (`batch`), summed over
-    everything that all ranks have (`sum`), or averaged over both (`mean`). L2D (Yang P. et al.,
-    2023) states the first and its public code has the second, beside terms that are averaged over
-    images: there the labels count as many times more as a batch has images.
+    The label loss is summed over classes and averaged over images (`batch`), summed over classes
+    and the images of all ranks (`sum`), or averaged over both (`mean`). The paper of L2D (Yang P.
+    et al., 2023) has `batch`; its code has `sum`, with other terms averaged over images, so that
+    labels have the batch size as an extra weight.
     """
 
-    classes: int | None = None  # the number of columns that a rank without images reports
+    classes: int | None = None  # for the scores of a rank without images
     loss: LabelLoss = field(default_factory=BCE)
-    reduction: Reduction = "batch"
-    share: float = 0.0  # mean frequency of a class over images, in percent
+    reduction: LabelReduction = "batch"
+    share: float = 0.0  # mean frequency of classes over images, in percent
     headline: str = field(default="map", init=False)
     examine: tuple[str, ...] = field(
         default=(
@@ -71,26 +70,30 @@ class Multilabel(ImageTask):
     )
 
     def __post_init__(self) -> None:
-        if self.reduction not in get_args(Reduction):
-            raise ValueError(f"reduction must be batch, sum or mean, not {self.reduction!r}")
+        if self.reduction not in get_args(LabelReduction):
+            raise ValueError(f"reduction must be batch, sum or mean, got {self.reduction!r}")
         if not 0 <= self.share <= 100:
-            raise ValueError(f"share must lie between 0 and 100 percent, not {self.share}")
+            raise ValueError(f"share must be from 0 to 100 percent, got {self.share}")
 
     @property
     def chance(self) -> float:
-        """Mean average precision of random predictions, in percent: how frequent a class is."""
+        """Mean average precision of random predictions, in percent: the mean class frequency."""
         return self.share
+
+    def absent(self, scores: Tensor) -> Tensor:
+        """The share of each class in images without labels: (N, C) -> (N, C)."""
+        return torch.full_like(scores, ABSENT)
 
     def label_term(self, student: Trace, label: Tensor) -> Term:
         """The loss of one view: class indices (N,) or shares of each class (N, C) -> Term."""
         scores = logits(student)
-        share = multi_hot(label, scores)
-        known = (share > ABSENT).all(1)
-        losses = self.loss(scores, share)
-        total = (losses * known[:, None]).sum()
+        shares = multi_hot(label, scores)
+        labelled = (shares > ABSENT).all(1)
+        losses = self.loss(scores, shares)
+        total = (losses * labelled[:, None]).sum()
         if self.reduction == "sum":
             return Term(total, total.new_tensor(1.0), shared=True)
-        count = known.sum().to(total.dtype)
+        count = labelled.sum().to(total.dtype)
         return Term(total, count if self.reduction == "batch" else count * losses.shape[1])
 
     def target(self, student: Trace, batch: Batch[Tensor]) -> Tensor | None:
@@ -106,5 +109,5 @@ class Multilabel(ImageTask):
         return multi_hot(label, torch.zeros(len(label), columns))
 
     def meter(self) -> MeanAveragePrecision:
-        """Mean average precision, F1 by three protocols, and loss."""
+        """A meter of mean average precision, F1 by three protocols, and loss."""
         return MeanAveragePrecision(self.classes)

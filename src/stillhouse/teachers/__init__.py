@@ -1,1 +1,1 @@
-"""Batch -> Trace."""
+"""Teachers: Batch -> Trace."""

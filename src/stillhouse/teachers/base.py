@@ -1,16 +1,20 @@
-"""What a teacher is."""
+"""The interface of a teacher: Batch -> Trace."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
 from stillhouse.batches import Batch
+from stillhouse.models.taps import Tapped
 from stillhouse.types import STRONG, Trace
 
 B = TypeVar("B", contravariant=True)
+InputBatch = TypeVar("InputBatch")
+Inputs = Callable[[InputBatch], tuple[Any, ...]]  # a batch -> the arguments of the network
 
 
 class Teacher(Protocol[B]):
@@ -20,8 +24,13 @@ class Teacher(Protocol[B]):
         """The outputs of the teacher for a batch."""
         ...
 
+    @property
+    def trained_network(self) -> Tapped | None:
+        """The network whose layers training updates; None if the teacher is frozen."""
+        ...
+
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        """Parameters that training may move, by optimiser group."""
+        """Trainable parameters by optimiser group; empty if the teacher is frozen."""
         ...
 
     def fingerprint(self) -> str:
@@ -29,27 +38,40 @@ class Teacher(Protocol[B]):
         ...
 
     def state(self) -> Mapping[str, Tensor]:
-        """What training has moved so far, for a checkpoint."""
+        """The parameters that training updates, for a checkpoint."""
         ...
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from where `state` was taken."""
+        """Load parameters that `state` returned."""
+        ...
+
+    def initial_weights(self) -> AbstractContextManager[object]:
+        """A context in which the network has the weights from before training."""
         ...
 
 
 class Fixed:
-    """The part of a teacher that is never trained."""
+    """The trainable part of a teacher that is never trained: empty."""
+
+    @property
+    def trained_network(self) -> None:
+        """None: no layer is trained."""
+        return
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
         """No parameters."""
         return {}
 
     def state(self) -> Mapping[str, Tensor]:
-        """No state."""
+        """An empty dict."""
         return {}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Nothing to restore."""
+        """Do nothing."""
+
+    def initial_weights(self) -> AbstractContextManager[object]:
+        """A context that changes nothing."""
+        return nullcontext()
 
 
 def observe(teacher: Teacher[Any], batch: Batch[Any], views: int = 1) -> dict[str, Trace]:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from stillhouse.models.taps import Tapped
 from stillhouse.models.weights import state_hash
-from stillhouse.teachers.base import Fixed
+from stillhouse.teachers.base import Fixed, Inputs
 from stillhouse.types import Trace
 
 B = TypeVar("B")
-Inputs = Callable[[B], tuple[Any, ...]]
 
 
 class Frozen(Fixed, Generic[B]):
     """A teacher that is never trained: eval mode, no gradient.
 
-    Not a module: `.parameters()`, `.train()`, DDP and checkpoints of the student do not include it.
+    It is not an nn.Module, so `.parameters()`, `.train()`, DDP and checkpoints of the student do
+    not include it. `taps` are named as in `models.taps.Tapped`.
     """
 
     def __init__(
@@ -36,22 +36,22 @@ class Frozen(Fixed, Generic[B]):
     @torch.no_grad()
     def __call__(self, batch: B) -> Trace:
         """The outputs of the network for a batch."""
-        self.network.eval()  # it may have been put in train mode since
+        self.network.eval()  # the caller may have set train mode
         trace: Trace = self.network(*self.inputs(batch))
         return trace
 
     def fingerprint(self) -> str:
-        """The hash of parameters and buffers."""
+        """The hash of all parameters and buffers."""
         return state_hash(self.network.model)
 
 
-class Absent(Fixed, Generic[B]):
-    """No teacher, for the control: its Trace is empty."""
+class NoTeacher(Fixed, Generic[B]):
+    """The teacher of the control: its Trace has no output."""
 
     def __call__(self, batch: B) -> Trace:
-        """Nothing."""
+        """A Trace whose output is None."""
         return Trace(None)
 
     def fingerprint(self) -> str:
-        """The hash of nothing."""
+        """The empty string."""
         return ""

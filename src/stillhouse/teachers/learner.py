@@ -1,27 +1,27 @@
-"""A teacher some of whose layers are trained together with the student: acclimation."""
+"""A teacher with layers that are trained together with the student, for acclimation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from stillhouse.models.taps import Tapped
 from stillhouse.models.weights import state_hash
+from stillhouse.teachers.base import Inputs
 from stillhouse.types import Trace
 
 B = TypeVar("B")
-Inputs = Callable[[B], tuple[Any, ...]]
 
 
 class Learner(Generic[B]):
-    """A teacher some of whose layers are trained; eval mode keeps its statistics fixed.
+    """A teacher with some trainable layers; in eval mode, so BatchNorm statistics stay fixed.
 
-    Its Trace has a gradient, for the one loss that moves the teacher. The pupil detaches it for all
-    others; one forward serves both.
+    Its Trace has a gradient, for the loss that trains the teacher. The pupil detaches the same
+    Trace for all other losses, so one forward pass is enough.
     """
 
     def __init__(
@@ -42,7 +42,12 @@ class Learner(Generic[B]):
         }
         for parameter in self.trainable.values():
             parameter.requires_grad_(True)
-        self._before = {name: p.detach().clone() for name, p in self.trainable.items()}
+        self._initial = {name: p.detach().clone() for name, p in self.trainable.items()}
+
+    @property
+    def trained_network(self) -> Tapped:
+        """The network, with its taps."""
+        return self.network
 
     def __call__(self, batch: B) -> Trace:
         """The outputs of the network for a batch, with their gradient."""
@@ -51,29 +56,29 @@ class Learner(Generic[B]):
         return trace
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        """The layers that move."""
+        """The trainable parameters, in the group `teacher`."""
         return {"teacher": self.trainable.values()}
 
     def fingerprint(self) -> str:
-        """The hash of parameters and buffers as they are now."""
+        """The hash of all current parameters and buffers."""
         return state_hash(self.network.model)
 
     def state(self) -> Mapping[str, Tensor]:
-        """The layers that move, as they are now."""
+        """The trainable parameters by name, without gradients; not copied."""
         return {name: parameter.detach() for name, parameter in self.trainable.items()}
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from where `state` was taken."""
+        """Load trainable parameters that `state` returned."""
         for name, parameter in self.trainable.items():
             parameter.copy_(state[name])
 
     @contextmanager
-    def original(self) -> Iterator[nn.Module]:
-        """Inside, the network is as it was before it learned anything."""
-        now = {name: p.detach().clone() for name, p in self.trainable.items()}
-        self.restore(self._before)
+    def initial_weights(self) -> Iterator[nn.Module]:
+        """A context that gives the network with the weights from before training."""
+        trained = {name: p.detach().clone() for name, p in self.trainable.items()}
+        self.restore(self._initial)
         try:
             yield self.network.model
         finally:
-            self.restore(now)
+            self.restore(trained)

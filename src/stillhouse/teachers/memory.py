@@ -1,4 +1,4 @@
-"""A teacher whose logits are kept in memory."""
+"""A teacher whose logits are cached in memory."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ Storable = Callable[[Any], Tensor]  # a teacher's output -> one row per image (N
 
 
 class Keyed(Protocol):
-    """A batch that knows which samples it has, in which view."""
+    """A batch with the key and the view of each image."""
 
     @property
     def keys(self) -> Tensor:
-        """Index of each sample: (N,)."""
+        """The index of each sample in its data set: (N,)."""
 
     @property
     def views(self) -> Tensor:
-        """Number of its augmentation: (N,)."""
+        """The number of each image's augmentation: (N,)."""
 
 
 B = TypeVar("B", bound=Keyed)
 
 
-class Remembering(Fixed, Generic[B]):
-    """Keeps the logits of another teacher in memory, by sample and view, in full precision.
+class MemoryCached(Fixed, Generic[B]):
+    """Caches the logits of another teacher in memory, by sample and view, in full precision.
 
-    Only for finitely many views and for methods that need logits alone: the output for an image
-    that was seen before is the one that the network gave, and costs one look-up.
+    The number of `views` must be finite, and only logits are cached. Raises UserError for fewer
+    than one view.
     """
 
     def __init__(self, teacher: Teacher[B], samples: int, views: int, storable: Storable) -> None:
         if views < 1:
             raise UserError(
                 "teacher.remember needs finitely many views of each image; "
-                "set data.views=1, or leave remember out"
+                "set data.views=1 or teacher.remember=false"
             )
         self.teacher, self.samples, self.views = teacher, samples, views
         self.storable = storable
@@ -50,7 +50,7 @@ class Remembering(Fixed, Generic[B]):
 
     @torch.no_grad()
     def __call__(self, batch: B) -> Trace:
-        """The logits of a batch, from memory where all of it is known."""
+        """The logits of a batch: (N, C); the network is called unless all rows are cached."""
         index = batch.views * self.samples + batch.keys
         if self._rows is not None and bool(self._known[index].all()):
             return Trace(self._rows[index])
@@ -62,5 +62,5 @@ class Remembering(Fixed, Generic[B]):
         return Trace(out)
 
     def fingerprint(self) -> str:
-        """The hash of the network behind."""
+        """The hash of the cached teacher."""
         return self.teacher.fingerprint()

@@ -6,10 +6,10 @@ from torch import nn
 
 from stillhouse.errors import UserError
 from stillhouse.models import zoo
-from stillhouse.models.cifar.catalogue import build, names
+from stillhouse.models.aliases import find_aliases
+from stillhouse.models.cifar.catalogue import cifar_names, cifar_network
 from stillhouse.models.cost import flops, parameters
-from stillhouse.models.probe import shapes
-from stillhouse.models.stages import stages
+from stillhouse.models.taps import tap_shapes
 
 THIN = ("16@32", "16@32", "32@16", "64@8")
 WIDE = ("32@32", "64@32", "128@16", "256@8")
@@ -44,14 +44,14 @@ FAMILIES = ("resnet8", "wrn_16_1", "vgg8", "mobilenetv2", "shufflenetv1", "shuff
 
 
 def test_the_table_has_them_all() -> None:
-    assert set(names()) == TABLE.keys() | set(UNLISTED)
+    assert set(cifar_names()) == TABLE.keys() | set(UNLISTED)
 
 
 @pytest.mark.parametrize("name", TABLE)
 def test_networks_have_the_published_size_cost_and_maps(name: str) -> None:
     count, multiplied, maps, pooled = TABLE[name]
     with torch.device("meta"):
-        model, image = build(name, 100), torch.zeros(1, 3, 32, 32)
+        model, image = cifar_network(name, 100), torch.zeros(1, 3, 32, 32)
         assert parameters(model) == count
         seen = {}
         for place, part in model.named_children():
@@ -77,13 +77,13 @@ def test_wide_networks_have_the_parameters_of_their_formula(name: str) -> None:
             before = width
     count += 2 * before + before * 100 + 100
     with torch.device("meta"):
-        assert parameters(build(name, 100)) == count
+        assert parameters(cifar_network(name, 100)) == count
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_parameter_learns_and_no_relu_works_in_place(name: str) -> None:
     torch.manual_seed(0)
-    model = build(name, 7, channels=1)
+    model = cifar_network(name, 7, channels=1)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     image = torch.randn(4, 1, 32, 32)
@@ -102,28 +102,28 @@ def test_every_parameter_learns_and_no_relu_works_in_place(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_images_of_other_sizes_are_taken(name: str) -> None:
     with torch.device("meta"):
-        model = build(name, 3)
+        model = cifar_network(name, 3)
         for size in ((28, 28), (40, 24), (224, 224)):
             assert model(torch.zeros(2, 3, *size)).shape == (2, 3)
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, "vgg13"])
 def test_stages_are_called_what_they_are(name: str) -> None:
-    model = build(name, 3)
+    model = cifar_network(name, 3)
     image = torch.zeros(1, 3, 32, 32)
-    found = stages(model, image)
+    found = find_aliases(model, image)
     expected = {f"stage{n}" for n in range(1, len(TABLE[name][2]))}
     assert {alias for alias in found if alias.startswith("stage") and "@" not in alias} == expected
     assert all(found[alias] == alias for alias in expected)
     final = "final" if hasattr(model, "final") else max(expected)
     assert (found["last"], found["penultimate"], found["logits"]) == (final, "pool", "")
-    assert shapes(model, ["penultimate"], image)["penultimate"] == (1, TABLE[name][3])
+    assert tap_shapes(model, ["penultimate"], image)["penultimate"] == (1, TABLE[name][3])
 
 
 @pytest.mark.parametrize("name", ["resnet8x4", "wrn_16_2", "vgg8", "mobilenetv2", "resnet50"])
 def test_convolutions_start_with_the_deviation_of_their_outputs(name: str) -> None:
     torch.manual_seed(0)
-    model = build(name, 100)
+    model = cifar_network(name, 100)
     for path, part in model.named_modules():
         if isinstance(part, nn.Conv2d) and part.weight.numel() > 5000:
             outputs = part.kernel_size[0] * part.kernel_size[1] * part.out_channels
@@ -137,18 +137,18 @@ def test_convolutions_start_with_the_deviation_of_their_outputs(name: str) -> No
 @pytest.mark.parametrize("name", ["vgg8", "mobilenetv2"])
 def test_some_heads_start_small(name: str) -> None:
     torch.manual_seed(0)
-    head = build(name, 100).head
+    head = cifar_network(name, 100).head
     assert float(head.weight.detach().std()) == pytest.approx(0.01, rel=0.02)
     assert not head.bias.any()
 
 
 def test_wide_heads_start_without_bias() -> None:
-    assert not build("wrn_16_1", 10).head.bias.any()
+    assert not cifar_network("wrn_16_1", 10).head.bias.any()
 
 
 def test_the_zoo_knows_them() -> None:
     assert zoo.create("cifar/vgg8", 5, 1)(torch.randn(2, 1, 32, 32)).shape == (2, 5)
-    assert zoo.names("cifar/wrn_*_4") == ["cifar/wrn_16_4", "cifar/wrn_28_4"]
+    assert zoo.list_models("cifar/wrn_*_4") == ["cifar/wrn_16_4", "cifar/wrn_28_4"]
     assert zoo.preprocessing("cifar/vgg8") is None
     for name, said in {
         "cifar/resnet9x4": "cifar has no network 'resnet9x4'; did you mean 'resnet8x4'",

@@ -16,8 +16,8 @@ from stillhouse.batches import Batch
 from stillhouse.teachers.frozen import Frozen
 from stillhouse.teachers.store import fill as filling
 from stillhouse.teachers.store.fill import Filling, fill
-from stillhouse.teachers.store.identity import Identity
-from stillhouse.teachers.store.outputs import Form
+from stillhouse.teachers.store.identity import StoreIdentity
+from stillhouse.teachers.store.outputs import RowFormat
 from stillhouse.teachers.store.store import Store
 from stillhouse.types import Trace
 from tiny import Net
@@ -58,8 +58,8 @@ class Moving(Counting):
         return {"teacher": self.frozen.network.parameters()}
 
 
-def identity(form: Form | None = None, **fields: Any) -> Identity:
-    said = Identity(
+def identity(form: RowFormat | None = None, **fields: Any) -> StoreIdentity:
+    said = StoreIdentity(
         teacher={"name": "net", "state": Counting().fingerprint()},
         data="prints",
         samples=SAMPLES,
@@ -67,7 +67,7 @@ def identity(form: Form | None = None, **fields: Any) -> Identity:
         mean=(0.5, 0.25, 0.1),
         std=(1.0, 1.0, 1.0),
         views=VIEWS,
-        form=form or Form(CLASSES, "full"),
+        row_format=form or RowFormat(CLASSES, "full"),
     )
     return replace(said, **fields)
 
@@ -96,7 +96,7 @@ def filling_by(
     return Filling(teacher, Tensor.detach, "net", read, say, stop)
 
 
-def filled(folder: Path, form: Form | None = None) -> Store:
+def filled(folder: Path, form: RowFormat | None = None) -> Store:
     store = Store(folder, identity(form))
     fill(store, filling_by(Counting()))
     return store

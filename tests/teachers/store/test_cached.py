@@ -13,18 +13,18 @@ from torch import Tensor
 
 from stillhouse.errors import UserError
 from stillhouse.objectives import presets
-from stillhouse.teachers.store.cached import Cached
-from stillhouse.teachers.store.outputs import Form
+from stillhouse.teachers.store.cached import DiskCached
+from stillhouse.teachers.store.outputs import RowFormat
 
 SHUFFLED = [7, 0, 19, 3, 12, 8]
 
 
-def through(form: Form, out: Tensor) -> Tensor:
+def through(form: RowFormat, out: Tensor) -> Tensor:
     return form.unpack(form.pack(out), torch.device("cpu"))
 
 
 def test_in_full_precision_it_says_exactly_what_the_teacher_said(tmp_path: Path) -> None:
-    live, stored = Counting(), Cached(filled(tmp_path / "store"))
+    live, stored = Counting(), DiskCached(filled(tmp_path / "store"))
     batches = list(read(0))
     assert sum(len(batch.keys) for batch in batches) == ROWS
     for batch in batches:
@@ -33,7 +33,7 @@ def test_in_full_precision_it_says_exactly_what_the_teacher_said(tmp_path: Path)
 
 @pytest.mark.parametrize("view", range(VIEWS))
 def test_samples_are_found_in_any_order_and_view(tmp_path: Path, view: int) -> None:
-    stored = Cached(filled(tmp_path / "store"))
+    stored = DiskCached(filled(tmp_path / "store"))
     batch = rows_of(SHUFFLED, view)
     out = stored(batch).out
     torch.testing.assert_close(out, Counting()(batch).out, rtol=1e-5, atol=1e-6)
@@ -44,7 +44,7 @@ def test_samples_are_found_in_any_order_and_view(tmp_path: Path, view: int) -> N
 
 
 def test_half_precision_rounds_once(tmp_path: Path) -> None:
-    live, stored = Counting(), Cached(filled(tmp_path / "store", Form(CLASSES)))
+    live, stored = Counting(), DiskCached(filled(tmp_path / "store", RowFormat(CLASSES)))
     for batch in read(0):
         said, kept = live(batch).out, stored(batch).out
         below = said.amax(1, keepdim=True) - said  # what is rounded
@@ -59,7 +59,7 @@ def test_the_highest_are_kept_and_the_rest_has_its_mass(
     precision: str, classes: int, top: int
 ) -> None:
     said = 4 * torch.randn(6, classes)
-    form = Form(classes, precision, top)  # type: ignore[arg-type]
+    form = RowFormat(classes, precision, top)  # type: ignore[arg-type]
     kept = through(form, said)
     for before, after in zip(said.double().tolist(), kept.double().tolist(), strict=True):
         ours, theirs = plain_softmax(before), plain_softmax(after)
@@ -84,11 +84,11 @@ def plain_softmax(logits: list[float]) -> list[float]:
 
 def test_it_is_as_small_as_it_says() -> None:
     sizes = {
-        Form(1000, "full"): 4000,
-        Form(1000): 2000 + 4,
-        Form(1000, "half", 10): 10 * (2 + 2) + 4 + 4,
-        Form(1000, "full", 10): 10 * (4 + 2) + 4,
-        Form(70_000, "half", 10): 10 * (2 + 4) + 4 + 4,
+        RowFormat(1000, "full"): 4000,
+        RowFormat(1000): 2000 + 4,
+        RowFormat(1000, "half", 10): 10 * (2 + 2) + 4 + 4,
+        RowFormat(1000, "full", 10): 10 * (4 + 2) + 4,
+        RowFormat(70_000, "half", 10): 10 * (2 + 4) + 4 + 4,
     }
     for form, size in sizes.items():
         assert sum(column.size for column in form.columns().values()) == size
@@ -111,12 +111,14 @@ def gradient(method: str, student: Tensor, teacher: Tensor, target: Tensor) -> T
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
-    "form, tolerance", [(Form(CLASSES, "full"), 0), (Form(CLASSES), 2e-3)], ids=["full", "half"]
+    "form, tolerance",
+    [(RowFormat(CLASSES, "full"), 0), (RowFormat(CLASSES), 2e-3)],
+    ids=["full", "half"],
 )
 def test_gradients_are_those_of_the_live_teacher(
-    tmp_path: Path, method: str, form: Form, tolerance: float
+    tmp_path: Path, method: str, form: RowFormat, tolerance: float
 ) -> None:
-    stored, live = Cached(filled(tmp_path / "store", form)), Counting()
+    stored, live = DiskCached(filled(tmp_path / "store", form)), Counting()
     for batch in read(0):
         student = 2 * torch.randn(len(batch.keys), CLASSES)
         ours = gradient(method, student, stored(batch).out, batch.target)
@@ -128,7 +130,7 @@ def test_gradients_are_those_of_the_live_teacher(
 def test_with_the_highest_alone_the_gradient_of_each_of_them_is_right() -> None:
     """At temperature 1, where the gradient of a class follows its probability alone."""
     student, teacher = 2 * torch.randn(2, 8, 50)
-    kept = through(Form(50, "full", 5), teacher)
+    kept = through(RowFormat(50, "full", 5), teacher)
     loss = presets.kd(temperature=1.0, weight=1.0)
 
     def of(said: Tensor) -> Tensor:
@@ -149,33 +151,39 @@ def test_with_the_highest_alone_the_gradient_of_each_of_them_is_right() -> None:
 
 
 def test_it_is_the_teacher_that_filled_it_and_learns_nothing(tmp_path: Path) -> None:
-    stored = Cached(filled(tmp_path / "store"))
+    stored = DiskCached(filled(tmp_path / "store"))
     assert stored.fingerprint() == Counting().fingerprint()
     assert stored.groups() == {}
 
 
 def test_what_half_precision_cannot_hold_is_refused() -> None:
     out = torch.tensor([[1.0, -70_000.0], [0.0, 3.0]])
-    words = r"answers to one image are 7e\+04 apart, which half .*teacher\.store\.precision=full"
+    words = (
+        r"logits of one image differ by up to 7e\+04, which half .*teacher\.store\.precision=full"
+    )
     with pytest.raises(UserError, match=words):
-        Form(2).pack(out)
-    assert torch.equal(through(Form(2, "full"), out), out)
-    assert torch.equal(through(Form(2, "half", 1), out), out)  # here the other class is the rest
+        RowFormat(2).pack(out)
+    assert torch.equal(through(RowFormat(2, "full"), out), out)
+    assert torch.equal(
+        through(RowFormat(2, "half", 1), out), out
+    )  # here the other class is the rest
     shifted = torch.tensor([[70_000.0, 70_001.5]])  # which no half is, and their distance is
-    assert torch.equal(through(Form(2), shifted), shifted)
+    assert torch.equal(through(RowFormat(2), shifted), shifted)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("form", [Form(3), Form(3, "full"), Form(3, "full", 1)], ids=str)
-def test_what_is_no_number_is_refused(form: Form, value: float) -> None:
-    with pytest.raises(UserError, match="no finite numbers .*check its weights"):
+@pytest.mark.parametrize(
+    "form", [RowFormat(3), RowFormat(3, "full"), RowFormat(3, "full", 1)], ids=str
+)
+def test_what_is_no_number_is_refused(form: RowFormat, value: float) -> None:
+    with pytest.raises(UserError, match="not finite .*check its weights"):
         form.pack(torch.tensor([[0.0, 1.0, value]]))
 
 
 @pytest.mark.parametrize("top", [0, 5, 6])
 def test_more_than_all_but_one_are_all(top: int) -> None:
-    with pytest.raises(UserError, match=rf"top must be from 1 to 4 for 5 classes, and is {top}"):
-        Form(5, top=top)
+    with pytest.raises(UserError, match=rf"top must be from 1 to 4 for 5 classes, got {top}"):
+        RowFormat(5, top=top)
 
 
 def test_files_are_read_where_they_lie(tmp_path: Path) -> None:

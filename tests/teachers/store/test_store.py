@@ -23,9 +23,9 @@ from stillhouse.errors import UserError
 from stillhouse.files import lock, unlock
 from stillhouse.teachers.store import fill as filling
 from stillhouse.teachers.store import store
-from stillhouse.teachers.store.cached import Cached
+from stillhouse.teachers.store.cached import DiskCached
 from stillhouse.teachers.store.fill import fill
-from stillhouse.teachers.store.outputs import Form
+from stillhouse.teachers.store.outputs import RowFormat
 from stillhouse.teachers.store.store import LEDGER, Store
 
 
@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
 
 def right(folder: Path) -> bool:
     """Whether it says what the teacher says, up to the batches in which it was asked."""
-    live, stored = Counting(), Cached(Store(folder, identity()))
+    live, stored = Counting(), DiskCached(Store(folder, identity()))
     pairs = [(stored(batch).out, live(batch).out) for batch in read(0)]
     return all(torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6) for ours, theirs in pairs)
 
@@ -67,13 +67,13 @@ def test_it_says_its_size_and_time_before_it_starts(folder: Path) -> None:
     held = Store(folder, identity())
     fill(held, filling_by(teacher, say=lambda text: said.append((text, len(teacher.asked)))))
     ((text, asked),) = said
-    assert text == f"teacher: storing 60 answers of net in 1.2 kB at {folder}, about 1 s"
+    assert text == f"teacher: storing 60 outputs of net in 1.2 kB at {folder}, about 1 s"
     assert asked == 2 * BATCH  # one warms up, one is timed
     assert held.size == ROWS * CLASSES * 4 == np.load(folder / "answers.npy").nbytes
 
 
 def test_sizes_and_times_in_words() -> None:
-    assert [store.amount(x) for x in (0, 1_230, 1.5e6, 2.57e9)] == [
+    assert [store.format_size(x) for x in (0, 1_230, 1.5e6, 2.57e9)] == [
         "0.0 kB",
         "1.2 kB",
         "1.5 MB",
@@ -81,7 +81,7 @@ def test_sizes_and_times_in_words() -> None:
     ]
     seconds = (0, 0.4, 90, 130, 7000, 7200, 30_000)
     words = ["1 s", "1 s", "90 s", "2 min", "117 min", "2 h", "8 h"]
-    assert [filling.span(x) for x in seconds] == words
+    assert [filling.format_duration(x) for x in seconds] == words
 
 
 @pytest.mark.parametrize("batches", [1, 2, 3, 5])
@@ -91,12 +91,12 @@ def test_a_stop_loses_nothing_and_the_rest_is_asked_later(folder: Path, batches:
     fill(held, filling_by(teacher, stop=lambda: len(teacher.asked) >= min(batches * BATCH, ROWS)))
     kept = held.kept()
     assert 0 < kept < ROWS and kept >= len(teacher.asked) - BATCH
-    with pytest.raises(UserError, match=rf"holds {kept} of 60 answers; fill it before"):
+    with pytest.raises(UserError, match=rf"holds {kept} of 60 outputs; fill it before"):
         held.open()
     again = Counting()
     fill(held, filling_by(again, say=said.append))
     assert again.asked == list(range(kept, ROWS))
-    assert f"storing {ROWS - kept} more of 60 answers" in said[0]
+    assert f"storing {ROWS - kept} more of 60 outputs" in said[0]
     assert right(folder)
 
 
@@ -147,7 +147,7 @@ def test_two_processes_fill_once(folder: Path, tmp_path: Path) -> None:
     teacher = Counting()
     fill(Store(folder, identity()), filling_by(teacher, say=said.append))
     assert teacher.asked == [] and said == [
-        f"teacher: waiting for process {process.pid}, which stores 60 answers of net in 1.2 kB at "
+        f"teacher: waiting for process {process.pid}, which stores 60 outputs of net in 1.2 kB at "
         f"{folder}"
     ]
     assert right(folder)
@@ -214,9 +214,12 @@ MEND = "delete it, or give another teacher.store.path"
         ({"mean": (0.5, 0.25, 0.2)}, "was filled for another normalisation"),
         ({"std": (1.0, 1.0, 2.0)}, "was filled for another normalisation"),
         ({"views": 4}, "was filled for another number of views"),
-        ({"form": Form(6, "full")}, "was filled for other classes"),
-        ({"form": Form(CLASSES, "half")}, "was filled in another precision"),
-        ({"form": Form(CLASSES, "full", 2)}, "was filled with another number of kept classes"),
+        ({"row_format": RowFormat(6, "full")}, "was filled for other classes"),
+        ({"row_format": RowFormat(CLASSES, "half")}, "was filled in another precision"),
+        (
+            {"row_format": RowFormat(CLASSES, "full", 2)},
+            "was filled with another number of kept classes",
+        ),
     ],
     ids=lambda x: next(iter(x)) if isinstance(x, dict) else "",
 )
@@ -237,7 +240,7 @@ def test_another_format_is_refused(folder: Path) -> None:
     filled(folder)
     said = json.loads((folder / "identity.json").read_text())
     (folder / "identity.json").write_text(json.dumps(said | {"format": 2}))
-    with pytest.raises(UserError, match=r"another version .*\(format 2, and this one has 1\)"):
+    with pytest.raises(UserError, match=r"another version .*\(format 2, expected 1\)"):
         Store(folder, identity()).open()
 
 
@@ -279,7 +282,7 @@ def test_torn_answers_are_refused(folder: Path, harm: Callable[[Path], None]) ->
         Store(folder, identity()).open()
     said = str(error.value)
     assert said.startswith(f"{folder} is damaged (answers.npy: ") and "\n" not in said
-    assert said.endswith("); delete it, and it is filled anew")
+    assert said.endswith("); delete it, and it is filled again")
     assert not (folder / "sprung").exists()
 
 
@@ -290,17 +293,19 @@ def test_torn_answers_are_found_before_more_are_asked(folder: Path) -> None:
     content[-ROWS * CLASSES * 4 + 7] ^= 16
     (folder / "answers.npy").write_bytes(content)
     again = Counting()
-    with pytest.raises(UserError, match=r"answers\.npy: rows 0 to 15 are not what was written"):
+    with pytest.raises(UserError, match=r"answers\.npy: rows 0 to 15 differ from what was written"):
         fill(Store(folder, identity()), filling_by(again))
     assert again.asked == []
 
 
-@pytest.mark.parametrize("form", [Form(CLASSES, "full", 2), Form(CLASSES, "half", 2)], ids=str)
-def test_every_column_is_looked_at(tmp_path: Path, form: Form) -> None:
+@pytest.mark.parametrize(
+    "form", [RowFormat(CLASSES, "full", 2), RowFormat(CLASSES, "half", 2)], ids=str
+)
+def test_every_column_is_looked_at(tmp_path: Path, form: RowFormat) -> None:
     for name in form.columns():
         filled(tmp_path / name, form)
         flip(tmp_path / name / f"{name}.npy")
-        with pytest.raises(UserError, match="are not what was written"):
+        with pytest.raises(UserError, match="differ from what was written"):
             Store(tmp_path / name, identity(form)).open()
 
 
@@ -334,14 +339,14 @@ def test_an_identity_that_cannot_be_read_is_refused(folder: Path, content: str) 
 def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("dear")
     teacher = Counting()
-    with pytest.raises(UserError, match="holds files that are no store's; give another"):
+    with pytest.raises(UserError, match="holds files that do not belong to a store; set another"):
         fill(Store(tmp_path, identity()), filling_by(teacher))
     assert names(tmp_path) == {"thesis.tex"} and teacher.asked == []
 
 
 def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("dear")
-    with pytest.raises(UserError, match="file is a file, and a store is a folder"):
+    with pytest.raises(UserError, match="file is a file, but a store is a folder"):
         fill(Store(tmp_path / "file", identity()), filling_by(Counting()))
     with pytest.raises(UserError, match="could not write .*file/store"):
         fill(Store(tmp_path / "file" / "store", identity()), filling_by(Counting()))
@@ -365,7 +370,7 @@ def test_a_disk_that_is_full_is_said_before_anything_is_asked(
     usage = store.shutil.disk_usage("/")._replace(free=1000)
     monkeypatch.setattr(store.shutil, "disk_usage", lambda _: usage)
     teacher = Counting()
-    words = "60 answers take 1.2 kB, and .* has room for 1.0 kB; free some space, or give"
+    words = "60 outputs take 1.2 kB, but .* has 1.0 kB free; free some space, or set"
     with pytest.raises(UserError, match=words):
         fill(Store(folder, identity()), filling_by(teacher))
     assert teacher.asked == []
@@ -374,7 +379,7 @@ def test_a_disk_that_is_full_is_said_before_anything_is_asked(
 def test_a_disk_that_becomes_full_keeps_the_blocks(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add, left = store.index.add, [2]
+    add, left = store.index.append_block, [2]
 
     def until_full(path: Path, block: Any) -> None:
         left[0] -= 1
@@ -382,12 +387,12 @@ def test_a_disk_that_becomes_full_keeps_the_blocks(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         add(path, block)
 
-    monkeypatch.setattr(store.index, "add", until_full)
+    monkeypatch.setattr(store.index, "append_block", until_full)
     with pytest.raises(UserError) as error:
         fill(Store(folder, identity()), filling_by(Counting()))
     kept = Store(folder, identity()).kept()
     assert kept >= 2 * BLOCK
-    assert f"No space left on device; {kept} answers are kept, free some space" in str(error.value)
+    assert f"No space left on device; {kept} outputs are kept, free some space" in str(error.value)
     monkeypatch.undo()
     teacher = Counting()
     fill(Store(folder, identity()), filling_by(teacher))
@@ -396,14 +401,14 @@ def test_a_disk_that_becomes_full_keeps_the_blocks(
 
 def test_a_teacher_that_moves_is_refused(folder: Path) -> None:
     teacher = Moving()
-    with pytest.raises(UserError, match=r"a teacher that moves cannot be stored; say .*=false"):
+    with pytest.raises(UserError, match=r"its outputs cannot be stored; set .*=false"):
         fill(Store(folder, identity()), filling_by(teacher))
     assert teacher.asked == [] and not folder.exists()
 
 
 def test_what_it_holds_is_plain(folder: Path) -> None:
     """Any program can read it, and none of it has to be trusted."""
-    filled(folder, Form(CLASSES, "half", 2))
+    filled(folder, RowFormat(CLASSES, "half", 2))
     for path in folder.glob("*.npy"):
         np.load(path, allow_pickle=False)
         with pytest.raises(pickle.UnpicklingError):

@@ -1,1 +1,1 @@
-"""Data sets drawn from the digits that scikit-learn ships."""
+"""Data sets drawn from the digits that come with scikit-learn."""

@@ -1,1 +1,1 @@
-"""Readers of images with several labels each."""
+"""Readers of multi-label data sets."""

@@ -1,4 +1,4 @@
-"""Images that a table lists with their labels."""
+"""Images and their labels in CSV tables."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from stillhouse.data.multilabel.album import Album, Found, album
-from stillhouse.data.multilabel.policy import Policy
-from stillhouse.data.multilabel.text import existing, names_of, text_of
+from stillhouse.data.multilabel.file_source import FileSource, ScannedImages, build_source
+from stillhouse.data.multilabel.skip_policy import SkipPolicy
+from stillhouse.data.multilabel.text_files import read_names, read_text, require_folder
 from stillhouse.errors import UserError, did_you_mean
 
 PATH, LABELS, CLASSES = "path", "labels", "classes.txt"
 
-_MEND = "write it, one line an image, under a header with the columns path and labels"
+_REMEDY = "write one line per image under a header with the columns path and labels"
 
 
-class _Sheet(NamedTuple):
-    """What one table says."""
+class _Table(NamedTuple):
+    """The content of one table."""
 
     file: Path
-    labels: dict[str, list[str]]  # of each image
-    columns: tuple[str, ...] | None  # the classes that have a column; None: there is one of labels
-    repeated: int  # rows of an image that an earlier row is of
+    labels: dict[str, list[str]]  # by image
+    columns: tuple[str, ...] | None  # classes with a column of their own; None: a labels column
+    repeated: int  # rows of an image that has an earlier row
 
 
-def table(
+def read_table(
     path: Path,
     split: str,
     *,
@@ -37,83 +37,83 @@ def table(
     unknown: str = "fail",
     missing: str = "fail",
     broken: str = "fail",
-) -> Album:
+) -> FileSource:
     """The images of `path/split.csv`, in the order of its rows.
 
-    It has a column `path`, relative to the folder, and either a column `labels`, with a separator
-    between them, or a column of 0 and 1 for each class. The classes are those given, else those of
-    `classes.txt`, else the columns of the training table or, sorted, all labels in it. Several rows
-    of one image are taken together.
+    The table has a column `path`, relative to the folder, and either a column `labels` with
+    separated names, or a column of 0 and 1 for each class. The classes are `classes`, else the
+    lines of `classes.txt`, else the class columns or the sorted labels of the training table.
+    Several rows of one image are merged.
     """
-    policy = Policy(unlabelled, unknown, missing, broken)
+    policy = SkipPolicy(unlabelled, unknown, missing, broken)
     if not isinstance(separator, str) or not separator:
-        raise UserError(f"separator is {separator!r}, and must be a character or more, such as ';'")
-    root = existing("csv/labels", path)
-    given = _given(root, classes)
-    sheet = _read(root / f"{split}.csv", given, separator)
-    names = given or _classes_of(sheet if split == "train" else _training(root, separator))
-    _check_columns(sheet, names)
-    return album(
-        Found(
+        raise UserError(f"`separator` must be a non-empty string such as ';', got {separator!r}")
+    root = require_folder("csv/labels", path)
+    given = _given_classes(root, classes)
+    table = _read(root / f"{split}.csv", given, separator)
+    names = given or _classes_of(table if split == "train" else _training(root, separator))
+    _check_columns(table, names)
+    return build_source(
+        ScannedImages(
             name=f"{root.name}/{split}",
             root=root,
-            paths=list(sheet.labels),
-            labels=list(sheet.labels.values()),
+            paths=list(table.labels),
+            labels=list(table.labels.values()),
             classes=names,
-            mend=f"mend them, or name all classes in {root / CLASSES}",
-            notes=_notes(sheet, f"{root.name}/{split}"),
+            remedy=f"correct them, or list all classes in {root / CLASSES}",
+            notes=_notes(table, f"{root.name}/{split}"),
         ),
         policy,
     )
 
 
-def _given(root: Path, classes: Sequence[object] | None) -> tuple[str, ...] | None:
-    """The classes that are said, or those of the file, or None."""
+def _given_classes(root: Path, classes: Sequence[object] | None) -> tuple[str, ...] | None:
+    """The classes of the option, else those of `classes.txt`, else None."""
     if classes is None:
         file = root / CLASSES
-        return names_of(file, "write a class a line") if file.is_file() else None
+        return read_names(file, "write one class per line") if file.is_file() else None
     if not isinstance(classes, Sequence) or isinstance(classes, str) or not classes:
-        raise UserError(f"classes is {classes!r}, and must be a list of names, such as [cat, dog]")
+        raise UserError(f"`classes` must be a list of names such as [cat, dog], got {classes!r}")
     names = tuple(str(name) for name in classes)  # a class may be a number
-    if double := next((name for i, name in enumerate(names) if name in names[:i]), None):
-        raise UserError(f"classes has {double!r} twice; take one of them out")
+    if repeated := next((name for i, name in enumerate(names) if name in names[:i]), None):
+        raise UserError(f"`classes` has {repeated!r} twice; remove one of them")
     return names
 
 
-def _training(root: Path, separator: str) -> _Sheet:
+def _training(root: Path, separator: str) -> _Table:
     file = root / "train.csv"
     if not file.is_file():
         raise UserError(
-            f"{file} is not there, and no class is known without it; name them in {root / CLASSES}"
+            f"{file}, which defines the classes, does not exist; list them in {root / CLASSES}"
         )
     return _read(file, None, separator)
 
 
-def _classes_of(sheet: _Sheet) -> tuple[str, ...]:
-    if sheet.columns is not None:
-        return sheet.columns
-    if names := sorted({name for labels in sheet.labels.values() for name in labels}):
+def _classes_of(table: _Table) -> tuple[str, ...]:
+    if table.columns is not None:
+        return table.columns
+    if names := sorted({name for labels in table.labels.values() for name in labels}):
         return tuple(names)
-    raise UserError(f"{sheet.file} has no label in any row; fill in its column {LABELS!r}")
+    raise UserError(f"{table.file} has no labels in any row; fill in its column {LABELS!r}")
 
 
-def _check_columns(sheet: _Sheet, classes: Sequence[str]) -> None:
-    if sheet.columns is None:
+def _check_columns(table: _Table, classes: Sequence[str]) -> None:
+    if table.columns is None:
         return
-    if lacking := [name for name in classes if name not in sheet.columns]:
+    if missing := [name for name in classes if name not in table.columns]:
         raise UserError(
-            f"{sheet.file} has no column for {len(lacking)} of the {len(classes)} classes, "
-            f"{lacking[0]!r} is the first; add it{did_you_mean(lacking[0], sheet.columns)}"
+            f"{table.file} has no column for {len(missing)} of the {len(classes)} classes, "
+            f"the first is {missing[0]!r}; add it{did_you_mean(missing[0], table.columns)}"
         )
 
 
-def _notes(sheet: _Sheet, name: str) -> tuple[str, ...]:
-    if not sheet.repeated:
+def _notes(table: _Table, name: str) -> tuple[str, ...]:
+    if not table.repeated:
         return ()
-    return (f"{name}: {sheet.repeated} rows are of an image that had one; they are taken together",)
+    return (f"{name}: {table.repeated} rows repeat an image; the labels of its rows are merged",)
 
 
-def _read(file: Path, given: Sequence[str] | None, separator: str) -> _Sheet:
+def _read(file: Path, given: Sequence[str] | None, separator: str) -> _Table:
     rows = _rows(file)
     header = next(rows, (0, []))[1]
     columns = _columns(file, header, given)
@@ -124,64 +124,64 @@ def _read(file: Path, given: Sequence[str] | None, separator: str) -> _Sheet:
     for number, row in rows:
         if len(row) != len(header):
             raise UserError(
-                f"{file}, line {number}: {len(row)} values for {len(header)} columns; put what "
-                "holds a comma into quotes"
+                f"{file}, line {number}: {len(row)} values for {len(header)} columns; put values "
+                "that contain a comma in quotes"
             )
         if not (path := row[where].strip()):
             raise UserError(f"{file}, line {number}: the column {PATH!r} is empty; fill it in")
         if columns is None or places is None:
-            found = [name.strip() for name in row[header.index(LABELS)].split(separator)]
+            names = [name.strip() for name in row[header.index(LABELS)].split(separator)]
         else:
-            found = _marked(f"{file}, line {number}", columns, [row[i] for i in places])
+            names = _marked(f"{file}, line {number}", columns, [row[i] for i in places])
         # Tables written on Windows have backslashes, and "./a.jpg" is "a.jpg".
         image = PurePosixPath(path.replace("\\", "/")).as_posix()
         repeated += image in labels
-        labels.setdefault(image, []).extend(name for name in found if name)
+        labels.setdefault(image, []).extend(name for name in names if name)
     if not labels:
-        raise UserError(f"{file} lists no image; {_MEND}")
-    return _Sheet(file, labels, columns, repeated)
+        raise UserError(f"{file} lists no images; {_REMEDY}")
+    return _Table(file, labels, columns, repeated)
 
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows that hold something, with the line where each ends."""
-    reader = csv.reader(io.StringIO(text_of(file, _MEND), newline=""), strict=True)
+    """The rows that are not blank, with the line on which each ends."""
+    reader = csv.reader(io.StringIO(read_text(file, _REMEDY), newline=""), strict=True)
     try:
         for row in reader:
             if any(value.strip() for value in row):
                 yield reader.line_num, row
     except csv.Error as error:
-        raise UserError(f"{file}, line {reader.line_num}: {error}; mend that row") from error
+        raise UserError(f"{file}, line {reader.line_num}: {error}; correct that row") from error
 
 
 def _columns(file: Path, header: list[str], given: Sequence[str] | None) -> tuple[str, ...] | None:
-    """The classes that have a column, those alone that are given; None: there is one of labels."""
+    """The classes with a column, of those given; None where there is a labels column."""
     header[:] = [name.strip() for name in header]
     for i, name in enumerate(header):
         if name in header[:i]:
             raise UserError(f"{file} has two columns {name!r}; rename one of them")
     if PATH not in header:
         hint = did_you_mean(PATH, header) or f"; it has {', '.join(header) or 'none'}"
-        raise UserError(f"{file} has no column {PATH!r}, of where the images are{hint}")
+        raise UserError(f"{file} has no column {PATH!r} with the paths of the images{hint}")
     if LABELS in header:
         return None
     columns = [name for name in header if name != PATH and (given is None or name in given)]
     if not columns:
         hint = did_you_mean(LABELS, header)
         raise UserError(
-            f"{file} has neither a column {LABELS!r} nor one for each class; add them{hint}"
+            f"{file} has neither a column {LABELS!r} nor a column per class; add them{hint}"
         )
     return tuple(columns)
 
 
 def _marked(where: str, columns: Sequence[str], values: Sequence[str]) -> list[str]:
-    """The names of the columns that hold 1."""
-    found = []
+    """The names of the columns whose value is 1."""
+    marked = []
     for name, value in zip(columns, values, strict=True):
         if (mark := value.strip()) == "1":
-            found.append(name)
+            marked.append(name)
         elif mark != "0":
             raise UserError(
-                f"{where}: the column {name!r} holds {mark[:40]!r}, and must hold 0 or 1; where "
-                f"it is no class, name those that are in {CLASSES}"
+                f"{where}: column {name!r} must be 0 or 1, got {mark[:40]!r}; if it is not a "
+                f"class, list the classes in {CLASSES}"
             )
-    return found
+    return marked

@@ -1,1 +1,1 @@
-"""Readers of images with one label each."""
+"""Readers of single-label data sets."""

@@ -32,8 +32,8 @@ class _Layout(NamedTuple):
     archive: str
     meta: str
     files: Mapping[str, tuple[str, ...]]  # by split
-    names: str = ""  # where a pickled meta file keeps the class names; a text file is all names
-    labels: str = ""  # where a pickled batch keeps the labels
+    names: str = ""  # key of the class names in a pickled meta file; a text file is all names
+    labels: str = ""  # key of the labels in a pickled batch
     columns: int = 0  # label bytes before the pixels of a binary record; the last one counts
 
 
@@ -75,13 +75,13 @@ _CIFAR100 = (
 _LAYOUTS = {"cifar10": _CIFAR10, "cifar100": _CIFAR100}
 
 
-def cifar10(folder: str | Path, split: str) -> Pixels:
+def read_cifar10(folder: str | Path, split: str) -> Pixels:
     """CIFAR-10 from its python or binary version, unpacked or not: (N, 3, 32, 32), 10 classes."""
     return _read("cifar10", Path(folder).expanduser(), split)
 
 
-def cifar100(folder: str | Path, split: str) -> Pixels:
-    """CIFAR-100 with its fine labels, as `cifar10`: (N, 3, 32, 32), 100 classes."""
+def read_cifar100(folder: str | Path, split: str) -> Pixels:
+    """CIFAR-100 with its fine labels, as `read_cifar10`: (N, 3, 32, 32), 100 classes."""
     return _read("cifar100", Path(folder).expanduser(), split)
 
 
@@ -97,33 +97,33 @@ def _read(name: str, path: Path, split: str) -> Pixels:
     pixels, targets = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     if not len(targets) or not 0 <= targets.min() <= targets.max() < len(classes):
         names = f"the {len(classes)} class names of {layout.meta}"
-        raise UserError(f"{place}: the labels do not fit {names}; fetch {layout.archive} again")
+        raise UserError(f"{place}: the labels do not fit {names}; download {layout.archive} again")
     images, labels = torch.from_numpy(pixels.reshape(-1, 3, 32, 32)), torch.from_numpy(targets)
     fingerprint = fingerprint_of_content([images, labels], classes)
     return Pixels(images, labels, classes, fingerprint, f"{name}/{split}")
 
 
 def _locate(name: str, path: Path) -> tuple[_Layout, Path]:
-    if found := _find(_LAYOUTS[name], path):
-        return found
+    if match := _find(_LAYOUTS[name], path):
+        return match
     for other, layouts in _LAYOUTS.items():
-        if found := _find(layouts, path):
-            raise UserError(f"{found[1]} holds {other}, not {name}; ask for {other} there")
+        if match := _find(layouts, path):
+            raise UserError(f"{match[1]} contains {other}, not {name}; set data.name to {other}")
     if not path.exists():
         siblings = [entry.name for entry in path.parent.glob("*")]
         raise UserError(f"{name}: {path} does not exist{did_you_mean(path.name, siblings)}")
     wanted = " or ".join(f"{form.folder} or {form.archive}" for form in _LAYOUTS[name])
-    raise UserError(f"{name}: {path} holds no {wanted}; put one of them there")
+    raise UserError(f"{name}: {path} does not contain {wanted}; put one of them there")
 
 
 def _find(layouts: Sequence[_Layout], path: Path) -> tuple[_Layout, Path] | None:
-    """The form that lies at, in or beside a path, and the folder or archive that it is."""
+    """The layout found at, in or beside a path, and its folder or archive."""
     if path.is_file():
         return next(((form, path) for form in layouts if _is_archive(form, path)), None)
     for form in layouts:
-        own = path.name == form.folder or (path / form.meta).is_file()
+        is_folder = path.name == form.folder or (path / form.meta).is_file()
         # A folder that is not unpacked yet stands for the archive beside it.
-        folder, archive = (path, path.parent) if own else (path / form.folder, path)
+        folder, archive = (path, path.parent) if is_folder else (path / form.folder, path)
         if folder.is_dir():
             return form, folder
         if (archive / form.archive).is_file():
@@ -144,37 +144,38 @@ def _is_archive(layout: _Layout, path: Path) -> bool:
 
 def _contents(layout: _Layout, place: Path, names: Sequence[str]) -> dict[str, bytes]:
     if place.is_file():
-        found = _unpack(layout, place, names)
+        contents = _unpack(layout, place, names)
     else:
-        found = {name: (place / name).read_bytes() for name in names if (place / name).is_file()}
-    if missing := [name for name in names if name not in found]:
-        mend = f"unpack {layout.archive} again, or fetch it again"
-        raise UserError(f"{place / missing[0]} is missing; {mend}")
-    return {name: found[name] for name in names}
+        paths = {name: place / name for name in names}
+        contents = {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
+    if missing := [name for name in names if name not in contents]:
+        remedy = f"unpack {layout.archive} again, or download it again"
+        raise UserError(f"{place / missing[0]} is missing; {remedy}")
+    return {name: contents[name] for name in names}
 
 
 def _unpack(layout: _Layout, path: Path, names: Sequence[str]) -> dict[str, bytes]:
     wanted = {f"{layout.folder}/{name}": name for name in names}
-    found = {}
+    contents = {}
     try:
-        # One pass in the order of the archive, as going back means decompressing all of it again.
+        # One pass in the order of the archive, since going back would decompress all of it again.
         with tarfile.open(path) as archive:
             for member in archive:
                 name = wanted.get(member.name.removeprefix("./"))
                 file = archive.extractfile(member) if name else None
                 if name and file:
-                    found[name] = file.read()
+                    contents[name] = file.read()
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise UserError(f"{path} is damaged or cut short ({error}); fetch it again") from error
-    return found
+        raise UserError(f"{path} is damaged or truncated ({error}); download it again") from error
+    return contents
 
 
 def _class_names(layout: _Layout, path: Path, data: bytes) -> tuple[str, ...]:
     if not layout.names:
-        return tuple(data.decode("latin1").split())  # no name of theirs has a space in it
+        return tuple(data.decode("latin1").split())  # no class name contains a space
     names = _unpickled(path, data).get(layout.names)
     if not isinstance(names, list) or not names:
-        raise UserError(f"{path} has no {layout.names!r}; fetch {layout.archive} again")
+        raise UserError(f"{path} has no {layout.names!r}; download {layout.archive} again")
     return tuple(_text(name) for name in names)
 
 
@@ -182,13 +183,15 @@ def _parse_pickled(layout: _Layout, path: Path, data: bytes) -> tuple[Bytes, Int
     batch = _unpickled(path, data)
     pixels, labels = batch.get("data"), batch.get(layout.labels)
     if not isinstance(pixels, np.ndarray) or not isinstance(labels, list | np.ndarray):
-        raise UserError(f"{path} has no 'data' and {layout.labels!r}; fetch {layout.archive} again")
+        raise UserError(
+            f"{path} has no 'data' and {layout.labels!r}; download {layout.archive} again"
+        )
     shape = (len(labels), _VALUES)
     whole = all(isinstance(label, int | np.integer) for label in labels)
     if pixels.dtype != np.uint8 or pixels.shape != shape or not whole:
         raise UserError(
-            f"{path}: {len(labels)} labels call for uint8 data of shape {shape}, not "
-            f"{pixels.dtype} of shape {pixels.shape}; fetch {layout.archive} again"
+            f"{path}: expected uint8 data of shape {shape} for {len(labels)} labels, got "
+            f"{pixels.dtype} of shape {pixels.shape}; download {layout.archive} again"
         )
     return pixels, np.asarray(labels, dtype=np.int64)
 
@@ -197,14 +200,14 @@ def _parse_binary(layout: _Layout, path: Path, data: bytes) -> tuple[Bytes, Inte
     record = layout.columns + _VALUES
     if not data or len(data) % record:
         raise UserError(
-            f"{path} is cut short: {len(data)} bytes are no whole number of records of {record}; "
-            f"fetch {layout.archive} again"
+            f"{path} is truncated: {len(data)} bytes are not a multiple of the record of {record}; "
+            f"download {layout.archive} again"
         )
     records = np.frombuffer(data, np.uint8).reshape(-1, record)
     return records[:, layout.columns :], records[:, layout.columns - 1].astype(np.int64)
 
 
-# Taken from what numpy itself would write, as their place differs between its versions.
+# Taken from what numpy itself would write, since their module differs between its versions.
 _ARRAYS = {"_reconstruct": np.empty(0).__reduce__()[0], "scalar": np.int64(0).__reduce__()[0]}
 _ALLOWED: Mapping[str, Mapping[str, object]] = {
     "numpy.core.multiarray": _ARRAYS,
@@ -215,14 +218,14 @@ _ALLOWED: Mapping[str, Mapping[str, object]] = {
 
 
 class _Refused(Exception):
-    """A pickle names something that no archive of CIFAR holds."""
+    """A pickle names something that no CIFAR archive contains."""
 
 
 class _Unpickler(pickle.Unpickler):
-    """Makes arrays, numbers, texts and their containers, and calls nothing else."""
+    """Creates arrays, numbers, strings and their containers, and calls nothing else."""
 
     def find_class(self, module: str, name: str) -> object:
-        """One of the few callables that an array is made with."""
+        """One of the few callables that arrays are created with."""
         if name not in _ALLOWED.get(module, {}):
             raise _Refused(f"{module}.{name}")
         return _ALLOWED[module][name]
@@ -233,16 +236,16 @@ def _unpickled(path: Path, data: bytes) -> dict[str, object]:
         loaded = _Unpickler(io.BytesIO(data), encoding="latin1").load()
     except _Refused as error:
         raise UserError(
-            f"{path} is no file of CIFAR: it asks for {error}, which was not run; "
-            "fetch it again from where its authors publish it"
+            f"{path} is not a CIFAR file: it asks for {error}, which was not executed; "
+            "download it again from its authors"
         ) from error
     except Exception as error:  # A damaged pickle can raise nearly anything.
-        raise UserError(f"{path} is damaged or cut short ({error}); fetch it again") from error
+        raise UserError(f"{path} is damaged or truncated ({error}); download it again") from error
     if not isinstance(loaded, dict):
-        raise UserError(f"{path} is no file of CIFAR: it holds a {type(loaded).__name__}")
+        raise UserError(f"{path} is not a CIFAR file: it contains a {type(loaded).__name__}")
     return {_text(key): value for key, value in loaded.items()}
 
 
 def _text(value: object) -> str:
-    # What Python 2 wrote as `str` comes back as either, depending on who packed it again.
+    # A `str` of Python 2 is loaded as bytes or str, depending on who repacked the archive.
     return value.decode("latin1") if isinstance(value, bytes) else str(value)

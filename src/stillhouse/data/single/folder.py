@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
-from typing import BinaryIO
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
-from stillhouse.data.source import Sample, fingerprint_of_files, from_pil
+from stillhouse.data.images import (
+    IMAGE_SUFFIXES,
+    are_readable,
+    file_size,
+    list_images,
+    read_image,
+)
+from stillhouse.data.source import Sample, fingerprint_of_files
 from stillhouse.errors import UserError, did_you_mean
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff", ".gif")
-SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
+SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing")
 
 _BROKEN = ("fail", "skip")
 
 
-class Folder:
-    """A source of the images under `root/class/`, decoded when they are asked for."""
+class FolderSource:
+    """A source of the images under `root/class/`, decoded on access."""
 
     def __init__(
         self,
@@ -41,14 +43,14 @@ class Folder:
 
     @cached_property
     def targets(self) -> Tensor:
-        """Class of each sample, from the names of the folders: -> (N,)."""
+        """Class index of each sample, from the names of the folders: -> (N,)."""
         index = {name: i for i, name in enumerate(self.classes)}
         return torch.tensor([index[path.split("/", 1)[0]] for path in self.paths])
 
     @cached_property
     def fingerprint(self) -> str:
-        """A digest of the paths, sizes and classes of the files, not of what they hold."""
-        sizes = [size_of(self.root / path) for path in self.paths]
+        """A digest of the paths, sizes and classes of the files, not of their content."""
+        sizes = [file_size(self.root / path) for path in self.paths]
         labels = self.targets.tolist()
         return fingerprint_of_files(zip(self.paths, sizes, labels, strict=True), self.classes)
 
@@ -59,117 +61,62 @@ class Folder:
         return Sample(read_image(self.root / self.paths[index]), int(self.targets[index]), index)
 
 
-def folder(root: str | Path, broken: str = "fail") -> Folder:
+def read_folder(root: str | Path, broken: str = "fail") -> FolderSource:
     """The images under `root/class/`, at any depth, in RGB and upright.
 
     `key` is the index in the sorted relative paths. An empty class folder keeps its place among
-    the classes. A damaged image stops the run when it is read (`fail`), or all are read at once
-    and the damaged ones are left out and listed in `skipped` (`skip`).
+    the classes. A damaged image raises when it is read (`fail`), or all images are decoded at the
+    start and the damaged ones are left out and listed in `skipped` (`skip`).
     """
     if broken not in _BROKEN:
-        raise UserError(
-            f"broken is {broken!r}, and can be 'fail' or 'skip'{did_you_mean(broken, _BROKEN)}"
-        )
-    place = Path(root).expanduser().absolute()
-    classes = class_folders(place)
-    paths = sorted(path for name in classes for path in images_below(place, name))
+        hint = did_you_mean(broken, _BROKEN)
+        raise UserError(f"`broken` must be 'fail' or 'skip', got {broken!r}{hint}")
+    root = Path(root).expanduser().absolute()
+    classes = class_folders(root)
+    paths = sorted(path for name in classes for path in list_images(root, name))
     if not paths:
         raise UserError(
-            f"{place} has folders but no image in them; images are files that end in "
-            f"{', '.join(SUFFIXES)}"
+            f"{root} has class folders, but no images in them; image files end in "
+            f"{', '.join(IMAGE_SUFFIXES)}"
         )
     if broken == "fail":
-        return Folder(place, classes, paths)
-    with ThreadPoolExecutor() as pool:
-        intact = list(pool.map(is_intact, [place / path for path in paths]))
-    kept = [path for path, good in zip(paths, intact, strict=True) if good]
-    skipped = [place / path for path, good in zip(paths, intact, strict=True) if not good]
+        return FolderSource(root, classes, paths)
+    readable = are_readable([root / path for path in paths])
+    kept = list(compress(paths, readable))
+    skipped = [root / path for path, good in zip(paths, readable, strict=True) if not good]
     if not kept:
-        raise UserError(f"{place}: none of its {len(paths)} images can be read; copy them again")
-    return Folder(place, classes, kept, skipped)
-
-
-def decode_image(file: BinaryIO) -> Tensor:
-    """The image in an open file, in RGB and upright by its EXIF orientation: -> (3, H, W) uint8.
-
-    Raises whatever Pillow raises.
-    """
-    with Image.open(file) as opened:
-        image = ImageOps.exif_transpose(opened)
-    if image.mode.startswith("I"):
-        # Pillow would clip 16 bits to 8 and leave a white image; the upper 8 bits are the image.
-        high = np.clip(np.asarray(image, dtype=np.int64) // 256, 0, 255)
-        image = Image.fromarray(high.astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # to RGB at once, Pillow warns of each such file
-    return from_pil(image if image.mode == "RGB" else image.convert("RGB"))
+        raise UserError(f"{root}: none of the {len(paths)} images can be read; copy them again")
+    return FolderSource(root, classes, kept, skipped)
 
 
 def class_folders(root: Path) -> list[str]:
-    """The folders of a split, each of which is a class, sorted."""
+    """The sorted names of the class folders of a split."""
     if not root.exists():
         siblings = [entry.name for entry in root.parent.glob("*") if entry.is_dir()]
-        hint = did_you_mean(root.name, siblings) or "; give the folder that holds train/ and val/"
+        hint = (
+            did_you_mean(root.name, siblings) or "; give the folder that contains train/ and val/"
+        )
         raise UserError(f"{root} does not exist{hint}")
     if not root.is_dir():
-        raise UserError(f"{root} is a file; give the folder that holds one folder per class")
+        raise UserError(f"{root} is a file; give a folder with one folder per class")
     entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
     names = sorted(entry.name for entry in entries if entry.is_dir())
     if not entries:
         raise UserError(f"{root} is empty; it needs one folder of images per class")
     if not names:
         raise UserError(
-            f"{root} has no folders in it; put the images of each class into a folder of their own"
+            f"{root} contains no folders; put the images of each class into a folder of their own"
         )
     _refuse_splits(root, names)
     return names
 
 
 def _refuse_splits(root: Path, names: Sequence[str]) -> None:
-    splits = [name for name in names if name.lower() in SPLITS]
+    splits = [name for name in names if name.lower() in SPLIT_NAMES]
     # A class may well be called "train" where buses and cars are classes too.
     if len(splits) == len(names) or (len(splits) > 1 and "train" in splits):
         inner = root / ("train" if "train" in splits else splits[0])
         raise UserError(
-            f"{root} holds the splits {', '.join(splits)}, not classes; give one of them, "
+            f"{root} contains the splits {', '.join(splits)}, not classes; give one of them, "
             f"such as {inner}"
         )
-
-
-def images_below(root: Path, name: str) -> Iterator[str]:
-    """The images of one class at any depth: their paths relative to the root."""
-    # Links are followed because large data sets are often assembled out of them.
-    for place, folders, files in os.walk(root / name, followlinks=True):
-        folders[:] = [inner for inner in folders if not inner.startswith(".")]
-        for file in files:
-            if file.lower().endswith(SUFFIXES) and not file.startswith("."):
-                yield Path(place, file).relative_to(root).as_posix()
-
-
-def read_image(path: Path) -> Tensor:
-    """The image in a file, as `decode_image` gives it: -> (3, H, W) uint8."""
-    try:
-        with path.open("rb") as file:
-            return decode_image(file)
-    except Exception as error:  # The decoders of Pillow raise nearly anything.
-        raise UserError(
-            f"{path} cannot be read as an image ({error}); mend it, or leave such files out "
-            "with broken='skip'"
-        ) from error
-
-
-def is_intact(path: Path) -> bool:
-    """Whether a file can be read as an image."""
-    try:
-        read_image(path)
-    except UserError:
-        return False
-    return True
-
-
-def size_of(path: Path) -> int:
-    """The size of a file in bytes."""
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise UserError(f"{path} was there and is gone; put it back, or start again") from error

@@ -1,7 +1,7 @@
-"""How images are changed: in a batch where that has a tensor form, else one by one.
+"""Transforms of images, for a whole batch or for one image at a time.
 
-Every draw depends on (seed, sample, view) alone, so that the same view of an image is the same in
-every batch, process and run, and what a teacher said about it can be kept.
+Random numbers depend on (seed, sample, view) only, so that the same view of an image is the same in
+every batch, process and run, and teacher outputs for it can be cached.
 """
 
 from stillhouse.data.transforms.catalogue import Transform

@@ -1,4 +1,4 @@
-"""Every transform that a recipe can name."""
+"""The registry of transforms: the union of all that a recipe can name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transforms one after the other, for a batch or for one image, and into what networks take."""
+"""Sequences of transforms, for a batch or for one image, and normalisation."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from stillhouse.data.random import derive_seed, number, seeded, uniform
-from stillhouse.data.targets import SampleTarget, moves
+from stillhouse.data.random import derive_seed, seeded, uniform, uniform_number
+from stillhouse.data.targets import SampleTarget, is_spatial
 from stillhouse.data.transforms.catalogue import Transform
 from stillhouse.data.transforms.objects import move
 from stillhouse.errors import UserError
 
 
 def is_random(transforms: Sequence[Transform]) -> bool:
-    """Whether two views of an image differ."""
+    """Whether a transform is random, so that views of an image differ."""
     return any(transform.random for transform in transforms)
 
 
 def all_batched(transforms: Sequence[Transform]) -> bool:
-    """Whether every transform has a tensor form for a whole batch."""
+    """Whether all transforms have a batched form."""
     return all(transform.batched for transform in transforms)
 
 
@@ -32,9 +32,9 @@ def transform_batch(
     views: Tensor,
     first: int = 0,
 ) -> Tensor:
-    """A batch through transforms that all have a tensor form: (N, C, H, W) -> (N, C, H, W).
+    """Apply transforms that all have a batched form: (N, C, H, W) -> (N, C, H, W).
 
-    `first` draws were made before.
+    `first` is the index of the first draw of random numbers.
     """
     for transform in transforms:
         assert transform.batched
@@ -49,12 +49,16 @@ def transform_batch(
 
 
 class Single:
-    """Transforms for one image at a time, seeded by sample and view; `first` draws were before."""
+    """Transforms for one image at a time, with random numbers by sample and view.
+
+    `first` is the index of the first draw of random numbers.
+    """
 
     def __init__(self, transforms: Sequence[Transform], seed: int, first: int = 0) -> None:
         self.seed, self.first = seed, first
         self.transforms = tuple(transforms)
-        self._made = [None if t.batched else t.single() for t in self.transforms]
+        # the function of each transform without a batched form
+        self._single = [None if t.batched else t.single() for t in self.transforms]
 
     def __call__(self, image: Tensor, key: int, view: int) -> Tensor:
         """One image in one view: (C, H, W) uint8 -> (C, h, w) uint8."""
@@ -63,25 +67,25 @@ class Single:
     def sample(
         self, image: Tensor, target: SampleTarget, key: int, view: int
     ) -> tuple[Tensor, SampleTarget]:
-        """One image in one view, and what lies in it: (C, H, W) uint8 -> (C, h, w) uint8.
+        """One image and its target in one view: (C, H, W) uint8 -> (C, h, w) uint8.
 
-        The draws are those of the image alone, so boxes and masks change nothing about it.
+        The random numbers, and so the image, do not depend on the target.
         """
-        first, inside = self.first, moves(target)
+        first, spatial = self.first, is_spatial(target)
         with seeded(derive_seed(self.seed, key, view)):
-            for transform, made in zip(self.transforms, self._made, strict=True):
-                if made is not None:
-                    if transform.moves and inside:
-                        image, target = move(made, image, target)
+            for transform, change in zip(self.transforms, self._single, strict=True):
+                if change is not None:
+                    if transform.geometric and spatial:
+                        image, target = move(change, image, target)
                     else:
-                        image = made(image)
+                        image = change(image)
                     continue
                 assert transform.batched
                 numbers = [
-                    torch.tensor([number(self.seed, key, view, first + i)])
+                    torch.tensor([uniform_number(self.seed, key, view, first + i)])
                     for i in range(transform.draws)
                 ]
-                if transform.moves and inside:
+                if transform.geometric and spatial:
                     image, target = move(transform.move(numbers.__getitem__), image, target)
                 else:
                     image = transform.batch(image[None], numbers.__getitem__)[0]
@@ -90,21 +94,22 @@ class Single:
 
 
 class Chain:
-    """Any transforms for the images of a batch: what `Single` makes of each, in less time.
+    """Transforms for the images of a batch, with the same result as `Single` but faster.
 
-    Those at either end that have a tensor form change all images at once, if they are of one shape.
+    Transforms with a batched form at the beginning and the end are applied to all images at once,
+    if the images have one shape.
     """
 
     def __init__(self, transforms: Sequence[Transform], seed: int) -> None:
-        alone = [i for i, transform in enumerate(transforms) if not transform.batched]
-        start, stop = (alone[0], alone[-1] + 1) if alone else (len(transforms),) * 2
+        single = [i for i, transform in enumerate(transforms) if not transform.batched]
+        start, stop = (single[0], single[-1] + 1) if single else (len(transforms),) * 2
         self.seed = seed
         self.head, middle, self.tail = transforms[:start], transforms[start:stop], transforms[stop:]
         self.whole = Single(transforms, seed)
         self.middle = Single(middle, seed, draws(self.head))
 
     def __call__(self, images: Sequence[Tensor], keys: Tensor, views: Tensor) -> Tensor:
-        """Images in a view each: N x (C, H, W) uint8, (N,), (N,) -> (N, C, h, w) uint8."""
+        """Images by key and view: N x (C, H, W) uint8, (N,), (N,) -> (N, C, h, w) uint8."""
         if len({image.shape for image in images}) > 1:
             return stack(one_by_one(self.whole, images, keys, views))
         batch = transform_batch(stack(images), self.head, self.seed, keys, views)
@@ -115,31 +120,34 @@ class Chain:
 
 
 def draws(transforms: Sequence[Transform]) -> int:
-    """How many numbers the tensor forms take."""
+    """The number of draws that the batched forms of transforms make."""
     return sum(transform.draws for transform in transforms if transform.batched)
 
 
 def one_by_one(
     single: Single, images: Sequence[Tensor], keys: Tensor, views: Tensor
 ) -> list[Tensor]:
-    """Each image in its view: N x (C, H, W), (N,), (N,) -> N x (C, h, w)."""
+    """Apply transforms to each image by itself: N x (C, H, W), (N,), (N,) -> N x (C, h, w)."""
     samples = zip(images, keys.tolist(), views.tolist(), strict=True)
     return [single(image, key, view) for image, key, view in samples]
 
 
 def stack(images: Sequence[Tensor]) -> Tensor:
-    """Images of one shape as a batch: N x (C, H, W) -> (N, C, H, W)."""
+    """Images as a batch: N x (C, H, W) -> (N, C, H, W); raises UserError for different shapes."""
     shapes = {tuple(image.shape) for image in images}
     if len(shapes) > 1:
         first, second = sorted(shapes)[:2]
         raise UserError(
             f"images of one batch have different shapes ({first} and {second}); "
-            "add a transform that makes them alike, such as resize and center_crop"
+            "add transforms to one size, such as resize and center_crop"
         )
     return torch.stack(tuple(images))
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Bytes to zero mean and unit deviation: (N, C, H, W) uint8, (C,), (C,) -> float32."""
+    """Images in [0, 255] minus mean, divided by std: (N, C, H, W) uint8, (C,), (C,) -> float32.
+
+    `mean` and `std` are for images in [0, 1].
+    """
     scale = (255 * std)[:, None, None]
     return images.to(torch.float32).div_(scale).sub_((mean / std)[:, None, None])

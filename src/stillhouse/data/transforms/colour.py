@@ -1,4 +1,4 @@
-"""What colours become."""
+"""Transforms of colours."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from stillhouse.data.transforms.checks import check_channels
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 
 
 @spec
 class ColorJitter:
-    """Each property times a factor of 1 - x to 1 + x, the hue turned by up to x of a circle.
+    """Random brightness, contrast, saturation and hue, as in torchvision.
 
-    A grey image has neither saturation nor hue, and keeps that.
+    The first three are multiplied by a factor from 1 - x to 1 + x; the hue is rotated by up to x of
+    a full circle. Saturation and hue do not change a grey image.
     """
 
     brightness: float = 0.4
@@ -24,25 +25,23 @@ class ColorJitter:
     saturation: float = 0.4
     hue: float = 0.0
     kind: Literal["color_jitter"] = "color_jitter"
-    moves: ClassVar[Literal[False]] = False
+    geometric: ClassVar[Literal[False]] = False
     random: ClassVar[bool] = True
     batched: ClassVar[Literal[False]] = False
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation"):
-            if not (value := getattr(self, name)) >= 0:
-                raise ValueError(f"{name} must not be negative, and is {value}")
-        if not 0 <= self.hue <= 0.5:
-            raise ValueError(f"hue must lie in [0, 0.5], and is {self.hue}")
+            require(getattr(self, name) >= 0, name, "non-negative", getattr(self, name))
+        require(0 <= self.hue <= 0.5, "hue", "in [0, 0.5]", self.hue)
 
     def single(self) -> Callable[[Tensor], Tensor]:
-        """One image: (C, H, W) uint8 -> the same shape."""
+        """The function for one image: (C, H, W) uint8 -> the same shape."""
         from torchvision.transforms import v2
 
-        made = v2.ColorJitter(self.brightness, self.contrast, self.saturation, self.hue)
-        return partial(_jittered, made)
+        jitter = v2.ColorJitter(self.brightness, self.contrast, self.saturation, self.hue)
+        return partial(_jitter_checked, jitter)
 
 
-def _jittered(change: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+def _jitter_checked(jitter: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
     check_channels("color_jitter", image)
-    return change(image)
+    return jitter(image)

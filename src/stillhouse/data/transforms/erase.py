@@ -1,4 +1,4 @@
-"""What is covered: a box of an image in black or noise."""
+"""Transforms that cover a box of an image."""
 
 from __future__ import annotations
 
@@ -10,39 +10,38 @@ import torch
 from torch import Tensor
 
 from stillhouse.data.random import Draw
-from stillhouse.data.transforms.checks import check_probability, check_rising
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 
 
 @spec
 class Cutout:
-    """A black square anywhere, cut at the border (DeVries and Taylor, 2017).
+    """A square at a random position, clipped at the border (DeVries and Taylor, 2017).
 
-    Its side is drawn from 0 to `size` of the image's shorter side, or `fixed` to it. Its `colour`
-    may be drawn, too. The code of L2D does both.
+    Its side is random up to `size` times the image's shorter side, or exactly that if `fixed`. Its
+    `colour` is black or random. The code of L2D has `fixed` and a random colour.
     """
 
     size: float = 0.5
     fixed: bool = False
     colour: Literal["black", "random"] = "black"
     kind: Literal["cutout"] = "cutout"
-    moves: ClassVar[Literal[False]] = False
+    geometric: ClassVar[Literal[False]] = False
     random: ClassVar[bool] = True
     batched: ClassVar[Literal[True]] = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.size <= 1:
-            raise ValueError(f"size must lie in [0, 1], a share of the side, and is {self.size}")
+        require(0 <= self.size <= 1, "size", "in [0, 1], a fraction of the side", self.size)
 
     @property
     def draws(self) -> int:
-        """Side, row and column, and a number for each of three channels."""
+        """The number of draws: side, row, column, and three channels for a random colour."""
         return 3 if self.colour == "black" else 6
 
     def batch(self, images: Tensor, draw: Draw) -> Tensor:
         """All images at once: (N, C, H, W) uint8 -> the same shape."""
         height, width = images.shape[-2:]
         largest = self.size * min(height, width) / 2
+        # half of the side
         reach = torch.full_like(draw(0), largest) if self.fixed else draw(0) * largest
         rows, columns = (
             (torch.arange(side, device=images.device) + 0.5 - draw(i)[:, None] * side).abs()
@@ -56,35 +55,33 @@ class Cutout:
         return torch.stack(shades, 1)[:, :, None, None].where(covered[:, None], images)
 
 
-ATTEMPTS = 10  # to draw a box that fits
+ATTEMPTS = 10  # at a box that is smaller than the image
 
 
 @spec
 class Erasing:
-    """A box of random pixels, or of black, with a probability (Zhong et al., 2020)."""
+    """With a probability, a box of random pixels or of black (Zhong et al., 2020)."""
 
     probability: float = 0.25
-    area: tuple[float, float] = (0.02, 1 / 3)  # shares of the image
+    area: tuple[float, float] = (0.02, 1 / 3)  # fraction of the image
     ratio: tuple[float, float] = (0.3, 3.3)  # height to width
     mode: Literal["pixel", "black"] = "pixel"
     kind: Literal["erasing"] = "erasing"
-    moves: ClassVar[Literal[False]] = False
+    geometric: ClassVar[Literal[False]] = False
     random: ClassVar[bool] = True
     batched: ClassVar[Literal[False]] = False
 
     def __post_init__(self) -> None:
-        check_probability(self.probability)
-        check_rising("area", self.area)
-        if self.area[1] > 1:
-            raise ValueError(f"area must not be above 1, and is {self.area}")
-        check_rising("ratio", self.ratio)
+        require(0 <= self.probability <= 1, "probability", "in [0, 1]", self.probability)
+        require(0 < self.area[0] <= self.area[1] <= 1, "area", "increasing in (0, 1]", self.area)
+        require(0 < self.ratio[0] <= self.ratio[1], "ratio", "positive and increasing", self.ratio)
 
     def single(self) -> Callable[[Tensor], Tensor]:
-        """One image: (C, H, W) uint8 -> the same shape."""
+        """The function for one image: (C, H, W) uint8 -> the same shape."""
         return self.erase
 
     def erase(self, image: Tensor) -> Tensor:
-        """An image with a box in it, or as it was: (C, H, W) uint8 -> the same shape."""
+        """The image with a box or unchanged, by torch's generator: (C, H, W) uint8."""
         if float(torch.rand(())) >= self.probability:
             return image
         channels, height, width = image.shape
@@ -101,7 +98,7 @@ class Erasing:
         return changed
 
     def box(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of a box, which may be larger than the image."""
+        """The height and width of a random box, which may be larger than the image."""
         share, shape = torch.rand(2).tolist()
         area = (self.area[0] + share * (self.area[1] - self.area[0])) * height * width
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])

@@ -1,4 +1,4 @@
-"""Boxes and masks that move with their image, as torchvision's tv_tensors."""
+"""Applies geometric transforms to boxes and masks, as torchvision's tv_tensors."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 from stillhouse.batches import Objects
 from stillhouse.data.targets import SampleTarget
 
-Move = Callable[..., Any]  # image, or (image, tv_tensors ...) -> the same, moved alike
+Move = Callable[..., Any]  # image, or (image, tv_tensors ...) -> the same, transformed together
 
 
 def move(change: Move, image: Tensor, target: SampleTarget) -> tuple[Tensor, SampleTarget]:
-    """An image and what lies in it through one geometric change: (C, H, W) -> (C, h, w)."""
+    """Apply one geometric function to an image and its target: (C, H, W) -> (C, h, w)."""
     from torchvision import tv_tensors
 
     size = (image.shape[-2], image.shape[-1])
@@ -33,10 +33,11 @@ def move(change: Move, image: Tensor, target: SampleTarget) -> tuple[Tensor, Sam
 
 
 def keep_visible(target: Objects, boxes: Any, masks: Tensor | None) -> Objects:
-    """The objects whose boxes still have an area inside the canvas, cut at its border."""
+    """The objects with boxes clipped to the image, without those whose box has no area left."""
     height, width = boxes.canvas_size
-    cut = boxes.as_subclass(Tensor).clone()
-    cut[:, 0::2] = cut[:, 0::2].clamp(0, width)
-    cut[:, 1::2] = cut[:, 1::2].clamp(0, height)
-    visible = ((cut[:, 2] > cut[:, 0]) & (cut[:, 3] > cut[:, 1])).nonzero().flatten()
-    return replace(target, boxes=cut, masks=masks).objects(visible)
+    clipped = boxes.as_subclass(Tensor).clone()
+    clipped[:, 0::2] = clipped[:, 0::2].clamp(0, width)
+    clipped[:, 1::2] = clipped[:, 1::2].clamp(0, height)
+    x1, y1, x2, y2 = clipped.unbind(1)
+    visible = ((x2 > x1) & (y2 > y1)).nonzero().flatten()
+    return replace(target, boxes=clipped, masks=masks).objects(visible)

@@ -1,25 +1,27 @@
-"""Operations out of a set, drawn anew for each image."""
+"""RandAugment: random operations of a set, for each image."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from stillhouse.data.transforms.checks import check_channels
-from stillhouse.spec import spec
+from stillhouse.errors import UserError
+from stillhouse.spec import require, spec
 
-MOST = 10.0  # where magnitudes end, as in the paper
-BINS = 31  # that torchvision divides the range of each operation into
+MAX_MAGNITUDE = 10.0  # as in the paper
+MAGNITUDE_BINS = 31  # into which torchvision divides the range of each operation
 
 
 @spec
 class RandAugment:
-    """So many of torchvision's 14 operations, one after the other (Cubuk et al., 2020).
+    """`ops` random operations of torchvision's 14 in sequence (Cubuk et al., 2020).
 
-    Each draws its magnitude: around `magnitude` with a `deviation`, or `uniform` over all.
+    Each has a random magnitude: normal around `magnitude` with a standard `deviation`, or `uniform`
+    over the whole range.
     """
 
     ops: int = 2
@@ -27,40 +29,44 @@ class RandAugment:
     deviation: float = 0.5
     uniform: bool = False
     kind: Literal["rand_augment"] = "rand_augment"
-    moves: ClassVar[Literal[False]] = False
+    geometric: ClassVar[Literal[True]] = True  # it rotates, shears and translates
     random: ClassVar[bool] = True
     batched: ClassVar[Literal[False]] = False
 
     def __post_init__(self) -> None:
-        if self.ops < 1:
-            raise ValueError(f"ops must be at least 1, and is {self.ops}")
-        if not 0 <= self.magnitude <= MOST:
-            raise ValueError(f"magnitude must lie in [0, 10], and is {self.magnitude}")
-        if not self.deviation >= 0:
-            raise ValueError(f"deviation must not be negative, and is {self.deviation}")
+        require(self.ops >= 1, "ops", "at least 1", self.ops)
+        require(0 <= self.magnitude <= MAX_MAGNITUDE, "magnitude", "in [0, 10]", self.magnitude)
+        require(self.deviation >= 0, "deviation", "non-negative", self.deviation)
 
     def single(self) -> Callable[[Tensor], Tensor]:
-        """One image: (C, H, W) uint8 -> the same shape."""
-        return _Several(self)
+        """The function for one image: (C, H, W) uint8 -> the same shape."""
+        return _RepeatedRandAugment(self)
 
     def bin(self) -> int:
-        """Which bin of torchvision's an operation gets."""
+        """The magnitude bin of an operation, by torch's generator: 0 to 30."""
         if self.uniform:
-            return int(torch.randint(BINS, ()))
+            return int(torch.randint(MAGNITUDE_BINS, ()))
         drawn = self.magnitude + self.deviation * float(torch.randn(()))
-        return round(min(max(drawn, 0.0), MOST) / MOST * (BINS - 1))
+        return round(min(max(drawn, 0.0), MAX_MAGNITUDE) / MAX_MAGNITUDE * (MAGNITUDE_BINS - 1))
 
 
-class _Several:
-    def __init__(self, wanted: RandAugment) -> None:
+class _RepeatedRandAugment:
+    def __init__(self, spec: RandAugment) -> None:
         from torchvision.transforms import v2
 
-        self.wanted = wanted
-        # one of each magnitude, of which an instance of torchvision's has but one
-        self.made = [v2.RandAugment(1, magnitude, BINS) for magnitude in range(BINS)]
+        self.spec = spec
+        # one instance of torchvision's transform for each bin, because its magnitude is fixed
+        self.transforms = [
+            v2.RandAugment(1, magnitude, MAGNITUDE_BINS) for magnitude in range(MAGNITUDE_BINS)
+        ]
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Tensor, *others: Any) -> Tensor:
         check_channels("rand_augment", image)
-        for _ in range(self.wanted.ops):
-            image = self.made[self.wanted.bin()](image)
+        if others:
+            raise UserError(
+                "rand_augment rotates and shears images, but boxes and masks cannot follow it; use "
+                "color_jitter for such data"
+            )
+        for _ in range(self.spec.ops):
+            image = self.transforms[self.spec.bin()](image)
         return image

@@ -1,1 +1,1 @@
-"""The networks in which distillation is compared on small images."""
+"""The networks for images of 32x32 in which papers on distillation compare methods."""

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from stillhouse.models.blocks import Block, Bottleneck, activated, repeated
-from stillhouse.models.staged import Staged, initialise
+from stillhouse.models.blocks import BasicBlock, Bottleneck, conv_norm_relu, stack_blocks
+from stillhouse.models.stage_network import StageNetwork, init_convolutions
 
 
-class ResNet(Staged):
+class ResNet(StageNetwork):
     """A stem that keeps the size of the image, and stages that halve it from the second on.
 
-    `widths` are the channels that the stem and each stage give, `depths` the blocks of each stage.
+    `widths` are the channels of the stem and of each stage, `depths` the blocks of each stage.
     (N, channels, H, W) -> (N, classes).
     """
 
@@ -25,29 +25,32 @@ class ResNet(Staged):
         classes: int,
         channels: int = 3,
     ) -> None:
-        stem = nn.Sequential(*activated(channels, widths[0], 3))
+        stem = nn.Sequential(*conv_norm_relu(channels, widths[0], 3))
         stages = [
-            repeated(block, widths[number], widths[number + 1], depth, stride=2 if number else 1)
+            stack_blocks(
+                block, widths[number], widths[number + 1], depth, stride=2 if number else 1
+            )
             for number, depth in enumerate(depths)
         ]
         super().__init__(stem, stages, nn.Linear(widths[-1], classes))
-        initialise(self)
+        init_convolutions(self)
 
 
-def thin(depth: int, classes: int, channels: int = 3, factor: int = 1) -> ResNet:
-    """A network of 6n + 2 layers in three stages, with two widths: as published, and `x4`.
+def cifar_resnet(depth: int, classes: int, channels: int = 3, factor: int = 1) -> ResNet:
+    """A network of 6n + 2 layers in three stages: (N, channels, H, W) -> (N, classes).
 
-    The stem of the wide ones is twice as wide as that of the thin ones, their stages four times.
+    A `factor` other than 1 multiplies the channels of the stages; the stem then has 32 channels
+    instead of 16.
     """
     widths = (16, 16, 32, 64) if factor == 1 else (32, 16 * factor, 32 * factor, 64 * factor)
-    return ResNet(Block, [(depth - 2) // 6] * 3, widths, classes, channels)
+    return ResNet(BasicBlock, [(depth - 2) // 6] * 3, widths, classes, channels)
 
 
 def resnet18(classes: int, channels: int = 3) -> ResNet:
-    """The layers of the network for large images behind a stem for small ones."""
-    return ResNet(Block, (2, 2, 2, 2), (64, 64, 128, 256, 512), classes, channels)
+    """ResNet-18 with a 3x3 stem of stride 1: (N, channels, H, W) -> (N, classes)."""
+    return ResNet(BasicBlock, (2, 2, 2, 2), (64, 64, 128, 256, 512), classes, channels)
 
 
 def resnet50(classes: int, channels: int = 3) -> ResNet:
-    """The layers of the network for large images behind a stem for small ones."""
+    """ResNet-50 with a 3x3 stem of stride 1: (N, channels, H, W) -> (N, classes)."""
     return ResNet(Bottleneck, (3, 4, 6, 3), (64, 256, 512, 1024, 2048), classes, channels)

@@ -1,7 +1,7 @@
-"""Published losses, each as the points of the product space that it is.
+"""Published losses as points of the product space.
 
-A preset is called with plain tensors and gives a scalar that is ready for backward; the same object
-is what a recipe says and what a method holds. The union below is the registry.
+A preset is called with tensors and returns a scalar loss; the same object is the spec in a recipe.
+The unions below are the registry.
 """
 
 from typing import Annotated, Any
@@ -38,9 +38,9 @@ channel_relation, spatial_relation = ChannelRelation, SpatialRelation
 
 
 def catalogue() -> dict[str, type[Any]]:
-    """Every preset by the name that recipes and commands use."""
-    found = members(LogitPresetSpec) + members(FeaturePresetSpec)
-    return {preset.name: preset for preset in found}  # type: ignore[attr-defined]
+    """Every preset by its name in recipes."""
+    specs = members(LogitPresetSpec) + members(FeaturePresetSpec)
+    return {preset.name: preset for preset in specs}  # type: ignore[attr-defined]
 
 
 __all__ = [

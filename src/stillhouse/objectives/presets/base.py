@@ -1,4 +1,4 @@
-"""What every preset has: objectives by name, a warm-up, and how much the labels count beside it."""
+"""The base class of presets: objectives by name, a warm-up, and the weight of the label loss."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ Variant = Literal["paper", "reference"]
 
 @spec
 class Preset(Published):
-    """A published loss: (student, teacher, target=None, weight=None) -> a scalar."""
+    """A published loss: (student, teacher, target=None, weight=None) -> ()."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.objectives()  # an option that makes no point of the space is refused here
+        self.objectives()  # raises for options that make no valid objective
 
     def objectives(self) -> Objectives:
-        """The points of the product space whose weighted sum this loss is."""
+        """The objectives, by name, whose weighted sum is this loss."""
         raise NotImplementedError
 
     def site(
         self, student: Tensor, teacher: Tensor, target: Tensor | None, weight: Tensor | None
     ) -> Site:
-        """The rows that are compared: (N, C), (N, C), (N,) or (N, C), (N,) -> Site."""
+        """The site that is compared: (N, C), (N, C), (N,) or (N, C), (N,) -> Site."""
         return Site(student, teacher, target, weight)
 
     def __call__(
@@ -41,7 +41,7 @@ class Preset(Published):
         target: Tensor | None = None,
         weight: Tensor | None = None,
     ) -> Tensor:
-        """The weighted loss, ready for backward: (N, C), (N, C), (N,) or (N, C), (N,) -> ()."""
+        """The weighted loss: (N, C), (N, C), (N,) or (N, C), (N,) -> ()."""
         site = self.site(student, teacher, target, weight)
         terms = [objective(site) for objective in self.objectives().values()]
         loss: Tensor = sum(term.weight * term.mean() for term in terms)  # type: ignore[assignment]
@@ -66,6 +66,6 @@ def check_sites(sites: tuple[str, ...]) -> None:
 
 
 def temperature_of(preset: Preset) -> dict[str, float]:
-    """The temperature of a preset by that name; empty where it has none."""
-    found = getattr(preset, "temperature", None)
-    return {} if found is None else {"temperature": float(found)}
+    """`{"temperature": value}`, empty for a preset without one."""
+    temperature = getattr(preset, "temperature", None)
+    return {} if temperature is None else {"temperature": float(temperature)}

@@ -1,4 +1,4 @@
-"""Losses on yes-or-no answers, one a class: multi-label heads and dense detectors."""
+"""Losses on binary predictions, one per class: multi-label heads and dense detectors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stillhouse.spec import spec
 
 @spec
 class MLD(LogitPreset):
-    """One Bernoulli KL a class (Yang P. et al., 2023)."""
+    """One binary KL per class (Yang P. et al., 2023)."""
 
     weight: float = 1.0
     name: Literal["mld"] = "mld"
@@ -25,21 +25,22 @@ class MLD(LogitPreset):
         "weight / N * sum_n sum_c KL( [p_t, 1 - p_t] || [p_s, 1 - p_s] ),  p = sigmoid(z)",
         "Yang P. et al.: Multi-label knowledge distillation, ICCV 2023",
         ("logits",),
-        "one sigmoid a class; nothing trainable",
-        "Summed over classes, so its weight must be read beside the label loss's own reduction.",
+        "one sigmoid per class; nothing trainable",
+        "It is summed over classes; choose its weight with the reduction of the label loss in "
+        "mind.",
     )
 
     def objectives(self) -> Objectives:
-        """One KL of two states a class."""
+        """One binary KL per class."""
         return {"mld": LogitObjective(activation=Sigmoid(), weight=self.weight)}
 
 
 @spec
 class TLD(LogitPreset):
-    """Tempered sigmoids, one a class; a temperature below 1 picks out the hard classes.
+    """Tempered sigmoids, one per class; a temperature below 1 emphasises hard classes.
 
-    The paper's cross-entropy keeps the teacher's entropy; `subtract_entropy` gives a loss that
-    ends at 0, with the same gradient.
+    The paper's cross-entropy includes the teacher's entropy; with `subtract_entropy` the minimum of
+    the loss is 0, with the same gradient.
     """
 
     temperature: float = 0.5
@@ -52,12 +53,12 @@ class TLD(LogitPreset):
         "p = sigmoid(z / tau)",
         "Unleashing the potential of temperature scaling for multi-label logit distillation",
         ("logits",),
-        "one sigmoid a class; nothing trainable",
-        "Not shift invariant. Far above temperature 1 it turns into logit regression.",
+        "one sigmoid per class; nothing trainable",
+        "It is not invariant to shifts of the logits. At high temperatures it is logit regression.",
     )
 
     def objectives(self) -> Objectives:
-        """One binary cross-entropy a class."""
+        """One binary cross-entropy per class."""
         distance = KL() if self.subtract_entropy else CrossEntropy()
         sigmoid = Sigmoid(self.temperature)
         return {"tld": LogitObjective(activation=sigmoid, distance=distance, weight=self.weight)}
@@ -67,7 +68,8 @@ class TLD(LogitPreset):
 class TLDDist(LogitPreset):
     """TLD with the distance of DIST: correlations of tempered sigmoids.
 
-    The source leaves the squared temperature open: "paper" has none, "reference" has it.
+    The paper does not say whether the loss is multiplied by the squared temperature: `variant`
+    "paper" does not, "reference" does.
     """
 
     temperature: float = 0.5
@@ -82,21 +84,21 @@ class TLDDist(LogitPreset):
         "P = sigmoid(z / tau)",
         "Unleashing the potential of temperature scaling for multi-label logit distillation",
         ("logits", "batch"),
-        "a sigmoid and a correlation a row and a column; rows of all ranks are gathered",
-        "A class that the batch does not show has a column of tiny numbers, whose correlation "
+        "one sigmoid, one correlation per row and per column; rows of all ranks are gathered",
+        "The column of a class that is absent from the batch has tiny values, whose correlation "
         "is noise.",
     )
 
     def objectives(self) -> Objectives:
-        """Inter-class and intra-class relations of responses."""
+        """Inter-class and intra-class relations of sigmoids."""
         return inter_and_intra(Responses, self.temperature, self.beta, self.gamma, self.variant)
 
 
 @spec
 class BCD(LogitPreset):
-    """Binary classification distillation, classes weighed by disagreement (Yang L. et al., 2023).
+    """Binary classification distillation, weighted by disagreement (Yang L. et al., 2023).
 
-    The authors' code lets the gradient flow through the weight; `detach` stops it.
+    In the authors' code the gradient flows through the weight; `detach` stops it.
     """
 
     beta: float = 1.0
@@ -109,13 +111,13 @@ class BCD(LogitPreset):
         "Yang L. et al.: Bridging cross-task protocol inconsistency for distillation in dense "
         "object detection, ICCV 2023",
         ("logits",),
-        "one sigmoid a class; nothing trainable",
-        "The loss has a kink where both agree. On dense heads it is divided by positives, "
-        "which the task says.",
+        "one sigmoid per class; nothing trainable",
+        "The loss is not smooth where both agree. On dense heads it is divided by the number of "
+        "positives, which the task provides.",
     )
 
     def objectives(self) -> Objectives:
-        """One weighted binary cross-entropy a class."""
+        """One weighted binary cross-entropy per class."""
         return {
             "bcd": LogitObjective(
                 activation=Sigmoid(),
@@ -139,10 +141,10 @@ class PS(LogitPreset):
         "Song et al.: Handling difficult labels for multi-label image classification via "
         "uncertainty distillation, ACM MM 2021",
         ("logits", "labels"),
-        "one softmax a row; nothing trainable",
-        "An image without labels, or with all of them, teaches nothing.",
+        "one softmax per row; nothing trainable",
+        "The loss is 0 for images without labels or with all labels.",
     )
 
     def objectives(self) -> Objectives:
-        """One KL a positive class."""
+        """One KL per positive class."""
         return {"ps": LogitObjective(activation=PartialSoftmax(), weight=self.weight)}

@@ -1,4 +1,4 @@
-"""Losses on feature maps that are objectives at rows made of them."""
+"""Losses on feature maps, as objectives on rows of the maps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from stillhouse.functional import rows
 from stillhouse.objectives.activation import Raw, Softmax
 from stillhouse.objectives.card import Card
-from stillhouse.objectives.distance import MSE, Pearson
+from stillhouse.objectives.distance import MeanSquaredError, Pearson
 from stillhouse.objectives.logit import LogitObjective
 from stillhouse.objectives.preprocess import Standardize
 from stillhouse.objectives.presets.base import Objectives, Preset
@@ -19,24 +19,28 @@ from stillhouse.spec import spec
 from stillhouse.types import Site
 
 AdapterName = Literal["none", "pointwise"]
+TapPairs = tuple[tuple[str, str], ...]  # (student tap, teacher tap)
+PairsOption = TapPairs | Literal["stages", "levels"]
 
 
 @spec
 class FeaturePreset(Preset):
     """A loss on pairs of feature maps.
 
-    `pairs` are (student tap, teacher tap); `adapter` is what stands between where channels differ.
+    `pairs` are (student tap, teacher tap), or "stages" for all stages of two networks by size, or
+    "levels" for all levels that both declare; `adapter` maps the student's channels to the
+    teacher's.
     """
 
-    pairs: tuple[tuple[str, str], ...] = field(default=(("last", "last"),), kw_only=True)
+    pairs: PairsOption = field(default=(("last", "last"),), kw_only=True)
     adapter: AdapterName = field(default="pointwise", kw_only=True)
     view: ClassVar[Callable[[Tensor], Tensor]]
-    batch_wide: ClassVar[bool] = False  # whether a row holds all images
+    batch_wide: ClassVar[bool] = False  # whether a row spans all images
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.pairs:
-            raise ValueError("pairs must name at least one student tap and teacher tap")
+            raise ValueError("`pairs` must name at least one student tap and teacher tap")
 
     def site(
         self,
@@ -45,17 +49,17 @@ class FeaturePreset(Preset):
         target: Tensor | None = None,
         weight: Tensor | None = None,
     ) -> Site:
-        """Rows of two maps of one shape, images weighted: (N, C, H, W), (N, C, H, W) -> Site."""
+        """The rows of two maps of equal shape: (N, C, H, W), (N, C, H, W), (N,) -> Site."""
         if student.shape != teacher.shape:
             raise ValueError(
-                f"{self.card.title} compares maps of one shape, and got "
-                f"{tuple(student.shape)} and {tuple(teacher.shape)}: put an adapter between them"
+                f"{self.card.title} compares maps of equal shape, got {tuple(student.shape)} and "
+                f"{tuple(teacher.shape)}; put an adapter between them"
             )
         view = type(self).view
         s, t = view(student), view(teacher)
         if weight is None:
             return Site(s, t)
-        if self.batch_wide:  # an image that is not there leaves no event behind
+        if self.batch_wide:  # images of weight 0 are removed from the rows
             keep = weight > 0
             return Site(view(student[keep]), view(teacher[keep]))
         return Site(s, t, weight=weight.repeat_interleave(len(s) // max(1, len(weight))))
@@ -63,7 +67,7 @@ class FeaturePreset(Preset):
 
 @spec
 class CWD(FeaturePreset):
-    """Where each channel looks, as a softmax over space (Shu et al., 2021)."""
+    """KL between softmaxes over space, per channel (Shu et al., 2021)."""
 
     temperature: float = 4.0
     weight: float = 3.0
@@ -74,8 +78,8 @@ class CWD(FeaturePreset):
         "weight * tau^2 / (N C) * sum KL( softmax_hw(f_t / tau) || softmax_hw(f_s / tau) )",
         "Shu et al.: Channel-wise knowledge distillation for dense prediction, ICCV 2021",
         ("features",),
-        "one softmax a channel; a 1x1 convolution where channels differ",
-        "A map of one pixel has nothing to say. The value grows with the size of the map.",
+        "one softmax per channel; a 1x1 convolution where channels differ",
+        "The loss is 0 for a map of one pixel. It grows with the size of the map.",
     )
 
     def objectives(self) -> Objectives:
@@ -96,12 +100,16 @@ class Mimic(FeaturePreset):
         "Li Q. et al.: Mimicking very efficient network for object detection, CVPR 2017",
         ("features",),
         "one subtraction; a 1x1 convolution where channels differ",
-        "It asks for the teacher's scale as well; large activations outvote all others.",
+        "It also matches the scale of the teacher; dominated by channels with large activations.",
     )
 
     def objectives(self) -> Objectives:
-        """One squared difference an image."""
-        return {"mimic": LogitObjective(activation=Raw(), distance=MSE(), weight=self.weight)}
+        """One squared difference per image."""
+        return {
+            "mimic": LogitObjective(
+                activation=Raw(), distance=MeanSquaredError(), weight=self.weight
+            )
+        }
 
 
 @spec
@@ -119,21 +127,21 @@ class PKD(FeaturePreset):
         "Cao et al.: PKD: General distillation framework for object detectors via Pearson "
         "correlation coefficient, NeurIPS 2022",
         ("features", "batch"),
-        "a mean and a deviation a channel; maps of all ranks are gathered",
-        "Both networks need the same channels in the same meaning, since it has no adapter by "
+        "a mean and a deviation per channel; maps of all ranks are gathered",
+        "Both networks need the same channels with the same meaning, since there is no adapter by "
         "default.",
     )
 
     def objectives(self) -> Objectives:
         """Half the squared difference of standardised channels."""
-        rows_ = Standardize(ddof=1, eps=1e-6)
-        point = LogitObjective(rows_, Raw(), MSE(), weight=self.weight / 2)
+        standardize = Standardize(ddof=1, eps=1e-6)
+        point = LogitObjective(standardize, Raw(), MeanSquaredError(), weight=self.weight / 2)
         return {"pkd": point}
 
 
 @spec
 class ChannelRelation(FeaturePreset):
-    """Correlation along channels at each pixel (Huang et al., DIST+)."""
+    """Correlation over channels at each pixel (Huang et al., DIST+)."""
 
     weight: float = 1.0
     name: Literal["channel_relation"] = "channel_relation"
@@ -144,8 +152,8 @@ class ChannelRelation(FeaturePreset):
         "Huang et al.: DIST+, the journal extension of Knowledge distillation from a stronger "
         "teacher",
         ("features",),
-        "one correlation a pixel; a 1x1 convolution between the networks",
-        "A pixel whose channels are all alike has no correlation, and is passed without gradient.",
+        "one correlation per pixel; a 1x1 convolution between the networks",
+        "A pixel with equal channels has no correlation and gets no gradient.",
     )
 
     def objectives(self) -> Objectives:
@@ -166,7 +174,7 @@ class SpatialRelation(FeaturePreset):
         "Huang et al.: DIST+, the journal extension of Knowledge distillation from a stronger "
         "teacher",
         ("features",),
-        "one correlation an image; a 1x1 convolution between the networks",
+        "one correlation per image; a 1x1 convolution between the networks",
         "A map of one pixel has no correlation.",
     )
 

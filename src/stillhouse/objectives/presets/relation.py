@@ -1,4 +1,4 @@
-"""Losses on how predictions relate within a row and within the batch."""
+"""Losses on the relations of predictions within a row and within the batch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def inter_and_intra(
     variant: Variant,
     measure: type[Pearson] | type[Cosine] = Pearson,
 ) -> Objectives:
-    """Pearson within each row, and within each class along the batch."""
+    """Correlations within each row, and within each class along the batch."""
     reference = variant == "reference"
     distance = measure(mode="add") if reference else measure()
     kappa: Literal["square", "none"] = "square" if reference else "none"
@@ -38,7 +38,7 @@ def inter_and_intra(
 
 def divergences(temperature: float, beta: float, gamma: float, variant: Variant) -> Objectives:
     """KL within each row, and within each class along the batch."""
-    # without the squared temperature, as the paper's relations have none
+    # without the squared temperature, which the relations of the paper do not have
     kappa: Literal["square", "none"] = "square" if variant == "reference" else "none"
     rows, columns = Softmax(temperature), SampleSoftmax(temperature)
     return {
@@ -51,10 +51,10 @@ def divergences(temperature: float, beta: float, gamma: float, variant: Variant)
 class DIST(LogitPreset):
     """Correlation of class probabilities within images and within classes (Huang et al., 2022).
 
-    `variant` "reference" multiplies by the squared temperature and adds its epsilon to the
+    `variant` "reference" multiplies by the squared temperature and adds the epsilon to the
     denominator, as the authors' code does; the paper has neither. `distance` and `relations` are
-    the paper's ablations: cosines do not centre, and KL compares softmaxes over the classes of an
-    image and over the images of a class.
+    the paper's ablations: the cosine does not centre, and KL compares softmaxes over the classes of
+    an image and over the images of a class.
     """
 
     temperature: float = 1.0
@@ -71,9 +71,9 @@ class DIST(LogitPreset):
         "Y = softmax(z / tau)",
         "Huang et al.: Knowledge distillation from a stronger teacher, NeurIPS 2022",
         ("logits", "batch"),
-        "a softmax and a correlation a row and a column; rows of all ranks are gathered",
-        "With two classes or two images a correlation is only a sign. A teacher that is one-hot on "
-        "the training data says little at temperature 1: raise it.",
+        "one softmax, one correlation per row and per column; rows of all ranks are gathered",
+        "With two classes or two images the correlation is only a sign. If the teacher is almost "
+        "one-hot on the training data, raise the temperature.",
     )
 
     def objectives(self) -> Objectives:

@@ -6,8 +6,7 @@ from typing import ClassVar, Literal
 
 from stillhouse.objectives.activation import Raw, RestSoftmax, Softmax, TargetVsRest
 from stillhouse.objectives.card import Card
-from stillhouse.objectives.distance import MSE as MeanSquare
-from stillhouse.objectives.distance import CrossEntropy
+from stillhouse.objectives.distance import CrossEntropy, MeanSquaredError
 from stillhouse.objectives.logit import LogitObjective
 from stillhouse.objectives.preprocess import LabelTemperature, Scale
 from stillhouse.objectives.presets.base import LogitPreset, Objectives
@@ -17,7 +16,7 @@ from stillhouse.spec import spec
 
 @spec
 class KD(LogitPreset):
-    """Softened class probabilities (Hinton et al., 2015)."""
+    """KL between softened class probabilities (Hinton et al., 2015)."""
 
     temperature: float = 4.0
     weight: float = 1.0
@@ -28,19 +27,19 @@ class KD(LogitPreset):
         "tau^2 / N * sum_n KL( softmax(z_t / tau) || softmax(z_s / tau) )",
         "Hinton, Vinyals, Dean: Distilling the knowledge in a neural network, 2015",
         ("logits",),
-        "one softmax a row; nothing trainable",
-        "With one class it is 0. A teacher that is one-hot on the training data says little: "
+        "one softmax per row; nothing trainable",
+        "It is 0 with a single class. If the teacher is almost one-hot on the training data, "
         "raise the temperature.",
     )
 
     def objectives(self) -> Objectives:
-        """One KL of softened rows."""
+        """One tempered KL per row."""
         return {"kd": LogitObjective(activation=Softmax(self.temperature), weight=self.weight)}
 
 
 @spec
 class TTM(LogitPreset):
-    """The teacher's softmax to a power; the student keeps temperature 1 (Zheng & Yang, 2024)."""
+    """KL to a power of the teacher's softmax; student temperature 1 (Zheng & Yang, 2024)."""
 
     gamma: float = 0.25
     beta: float = 1.0
@@ -50,8 +49,8 @@ class TTM(LogitPreset):
         "beta / N * sum_n KL( softmax(gamma z_t) || softmax(z_s) ),  no tau^2",
         "Zheng, Yang: Knowledge distillation based on transformed teacher matching, ICLR 2024",
         ("logits",),
-        "one softmax a row; nothing trainable",
-        "beta is chosen for each pair (1 to 45 in the paper), so an untuned beta compares little.",
+        "one softmax per row; nothing trainable",
+        "The paper tunes beta for each pair of networks (1 to 45).",
     )
 
     def objectives(self) -> Objectives:
@@ -65,7 +64,7 @@ class TTM(LogitPreset):
 
 @spec
 class WTTM(LogitPreset):
-    """TTM where samples with a flat teacher count more (Zheng & Yang, 2024)."""
+    """TTM with more weight for samples with a flat teacher (Zheng & Yang, 2024)."""
 
     gamma: float = 0.25
     beta: float = 1.0
@@ -75,8 +74,8 @@ class WTTM(LogitPreset):
         "beta / N * sum_n U_n KL( softmax(gamma z_t) || softmax(z_s) ),  U_n = sum_c p_t^gamma",
         "Zheng, Yang: Knowledge distillation based on transformed teacher matching, ICLR 2024",
         ("logits",),
-        "one softmax a row; nothing trainable",
-        "U grows to C^(1 - gamma), so beta must shrink where there are many classes.",
+        "one softmax per row; nothing trainable",
+        "U is up to C^(1 - gamma), so beta must be smaller with many classes.",
     )
 
     def objectives(self) -> Objectives:
@@ -93,7 +92,7 @@ class WTTM(LogitPreset):
 
 @spec
 class ATS(LogitPreset):
-    """The teacher's labelled class softened otherwise than the rest (Li et al., 2022)."""
+    """A temperature of its own for the teacher's target class (Li et al., 2022)."""
 
     labelled: float = 4.0  # tau_1
     others: float = 2.0  # tau_2
@@ -108,13 +107,13 @@ class ATS(LogitPreset):
         "Li et al.: Asymmetric temperature scaling makes larger networks teach well again, "
         "NeurIPS 2022",
         ("logits", "labels", "class"),
-        "one softmax a row; nothing trainable",
-        "Needs one integer label a sample. With labelled much above others the softened teacher "
-        "may rank another class first.",
+        "one softmax per row; nothing trainable",
+        "It needs one integer label per sample. With labelled far above others the softened "
+        "teacher may rank another class first.",
     )
 
     def objectives(self) -> Objectives:
-        """One cross-entropy against the asymmetrically softened teacher."""
+        """One cross-entropy with the asymmetrically softened teacher."""
         return {
             "ats": LogitObjective(
                 teacher_transform=LabelTemperature(
@@ -129,7 +128,7 @@ class ATS(LogitPreset):
 
 @spec
 class DKD(LogitPreset):
-    """KD split into "the target or not" and "which of the others" (Zhao et al., 2022)."""
+    """KD split into target against rest, and the distribution of the rest (Zhao et al., 2022)."""
 
     temperature: float = 4.0
     alpha: float = 1.0
@@ -141,9 +140,9 @@ class DKD(LogitPreset):
         "b = [p_y, 1 - p_y]",
         "Zhao et al.: Decoupled knowledge distillation, CVPR 2022",
         ("logits", "labels", "class"),
-        "two softmaxes a row; nothing trainable",
-        "Needs one integer label a sample (no mixup). With two classes the second part is 0. "
-        "The paper warms up over 20 of 240 epochs: set warmup.",
+        "two softmaxes per row; nothing trainable",
+        "It needs one integer label per sample (no mixup). With two classes the second part is 0. "
+        "The paper has a warm-up of 20 of 240 epochs: set warmup.",
     )
 
     def objectives(self) -> Objectives:
@@ -167,10 +166,12 @@ class MSE(LogitPreset):
         "Ba, Caruana: Do deep nets really need to be deep?, NeurIPS 2014",
         ("logits",),
         "one subtraction; nothing trainable",
-        "It asks for the teacher's level and scale as well, which a small student may not "
-        "have room for.",
+        "It also matches the mean and the scale of the teacher's logits, which may exceed the "
+        "capacity of a small student.",
     )
 
     def objectives(self) -> Objectives:
         """One squared difference."""
-        return {"mse": LogitObjective(activation=Raw(), distance=MeanSquare(), weight=self.weight)}
+        return {
+            "mse": LogitObjective(activation=Raw(), distance=MeanSquaredError(), weight=self.weight)
+        }

@@ -1,4 +1,4 @@
-"""Logit standardisation in front of any softmax loss."""
+"""Logit standardisation before any softmax loss."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ SoftmaxPreset = Annotated[KD | TTM | WTTM | ATS | DKD | DIST, Field(discriminato
 class LSKD(LogitPreset):
     """Each row of logits standardised before another softmax loss (Sun et al., 2024).
 
-    `temperature` takes the place of the base's own and `weight` multiplies its weights, as the
-    authors do; `variant` "paper" has the population deviation, "reference" the sample's (their code
-    and their figures).
+    `temperature` replaces that of the base and `weight` multiplies its weights, as in the authors'
+    code; `variant` "paper" uses the population deviation, "reference" the sample deviation (of
+    their code and figures).
     """
 
     temperature: float = 2.0
@@ -38,26 +38,26 @@ class LSKD(LogitPreset):
         "weight * L_base( Z(z_s), Z(z_t) ) at tau,  Z(z) = (z - mean z) / (std z + eps)",
         "Sun et al.: Logit standardization in knowledge distillation, CVPR 2024",
         ("logits",),
-        "a mean and a deviation a row beside the base; nothing trainable",
-        "A student whose logits are all alike gets no gradient. With sigmoid losses it couples "
-        "the classes, so only softmax losses are taken as base.",
+        "a mean and a deviation per row in addition to the base; nothing trainable",
+        "A row of equal student logits gets no gradient. Standardisation couples the classes, so "
+        "only softmax losses can be the base.",
     )
 
     @property
     def label_share(self) -> float:
-        """The base's weight of the label loss, unless another is given."""
+        """The weight of the label loss: of the base, unless `label_weight` is set."""
         return self.base.label_share if self.label_weight is None else self.label_weight
 
-    def rise(self, clock: Clock) -> float:
-        """The base's course, unless another is given."""
-        own = self.warmup > 0 or self.ramp is not None
-        return super().rise(clock) if own else self.base.rise(clock)
+    def ramp_factor(self, clock: Clock) -> float:
+        """The factor of the weights: of the base, unless `warmup` or `ramp` is set."""
+        scheduled = self.warmup > 0 or self.ramp is not None
+        return super().ramp_factor(clock) if scheduled else self.base.ramp_factor(clock)
 
     def objectives(self) -> Objectives:
         """The base's objectives with standardised rows."""
         rows = Standardize(0 if self.variant == "paper" else 1, self.eps)
         base = self.base
-        if isinstance(base, ATS):  # whose teacher has temperatures that are not the student's
+        if isinstance(base, ATS):  # the temperatures of the teacher are not those of the student
             base = replace(base, temperature=self.temperature)
         return {
             name: replace(

@@ -1,1 +1,1 @@
-"""Scores of an evaluation, exact over ranks."""
+"""Meters: scores of an evaluation, exact over ranks."""

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillhouse.batches import Batch
+from stillhouse.batches import ABSENT, Batch
 from stillhouse.models.scores import class_scores
 from stillhouse.types import Trace
 
-BINS = 15  # of the calibration error, as in Guo et al., 2017
+CALIBRATION_BINS = 15  # of the calibration error, as in Guo et al., 2017
 
 
 class Accuracy:
@@ -26,41 +26,45 @@ class Accuracy:
 
     @torch.no_grad()
     def update(self, trace: Trace, batch: Batch[Tensor]) -> None:
-        """Count one batch: (N, C) logits, (N,) labels."""
+        """Add one batch: (N, C) logits, (N,) labels; images without a label are left out."""
+        if batch.target is None:
+            return
         scores = class_scores(trace.out).double()
+        known = (batch.target != ABSENT).double()
         order = scores.topk(min(5, scores.shape[1])).indices == batch.target[:, None]
-        confidence, guess = scores.softmax(1).max(1)
-        hit = (guess == batch.target).double()
-        bins = (confidence * BINS).long().clamp(max=BINS - 1)
-        empty = hit.new_zeros(BINS)
+        confidence, prediction = scores.softmax(1).max(1)
+        correct = (prediction == batch.target).double()
+        bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+        empty = correct.new_zeros(CALIBRATION_BINS)
         self.add(
-            images=hit.new_tensor(float(len(hit))),
+            images=known.sum(),
             top1=order[:, 0].double().sum(),
             top5=order.double().sum(),
-            loss=F.cross_entropy(scores, batch.target, reduction="sum"),
-            bin_hits=empty.index_add(0, bins, hit),
-            bin_confidence=empty.index_add(0, bins, confidence),
+            loss=F.cross_entropy(scores, batch.target, ignore_index=ABSENT, reduction="sum"),
+            bin_hits=empty.index_add(0, bins, correct),
+            bin_confidence=empty.index_add(0, bins, confidence * known),
         )
 
     def add(self, **sums: Tensor) -> None:
-        """Add to the sums so far."""
+        """Add to the sums by name."""
         for name, value in sums.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
 
     def state(self) -> Mapping[str, Tensor]:
-        """The sums so far; zeros for a rank that saw nothing."""
+        """The sums so far; zeros without a batch."""
         if self.sums:
             return self.sums
-        one, bins = torch.zeros((), dtype=torch.double), torch.zeros(BINS, dtype=torch.double)
-        scalars = {name: one for name in ("images", "top1", "top5", "loss")}
+        zero = torch.zeros((), dtype=torch.double)
+        bins = torch.zeros(CALIBRATION_BINS, dtype=torch.double)
+        scalars = {name: zero for name in ("images", "top1", "top5", "loss")}
         return scalars | {"bin_hits": bins, "bin_confidence": bins}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over sums."""
+        """Replace the sums."""
         self.sums = dict(state)
 
     def summary(self) -> Mapping[str, float]:
-        """The numbers that people read."""
+        """The scores `top1`, `top5` and `calibration_error` in percent, and the mean `loss`."""
         s = self.state()
         images = s["images"].clamp(min=1)
         gap = (s["bin_hits"] - s["bin_confidence"]).abs().sum()

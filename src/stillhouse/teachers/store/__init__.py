@@ -1,1 +1,1 @@
-"""Teacher outputs on the disk, shared by runs and processes."""
+"""The disk cache of teacher outputs, which runs and processes share."""

@@ -1,4 +1,4 @@
-"""A teacher that is read out of a store."""
+"""A teacher whose outputs are read from a store."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from stillhouse.types import Trace
 B = TypeVar("B", bound=Keyed)
 
 
-class Cached(Fixed, Generic[B]):
-    """Says what a store holds of each image and view; the network behind it is not asked."""
+class DiskCached(Fixed, Generic[B]):
+    """Reads the logits of each sample and view from a full store, without the network.
+
+    Raises UserError for a store that is not full or damaged.
+    """
 
     def __init__(self, store: Store) -> None:
         store.open()
@@ -22,8 +25,8 @@ class Cached(Fixed, Generic[B]):
     def __call__(self, batch: B) -> Trace:
         """The logits of a batch, in float32 on its device."""
         rows = (batch.views * self.store.identity.samples + batch.keys).cpu().numpy()
-        return Trace(self.store.form.unpack(self.store.take(rows), batch.keys.device))
+        return Trace(self.store.row_format.unpack(self.store.take(rows), batch.keys.device))
 
     def fingerprint(self) -> str:
-        """The hash of the network that filled the store."""
+        """The hash of the teacher that filled the store."""
         return str(self.store.identity.teacher["state"])

@@ -1,4 +1,4 @@
-"""Asking a teacher for all that a store is to hold: once, by one process, and never twice."""
+"""Fills a store with the outputs of a teacher, in one process at a time."""
 
 from __future__ import annotations
 
@@ -17,122 +17,125 @@ from stillhouse.errors import UserError
 from stillhouse.files import lock, owner, unlock, write_error
 from stillhouse.teachers.base import Teacher
 from stillhouse.teachers.memory import Keyed, Storable
-from stillhouse.teachers.store.outputs import Rows
-from stillhouse.teachers.store.store import LOCK, Store, amount
+from stillhouse.teachers.store.outputs import RowArrays
+from stillhouse.teachers.store.store import LOCK, Store, format_size
 
-BLOCK = 1024  # rows, at least, that are written together
+BLOCK = 1024  # rows that are written together, at least
 
 B = TypeVar("B", bound=Keyed)
 
 
 @dataclass(frozen=True)
 class Filling(Generic[B]):
-    """Who is asked about what, who hears of it, and whether it is to end."""
+    """The teacher, its batches, and the callbacks of filling a store."""
 
     teacher: Teacher[B]
-    storable: Storable  # the part of its output that is kept
-    name: str
+    storable: Storable  # the part of its output that is stored
+    name: str  # of the teacher, in messages
     read: Callable[[int], Generator[B, None, None]]  # batches in the order of rows, from a row on
-    say: Callable[[str], None]
-    stop: Callable[[], bool]
+    say: Callable[[str], None]  # prints a message
+    stop: Callable[[], bool]  # whether to stop after the current batch
 
 
-class Answered(NamedTuple):
-    """Which rows a batch is, and what the teacher said."""
+class OutputRows(NamedTuple):
+    """The rows of a batch in the store, and the teacher's outputs for them."""
 
     rows: Tensor  # (N,)
     out: Tensor  # (N, C)
 
 
 def fill(store: Store, filling: Filling[B]) -> None:
-    """Ask for what is missing, unless another process does, which then is waited for.
+    """Compute and write all missing rows; waits while another process fills the store.
 
-    When it is to end, it keeps all that the teacher has said, and returns.
+    Returns early where `filling.stop()` is true, with all rows computed so far written. Raises
+    UserError for a teacher that is trained.
     """
     if filling.teacher.groups():
         raise UserError(
-            f"the teacher {filling.name} moves while it teaches, and a teacher that moves cannot "
-            "be stored; say teacher.store=false"
+            f"the teacher {filling.name} is trained with the student, so its outputs cannot be "
+            "stored; set teacher.store=false"
         )
     if store.kept() == store.rows:
         return
-    with alone(store, filling) as here:
-        if here:
+    with exclusive(store, filling) as locked:
+        if locked:
             first = store.prepare()
-            if first < store.rows:  # else another process was quicker
-                ask_from(first, store, filling)
+            if first < store.rows:  # another process may have filled it meanwhile
+                fill_from(first, store, filling)
 
 
-def ask_from(first: int, store: Store, filling: Filling[B]) -> None:
-    """Ask for every row from one on, and write them block by block."""
-    waiting: list[Rows] = []
+def fill_from(first: int, store: Store, filling: Filling[B]) -> None:
+    """Compute every row from `first` on, and write them block by block."""
+    pending: list[RowArrays] = []
     row = first
     with closing(filling.read(first)) as batches:
-        answers = (answer(filling.teacher, batch, store, filling.storable) for batch in batches)
-        begun, pace = begin(answers)
+        outputs = (
+            compute_rows(filling.teacher, batch, store, filling.storable) for batch in batches
+        )
+        timed, pace = measure_pace(outputs)
         left = store.rows - first
-        filling.say(f"teacher: storing {words(store, filling.name, pace, left)}")
-        for rows, out in chain(begun, answers):
+        filling.say(f"teacher: storing {describe_filling(store, filling.name, pace, left)}")
+        for rows, out in chain(timed, outputs):
             row += len(rows)
-            assert rows.tolist() == list(range(row - len(rows), row)), "out of order"
-            waiting.append(store.form.pack(out))
+            assert rows.tolist() == list(range(row - len(rows), row)), "rows are out of order"
+            pending.append(store.row_format.pack(out))
             stop = filling.stop()
             if row - first >= BLOCK or row == store.rows or stop:
-                store.write(first, joined(waiting))
-                waiting, first = [], row
+                store.write(first, concatenate(pending))
+                pending, first = [], row
             if stop:
                 return
-    assert row == store.rows, "the batches ended early"
+    assert row == store.rows, "there were fewer batches than rows"
 
 
 @torch.no_grad()
-def answer(teacher: Teacher[B], batch: B, store: Store, storable: Storable) -> Answered:
-    """What the teacher says, where it can be written down."""
+def compute_rows(teacher: Teacher[B], batch: B, store: Store, storable: Storable) -> OutputRows:
+    """The outputs of the teacher for a batch, on the CPU in float32."""
     rows = batch.views * store.identity.samples + batch.keys
     out = storable(teacher(batch).out)
-    return Answered(rows.cpu(), out.to("cpu", torch.float32))
+    return OutputRows(rows.cpu(), out.to("cpu", torch.float32))
 
 
-def begin(answers: Iterator[Answered]) -> tuple[list[Answered], float]:
-    """The first two answers, of which one warms up, and the seconds that a row of the other took.
+def measure_pace(outputs: Iterator[OutputRows]) -> tuple[list[OutputRows], float]:
+    """The first two batches of outputs, and the seconds per row of the second.
 
-    The time is that of loading, too.
+    The first batch is a warm-up. The time includes loading the images.
     """
-    begun: list[Answered] = []
+    timed: list[OutputRows] = []
     pace = 0.0
     for _ in range(2):
-        since = time.perf_counter()
-        if (said := next(answers, None)) is not None:
-            begun.append(said)
-            pace = (time.perf_counter() - since) / len(said.rows)
-    return begun, pace
+        start = time.perf_counter()
+        if (batch := next(outputs, None)) is not None:
+            timed.append(batch)
+            pace = (time.perf_counter() - start) / len(batch.rows)
+    return timed, pace
 
 
-def words(store: Store, name: str, pace: float, left: int) -> str:
-    """What is stored: how much of it, where, and how long that takes."""
+def describe_filling(store: Store, name: str, pace: float, left: int) -> str:
+    """The number of missing outputs, their size, folder and expected duration, for messages."""
     count = f"{left:,}" if left == store.rows else f"{left:,} more of {store.rows:,}"
-    return f"{count} {answers_of(store, name)}, about {span(left * pace)}"
+    return f"{count} {describe_outputs(store, name)}, about {format_duration(left * pace)}"
 
 
-def answers_of(store: Store, name: str) -> str:
-    """Whose answers they are, what they take and where."""
-    return f"answers of {name} in {amount(store.size)} at {store.folder}"
+def describe_outputs(store: Store, name: str) -> str:
+    """The teacher, size and folder of a store, for messages."""
+    return f"outputs of {name} in {format_size(store.size)} at {store.folder}"
 
 
 @contextmanager
-def alone(store: Store, filling: Filling[B]) -> Iterator[bool]:
-    """Inside, no other process fills the store; False if it was to end while another did."""
-    told, path = False, store.folder / LOCK
+def exclusive(store: Store, filling: Filling[B]) -> Iterator[bool]:
+    """Hold the store's lock; gives False if `filling.stop()` while another process holds it."""
+    announced, path = False, store.folder / LOCK
     while True:
         try:
             store.folder.mkdir(parents=True, exist_ok=True)
-            held = lock(path)
+            handle = lock(path)
             break
         except BlockingIOError:
-            if not told:
-                who = f"{store.rows:,} {answers_of(store, filling.name)}"
-                filling.say(f"teacher: waiting for process {owner(path)}, which stores {who}")
-                told = True
+            if not announced:
+                what = f"{store.rows:,} {describe_outputs(store, filling.name)}"
+                filling.say(f"teacher: waiting for process {owner(path)}, which stores {what}")
+                announced = True
         except OSError as error:
             raise write_error(store.folder, error) from error
         if filling.stop():
@@ -142,16 +145,16 @@ def alone(store: Store, filling: Filling[B]) -> Iterator[bool]:
     try:
         yield True
     finally:
-        unlock(held)
+        unlock(handle)
 
 
-def joined(parts: list[Rows]) -> Rows:
-    """Rows after rows, as one block."""
+def concatenate(parts: list[RowArrays]) -> RowArrays:
+    """One block of several consecutive ones."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def span(seconds: float) -> str:
-    """A duration, in words."""
+def format_duration(seconds: float) -> str:
+    """A duration as text, in hours, minutes or seconds: "2 min"."""
     for unit, one in (("h", 3600), ("min", 60)):
         if seconds >= 2 * one:
             return f"{seconds / one:.0f} {unit}"

@@ -1,4 +1,4 @@
-"""Whose answers a store holds, to what, and how it keeps them."""
+"""What the outputs of a store depend on: the teacher, the data and the row format."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import UserError
-from stillhouse.teachers.store.outputs import Form
+from stillhouse.teachers.store.outputs import RowFormat
 
-FORMAT = 1  # of the folder
-MEND = "delete it, or give another teacher.store.path"
-# What is wrong where a field differs, the first that does being said.
+STORE_FORMAT = 1  # of the folder
+STORE_REMEDY = "delete it, or give another teacher.store.path"
+# The message for a field that differs; only the first one is given.
 DIFFERS = {
     "teacher": "was filled by another teacher",
     "data": "was filled for other data",
@@ -30,8 +30,8 @@ DIFFERS = {
 
 
 @dataclass(frozen=True)
-class Identity:
-    """All that the answers depend on, and their form."""
+class StoreIdentity:
+    """Everything that stored outputs depend on, and their format."""
 
     teacher: Mapping[str, Any]  # `state` is the hash of its weights
     data: str  # the fingerprint
@@ -40,44 +40,44 @@ class Identity:
     mean: Sequence[float]
     std: Sequence[float]
     views: int
-    form: Form
+    row_format: RowFormat
 
     @property
     def rows(self) -> int:
-        """Answers that there are: one for each view of each sample."""
+        """The number of outputs: one for each view of each sample."""
         return self.views * self.samples
 
     def plain(self) -> dict[str, Any]:
-        """What the folder says of itself, as JSON gives it back."""
-        content = {k: getattr(self, k) for k in self.__dataclass_fields__ if k != "form"}
-        content |= {"format": FORMAT, **asdict(self.form)}
+        """The content of the store's identity.json, as it is read back."""
+        content = {k: getattr(self, k) for k in self.__dataclass_fields__ if k != "row_format"}
+        content |= {"format": STORE_FORMAT, **asdict(self.row_format)}
         plain = json.loads(json.dumps(content, default=str))
         assert isinstance(plain, dict)
         return plain
 
     def digest(self) -> str:
-        """A hash of it."""
+        """The SHA-256 of the identity, in hex."""
         return hashlib.sha256(json.dumps(self.plain(), sort_keys=True).encode()).hexdigest()
 
     def check(self, path: Path) -> None:
-        """Refuse a file that says something else."""
-        found = _read(path)
-        if found.get("format") != FORMAT:
+        """Raise UserError for the identity.json of another store, or one that is damaged."""
+        stored = _read(path)
+        if stored.get("format") != STORE_FORMAT:
             raise UserError(
                 f"{path.parent} was filled by another version of this program (format "
-                f"{found.get('format')}, and this one has {FORMAT}); {MEND}"
+                f"{stored.get('format')}, expected {STORE_FORMAT}); {STORE_REMEDY}"
             )
-        wanted = self.plain()
-        for name, words in DIFFERS.items():
-            if name not in found or found[name] != wanted[name]:
-                raise UserError(f"{path.parent} {words}; {MEND}")
+        expected = self.plain()
+        for name, difference in DIFFERS.items():
+            if name not in stored or stored[name] != expected[name]:
+                raise UserError(f"{path.parent} {difference}; {STORE_REMEDY}")
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}; {MEND}") from error
+        raise UserError(f"{path} cannot be read: {error}; {STORE_REMEDY}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} says nothing of a store; {MEND}")
+        raise UserError(f"{path} does not describe a store; {STORE_REMEDY}")
     return content

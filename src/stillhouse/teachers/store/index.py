@@ -1,4 +1,4 @@
-"""Which rows of a store are whole: a line for each finished block, added when it is on the disk."""
+"""The index of a store: a line for each block, which is appended once the block is on disk."""
 
 from __future__ import annotations
 
@@ -7,43 +7,43 @@ from pathlib import Path
 from typing import NamedTuple
 
 
-class Block(NamedTuple):
-    """Rows that were written together, and the CRC-32 of their bytes."""
+class RowBlock(NamedTuple):
+    """The rows of a block, and the CRC-32 of their bytes."""
 
     first: int
-    last: int  # the row after them
+    last: int  # exclusive
     check: int
 
 
-def read(path: Path) -> list[Block]:
-    """The finished blocks; a ValueError says that the lines do not follow from one another."""
+def read_blocks(path: Path) -> list[RowBlock]:
+    """The blocks on disk, [] without a file; raises ValueError where blocks are not contiguous."""
     if not path.exists():
         return []
-    blocks: list[Block] = []
+    blocks: list[RowBlock] = []
     for line in _whole(path).splitlines():
-        block = Block(*map(int, line.split()))
-        # Without locks two processes may have written the same rows, which does no harm.
-        if not 0 <= block.first <= end(blocks) or block.first >= block.last:
-            raise ValueError(f"line {len(blocks) + 1} does not follow the one before")
+        block = RowBlock(*map(int, line.split()))
+        # On a file system without locks, two processes may have written the same rows.
+        if not 0 <= block.first <= next_row(blocks) or block.first >= block.last:
+            raise ValueError(f"line {len(blocks) + 1} does not continue the line before")
         blocks.append(block)
     return blocks
 
 
-def end(blocks: list[Block]) -> int:
-    """The first row that is missing."""
+def next_row(blocks: list[RowBlock]) -> int:
+    """The first missing row."""
     return max((block.last for block in blocks), default=0)
 
 
-def add(path: Path, block: Block) -> None:
-    """One more line, which is on the disk afterwards."""
+def append_block(path: Path, block: RowBlock) -> None:
+    """Append a line and flush it to the disk."""
     with open(path, "ab") as file:
         file.write(f"{block.first} {block.last} {block.check}\n".encode())
         file.flush()
         os.fsync(file.fileno())
 
 
-def mend(path: Path) -> None:
-    """Cut off a last line that a killed process did not end."""
+def drop_partial_line(path: Path) -> None:
+    """Remove a last line without a line break, which a killed process may leave."""
     if path.exists():
         os.truncate(path, len(_whole(path)))
 

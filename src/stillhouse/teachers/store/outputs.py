@@ -1,4 +1,4 @@
-"""How answers are kept: a row each, in columns of fixed width."""
+"""The format of stored outputs: one row per output, in columns of fixed width."""
 
 from __future__ import annotations
 
@@ -14,25 +14,29 @@ from torch import Tensor
 
 from stillhouse.errors import UserError
 
-VALUES = "answers"  # the column that every form has
-Rows = Mapping[str, NDArray[Any]]  # the same rows of every column, by its name
+VALUES = "answers"  # name of the column of logits, which every format has
+RowArrays = Mapping[str, NDArray[Any]]  # the same rows of every column, by column name
 
 
-class Column(NamedTuple):
-    """What one row holds under one name."""
+class ColumnFormat(NamedTuple):
+    """The dtype and shape of one row of a column."""
 
     kind: np.dtype[Any]
     shape: tuple[int, ...]
 
     @property
     def size(self) -> int:
-        """Bytes of a row."""
+        """The number of bytes of a row."""
         return self.kind.itemsize * math.prod(self.shape)
 
 
 @dataclass(frozen=True)
-class Form:
-    """Logits of so many classes, all of them or the highest with the mass of the rest."""
+class RowFormat:
+    """The format of the logits of one image: all classes, or the `top` highest and the rest.
+
+    With `top`, the classes that are not kept are stored as the log of the sum of their
+    exponentials. Raises UserError for a `top` that is out of range.
+    """
 
     classes: int
     precision: Literal["half", "full"] = "half"
@@ -42,47 +46,48 @@ class Form:
         if self.top is not None and not 0 < self.top < self.classes:
             raise UserError(
                 f"teacher.store.top must be from 1 to {self.classes - 1} for {self.classes} "
-                f"classes, and is {self.top}; leave it out to keep them all"
+                f"classes, got {self.top}; leave it out to keep all classes"
             )
 
-    def columns(self) -> Mapping[str, Column]:
-        """The columns by name, each of which is a file."""
+    def columns(self) -> Mapping[str, ColumnFormat]:
+        """The columns by name; each is a file."""
         half = self.precision == "half"
         kind, single = np.dtype(np.float16 if half else np.float32), np.dtype(np.float32)
-        found = {VALUES: Column(kind, (self.top or self.classes,))}
+        columns = {VALUES: ColumnFormat(kind, (self.top or self.classes,))}
         if self.top is not None:
             index = np.dtype(np.uint16 if self.classes <= 2**16 else np.int32)
-            found["indices"] = Column(index, (self.top,))
-            found["rest"] = Column(single, ())  # log of the sum of all other exponentials
+            columns["indices"] = ColumnFormat(index, (self.top,))
+            columns["rest"] = ColumnFormat(single, ())  # log-sum-exp of all other logits
         if half:
-            found["highest"] = Column(single, ())  # which the values are differences to
-        return found
+            columns["highest"] = ColumnFormat(single, ())  # the logit that is subtracted
+        return columns
 
-    def pack(self, out: Tensor) -> Rows:
-        """Logits as columns: (N, C)."""
+    def pack(self, out: Tensor) -> RowArrays:
+        """Logits as columns: (N, C); raises UserError for logits that are not finite."""
         out = out.detach().to("cpu", torch.float32)
         if not bool(out.isfinite().all()):
             raise UserError(
-                "the teacher's answers are no finite numbers and cannot be stored; check its "
-                "weights and its normalisation"
+                "the teacher's outputs are not finite and cannot be stored; check its weights and "
+                "its normalisation"
             )
-        found, values = {}, out
+        columns, values = {}, out
         if self.top is not None:
             values, indices = out.topk(self.top, dim=1)
-            found["indices"] = indices.numpy().astype(self.columns()["indices"].kind)
-            found["rest"] = out.scatter(1, indices, -torch.inf).logsumexp(1).numpy()
+            columns["indices"] = indices.numpy().astype(self.columns()["indices"].kind)
+            columns["rest"] = out.scatter(1, indices, -torch.inf).logsumexp(1).numpy()
         if self.precision == "half":
-            # Half precision is finest near zero, which is where the probable classes then are.
+            # Half precision is finest near zero; with the highest logit subtracted, probable
+            # classes are near zero.
             highest = out.amax(1)
-            found["highest"] = highest.numpy()
-            values = _halved(values - highest[:, None])
-        return {VALUES: values.numpy(), **found}
+            columns["highest"] = highest.numpy()
+            values = _to_half(values - highest[:, None])
+        return {VALUES: values.numpy(), **columns}
 
-    def unpack(self, rows: Rows, device: torch.device) -> Tensor:
+    def unpack(self, rows: RowArrays, device: torch.device) -> Tensor:
         """Columns as logits: -> (N, C) in float32.
 
-        The mass of what was not kept is spread evenly, so that softmax gives every kept class its
-        own probability, and all others together theirs.
+        Classes that were not kept share the remaining probability evenly, so that softmax gives
+        every kept class its own probability.
         """
         values = torch.from_numpy(rows[VALUES]).to(device).float()
         if self.precision == "half":
@@ -94,11 +99,11 @@ class Form:
         return rest[:, None].repeat(1, self.classes).scatter_(1, indices, values)
 
 
-def _halved(values: Tensor) -> Tensor:
+def _to_half(values: Tensor) -> Tensor:
     half = values.half()
     if not bool(half.isfinite().all()):
         raise UserError(
-            f"the teacher's answers to one image are {float(values.abs().max()):.3g} apart, which "
-            "half precision cannot hold; say teacher.store.precision=full"
+            f"the teacher's logits of one image differ by up to {float(values.abs().max()):.3g}, "
+            "which half precision cannot represent; set teacher.store.precision=full"
         )
     return half

@@ -1,4 +1,4 @@
-"""A folder of what a teacher said, written once and read by many runs and processes."""
+"""A folder of teacher outputs, written once and read by many runs and processes."""
 
 from __future__ import annotations
 
@@ -14,72 +14,74 @@ from numpy.typing import NDArray
 from stillhouse.errors import UserError
 from stillhouse.files import PARTIAL, write_error, write_json
 from stillhouse.teachers.store import index
-from stillhouse.teachers.store.identity import MEND, Identity
-from stillhouse.teachers.store.index import Block
-from stillhouse.teachers.store.outputs import Rows
+from stillhouse.teachers.store.identity import STORE_REMEDY, StoreIdentity
+from stillhouse.teachers.store.index import RowBlock
+from stillhouse.teachers.store.outputs import RowArrays
 
 IDENTITY, LEDGER, LOCK = "identity.json", "ledger.txt", ".lock"
 
 
 class Store:
-    """Answers by (view, sample): a row each, in files of fixed width that are mapped into memory.
+    """Outputs by (view, sample): a row each, in memory-mapped files of fixed row width.
 
-    Rows are written in their order. A row counts once the ledger names it, and from then on it is
-    never asked for again.
+    Rows are written in order. A row is valid once the ledger lists it, and is then never computed
+    again.
     """
 
-    def __init__(self, folder: Path, identity: Identity) -> None:
+    def __init__(self, folder: Path, identity: StoreIdentity) -> None:
         self.folder, self.identity = folder, identity
-        self.form, self.rows = identity.form, identity.rows
-        self.columns = identity.form.columns()
+        self.row_format, self.rows = identity.row_format, identity.rows
+        self.columns = identity.row_format.columns()
         self.size = self.rows * sum(column.size for column in self.columns.values())
-        self._arrays: Rows | None = None
+        self._arrays: RowArrays | None = None
 
     def kept(self) -> int:
-        """Rows that are there; nothing is written, and a folder of something else is refused."""
+        """The number of valid rows; writes nothing, and raises UserError for another folder."""
         folder = self.folder
         if not folder.exists():
             return 0
         if not folder.is_dir():
-            raise UserError(f"{folder} is a file, and a store is a folder; {MEND}")
+            raise UserError(f"{folder} is a file, but a store is a folder; {STORE_REMEDY}")
         if not (folder / IDENTITY).exists():
             if any(path.name != LOCK and not _partial(path) for path in folder.iterdir()):
                 raise UserError(
-                    f"{folder} holds files that are no store's; give another teacher.store.path"
+                    f"{folder} holds files that do not belong to a store; set another "
+                    "teacher.store.path"
                 )
             return 0
         self.identity.check(folder / IDENTITY)
-        return index.end(self._blocks())
+        return index.next_row(self._blocks())
 
     def open(self) -> None:
-        """Map the answers, every one of which must be there, and as it was written."""
+        """Map the files into memory; raises UserError unless the store is full and undamaged."""
         kept = self.kept()
         if kept < self.rows:
             raise UserError(
-                f"{self.folder} holds {kept:,} of {self.rows:,} answers; fill it before it is read"
+                f"{self.folder} holds {kept:,} of {self.rows:,} outputs; fill it before it is read"
             )
         self._arrays = self._verified()
 
-    def take(self, rows: NDArray[np.int64]) -> Rows:
+    def take(self, rows: NDArray[np.int64]) -> RowArrays:
         """The columns of some rows, in their order."""
-        assert self._arrays is not None, "not open"
+        assert self._arrays is not None, "the store is not open"
         return {name: np.asarray(array[rows]) for name, array in self._arrays.items()}
 
     def prepare(self) -> int:
-        """Make the files, or look at those that are there; gives the first row that is missing."""
+        """Create the files, or verify existing ones; returns the first missing row."""
         kept = self.kept()
         if kept:
             self._verified()
-            index.mend(self.folder / LEDGER)
+            index.drop_partial_line(self.folder / LEDGER)
             return kept
         free = shutil.disk_usage(self.folder).free
         if free < self.size:
             raise UserError(
-                f"{self.rows:,} answers take {amount(self.size)}, and {self.folder} has room for "
-                f"{amount(free)}; free some space, or give teacher.store.top or another path"
+                f"{self.rows:,} outputs take {format_size(self.size)}, but {self.folder} has "
+                f"{format_size(free)} free; free some space, or set teacher.store.top or another "
+                "teacher.store.path"
             )
         for path in filter(_partial, self.folder.iterdir()):
-            path.unlink(missing_ok=True)  # of a process that was killed
+            path.unlink(missing_ok=True)  # left by a process that was killed
         write_json(self.folder / IDENTITY, self.identity.plain())
         try:
             (self.folder / LEDGER).write_bytes(b"")
@@ -90,10 +92,10 @@ class Store:
             raise write_error(self.folder, error) from error
         return 0
 
-    def write(self, first: int, rows: Rows) -> None:
-        """Put a block of rows on the disk, and then into the ledger that it is there.
+    def write(self, first: int, rows: RowArrays) -> None:
+        """Write a block of rows to the disk, then list it in the ledger.
 
-        Not through the mapping: on a full disk that would end the process without a word.
+        It is not written through the memory map, which would crash the process on a full disk.
         """
         path = self.folder
         try:
@@ -107,24 +109,24 @@ class Store:
                     os.fsync(file.fileno())
             path = self.folder / LEDGER
             last = first + len(next(iter(rows.values())))
-            index.add(path, Block(first, last, _check(rows)))
+            index.append_block(path, RowBlock(first, last, _check(rows)))
         except OSError as error:
-            raise write_error(path, error, f"{first:,} answers are kept") from error
+            raise write_error(path, error, f"{first:,} outputs are kept") from error
 
-    def _blocks(self) -> list[Block]:
+    def _blocks(self) -> list[RowBlock]:
         try:
-            blocks = index.read(self.folder / LEDGER)
+            blocks = index.read_blocks(self.folder / LEDGER)
         except (OSError, ValueError, TypeError) as error:
             raise self._damage(LEDGER, str(error)) from error
-        if index.end(blocks) > self.rows:
-            raise self._damage(LEDGER, "it names more rows than there are")
+        if index.next_row(blocks) > self.rows:
+            raise self._damage(LEDGER, "it lists more rows than the store has")
         return blocks
 
-    def _verified(self) -> Rows:
+    def _verified(self) -> RowArrays:
         arrays = {name: self._map(name) for name in self.columns}
         for first, last, check in self._blocks():
             if _check({name: array[first:last] for name, array in arrays.items()}) != check:
-                reason = f"rows {first:,} to {last - 1:,} are not what was written"
+                reason = f"rows {first:,} to {last - 1:,} differ from what was written"
                 raise self._damage(", ".join(map(_file, arrays)), reason)
         return arrays
 
@@ -135,20 +137,20 @@ class Store:
             size = path.stat().st_size
         except (OSError, ValueError, EOFError) as error:
             raise self._damage(path.name, str(error)) from error
-        wanted = (column.kind, (self.rows, *column.shape), array.offset + array.nbytes)
-        if (array.dtype, array.shape, size) != wanted:
-            raise self._damage(path.name, "it has another shape, type or length")
+        expected = (column.kind, (self.rows, *column.shape), array.offset + array.nbytes)
+        if (array.dtype, array.shape, size) != expected:
+            raise self._damage(path.name, "it has another shape, dtype or length")
         mapped: NDArray[Any] = array
         return mapped
 
     def _damage(self, file: str, reason: str) -> UserError:
         return UserError(
-            f"{self.folder} is damaged ({file}: {reason}); delete it, and it is filled anew"
+            f"{self.folder} is damaged ({file}: {reason}); delete it, and it is filled again"
         )
 
 
-def amount(size: float) -> str:
-    """Bytes, in words."""
+def format_size(size: float) -> str:
+    """A number of bytes as text, in GB, MB or kB: "1.2 kB"."""
     for unit, one in (("GB", 1e9), ("MB", 1e6)):
         if size >= one:
             return f"{size / one:,.1f} {unit}"
@@ -163,7 +165,7 @@ def _partial(path: Path) -> bool:
     return path.name.endswith(PARTIAL)
 
 
-def _check(rows: Rows) -> int:
+def _check(rows: RowArrays) -> int:
     check = 0
     for block in rows.values():
         check = crc32(np.ascontiguousarray(block).data, check)

@@ -1,4 +1,4 @@
-"""A student that answers through its teacher's classifier (Chen D. et al., 2022)."""
+"""A student with the classifier of its teacher, as in SimKD (Chen D. et al., 2022)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stillhouse.models.head import Head
+from stillhouse.models.pooled_head import PooledHead
 from stillhouse.models.taps import Tapped
 
-NAME = "map"
+MAP = "map"  # the name of the tap
 
 
 class Projector(nn.Sequential):
-    """1x1, 3x3, 1x1 with a narrow middle: (N, before, H, W) -> (N, after, H, W), never negative."""
+    """1x1, 3x3, 1x1 convolutions with BatchNorm and ReLU: (N, before, H, W) -> (N, after, H, W).
+
+    The inner ones have `after / reduction` channels.
+    """
 
     def __init__(self, before: int, after: int, reduction: int = 2) -> None:
         middle = max(1, after // reduction)
@@ -24,47 +27,49 @@ class Projector(nn.Sequential):
         )
 
 
-class Reused(nn.Module):
+class StudentWithTeacherHead(nn.Module):
     """Trunk, projector and the teacher's classifier: (N, C, H, W) -> (N, classes).
 
-    The student's own classifier is gone, for nothing asks it any more. `size` is that of the
-    teacher's map: a larger one of the student is pooled to it, as in training.
+    The student's own classifier is removed. `size` is the (H, W) of the teacher's map: a larger map
+    of the student is pooled to it, as in training.
     """
 
     def __init__(
         self, trunk: nn.Module, map: str, projector: Projector, head: nn.Linear, size: torch.Size
     ) -> None:
         super().__init__()
-        self.trunk = Tapped(trunk, {NAME: map})
+        self.trunk = Tapped(trunk, {MAP: map})
         self.projector, self.head = projector, head.requires_grad_(False)
         self.size = size
 
     def forward(self, images: Tensor) -> Tensor:
-        """The teacher's classifier on the mean of the projected map."""
-        found = self.trunk(images).taps[NAME]
-        if found.shape[2] > self.size[0] or found.shape[3] > self.size[1]:
-            found = F.adaptive_avg_pool2d(found, (self.size[0], self.size[1]))
-        answer: Tensor = self.head(self.projector(found).mean((2, 3)))
-        return answer
+        """The classifier on the mean of the projected map: (N, C, H, W) -> (N, classes)."""
+        features = self.trunk(images).taps[MAP]
+        if features.shape[2] > self.size[0] or features.shape[3] > self.size[1]:
+            features = F.adaptive_avg_pool2d(features, (self.size[0], self.size[1]))
+        logits: Tensor = self.head(self.projector(features).mean((2, 3)))
+        return logits
 
 
-def reuse(
+def use_teacher_head(
     student: nn.Module,
-    own: Head,
+    student_head: PooledHead,
     before: torch.Size,
-    teacher: Head,
+    teacher_head: PooledHead,
     after: torch.Size,
     reduction: int = 2,
-) -> Reused:
-    """The student with its classifier taken off and its teacher's put on.
+) -> StudentWithTeacherHead:
+    """A copy of the student with the teacher's classifier in place of its own.
 
     `before` and `after` are the shapes of both networks' last maps, (N, C, H, W).
     """
     trunk = copy.deepcopy(student)
-    parent, _, child = own.path.rpartition(".")
+    parent, _, child = student_head.path.rpartition(".")
     setattr(trunk.get_submodule(parent), child, nn.Identity())
     projector = Projector(before[1], after[1], reduction)
-    return Reused(trunk, own.map, projector, copy.deepcopy(teacher.linear), after[2:])
+    return StudentWithTeacherHead(
+        trunk, student_head.map, projector, copy.deepcopy(teacher_head.linear), after[2:]
+    )
 
 
 def _layer(before: int, after: int, side: int) -> tuple[nn.Module, ...]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from stillhouse.models.blocks import repeated
-from stillhouse.models.staged import Staged, initialise
+from stillhouse.models.blocks import stack_blocks
+from stillhouse.models.stage_network import StageNetwork, init_convolutions
 
 
-class WideResNet(Staged):
-    """Blocks that normalise before they convolve: a stage gives a sum that no ReLU has seen.
+class WideResNet(StageNetwork):
+    """Pre-activation blocks: the output of a stage comes before its BatchNorm and ReLU.
 
     (N, channels, H, W) -> (N, classes). `final` is the last BatchNorm with its ReLU.
     """
@@ -18,21 +18,21 @@ class WideResNet(Staged):
         widths = (16, 16 * factor, 32 * factor, 64 * factor)
         stem = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
         stages = [
-            repeated(Before, widths[number], widths[number + 1], (depth - 4) // 6, stride)
+            stack_blocks(PreActBlock, widths[number], widths[number + 1], (depth - 4) // 6, stride)
             for number, stride in enumerate((1, 2, 2))
         ]
         final = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU())
         head = nn.Linear(widths[-1], classes)
         nn.init.zeros_(head.bias)
         super().__init__(stem, stages, head, final)
-        initialise(self)
+        init_convolutions(self)
 
 
-class Before(nn.Module):
-    """Two convolutions, each behind BatchNorm and ReLU, and a shortcut.
+class PreActBlock(nn.Module):
+    """Two convolutions, each after BatchNorm and ReLU, and a shortcut.
 
-    The shortcut takes the map as it came where the block keeps its shape; a convolution of the
-    normalised map otherwise. (N, before, H, W) -> (N, width, H / stride, W / stride).
+    The shortcut is the identity where the block keeps the shape, otherwise a convolution of the map
+    after the first ReLU. (N, before, H, W) -> (N, width, H / stride, W / stride).
     """
 
     def __init__(self, before: int, width: int, stride: int) -> None:

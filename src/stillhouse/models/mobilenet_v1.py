@@ -1,27 +1,27 @@
-"""MobileNetV1 for images of the usual size (Howard et al., 2017)."""
+"""MobileNetV1 for large images (Howard et al., 2017)."""
 
 from __future__ import annotations
 
 from torch import nn
 
-from stillhouse.models.blocks import activated
-from stillhouse.models.staged import Staged
+from stillhouse.models.blocks import conv_norm_relu
+from stillhouse.models.stage_network import StageNetwork
 
 # Stage by stage, the channels of each block; the first block of each but the first halves the map.
 WIDTHS = ((64,), (128, 128), (256, 256), (512,) * 6, (1024, 1024))
 
 
-class MobileNetV1(Staged):
-    """Depthwise and 1x1 convolutions in turn, in five stages of one resolution each.
+class MobileNetV1(StageNetwork):
+    """Depthwise separable convolutions in five stages of one resolution each.
 
-    `width` makes every layer narrower or wider. (N, channels, H, W) -> (N, classes).
+    `width` multiplies the channels of every layer. (N, channels, H, W) -> (N, classes).
     """
 
     def __init__(self, classes: int, channels: int = 3, width: float = 1.0) -> None:
         before = int(32 * width)
         if before < 1:
-            raise ValueError(f"width {width} leaves no channel; 0.25 is as narrow as is usual")
-        stem = nn.Sequential(*activated(channels, before, 3, stride=2))
+            raise ValueError(f"width must be at least 1 / 32, got {width}")
+        stem = nn.Sequential(*conv_norm_relu(channels, before, 3, stride=2))
         stages = []
         for number, widths in enumerate(WIDTHS):
             blocks = []
@@ -34,5 +34,5 @@ class MobileNetV1(Staged):
 
 def _separable(before: int, width: int, stride: int) -> nn.Sequential:
     return nn.Sequential(
-        *activated(before, before, 3, stride, groups=before), *activated(before, width, 1)
+        *conv_norm_relu(before, before, 3, stride, groups=before), *conv_norm_relu(before, width, 1)
     )

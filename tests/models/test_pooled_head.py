@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from stillhouse.errors import UserError
 from stillhouse.models import zoo
-from stillhouse.models.head import head
+from stillhouse.models.pooled_head import find_pooled_head
 from stillhouse.models.taps import Tapped
 from stillhouse.models.weights import state_hash
 
@@ -31,7 +31,7 @@ def test_the_mean_of_the_map_gives_the_logits(name: str) -> None:
     torch.manual_seed(0)
     model = zoo.create(name, 5)
     before, state = state_hash(model), torch.get_rng_state()
-    found = head(model, IMAGE)
+    found = find_pooled_head(model, IMAGE)
     assert (found.path, found.map) == HEADS[name]
     assert found.linear is model.get_submodule(found.path)
     assert torch.equal(torch.get_rng_state(), state)
@@ -46,7 +46,7 @@ def test_the_mean_of_the_map_gives_the_logits(name: str) -> None:
 
 def test_a_map_of_one_place_is_found_before_its_pool() -> None:
     model = zoo.create("torchvision/resnet18", 5)
-    assert head(model, torch.zeros(2, 3, 32, 32)).map == "layer4"
+    assert find_pooled_head(model, torch.zeros(2, 3, 32, 32)).map == "layer4"
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_other_classifiers_are_refused(name: str, options: dict[str, int]) -> No
     model = zoo.create(name, 5, **options)
     said = f"classifier of {type(model).__name__} does not read the mean of a map, so class-map"
     with pytest.raises(UserError, match=said):
-        head(model, IMAGE)
+        find_pooled_head(model, IMAGE)
 
 
 class Pooled(nn.Module):
@@ -83,13 +83,13 @@ class Pooled(nn.Module):
 
 
 def test_a_head_of_zeros_hides_nothing() -> None:
-    assert head(Pooled("mean"), IMAGE).map == "body"
+    assert find_pooled_head(Pooled("mean"), IMAGE).map == "body"
     for way in ("max", "scaled"):
         with pytest.raises(UserError, match="of Pooled does not read the mean of a map"):
-            head(Pooled(way), IMAGE)
+            find_pooled_head(Pooled(way), IMAGE)
 
 
 def test_a_blank_image_is_not_taken_at_its_word() -> None:
     # Without padding a blank image gives a map that is the same everywhere: its largest is its mean
     with pytest.raises(UserError, match="does not read the mean"):
-        head(Pooled("max"), torch.ones(2, 3, 16, 16))
+        find_pooled_head(Pooled("max"), torch.ones(2, 3, 16, 16))

@@ -1,4 +1,4 @@
-"""What the trainings of one recipe share: data, task and hardware."""
+"""What all trainings of a recipe share: data, task and hardware."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from stillhouse.batches import Batch
-from stillhouse.build.data import Sources, SplitSources, facts_of, make_loader, open_sources
+from stillhouse.build.data import Sources, SplitSources, make_facts, make_loader, open_sources
 from stillhouse.data.loader import Loader
 from stillhouse.data.source import Source
 from stillhouse.engine.devices import Hardware
@@ -20,15 +20,15 @@ from stillhouse.tasks.base import Task
 
 
 @dataclass(frozen=True)
-class Workshop:
-    """Data, task and hardware, opened once for all trainings of a recipe."""
+class Session:
+    """Data, task and hardware, which all trainings of a recipe share."""
 
     data: Data
     sources: Sources
     task: Task[Any]
     hardware: Hardware
-    workers: int = 0  # processes that read images
-    quiet: bool = False  # show no progress
+    workers: int = 0  # processes that load images
+    quiet: bool = False  # no progress display
 
     @staticmethod
     def open(
@@ -37,30 +37,30 @@ class Workshop:
         quiet: bool = False,
         splits: SplitSources | None = None,
         task: Task[Any] | None = None,
-    ) -> Workshop:
-        """Open the data and find the device; a task that is given replaces the recipe's."""
+    ) -> Session:
+        """Open the data and the device of a recipe; `splits` and `task` replace the recipe's."""
         engine = recipe.engine
         if engine.threads:
             torch.set_num_threads(engine.threads)
         hardware = Hardware(engine.device, engine.precision)
         sources = open_sources(recipe.data, splits)
-        task = task or recipe.task.build(facts_of(recipe.data, sources))
-        return Workshop(recipe.data, sources, task, hardware, engine.workers, quiet)
+        task = task or recipe.task.build(make_facts(recipe.data, sources))
+        return Session(recipe.data, sources, task, hardware, engine.workers, quiet)
 
     def split(self, name: str) -> Loader:
-        """Batches of a split, each sample once over all ranks."""
+        """The evaluation loader of `train`, `val` or `test`, each sample once over all ranks."""
         return self.loader(getattr(self.sources, name))
 
     def loader(self, source: Source) -> Loader:
-        """Batches of a source, prepared as for evaluation."""
+        """The evaluation loader of a source, each sample once over all ranks."""
         return make_loader(source, self.data, self.sources, self.hardware.device, self.workers)
 
     def val(self) -> Iterator[Batch[Any]]:
-        """The validation split."""
+        """Batches of the validation split."""
         return self.split("val").epoch(0)
 
     def test(self) -> Iterator[Batch[Any]]:
-        """The test split."""
+        """Batches of the test split."""
         return self.split("test").epoch(0)
 
     def traced(self, network: nn.Module) -> Tapped:

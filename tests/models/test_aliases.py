@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from stillhouse.errors import UserError
 from stillhouse.models import zoo
-from stillhouse.models.probe import Probe, shapes
-from stillhouse.models.stages import resolve, stages
+from stillhouse.models.aliases import find_aliases, resolve_path
+from stillhouse.models.taps import tap_shapes
 from stillhouse.models.weights import state_hash
 
 IMAGE = torch.zeros(2, 3, 64, 64)
@@ -52,10 +52,10 @@ def test_places_that_are_found(name: str) -> None:
     options, expected = FOUND[name]
     model = zoo.create(name, 10, **options)
     before, modes = state_hash(model), [module.training for module in model.modules()]
-    found = stages(model, IMAGE)
+    found = find_aliases(model, IMAGE)
     plain = {alias: path for alias, path in found.items() if not alias.endswith("@pre")}
     assert plain == {**expected, "logits": ""}
-    sizes = shapes(model, found, IMAGE)
+    sizes = tap_shapes(model, found, IMAGE)
     assert sizes["logits"] == (2, 10)
     assert len(sizes["penultimate"]) == 2
     classifier = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
@@ -81,7 +81,7 @@ class Bare(nn.Sequential):
 
 
 def test_a_network_without_blocks_gives_its_layers() -> None:
-    assert stages(Bare(), IMAGE) == {
+    assert find_aliases(Bare(), IMAGE) == {
         "stage1": "norm",
         "stage2": "body",
         "last": "body",
@@ -103,34 +103,34 @@ class Wrapped(nn.Module):
 
 def test_a_network_that_names_its_stages_is_taken_at_its_word() -> None:
     # Two of these stages work on maps of one size, which would make one stage of them.
-    found = stages(Wrapped(zoo.create("cifar/vgg8", 5)), IMAGE)
+    found = find_aliases(Wrapped(zoo.create("cifar/vgg8", 5)), IMAGE)
     named = [
         path for alias, path in found.items() if alias.startswith("stage") and "@" not in alias
     ]
     assert named == [f"model.stage{number}" for number in (1, 2, 3, 4)]
     assert found["stage4@pre"] == "model.stage4.3@input"
-    small = stages(zoo.create("stillhouse/small", 5), IMAGE[..., :3, :3])
+    small = find_aliases(zoo.create("stillhouse/small", 5), IMAGE[..., :3, :3])
     assert [small.get(f"stage{number}") for number in (1, 2, 3)] == ["stage1", "stage2", "stage3"]
 
 
 def test_names_are_resolved_to_paths() -> None:
     model = Bare()
-    assert resolve(model, "norm") == "norm"
-    assert resolve(model, "norm@input") == "norm@input"
-    assert resolve(model, "last", IMAGE) == "body"
-    assert resolve(model, "logits") == ""
+    assert resolve_path(model, "norm") == "norm"
+    assert resolve_path(model, "norm@input") == "norm@input"
+    assert resolve_path(model, "last", IMAGE) == "body"
+    assert resolve_path(model, "logits") == ""
     with pytest.raises(UserError, match="Bare has no module or alias 'stage9'; did you mean 'stag"):
-        resolve(model, "stage9", IMAGE)
+        resolve_path(model, "stage9", IMAGE)
     with pytest.raises(UserError, match="'stage1' needs an example batch; did you mean 'stage1'"):
-        resolve(model, "stage1")
+        resolve_path(model, "stage1")
 
 
 def test_shapes_leave_a_half_frozen_network_as_it_was() -> None:
     model = Bare().train()
     model.norm.eval()
     before = state_hash(model)
-    seen = Probe(shapes(model, ["stem", "last"], torch.randn(3, 3, 16, 16)), {})
-    assert seen.student == {"stem": (3, 4, 8, 8), "last": (3, 8, 4, 4)}
+    shapes = tap_shapes(model, ["stem", "last"], torch.randn(3, 3, 16, 16))
+    assert shapes == {"stem": (3, 4, 8, 8), "last": (3, 8, 4, 4)}
     assert state_hash(model) == before
     assert (model.training, model.norm.training, model.body.training) == (True, False, True)
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -139,6 +139,6 @@ def test_shapes_leave_a_half_frozen_network_as_it_was() -> None:
 def test_a_network_that_fails_is_put_back_too() -> None:
     model = Bare().train()
     with pytest.raises(RuntimeError):
-        shapes(model, ["stem", "last"], torch.randn(3, 4, 16, 16))
+        tap_shapes(model, ["stem", "last"], torch.randn(3, 4, 16, 16))
     assert model.training
     assert not any(module._forward_hooks for module in model.modules())

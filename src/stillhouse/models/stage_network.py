@@ -1,4 +1,4 @@
-"""Networks whose modules are called by what they are."""
+"""Networks that are a sequence of stem, stages, pool and head."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from torch import nn
 
 
-class Staged(nn.Sequential):
-    """A stem, stages, perhaps something final, the mean of the map, a linear layer.
+class StageNetwork(nn.Sequential):
+    """A stem, stages, an optional final module, global average pooling, a linear layer.
 
     (N, channels, H, W) -> (N, classes). Taps: `stem`, `stage1` .. `stageK`, `final` where there is
     one, `pool` (N, C), `head`.
@@ -32,8 +32,8 @@ class Staged(nn.Sequential):
         super().__init__(parts)
 
 
-def initialise(model: nn.Module) -> None:
-    """Convolutions start with N(0, sqrt(2 / (kernel area * channels out))) and no bias."""
+def init_convolutions(model: nn.Module) -> None:
+    """Initialise convolutions with Kaiming normal weights in fan-out mode, and biases with 0."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -41,8 +41,8 @@ def initialise(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def narrow(width: int, classes: int) -> nn.Linear:
-    """A linear layer that starts with N(0, 0.01) and no bias: (N, width) -> (N, classes)."""
+def linear_head(width: int, classes: int) -> nn.Linear:
+    """A linear layer with weights of N(0, 0.01^2) and biases of 0: (N, width) -> (N, classes)."""
     head = nn.Linear(width, classes)
     nn.init.normal_(head.weight, std=0.01)
     nn.init.zeros_(head.bias)

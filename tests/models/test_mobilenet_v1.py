@@ -4,7 +4,7 @@ import torch
 from stillhouse.errors import UserError
 from stillhouse.models import zoo
 from stillhouse.models.cost import parameters
-from stillhouse.models.mobile import MobileNetV1
+from stillhouse.models.mobilenet_v1 import MobileNetV1
 
 # Outputs and strides of the published layers behind the stem.
 PUBLISHED = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5]
@@ -46,8 +46,10 @@ def test_stages_have_one_resolution_each() -> None:
 def test_the_zoo_knows_it_and_its_option() -> None:
     model = zoo.create("stillhouse/mobilenetv1", 4, 1, width=0.25)
     assert model(torch.randn(2, 1, 32, 32)).shape == (2, 4)
-    assert "stillhouse/mobilenetv1" in zoo.names("mobilenetv1")
+    assert "stillhouse/mobilenetv1" in zoo.list_models("mobilenetv1")
     with pytest.raises(UserError, match="stillhouse has no network 'mobilenetv3'; did you mean"):
         zoo.create("stillhouse/mobilenetv3", 4)
-    with pytest.raises(UserError, match=r"with width=0\.01: width 0\.01 leaves no channel"):
+    with pytest.raises(
+        UserError, match=r"with width=0\.01: width must be at least 1 / 32, got 0\.01"
+    ):
         zoo.create("stillhouse/mobilenetv1", 4, width=0.01)

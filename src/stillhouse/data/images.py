@@ -1,0 +1,84 @@
+"""Image files: which there are, and decoding them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from stillhouse.data.source import from_pil
+from stillhouse.errors import UserError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff", ".gif")
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is taken for an image; hidden files are not."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+
+
+def list_images(root: Path, folder: str) -> Iterator[str]:
+    """The images in a folder of the root at any depth: paths relative to the root."""
+    # Links are followed because large data sets are often assembled from them.
+    for place, folders, files in os.walk(root / folder, followlinks=True):
+        folders[:] = [inner for inner in folders if not inner.startswith(".")]
+        for file in filter(is_image_name, files):
+            yield Path(place, file).relative_to(root).as_posix()
+
+
+def decode_image(file: BinaryIO) -> Tensor:
+    """The image in an open file, in RGB and upright by its EXIF orientation: -> (3, H, W) uint8.
+
+    Raises whatever Pillow raises.
+    """
+    with Image.open(file) as opened:
+        image = ImageOps.exif_transpose(opened)
+    if image.mode.startswith("I"):
+        # Pillow would clip 16 bits to 8 and leave a white image; the upper 8 bits are the image.
+        high = np.clip(np.asarray(image, dtype=np.int64) // 256, 0, 255)
+        image = Image.fromarray(high.astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # converting to RGB directly, Pillow warns for each such file
+    return from_pil(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def read_image(path: Path) -> Tensor:
+    """The image in a file, as `decode_image` returns it: -> (3, H, W) uint8."""
+    try:
+        with path.open("rb") as file:
+            return decode_image(file)
+    except Exception as error:  # The decoders of Pillow raise nearly anything.
+        raise UserError(
+            f"{path} cannot be read as an image ({error}); repair it, or skip such files with "
+            "broken='skip'"
+        ) from error
+
+
+def are_readable(paths: Sequence[Path]) -> list[bool]:
+    """Whether each file can be decoded, by decoding all of them."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(_is_readable, paths))
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        read_image(path)
+    except UserError:
+        return False
+    return True
+
+
+def file_size(path: Path) -> int:
+    """The size of a file in bytes."""
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise UserError(
+            f"{path} is gone since the data set was scanned; restore it, or start again"
+        ) from error

@@ -1,0 +1,70 @@
+"""A teacher behind the conversion of its images and of its classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stillhouse.errors import UserError
+
+
+class TeacherWrapper(nn.Module):
+    """A teacher that takes the student's images and returns logits for the data's classes.
+
+    It converts the normalisation and size of the images, and selects and orders the classes.
+    """
+
+    factor: Tensor
+    shift: Tensor
+    select: Tensor | None
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        data: tuple[Sequence[float], Sequence[float]],
+        teacher: tuple[Sequence[float], Sequence[float]] | None = None,
+        size: tuple[int, int] | None = None,
+        select: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.size = model, size
+        mean, std = (torch.tensor(tuple(x), dtype=torch.float32) for x in data)
+        teacher_mean, teacher_std = (
+            (torch.tensor(tuple(x)) for x in teacher) if teacher else (mean, std)
+        )
+        # (x * std + mean - teacher_mean) / teacher_std in one multiplication and one addition
+        self.register_buffer("factor", (std / teacher_std)[:, None, None])
+        self.register_buffer("shift", ((mean - teacher_mean) / teacher_std)[:, None, None])
+        index = None if select is None else torch.tensor(tuple(select))
+        self.register_buffer("select", index)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) normalised for the student -> (N, classes) in the data's order."""
+        images = images * self.factor + self.shift
+        if self.size and tuple(images.shape[-2:]) != tuple(self.size):
+            images = F.interpolate(
+                images, self.size, mode="bilinear", align_corners=False, antialias=True
+            )
+        logits: Tensor = self.model(images)
+        return logits if self.select is None else logits[:, self.select]
+
+
+def class_order(classes: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+    """The index of each wanted class among a network's classes; None where the lists are equal.
+
+    Raises UserError for a wanted class that is missing.
+    """
+    if list(classes) == list(wanted):
+        return None
+    index = {name: number for number, name in enumerate(classes)}
+    missing = [name for name in wanted if name not in index]
+    if missing:
+        raise UserError(
+            f"the teacher has {len(classes)} classes, and {len(missing)} of the data's "
+            f"{len(wanted)} are not among them ({', '.join(missing[:3])}); train it on these"
+        )
+    return [index[name] for name in wanted]

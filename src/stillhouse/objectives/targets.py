@@ -1,0 +1,33 @@
+"""Converting and checking targets, for all axes."""
+
+from torch import Tensor
+
+
+def as_class_index(target: Tensor | None, logits: Tensor, kind: str) -> Tensor:
+    """The class index of each row as a column: (N,) or one-hot (N, C) -> (N, 1).
+
+    Raises a ValueError that names the stage, `kind`, where there is none.
+    """
+    if target is None:
+        raise ValueError(f"{kind} needs labels, but the site has none")
+    if target.ndim == 1 and not target.is_floating_point():
+        return target[:, None]
+    if target.shape == logits.shape and bool(((target > 0).sum(1) == 1).all()):
+        return target.argmax(1, keepdim=True)
+    raise ValueError(
+        f"{kind} needs one class per row, as an index or one-hot, "
+        f"got {target.dtype} of shape {tuple(target.shape)}"
+    )
+
+
+def as_multi_hot(target: Tensor | None, logits: Tensor, kind: str) -> Tensor:
+    """The multi-hot target of each row: (N,) or (N, C) -> (N, C)."""
+    if target is None:
+        raise ValueError(f"{kind} needs labels, but the site has none")
+    if target.ndim == 1:
+        return logits.new_zeros(logits.shape).scatter(1, target[:, None], 1.0)
+    if target.shape != logits.shape:
+        raise ValueError(
+            f"{kind} needs labels of shape {tuple(logits.shape)}, got {tuple(target.shape)}"
+        )
+    return target

@@ -1,0 +1,116 @@
+"""The teacher of a recipe: loaded, or trained first if it has no weights, and evaluated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from stillhouse.build.networks import TeacherNetwork, load_teacher
+from stillhouse.build.session import Session
+from stillhouse.build.store import Say
+from stillhouse.data.cache import cache_folder
+from stillhouse.distributed import on_first_rank
+from stillhouse.engine.evaluate import evaluate
+from stillhouse.errors import UserError
+from stillhouse.methods.control import Control
+from stillhouse.models import cost
+from stillhouse.recipes import load
+from stillhouse.recipes.schema import Network, Recipe, TeacherMember, TeacherSpec
+from stillhouse.runs.gate import gate
+from stillhouse.runs.training import STUDENT, Score, claim_folder, read_result, run_training
+
+
+def obtain_teacher(
+    recipe: Recipe, teacher: TeacherSpec, session: Session, say: Say
+) -> tuple[TeacherNetwork, Score]:
+    """The teacher and its scores; members without weights are trained first, in the cache folder.
+
+    Raises UserError for a teacher that does not pass the gate.
+    """
+    paths = [
+        member_weights(recipe, member, session) or train_member(recipe, member, session, say)
+        for member in teacher.networks
+    ]
+    loaded = load_teacher(teacher, paths, session)
+    for note in loaded.notes:
+        say(f"teacher: {note}")
+    return loaded, check_teacher(teacher, loaded, session)
+
+
+def check_teacher(
+    teacher: TeacherSpec, loaded: TeacherNetwork, session: Session, *, blind: bool = False
+) -> Score:
+    """Evaluate a teacher on the data; raises UserError if it does not pass the gate.
+
+    With `blind`, the test split is not used.
+    """
+    loaded.network.to(session.hardware.device)
+    network = session.traced(loaded.network)
+    task = session.task
+    validation = evaluate(task, network, session.val(), session.hardware)
+    if teacher.gate:
+        gate(teacher.name, task, validation, len(session.sources.val))
+    test = {} if blind else evaluate(task, network, session.test(), session.hardware)
+    return {
+        "name": teacher.name,
+        "parameters": cost.parameters(loaded.inner),
+        "test": dict(test),
+        "validation": dict(validation),
+    }
+
+
+def find_teacher(recipe: Recipe, teacher: TeacherSpec, session: Session) -> TeacherNetwork | None:
+    """The teacher with its weights; None if a member is still to be trained."""
+    paths = [member_weights(recipe, member, session) for member in teacher.networks]
+    found = [path for path in paths if path is not None]
+    return load_teacher(teacher, found, session) if len(found) == len(paths) else None
+
+
+def member_weights(recipe: Recipe, member: TeacherMember, session: Session) -> Path | None:
+    """The path to the weights of a teacher or member; None if they are still to be trained."""
+    if member.weights is not None:
+        return member.weights
+    training = member_recipe(recipe, member)
+    folder = member_folder(training)
+    result = on_first_rank(lambda: read_result(training, folder, ""))
+    return folder / STUDENT if result is not None else None
+
+
+def member_recipe(recipe: Recipe, member: TeacherMember) -> Recipe:
+    """The recipe that trains a teacher or member, on the same data without distillation.
+
+    Raises UserError for a member that has neither weights nor `train`.
+    """
+    if member.train is None:
+        raise UserError(
+            f"the teacher {member.name} has no weights; set teacher.weights=FILE, or describe "
+            "under teacher.train how it is trained first"
+        )
+    return replace(
+        recipe,
+        student=Network(
+            member.name, options=member.options, head=member.head, pretrained=member.pretrained
+        ),
+        method=(Control(),),
+        teacher=None,
+        control=False,
+        train=member.train,
+        seed=member.seed,
+        title="",
+        study=None,
+    )
+
+
+def member_folder(training: Recipe) -> Path:
+    """The cache folder of a trained teacher, named by the hash of its recipe."""
+    return cache_folder() / "teachers" / load.digest(training)
+
+
+def train_member(recipe: Recipe, member: TeacherMember, session: Session, say: Say) -> Path:
+    """Train a teacher or member in its cache folder; returns the path to its weights."""
+    training = member_recipe(recipe, member)
+    folder = member_folder(training)
+    say(f"teacher: training {member.name} in {folder}")
+    with claim_folder(training, folder, True, False):
+        run_training(training, folder, session, None, resume=True)
+    return folder / STUDENT

@@ -1,0 +1,102 @@
+"""Every benchmark runs, for one round, and writes its table."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+import consistency
+import keep
+import labelwise
+import losses
+import steps
+import store
+import temperatures
+from alone import Alone
+from quick import kept_teacher, quick
+from stillhouse.methods.catalogue import published
+from stillhouse.study.plan import make_plan
+from stillhouse.study.runner import run_study
+
+RESULTS = Path(losses.__file__).parent / "results"
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def once(path: Path, *more: str) -> list[str]:
+    """The words for one round."""
+    return ["--rounds", "1", "--warmup", "0", "--out", str(path), *more]
+
+
+def test_losses(tmp_path: Path) -> None:
+    path = tmp_path / "losses.csv"
+    losses.main(once(path))
+    rows = table(path)
+    assert len(rows) == len(losses.SHAPES) * len(losses.losses())
+    assert all(float(row["ratio_to_plain_kd"]) > 0 for row in rows)
+
+
+def test_labelwise(tmp_path: Path) -> None:
+    path = tmp_path / "labelwise.csv"
+    labelwise.main(once(path))
+    rows = table(path)
+    assert [row["method"] for row in rows] == ["cd", "id", "cd", "id"]
+    assert list(rows[0]) == list(table(RESULTS / path.name)[0])
+
+
+def test_steps(tmp_path: Path) -> None:
+    path = tmp_path / "steps.csv"
+    steps.main(once(path, "--steps", "1"))
+    rows = {row["method"]: row for row in table(path)}
+    assert set(rows) == {"none", "dist+", *published()} - set(steps.ELSEWHERE)
+    assert int(rows["none"]["trained"]) == 0 < int(rows["fitnet"]["trained"])
+    assert list(rows["none"]) == list(table(RESULTS / path.name)[0])
+
+
+def test_store(tmp_path: Path) -> None:
+    path = tmp_path / "store.csv"
+    store.main(once(path, "--steps", "1", "--recipe", "digits/raw"))
+    found = {(row["what"], row["case"]): float(row["value"]) for row in table(path)}
+    assert {case for what, case in found if what.startswith("step")} == set(store.recipes())
+    assert found["gradient error, mse", "full"] == 0 < found["gradient error, mse", "half"] < 1e-2
+    old = {(row["what"], row["case"]) for row in table(RESULTS / path.name)}
+    assert found.keys() == old
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seeds of KD at two temperatures, and of KD beside a teacher that moves."""
+    kept_teacher()
+    folder = tmp_path_factory.mktemp("study") / "study"
+    grid = ["method.temperature=2,4"]
+    plan = make_plan(quick("train.epochs=1"), "kd,kd+acclimation", 2, grid=grid)
+    run_study(plan, folder, Alone(), lambda _: None)
+    return folder
+
+
+def test_temperatures(study: Path, tmp_path: Path) -> None:
+    temperatures.main([str(study)])
+    rows = table(study / "temperatures.csv")
+    assert [(row["method"], row["temperature"]) for row in rows] == [("kd", "2"), ("kd", "4")]
+    assert {"temperatures.svg", "temperatures.png"} <= {path.name for path in study.iterdir()}
+
+
+def test_consistency(study: Path) -> None:
+    consistency.main([str(study), "--against", "kd temperature=2", "--arms", "none", "kd*"])
+    rows = {row["arm"]: row for row in table(study / "consistency.csv")}
+    moved = "kd+acclimation, beside the teacher as it ended"
+    assert set(rows) == {"none", "kd temperature=2", "kd temperature=4", "kd+acclimation", moved}
+    assert {row["seeds"] for row in rows.values()} == {"2"}
+    assert rows[moved]["nc"] != "" != rows[moved]["nc_over"]
+
+
+def test_keep(study: Path, tmp_path: Path) -> None:
+    (study / "cells.csv").write_text("a,b\n")
+    keep.main([str(tmp_path / "kept"), str(study)])
+    assert (tmp_path / "kept" / "cells.csv").read_text() == "a,b\n"
+    assert not (tmp_path / "kept" / "study.json").exists()
