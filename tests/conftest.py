@@ -50,6 +50,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True, scope="session")
+def volatile() -> Iterator[None]:
+    """What tests write need not survive a power cut, and waits for no disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def nursery() -> Iterator[Nursery]:
     with opened() as made:
