@@ -104,7 +104,9 @@ class LabelwisePaths(NamedTuple):
 
     def inside(self, prefix: str) -> LabelwisePaths:
         """The same places of a network that holds this one at the path `prefix`."""
-        embeddings, tokens, feature_map = (f"{prefix}.{path}".removeprefix(".") for path in self[:3])
+        embeddings, tokens, feature_map = (
+            f"{prefix}.{path}".removeprefix(".") for path in self[:3]
+        )
         return LabelwisePaths(embeddings, tokens, feature_map, self.layout)
 
 
