@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from stillhouse.engine.environment import processor
+from stillhouse.engine.environment import processor_name
 
 RESULTS = Path(__file__).parent / "results"
 Row = dict[str, str | float]
@@ -60,7 +60,7 @@ def write(path: Path, rows: Sequence[Row]) -> None:
         "seed": 0,
         "date": str(datetime.date.today()),
         "torch": torch.__version__,
-        "machine": f"{processor()}, one thread, Python {platform.python_version()}",
+        "machine": f"{processor_name()}, one thread, Python {platform.python_version()}",
     }
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*rows[0], *about], lineterminator="\n")

@@ -13,7 +13,7 @@ from stillhouse import methods
 from stillhouse.batches import Batch
 from stillhouse.distiller import Distiller
 from stillhouse.errors import UserError
-from stillhouse.methods.catalogue import catalogue
+from stillhouse.methods.catalogue import composed_methods
 from stillhouse.methods.labelwise import LabelwiseSpec
 from stillhouse.models import cost, zoo
 from stillhouse.models.labelwise import LabelwiseHead, labelwise
@@ -46,9 +46,9 @@ def distiller(method: Any, **options: Any) -> Distiller:
     return Distiller(*networks, method, example=rows().images, labels=SAMPLES, **options)
 
 
-@pytest.mark.parametrize("name", catalogue())
+@pytest.mark.parametrize("name", composed_methods())
 def test_every_method_takes_steps_in_a_loop_of_one_s_own(name: str) -> None:
-    method = catalogue()[name](**OPTIONS.get(name, {}))
+    method = composed_methods()[name](**OPTIONS.get(name, {}))
     made = distiller(method, steps=4, steps_per_epoch=2)
     batch = several() if isinstance(method, LabelwiseSpec) else rows()
     optimiser = torch.optim.SGD(made.parameters(), lr=0.01)

@@ -20,10 +20,10 @@ from stillhouse.distributed import (
     combine,
     gather,
     gather_objects,
-    means,
+    gather_site,
+    mean_terms,
     on_first_rank,
     rank,
-    whole,
     world_size,
 )
 from stillhouse.engine.pupil import Pupil
@@ -130,7 +130,7 @@ def learn(module: nn.Module, teacher: Frozen[Any], rows: Batch) -> dict[str, Any
     pupil = getattr(module, "module", module)
     return {
         "loss": loss.detach(),
-        "means": dict(means(terms)),
+        "means": dict(mean_terms(terms)),
         "slopes": {name: p.grad for name, p in pupil.named_parameters()},
     }
 
@@ -167,7 +167,7 @@ def collect() -> dict[str, Any]:
     rows = gather(mine)
     (rows * torch.arange(6.0).view(3, 2)).sum().backward()
     labels = torch.arange(rank()) + 10 * rank()
-    site = whole(Site(mine.detach(), mine.detach(), labels, torch.ones(rank()) * rank()))
+    site = gather_site(Site(mine.detach(), mine.detach(), labels, torch.ones(rank()) * rank()))
     return {
         "rows": rows.detach(),
         "slope": mine.grad,
@@ -198,7 +198,7 @@ def masses() -> dict[str, Any]:
     )
     return {
         "slope": slope,
-        "means": dict(means(terms)),
+        "means": dict(mean_terms(terms)),
         "complaint": complaint,
         "slope with an empty term": with_empty,
     }
@@ -331,7 +331,7 @@ def test_a_loss_is_the_weighted_sum_of_means() -> None:
     loss.backward()
     assert loss == 16.0
     assert three.grad == 5.0
-    assert {name: float(value) for name, value in means(terms).items()} == {"a": 1.5, "b": 1.0}
+    assert {name: float(value) for name, value in mean_terms(terms).items()} == {"a": 1.5, "b": 1.0}
 
 
 def test_a_term_without_total_and_mass_adds_an_exact_zero() -> None:
@@ -344,7 +344,7 @@ def test_a_term_without_total_and_mass_adds_an_exact_zero() -> None:
     loss.backward()
     assert loss == 1.0
     assert x.grad == 0
-    assert means(terms)["empty"] == 0
+    assert mean_terms(terms)["empty"] == 0
     assert terms["empty"].mean() == 0
 
 
@@ -356,7 +356,7 @@ def test_a_total_without_mass_is_refused_by_name() -> None:
     assert str(caught.value) == (
         "term 'class/bcd' has a total of 3 but no mass; give it a mass or a least mass"
     )
-    assert terms["class/bcd"].mean().isnan() and means(terms)["class/bcd"].isnan()
+    assert terms["class/bcd"].mean().isnan() and mean_terms(terms)["class/bcd"].isnan()
 
 
 def test_a_total_without_mass_is_not_a_number_where_the_device_is_not_asked(
@@ -384,5 +384,5 @@ def test_a_mass_is_at_least_what_its_term_says(mass: float, mean: float) -> None
     }
     combine(terms).backward()
     assert x.grad == 10 * mean / 3
-    assert means(terms)["dense"] == mean
+    assert mean_terms(terms)["dense"] == mean
     assert terms["dense"].mean() == mean

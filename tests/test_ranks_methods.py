@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from classroom import CLOCKS, SAMPLES, Classroom, batch, calm, enrol, rows
-from stillhouse.distributed import average_gradients, combine, means, rank
-from stillhouse.methods.catalogue import catalogue
+from stillhouse.distributed import average_gradients, combine, mean_terms, rank
+from stillhouse.methods.catalogue import composed_methods
 
 IMAGES = 7
 STEPS = CLOCKS["first"], CLOCKS["last"]
-CATALOGUE = catalogue()
+CATALOGUE = composed_methods()
 SCENES = {
     "a rank without weight": ((0, 2, 4, 7), [1, 0.5, 0, 0, 2, 0, 0.25]),
     "a rank without images": ((0, 3, 3, 7), None),
@@ -59,7 +59,7 @@ def learn(classroom: Classroom, module: Any, shard: slice) -> dict[str, Any]:
         found.append(
             {
                 "loss": loss.detach(),
-                "means": dict(means(terms)),
+                "means": dict(mean_terms(terms)),
                 "slopes": {n: p.grad.clone() for n, p in named if p.grad is not None},
             }
         )

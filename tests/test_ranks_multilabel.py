@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gloo import RANKS
 from stillhouse.batches import Batch
-from stillhouse.distributed import combine, means, rank
+from stillhouse.distributed import combine, mean_terms, rank
 from stillhouse.engine.evaluate import merge_ranks
 from stillhouse.engine.pupil import Pupil
 from stillhouse.methods.base import Method
@@ -141,7 +141,7 @@ def learn(reduction: Any, wrap: Callable[[Any], Any], shard: slice) -> dict[str,
     loss.backward()
     return {
         "loss": loss.detach(),
-        "means": dict(means(terms)),
+        "means": dict(mean_terms(terms)),
         "slopes": {name: p.grad for name, p in pupil.student.named_parameters()},
     }
 

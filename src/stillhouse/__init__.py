@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stillhouse.tasks.multilabel import Multilabel
     from stillhouse.types import Clock, Lesson, Site, Term, Trace
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "Batch": "stillhouse.batches",

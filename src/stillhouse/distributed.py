@@ -1,4 +1,4 @@
-"""Collectives. With engine, the only room that knows there are ranks."""
+"""Collective operations. Besides the engine, the only code that deals with ranks."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ V = TypeVar("V")
 
 
 def rank() -> int:
-    """Which process this is, from 0."""
+    """The rank of this process, from 0."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -50,7 +50,7 @@ def weighted_means(terms: Terms) -> Tensor:
     return weighted / divisor(totals, mass)
 
 
-def means(terms: Terms) -> Mapping[str, Tensor]:
+def mean_terms(terms: Terms) -> Mapping[str, Tensor]:
     """The mean of each term over all ranks, without its weight, for logging."""
     pairs = torch.stack([torch.stack((t.total.detach(), local_mass(t))) for t in terms.values()])
     if world_size() > 1:
@@ -91,18 +91,19 @@ def _refuse_without_mass(terms: Terms, mass: Tensor) -> None:
 
 
 def gather(x: Tensor) -> Tensor:
-    """The rows of every rank, in rank order, for a loss that all ranks then compute alike.
+    """The rows of all ranks in rank order: (N, ...) -> (M, ...).
 
-    Backward runs no collective: each rank already holds the gradient of its own rows. The factor
-    that undoes DDP's averaging is applied here and not to the loss, so that parameters which act
-    after the gather keep the right gradient too.
+    For losses that every rank computes from all rows. Backward needs no collective: each rank
+    already has the gradient of its own rows. The factor that compensates the averaging of DDP is
+    applied here and not to the loss, so that the gradient of parameters after the gather is right,
+    too.
     """
-    out: Tensor = _Gather.apply(x) if world_size() > 1 else x
-    return out
+    gathered: Tensor = _Gather.apply(x) if world_size() > 1 else x
+    return gathered
 
 
 def gather_objects(value: V) -> list[V]:
-    """What every rank has, in rank order."""
+    """The values of all ranks, in rank order."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
@@ -110,8 +111,8 @@ def gather_objects(value: V) -> list[V]:
     return values
 
 
-def whole(site: Site) -> Site:
-    """The site, with the rows of every rank."""
+def gather_site(site: Site) -> Site:
+    """The site with the rows of all ranks."""
     optional = {
         name: gather(value)
         for name in ("target", "weight")
@@ -121,18 +122,18 @@ def whole(site: Site) -> Site:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """What DDP does for the pupil, for parameters that it does not hold."""
+    """Average the gradients of parameters outside of DDP over all ranks, as DDP does."""
     if world_size() == 1:
         return
     for parameter in parameters:
-        if parameter.grad is None:  # a rank without images has no gradient, and joins all the same
+        if parameter.grad is None:  # a rank without images takes part, too
             parameter.grad = torch.zeros_like(parameter)
         dist.all_reduce(parameter.grad)
         parameter.grad /= world_size()
 
 
-def leave() -> None:
-    """End the group of ranks, if this process is in one."""
+def destroy_process_group() -> None:
+    """Destroy the default process group, if there is one."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
@@ -157,17 +158,17 @@ class _Gather(torch.autograd.Function):
 
 
 def on_first_rank(action: Callable[[], V]) -> V:
-    """What the first rank got from an action that only one may do; its error reaches all ranks."""
+    """Run an action on the first rank only; its result, or its error, is that of all ranks."""
     if world_size() == 1:
         return action()
-    said: list[Any] = [None, None]
+    outcome: list[Any] = [None, None]  # result and error
     if rank() == 0:
         try:
-            said[0] = action()
-        except Exception as error:  # told to the others, who would wait for ever, and raised again
-            said[1] = error
-    dist.broadcast_object_list(said, src=0)
-    if said[1] is not None:
-        raise said[1]
-    result: V = said[0]
+            outcome[0] = action()
+        except Exception as error:  # else the other ranks would wait for the broadcast
+            outcome[1] = error
+    dist.broadcast_object_list(outcome, src=0)
+    if outcome[1] is not None:
+        raise outcome[1]
+    result: V = outcome[0]
     return result

@@ -1,4 +1,4 @@
-"""Files that a reader finds whole or not at all, and what is said when the system refuses one."""
+"""Atomic writes, file locks, and messages for failed writes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from stillhouse.errors import UserError
 
 PARTIAL = ".partial"
 
-_MEND = {
+_REMEDIES = {
     errno.ENOSPC: "free some space and resume",
     errno.EDQUOT: "free some space and resume",
-    errno.EFBIG: "raise the limit on the size of files and resume",
+    errno.EFBIG: "raise the file size limit and resume",
     errno.EACCES: "make it writable and try again",
     errno.EPERM: "make it writable and try again",
     errno.EROFS: "make it writable and try again",
@@ -29,15 +29,15 @@ _MEND = {
 
 
 def write_error(path: Path, error: OSError, kept: str = "") -> UserError:
-    """The sentence for a write that the system refused; `kept` says what survived it."""
+    """The UserError of a failed write; `kept` is a remark on what was not lost."""
     reason = error.strerror or str(error) or type(error).__name__
-    mend = _MEND.get(error.errno or 0, "mend that and resume")
-    return UserError(f"could not write {path}: {reason}; {f'{kept}, ' if kept else ''}{mend}")
+    remedy = _REMEDIES.get(error.errno or 0, "fix that and resume")
+    return UserError(f"could not write {path}: {reason}; {f'{kept}, ' if kept else ''}{remedy}")
 
 
 @contextlib.contextmanager
-def replacing(path: Path, noun: str = "file") -> Iterator[BinaryIO]:
-    """A file under a temporary name that takes its own name only once it is wholly on the disk."""
+def atomic_write(path: Path, noun: str = "file") -> Iterator[BinaryIO]:
+    """Open a temporary file that replaces `path` once it is completely on the disk."""
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         with open(partial, "wb") as file:
@@ -58,21 +58,20 @@ def replacing(path: Path, noun: str = "file") -> Iterator[BinaryIO]:
 
 
 def _system_error(error: BaseException | None) -> OSError | None:
-    # torch.save on a full disk raises a RuntimeError about positions in an archive; the system's
-    # own words are in the chain behind it.
+    # torch.save on a full disk raises a RuntimeError about positions in an archive, caused by the
+    # OSError.
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error
 
 
-def lock(path: Path, patience: float = 0.0) -> int | None:
-    """Hold a file for this process alone until `unlock`; None where the system has no locks.
+def lock(path: Path, timeout: float = 0.0) -> int | None:
+    """Lock a file for this process until `unlock`: a descriptor, None where there are no locks.
 
-    What is given is a bare descriptor, which no garbage collector closes early. BlockingIOError
-    says that another process holds the file, and the file says which; `patience` is how many
-    seconds it has to let go.
+    The process id is written into the file. Raises BlockingIOError if another process has the lock
+    for `timeout` seconds.
     """
-    until = time.monotonic() + patience
+    until = time.monotonic() + timeout
     while True:
         try:
             return _lock(path)
@@ -94,32 +93,32 @@ def _lock(path: Path) -> int | None:
     except (ImportError, OSError):
         os.close(handle)
         return None
-    with contextlib.suppress(OSError):  # a courtesy to who waits
+    with contextlib.suppress(OSError):  # for messages of waiting processes
         os.truncate(handle, 0)
         os.write(handle, f"{os.getpid()}\n".encode())
     return handle
 
 
 def unlock(handle: int | None) -> None:
-    """Let others hold the file."""
+    """Release a lock."""
     if handle is not None:
         with contextlib.suppress(ImportError, OSError):
             import fcntl
 
-            fcntl.flock(handle, fcntl.LOCK_UN)  # a process forked meanwhile holds it else
+            fcntl.flock(handle, fcntl.LOCK_UN)  # else a process forked meanwhile keeps it
         os.close(handle)
 
 
-def owner(path: Path) -> str:
-    """The number of the process that holds a file, as far as it is known."""
+def lock_owner(path: Path) -> str:
+    """The id of the process that has the lock of a file, or "(unknown)"."""
     with contextlib.suppress(OSError):
-        if said := path.read_text(encoding="utf-8", errors="replace").strip():
-            return said
-    return "of unknown number"
+        if number := path.read_text(encoding="utf-8", errors="replace").strip():
+            return number
+    return "(unknown)"
 
 
 def _sync_folder(folder: Path) -> None:
-    # Without this a power cut may undo the renaming. Not every file system can do it.
+    # Without this a power failure may undo the renaming. Not every file system supports it.
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -129,13 +128,13 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the new one, never half of it."""
-    with replacing(path) as file:
+    """Write a text file atomically, in UTF-8."""
+    with atomic_write(path) as file:
         file.write(text.encode("utf-8"))
 
 
 def csv_text(lines: Sequence[Mapping[str, Any]], empty: Sequence[str] = ()) -> str:
-    """Lines as comma-separated values, columns in the order of first mention; `empty` if none."""
+    """Lines as CSV, columns in order of first occurrence; `empty` are the columns without lines."""
     # A dict keeps the order in which columns first appear.
     columns = list(dict.fromkeys(name for line in lines for name in line))
     text = io.StringIO()
@@ -146,17 +145,17 @@ def csv_text(lines: Sequence[Mapping[str, Any]], empty: Sequence[str] = ()) -> s
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write valid JSON in the same way; numbers that JSON does not know become null."""
-    text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    """Write JSON atomically; infinite and NaN numbers become null."""
+    text = json.dumps(replace_nonfinite(value), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
 
 
-def finite(value: Any) -> Any:
-    """The same value with null where a number is infinite or none at all."""
+def replace_nonfinite(value: Any) -> Any:
+    """The same value with None for infinite and NaN numbers."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: finite(inner) for key, inner in value.items()}
+        return {key: replace_nonfinite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
+        return [replace_nonfinite(inner) for inner in value]
     return value

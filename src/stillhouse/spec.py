@@ -1,4 +1,4 @@
-"""What a recipe can name."""
+"""Specs: dataclasses that a recipe can contain, and checks of their options."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True)
 def spec(cls: type[T]) -> type[T]:
-    """A frozen dataclass that a recipe may spell out; it refuses options that it does not have."""
+    """Make a frozen dataclass that pydantic validates, without unknown options."""
     cls.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
     return dataclass(frozen=True)(cls)
 
@@ -24,20 +24,20 @@ def require(condition: bool, name: str, must: str, value: object) -> None:
 
 
 def members(union: Any) -> tuple[type, ...]:
-    """The classes of an annotated union: the registry that it is."""
+    """The classes of an annotated union."""
     inner = get_args(union)[0]
     return get_args(inner) or (inner,)
 
 
-def named(value: Any) -> Any:
-    """`{name: kd}` for `kd`, wherever a thing is known by its name."""
+def expand_name(value: Any) -> Any:
+    """Expand `kd` to `{name: kd}`."""
     return {"name": value} if isinstance(value, str) else value
 
 
-def kinded(value: Any) -> Any:
-    """`{kind: cosine}` for `cosine`, wherever a thing is known by its kind."""
+def expand_kind(value: Any) -> Any:
+    """Expand `cosine` to `{kind: cosine}`."""
     return {"kind": value} if isinstance(value, str) else value
 
 
-SHORT = BeforeValidator(named)
-KIND = BeforeValidator(kinded)
+BY_NAME = BeforeValidator(expand_name)
+BY_KIND = BeforeValidator(expand_kind)

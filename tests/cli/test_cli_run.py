@@ -124,7 +124,11 @@ def test_an_interrupted_run_prints_how_to_continue(
         ("digits/raw", ["student=stillhouse/tinny"], "no network 'tinny'; did you mean 'tiny'?"),
         ("digits/raw", ["data=digits/rww"], "no data set 'digits/rww'; did you mean"),
         ("digits/raw", ["data=folder", "data.path=/nosuch"], "/nosuch/train does not exist"),
-        ("digits/raw", ["data.train.count=9999"], "digits/raw has 1078 train images, not 9999"),
+        (
+            "digits/raw",
+            ["data.train.count=9999"],
+            "digits/raw has 1078 train images, but `count` is 9999",
+        ),
         ("digits/raw", ["data.batch=999"], "too few for one batch of 999"),
         (
             "digits/raw",
@@ -265,16 +269,16 @@ def test_a_full_disk_is_an_error_and_the_run_can_resume(
 def test_an_existing_run_is_not_overwritten(call: Call, done: Path, tmp_path: Path) -> None:
     shutil.copytree(done, tmp_path / "run")
     before = state_of(tmp_path / "run")
-    assert "already holds a run; add --resume" in go(call, tmp_path / "run").error
+    assert "already contains a run; add --resume" in go(call, tmp_path / "run").error
     other = go(call, tmp_path / "run", "method.temperature=3", "--resume").error
-    assert "holds a run of another recipe" in other
+    assert "contains a run of another recipe" in other
     both = go(call, tmp_path / "run", "--resume", "--overwrite").error
     assert "cannot be both resumed and overwritten" in both
     assert state_of(tmp_path / "run") == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("dear")
     for word in ("--resume", "--overwrite"):
-        assert "files that are no run's" in go(call, tmp_path / "mine", word).error
+        assert "is not a run folder but contains files" in go(call, tmp_path / "mine", word).error
     assert [path.name for path in (tmp_path / "mine").iterdir()] in (
         ["thesis.tex"],
         [".lock", "thesis.tex"],

@@ -23,7 +23,7 @@ from stillhouse.data.multilabel.file_source import (
 )
 from stillhouse.data.multilabel.skip_policy import SkipPolicy, check_bool, check_choice
 from stillhouse.data.multilabel.text_files import read_lines, read_names, read_text, require_folder
-from stillhouse.data.source import FromTorch, Subset, hold_out, targets_of
+from stillhouse.data.source import FromTorch, SourceSubset, hold_out, targets_of
 from stillhouse.data.transforms import Flip
 from stillhouse.errors import UserError
 from tiny import mixed, same
@@ -91,7 +91,7 @@ def test_labels_need_no_decoding(root: Path, monkeypatch: pytest.MonkeyPatch) ->
     data = opened(root)
     assert targets_of(data) is data.targets
     rest, held = hold_out(data, 2)
-    assert isinstance(held, Subset)
+    assert isinstance(held, SourceSubset)
     both = torch.cat([targets_of(rest), targets_of(held)])
     assert sorted(both.tolist()) == sorted(map(list, HOT))
     assert (len(rest), len(held)) == (3, 2)

@@ -11,7 +11,7 @@ from stillhouse.data import source as module
 from stillhouse.data.source import (
     FromTorch,
     Pixels,
-    Subset,
+    SourceSubset,
     fingerprint_of_content,
     fingerprint_of_files,
     fingerprint_of_recipe,
@@ -86,7 +86,7 @@ def test_take_numbers_anew(kind: str) -> None:
     data = pixels([0, 1, 2, 1, 0])
     whole = data if kind == "pixels" else from_torch(*zip(data.images, data.targets, strict=True))
     part = take(whole, torch.tensor([3, 0, 4]), "some")
-    assert isinstance(part, Pixels if kind == "pixels" else Subset)
+    assert isinstance(part, Pixels if kind == "pixels" else SourceSubset)
     assert (part.name, part.classes, len(part)) == ("some", CLASSES, 3)
     for index, place in enumerate((3, 0, 4)):
         sample = part[index]
@@ -109,7 +109,7 @@ def test_a_part_knows_what_it_is_part_of() -> None:
     assert first != data.fingerprint
 
 
-def keys_of(part: Pixels | Subset, whole: Pixels) -> set[int]:
+def keys_of(part: Pixels | SourceSubset, whole: Pixels) -> set[int]:
     places = [(whole.images == part[i].image).flatten(1).all(1).nonzero() for i in range(len(part))]
     assert all(len(place) == 1 for place in places)
     return {int(place) for place in places}

@@ -15,7 +15,7 @@ from stillhouse.engine.optimisers import SGD
 from stillhouse.engine.pupil import Pupil
 from stillhouse.engine.records import Records
 from stillhouse.engine.run import Group, Run
-from stillhouse.engine.schedules import Constant, rates
+from stillhouse.engine.schedules import ConstantSchedule, learning_rates
 from stillhouse.methods.logit import Logits
 from stillhouse.models.taps import Tapped
 from stillhouse.objectives import presets
@@ -65,7 +65,7 @@ def make_run(folder: Path | None = None, loader: Any = None, **options: Any) -> 
     groups = {}
     for name, parameters in pupil.groups().items():
         optimiser = SGD(0.05).build(parameters)
-        groups[name] = Group(optimiser, Constant(), rates(optimiser))
+        groups[name] = Group(optimiser, ConstantSchedule(), learning_rates(optimiser))
     records = Records(folder) if folder else None
     torch.manual_seed(4)
     defaults: dict[str, Any] = {"steps": 12, "log_every": 4, "evaluate_every": 5}

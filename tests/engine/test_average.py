@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from stillhouse.engine.average import Average
+from stillhouse.engine.average import WeightEMA
 from stillhouse.errors import UserError
 
 
@@ -26,7 +26,7 @@ class Net(nn.Module):
 
 def test_it_is_the_recurrence():
     model = Net()
-    average = Average(model, 0.9, warmup=False)
+    average = WeightEMA(model, 0.9, warmup=False)
     weight = model.linear.weight.detach().double().clone()
     mean = model.norm.running_mean.double().clone()
     for step in range(5):
@@ -42,14 +42,14 @@ def test_it_is_the_recurrence():
 
 
 def test_warmup_of_the_decay():
-    average = Average(Net(), 0.99)
+    average = WeightEMA(Net(), 0.99)
     assert [average.decay_at(step) for step in (0, 8, 10_000)] == [0.1, 0.5, 0.99]
-    assert Average(Net(), 0.99, warmup=False).decay_at(0) == 0.99
+    assert WeightEMA(Net(), 0.99, warmup=False).decay_at(0) == 0.99
 
 
 def test_applied_puts_all_back_bit_for_bit():
     model = Net()
-    average = Average(model, 0.5)
+    average = WeightEMA(model, 0.5)
     for step in range(3):
         model.step()
         average.update(model, step)
@@ -66,7 +66,7 @@ def test_applied_puts_all_back_bit_for_bit():
 def test_half_precision_is_averaged_in_single():
     model = nn.Linear(1, 1, bias=False).to(torch.bfloat16)
     nn.init.ones_(model.weight)
-    average = Average(model, 0.999, warmup=False)
+    average = WeightEMA(model, 0.999, warmup=False)
     nn.init.constant_(model.weight, 2.0)
     for step in range(100):  # 1 + 1e-3 is 1 in bfloat16: an average in it would never leave
         average.update(model, step)
@@ -81,13 +81,13 @@ def test_half_precision_is_averaged_in_single():
 def test_it_owns_its_tensors_and_resumes_exactly():
     def run(reload: bool) -> dict[str, torch.Tensor]:
         other, model = Net(), Net()  # the second of them seeds what follows
-        average = Average(model, 0.9)
+        average = WeightEMA(model, 0.9)
         for step in range(6):
             model.step()
             average.update(model, step)
             if reload and step == 2:
                 state = {name: value.clone() for name, value in average.state_dict().items()}
-                average = Average(other, 0.9)
+                average = WeightEMA(other, 0.9)
                 average.load_state_dict(state)
                 state["linear.weight"].zero_()  # a copy was taken
         return average.state_dict()
@@ -99,7 +99,7 @@ def test_it_owns_its_tensors_and_resumes_exactly():
 def test_tied_weights_are_averaged_once():
     model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
     model[1].weight = model[0].weight
-    average = Average(model, 0.5, warmup=False)
+    average = WeightEMA(model, 0.5, warmup=False)
     first = model[0].weight.detach().clone()
     with torch.no_grad():
         model[0].weight.add_(1)
@@ -110,13 +110,13 @@ def test_tied_weights_are_averaged_once():
 
 
 def test_what_does_not_fit_is_refused():
-    average = Average(Net())
+    average = WeightEMA(Net())
     state = average.state_dict()
     for wrong in (
         {name: value for name, value in state.items() if name != "linear.bias"},
         {**state, "linear.bias": torch.zeros(5)},
     ):
-        with pytest.raises(UserError, match=r"does not fit the network at 'linear\.bias'"):
+        with pytest.raises(UserError, match=r"does not match the network at 'linear\.bias'"):
             average.load_state_dict(wrong)
     with pytest.raises(ValueError, match="`decay` must be in \\[0, 1\\), got"):
-        Average(Net(), 1.0)
+        WeightEMA(Net(), 1.0)

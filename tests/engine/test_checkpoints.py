@@ -35,8 +35,8 @@ def test_there_and_back(tmp_path):
         "half": torch.ones(2, dtype=torch.bfloat16),
         "parameter": nn.Parameter(torch.ones(2)),
     }
-    checkpoints.save(tmp_path / "state.pt", state)
-    read = checkpoints.load(tmp_path / "state.pt")
+    checkpoints.save_checkpoint(tmp_path / "state.pt", state)
+    read = checkpoints.load_checkpoint(tmp_path / "state.pt")
     assert read.keys() == state.keys() and read["plain"] == state["plain"] and read["step"] == 7
     assert torch.equal(read["half"], state["half"])
     other, second = trained()
@@ -63,19 +63,19 @@ def test_there_and_back(tmp_path):
 )
 def test_what_would_have_to_be_trusted_is_refused(tmp_path, state, words):
     with pytest.raises(TypeError, match=words):
-        checkpoints.save(tmp_path / "state.pt", state)
+        checkpoints.save_checkpoint(tmp_path / "state.pt", state)
     assert not list(tmp_path.iterdir())
 
 
 def test_its_own_key_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="belongs to the checkpoint itself"):
-        checkpoints.save(tmp_path / "state.pt", {checkpoints.FORMAT: 1})
+    with pytest.raises(ValueError, match="stillhouse_checkpoint' is reserved"):
+        checkpoints.save_checkpoint(tmp_path / "state.pt", {checkpoints.FORMAT: 1})
 
 
 @pytest.mark.parametrize("place", ["save", "replace"])
 def test_a_full_disk_keeps_the_previous_one(tmp_path, monkeypatch, place):
     path = tmp_path / "state.pt"
-    checkpoints.save(path, {"step": 1})
+    checkpoints.save_checkpoint(path, {"step": 1})
 
     def full(*args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -86,25 +86,25 @@ def test_a_full_disk_keeps_the_previous_one(tmp_path, monkeypatch, place):
         "the previous checkpoint is kept, free some space and resume"
     )
     with pytest.raises(UserError, match=words):
-        checkpoints.save(path, {"step": 2})
-    assert checkpoints.load(path)["step"] == 1
+        checkpoints.save_checkpoint(path, {"step": 2})
+    assert checkpoints.load_checkpoint(path)["step"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
 
 def test_a_write_that_the_system_really_cuts_off(tmp_path):
     # torch reports it as a RuntimeError about positions in an archive.
     path = tmp_path / "state.pt"
-    checkpoints.save(path, {"step": 1})
+    checkpoints.save_checkpoint(path, {"step": 1})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
         with pytest.raises(UserError, match="File too large; the previous checkpoint is kept"):
-            checkpoints.save(path, {"weight": torch.zeros(1_000_000)})
+            checkpoints.save_checkpoint(path, {"weight": torch.zeros(1_000_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
-    assert checkpoints.load(path)["step"] == 1
+    assert checkpoints.load_checkpoint(path)["step"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
 
@@ -114,24 +114,24 @@ def test_a_mistake_of_ours_is_not_called_a_full_disk(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", broken)
     with pytest.raises(RuntimeError, match="ours"):
-        checkpoints.save(tmp_path / "state.pt", {"step": 2})
+        checkpoints.save_checkpoint(tmp_path / "state.pt", {"step": 2})
     assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_one(tmp_path):
     for path in (tmp_path / "state.pt", tmp_path):
-        with pytest.raises(UserError, match="there is no checkpoint at"):
-            checkpoints.load(path)
+        with pytest.raises(UserError, match="checkpoint .* does not exist"):
+            checkpoints.load_checkpoint(path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
 def test_a_truncated_one(tmp_path, share):
     path = tmp_path / "state.pt"
-    checkpoints.save(path, {"weight": torch.randn(1000)})
+    checkpoints.save_checkpoint(path, {"weight": torch.randn(1000)})
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(UserError, match="damaged or not a checkpoint"):
-        checkpoints.load(path)
+        checkpoints.load_checkpoint(path)
 
 
 class Harm:
@@ -144,18 +144,18 @@ def test_a_foreign_one(tmp_path, monkeypatch):
     path = tmp_path / "state.pt"
     torch.save({"a": Harm()}, path)
     with pytest.raises(UserError, match="damaged or not a checkpoint"):
-        checkpoints.load(path)
+        checkpoints.load_checkpoint(path)
     assert not (tmp_path / "harmed").exists()
     path.write_text("<html>not found</html>")
     with pytest.raises(UserError, match="damaged or not a checkpoint"):
-        checkpoints.load(path)
+        checkpoints.load_checkpoint(path)
     for value in ({"weight": torch.ones(2)}, [1, 2]):
         torch.save(value, path)
-        with pytest.raises(UserError, match="not a checkpoint of a run"):
-            checkpoints.load(path)
+        with pytest.raises(UserError, match="not the checkpoint of a run"):
+            checkpoints.load_checkpoint(path)
     torch.save({checkpoints.FORMAT: 99}, path)
     with pytest.raises(UserError, match="another version"):
-        checkpoints.load(path)
+        checkpoints.load_checkpoint(path)
 
 
 def draw() -> tuple[list[float], list[float], list[float]]:
@@ -169,11 +169,11 @@ def draw() -> tuple[list[float], list[float], list[float]]:
 def test_random_numbers_go_on_exactly(tmp_path):
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     draw()  # an odd number of normal ones, so that NumPy and Python each hold one back
-    checkpoints.save(tmp_path / "state.pt", {"random": checkpoints.random_state()})
+    checkpoints.save_checkpoint(tmp_path / "state.pt", {"random": checkpoints.random_state()})
     wanted = [draw(), draw()]
     random.seed(2), np.random.seed(2), torch.manual_seed(2)
     assert draw() != wanted[0]
-    checkpoints.restore_random_state(checkpoints.load(tmp_path / "state.pt")["random"])
+    checkpoints.restore_random_state(checkpoints.load_checkpoint(tmp_path / "state.pt")["random"])
     assert [draw(), draw()] == wanted
 
 

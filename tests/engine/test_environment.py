@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from stillhouse.engine import environment
-from stillhouse.engine.devices import forget_ranks, launched_ranks
-from stillhouse.engine.environment import describe, seed_everything
+from stillhouse.engine.devices import clear_rank_environment, launched_world_size
+from stillhouse.engine.environment import describe_environment, seed_everything
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def put_back():
 
 
 def test_it_is_plain_and_true():
-    said = describe()
+    said = describe_environment()
     assert json.loads(json.dumps(said)) == said
     assert said["python"] == ".".join(map(str, sys.version_info[:3]))
     # What is installed leaves out the build, which is said apart.
@@ -42,7 +42,7 @@ def test_it_is_plain_and_true():
 
 def test_a_package_that_is_not_there(monkeypatch):
     monkeypatch.setattr(environment, "PACKAGES", ("numpy", "no-such-package"))
-    assert describe()["packages"] == {"numpy": np.__version__, "no-such-package": None}
+    assert describe_environment()["packages"] == {"numpy": np.__version__, "no-such-package": None}
 
 
 def git(*words: str) -> str:
@@ -53,22 +53,22 @@ def git(*words: str) -> str:
 
 def test_the_commit_of_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert environment.commit() is None
+    assert environment.git_commit() is None
     git("init", "-q")
-    assert environment.commit() is None  # no commit yet
+    assert environment.git_commit() is None  # no commit yet
     (tmp_path / "a").write_text("1")
     git("add", "a")
     git("commit", "-q", "-m", "a")
     head = git("rev-parse", "HEAD")
     (tmp_path / "untracked").write_text("1")
-    assert environment.commit() == head
+    assert environment.git_commit() == head
     (tmp_path / "a").write_text("2")
-    assert environment.commit() == head + "+"
+    assert environment.git_commit() == head + "+"
 
 
 def test_without_git_nothing_fails(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert describe()["commit"] is None
+    assert describe_environment()["commit"] is None
 
 
 def test_git_that_hangs(monkeypatch):
@@ -76,7 +76,7 @@ def test_git_that_hangs(monkeypatch):
         raise subprocess.TimeoutExpired("git", 5)
 
     monkeypatch.setattr(subprocess, "run", hang)
-    assert environment.commit() is None
+    assert environment.git_commit() is None
 
 
 def draw() -> tuple[float, float, float]:
@@ -106,32 +106,32 @@ def test_determinism_is_switched_on_and_off(monkeypatch):
 
 
 def test_a_machine_is_called_by_its_accelerator_or_its_processor(monkeypatch):
-    monkeypatch.setattr(environment, "devices", lambda: ["A Fast One"])
-    assert environment.machine() == "A Fast One"
-    monkeypatch.setattr(environment, "devices", list)
-    monkeypatch.setattr(environment, "processor", lambda: "A Slow One")
+    monkeypatch.setattr(environment, "accelerator_names", lambda: ["A Fast One"])
+    assert environment.device_name() == "A Fast One"
+    monkeypatch.setattr(environment, "accelerator_names", list)
+    monkeypatch.setattr(environment, "processor_name", lambda: "A Slow One")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    assert environment.machine() == "A Slow One, 1 thread"
+    assert environment.device_name() == "A Slow One, 1 thread"
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    assert environment.machine() == "A Slow One, 4 threads"
+    assert environment.device_name() == "A Slow One, 4 threads"
 
 
 def test_a_processor_has_a_name_on_every_system(monkeypatch):
-    assert environment.processor()
+    assert environment.processor_name()
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: "model name\t: Some CPU\nx: y\n")
-    assert environment.processor() == "Some CPU"
+    assert environment.processor_name() == "Some CPU"
 
     def refuse(*_, **__):
         raise FileNotFoundError
 
     monkeypatch.setattr(Path, "read_text", refuse)
     monkeypatch.setattr(platform, "processor", lambda: "")
-    assert environment.processor() == platform.machine()
+    assert environment.processor_name() == platform.machine()
 
 
 def test_ranks_are_forgotten(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    assert launched_ranks() == 2
-    forget_ranks()
-    assert launched_ranks() == 1 and "RANK" not in os.environ
+    assert launched_world_size() == 2
+    clear_rank_environment()
+    assert launched_world_size() == 1 and "RANK" not in os.environ

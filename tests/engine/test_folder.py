@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from stillhouse.engine import folder as folders
-from stillhouse.engine.folder import claim
+from stillhouse.engine.folder import lock_folder
 from stillhouse.errors import UserError
-from stillhouse.files import finite, replacing, write_json, write_text
+from stillhouse.files import atomic_write, replace_nonfinite, write_json, write_text
 
 
 def names(folder: Path) -> set[str]:
@@ -20,45 +20,45 @@ def names(folder: Path) -> set[str]:
 
 
 def begin(folder: Path, recipe: str = "one") -> None:
-    with claim(folder, resume=False, recipe=recipe):
+    with lock_folder(folder, resume=False, recipe=recipe):
         write_text(folder / "recipe.yaml", "seed: 1\n")
 
 
 def test_it_makes_the_folder_and_its_parents(tmp_path):
-    with claim(tmp_path / "a" / "b", resume=False) as held:
+    with lock_folder(tmp_path / "a" / "b", resume=False) as held:
         assert held.folder.is_dir()
 
 
 def test_a_second_run_is_refused(tmp_path):
     begin(tmp_path / "run")
-    with pytest.raises(UserError, match="already holds a run; add --resume to continue it"):
-        claim(tmp_path / "run", resume=False, recipe="one")
-    with claim(tmp_path / "run", resume=True, recipe="one"):
+    with pytest.raises(UserError, match="already contains a run; add --resume to continue it"):
+        lock_folder(tmp_path / "run", resume=False, recipe="one")
+    with lock_folder(tmp_path / "run", resume=True, recipe="one"):
         assert (tmp_path / "run" / "recipe.yaml").read_text() == "seed: 1\n"
 
 
 def test_another_recipe_is_refused_and_the_first_still_fits(tmp_path):
     begin(tmp_path / "run")
-    with pytest.raises(UserError, match="holds a run of another recipe"):
-        claim(tmp_path / "run", resume=True, recipe="two")
-    claim(tmp_path / "run", resume=True, recipe="one").release()
+    with pytest.raises(UserError, match="contains a run of another recipe"):
+        lock_folder(tmp_path / "run", resume=True, recipe="two")
+    lock_folder(tmp_path / "run", resume=True, recipe="one").release()
 
 
 def test_a_run_that_wrote_nothing_is_no_run(tmp_path):
-    claim(tmp_path / "run", resume=False, recipe="one").release()
-    claim(tmp_path / "run", resume=False, recipe="two").release()
+    lock_folder(tmp_path / "run", resume=False, recipe="one").release()
+    lock_folder(tmp_path / "run", resume=False, recipe="two").release()
 
 
 def test_resuming_nothing_begins_anew(tmp_path):
-    claim(tmp_path / "run", resume=True, recipe="one").release()
+    lock_folder(tmp_path / "run", resume=True, recipe="one").release()
     assert (tmp_path / "run" / folders.MARK).read_text() == "one\n"
 
 
 def test_a_folder_of_other_things_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("dear")
     for options in ({"resume": False}, {"resume": True}, {"resume": False, "overwrite": True}):
-        with pytest.raises(UserError, match="files that are no run's"):
-            claim(tmp_path, **options)
+        with pytest.raises(UserError, match="is not a run folder but contains files"):
+            lock_folder(tmp_path, **options)
     assert (tmp_path / "thesis.tex").read_text() == "dear"
 
 
@@ -70,18 +70,18 @@ def test_overwriting_removes_the_run_but_nothing_that_it_points_to(tmp_path):
     (tmp_path / "run" / "link").symlink_to(outside)
     (tmp_path / "run" / "deep").mkdir()
     (tmp_path / "run" / "deep" / "file").write_text("x")
-    claim(tmp_path / "run", resume=False, overwrite=True, recipe="two").release()
+    lock_folder(tmp_path / "run", resume=False, overwrite=True, recipe="two").release()
     assert names(tmp_path / "run") == {folders.LOCK, folders.MARK}
     assert (outside / "kept").read_text() == "kept"
     with pytest.raises(UserError, match="both resumed and overwritten"):
-        claim(tmp_path / "run", resume=True, overwrite=True)
+        lock_folder(tmp_path / "run", resume=True, overwrite=True)
 
 
 def test_a_file_in_the_way(tmp_path):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(UserError, match="because a file is in its place"):
-            claim(place, resume=False)
+        with pytest.raises(UserError, match="is a file, not a folder"):
+            lock_folder(place, resume=False)
 
 
 @pytest.mark.parametrize("call", ["mkdir", "open"])
@@ -91,13 +91,13 @@ def test_an_unwritable_place(tmp_path, monkeypatch, call):
 
     monkeypatch.setattr(*((Path, "mkdir") if call == "mkdir" else (os, "open")), refuse)
     with pytest.raises(UserError, match=r"Permission denied; .*choose another folder"):
-        claim(tmp_path / "run", resume=False)
+        lock_folder(tmp_path / "run", resume=False)
 
 
 def test_two_processes_cannot_write_one_folder(tmp_path):
     code = (
-        "import sys; from stillhouse.engine.folder import claim; "
-        "claim(sys.argv[1], resume=True); print('held', flush=True); sys.stdin.read()"
+        "import sys; from stillhouse.engine.folder import lock_folder; "
+        "lock_folder(sys.argv[1], resume=True); print('held', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "run")],
@@ -107,32 +107,32 @@ def test_two_processes_cannot_write_one_folder(tmp_path):
     )
     assert other.stdout is not None and other.stdout.readline() == "held\n"
     with pytest.raises(UserError, match=f"being written by process {other.pid};"):
-        claim(tmp_path / "run", resume=True)
+        lock_folder(tmp_path / "run", resume=True)
     other.kill()  # no chance to tidy up: the system releases the lock
     other.communicate()
-    claim(tmp_path / "run", resume=True).release()
+    lock_folder(tmp_path / "run", resume=True).release()
 
 
 def test_one_process_claims_twice_only_after_release(tmp_path):
-    held = claim(tmp_path / "run", resume=False)
+    held = lock_folder(tmp_path / "run", resume=False)
     with pytest.raises(UserError, match=f"process {os.getpid()};"):
-        claim(tmp_path / "run", resume=True)
+        lock_folder(tmp_path / "run", resume=True)
     held.release()
     held.release()
-    claim(tmp_path / "run", resume=True).release()
+    lock_folder(tmp_path / "run", resume=True).release()
 
 
 def test_a_refused_claim_lets_go_of_the_lock(tmp_path):
     begin(tmp_path / "run")
     for _ in range(2):
-        with pytest.raises(UserError, match="already holds a run"):
-            claim(tmp_path / "run", resume=False)
+        with pytest.raises(UserError, match="already contains a run"):
+            lock_folder(tmp_path / "run", resume=False)
 
 
 def test_half_written_files_are_swept(tmp_path):
     begin(tmp_path / "run")
     (tmp_path / "run" / ".state.pt.123.partial").write_bytes(b"half")
-    claim(tmp_path / "run", resume=True, recipe="one").release()
+    lock_folder(tmp_path / "run", resume=True, recipe="one").release()
     assert names(tmp_path / "run") == {folders.LOCK, folders.MARK, "recipe.yaml"}
 
 
@@ -143,7 +143,7 @@ def test_a_disk_without_locks_still_works(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    claim(tmp_path / "run", resume=False).release()
+    lock_folder(tmp_path / "run", resume=False).release()
 
 
 @pytest.mark.parametrize(
@@ -166,14 +166,14 @@ def test_a_refused_write_keeps_the_old_file(tmp_path, monkeypatch, number, mend)
 def test_an_interrupted_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
     write_text(path, "old")
-    with pytest.raises(KeyboardInterrupt), replacing(path) as file:
+    with pytest.raises(KeyboardInterrupt), atomic_write(path) as file:
         file.write(b"ne")
         raise KeyboardInterrupt
     assert path.read_text() == "old" and names(tmp_path) == {"a.txt"}
 
 
 def test_a_missing_folder_is_said(tmp_path):
-    with pytest.raises(UserError, match=r"no/a\.txt: No such file or directory; mend that"):
+    with pytest.raises(UserError, match=r"no/a\.txt: No such file or directory; fix that"):
         write_text(tmp_path / "no" / "a.txt", "x")
 
 
@@ -186,4 +186,4 @@ def test_json_is_valid_json(tmp_path):
 
     read = json.loads((tmp_path / "a.json").read_text("utf-8"), parse_constant=no_constant)
     assert read == {"loss": None, "ü": [1, [None, 2.5]], "deep": {"x": None, "y": True}}
-    assert finite(-float("inf")) is None and finite("nan") == "nan"
+    assert replace_nonfinite(-float("inf")) is None and replace_nonfinite("nan") == "nan"

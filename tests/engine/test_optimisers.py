@@ -5,7 +5,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from stillhouse.engine.optimisers import SGD, Adam, AdamW, Optimiser, RMSprop, RootedRMSprop
+from stillhouse.engine.optimisers import SGD, Adam, AdamW, Optimiser, RMSprop, TensorFlowRMSprop
 from stillhouse.errors import UserError
 from stillhouse.spec import members
 
@@ -136,7 +136,7 @@ def test_frozen_and_tied_parameters():
     named = [*model.named_parameters(), ("tied", model[3].weight)]
     (group,) = SGD(0.1).build(named).param_groups
     assert len(group["params"]) == 5
-    with pytest.raises(UserError, match="nothing to train"):
+    with pytest.raises(UserError, match="all parameters are frozen"):
         SGD(0.1).build((n, p.requires_grad_(False)) for n, p in model.named_parameters())
 
 
@@ -201,7 +201,7 @@ def test_rmsprop_continues_from_its_state():
 
 def test_rmsprop_takes_a_closure_and_leaves_what_has_no_gradient():
     used, unused = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2, 2))
-    optimiser = RootedRMSprop([used, unused], lr=0.1)
+    optimiser = TensorFlowRMSprop([used, unused], lr=0.1)
 
     def closure() -> float:
         loss = used.square().sum()

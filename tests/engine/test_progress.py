@@ -7,7 +7,15 @@ import pytest
 import torch
 from rich.console import Console
 
-from stillhouse.engine.progress import Bar, Lines, Pace, Silent, duration, on_terminal, show
+from stillhouse.engine.progress import (
+    NoProgress,
+    Pace,
+    ProgressBar,
+    ProgressLines,
+    create_progress,
+    format_duration,
+    on_terminal,
+)
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\r")
 
@@ -33,7 +41,7 @@ def lines(stream: io.StringIO) -> list[str]:
 
 def test_a_line_says_all_there_is(monkeypatch):
     clock, stream = Clock(), io.StringIO()
-    bar = Lines(Pace(940, 0, 64, clock), stream)
+    bar = ProgressLines(Pace(940, 0, 64, clock), stream)
     clock.now += 40
     bar.update(200, {"loss": 1.23449})
     # 200 steps in 40 s are 5 a second, 320 images; 740 steps are left, which is 148 s.
@@ -42,7 +50,7 @@ def test_a_line_says_all_there_is(monkeypatch):
 
 def test_lines_come_first_at_intervals_and_last():
     clock, stream = Clock(), io.StringIO()
-    bar = Lines(Pace(100, 0, 0, clock), stream, interval=10)
+    bar = ProgressLines(Pace(100, 0, 0, clock), stream, interval=10)
     for step in range(1, 101):
         clock.now += 1
         bar.update(step, {"loss": step} if step == 1 else {})
@@ -55,7 +63,7 @@ def test_lines_come_first_at_intervals_and_last():
 
 def test_lines_at_percentages():
     clock, stream = Clock(), io.StringIO()
-    bar = Lines(Pace(1000, 0, 0, clock), stream, percents=(25, 50))
+    bar = ProgressLines(Pace(1000, 0, 0, clock), stream, percents=(25, 50))
     for step in range(1, 1001):
         bar.update(step, {})
     assert [line.split("/")[0] for line in lines(stream)] == [
@@ -66,8 +74,8 @@ def test_lines_at_percentages():
 def test_a_pipe_gets_clean_text(monkeypatch):
     monkeypatch.delenv("CI", raising=False)
     stream = io.StringIO()
-    with show(10, stream=stream, images=4) as progress:
-        assert isinstance(progress, Lines)
+    with create_progress(10, stream=stream, images=4) as progress:
+        assert isinstance(progress, ProgressLines)
         progress.update(1, {"loss": torch.tensor(0.5)})
         progress.note("[bold]evaluated[/bold]")
         progress.update(10, {"loss": float("nan")})
@@ -81,7 +89,7 @@ def test_a_terminal_that_cannot_redraw_gets_lines(monkeypatch, name, value):
     monkeypatch.setenv("TERM", "xterm-256color")
     assert on_terminal(Terminal()) and not on_terminal(io.StringIO())
     monkeypatch.setenv(name, value)
-    assert isinstance(show(10, stream=Terminal()), Lines)
+    assert isinstance(create_progress(10, stream=Terminal()), ProgressLines)
 
 
 def test_no_colour_is_obeyed(monkeypatch):
@@ -93,8 +101,8 @@ def test_no_colour_is_obeyed(monkeypatch):
         else:
             monkeypatch.delenv("NO_COLOR", raising=False)
         stream = Terminal()
-        with show(10, stream=stream) as bar:
-            assert isinstance(bar, Bar)
+        with create_progress(10, stream=stream) as bar:
+            assert isinstance(bar, ProgressBar)
             bar.update(5, {"loss": 1.0})
         coloured = re.search(r"\x1b\[[0-9;]*3[0-9][0-9;]*m", stream.getvalue())
         assert bool(coloured) != forbidden
@@ -104,7 +112,7 @@ def test_no_colour_is_obeyed(monkeypatch):
 def test_the_bar_fits(width):
     clock, stream = Clock(), io.StringIO()
     console = Console(file=stream, width=width, height=10, force_terminal=True)
-    with Bar(Pace(1000, 0, 64, clock), console) as bar:
+    with ProgressBar(Pace(1000, 0, 64, clock), console) as bar:
         for step in range(0, 1001, 50):
             clock.now += 7
             bar.update(step, {"loss": 1.25, "cross_entropy": 0.5, "kd": 0.75})
@@ -130,7 +138,7 @@ def test_the_bar_is_drawn_a_few_times_a_second():
             return 1.0
 
     console = Console(file=stream, width=60, force_terminal=True)
-    with Bar(Pace(10_000, 0, 0, clock), console, interval=0.2) as bar:
+    with ProgressBar(Pace(10_000, 0, 0, clock), console, interval=0.2) as bar:
         for step in range(1000):
             clock.now += 0.01
             bar.update(step, {"loss": Loss()})
@@ -140,7 +148,7 @@ def test_the_bar_is_drawn_a_few_times_a_second():
 def test_a_note_stays_above_the_bar():
     stream = io.StringIO()
     console = Console(file=stream, width=24, force_terminal=True)
-    with Bar(Pace(10), console) as bar:
+    with ProgressBar(Pace(10), console) as bar:
         bar.update(1, {"loss": 1.0})
         bar.note("[evaluation] accuracy 0.5 after one step")
         bar.update(2, {"loss": 1.0})
@@ -153,14 +161,14 @@ def test_a_reader_that_went_away_ends_nothing():
         def write(self, text: str) -> int:
             raise BrokenPipeError
 
-    with show(10, stream=Gone()) as progress:
+    with create_progress(10, stream=Gone()) as progress:
         progress.update(1, {"loss": 1.0})
         progress.note("still here")
 
 
 def test_other_ranks_are_silent(capsys):
-    with show(10, first_rank=False) as progress:
-        assert isinstance(progress, Silent)
+    with create_progress(10, first_rank=False) as progress:
+        assert isinstance(progress, NoProgress)
         progress.update(1, {"loss": 1.0})
         progress.note("no")
     assert capsys.readouterr() == ("", "")
@@ -171,14 +179,14 @@ def test_the_pace_is_of_late_and_counts_from_the_start_of_this_process():
     pace = Pace(2000, 1000, 0, clock)
     for step in range(1001, 1101):  # slow at first, at one step a second
         clock.now += 1
-        pace.reach(step)
+        pace.advance(step)
     assert pace.speed == pytest.approx(1.0)
     for step in range(1101, 1501):  # then ten a second, for forty seconds
         clock.now += 0.1
-        pace.reach(step)
+        pace.advance(step)
     assert pace.speed == pytest.approx(10.0, rel=0.01)
-    assert pace.parts({})[-1].text == "0:50 left"
-    assert Pace(0).share == 0.0 and Pace(10).parts({}) == [("0%", 0)]
+    assert pace.items({})[-1].text == "0:50 left"
+    assert Pace(0).fraction == 0.0 and Pace(10).items({}) == [("0%", 0)]
 
 
 @pytest.mark.parametrize(
@@ -186,4 +194,4 @@ def test_the_pace_is_of_late_and_counts_from_the_start_of_this_process():
     [(0, "0:00"), (42.4, "0:42"), (59.7, "1:00"), (3723, "1:02:03"), (97_200, "1 d 3 h")],
 )
 def test_durations(seconds, text):
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text

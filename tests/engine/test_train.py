@@ -11,11 +11,11 @@ from engine.parts import Fixed, make_run
 from stillhouse import distributed
 from stillhouse.batches import Batch
 from stillhouse.engine import records, state
-from stillhouse.engine.average import Average
-from stillhouse.engine.checkpoints import load
+from stillhouse.engine.average import WeightEMA
+from stillhouse.engine.checkpoints import load_checkpoint
 from stillhouse.engine.interrupt import Stopped
 from stillhouse.engine.train import train
-from stillhouse.engine.watch import NonFinite, Watch
+from stillhouse.engine.watch import NonFiniteLoss, Watch
 from stillhouse.errors import UserError
 from stillhouse.tasks.classification import Classification
 from stillhouse.types import Term, Terms, Trace
@@ -85,7 +85,7 @@ def test_every_term_is_recorded_with_weight_rate_and_speed(tmp_path: Path) -> No
     run = make_run(tmp_path)
     train(run)
     run.records.close()
-    lines = records.read(tmp_path)
+    lines = records.read_records(tmp_path)
     trained = [line for line in lines if line["kind"] == "train"]
     assert [line["step"] for line in trained] == [4, 8, 12]
     assert {"term/label", "term/class/kd", "weight/label", "rate/student"} <= trained[0].keys()
@@ -118,7 +118,7 @@ def test_resuming_in_mid_epoch_is_bit_for_bit(tmp_path: Path, stop: int) -> None
 def test_resuming_takes_up_the_average_and_the_momentum(tmp_path: Path) -> None:
     def averaged(folder: Path):
         run = make_run(folder, save_every=6)
-        run.average = Average(run.student, 0.9)
+        run.average = WeightEMA(run.student, 0.9)
         return run
 
     whole_folder = tmp_path / "whole"
@@ -157,11 +157,11 @@ def test_a_loss_that_is_no_number_stops_names_the_term_and_keeps_the_batch(
 ) -> None:
     run = make_run(tmp_path, Fixed(6, poison=(0, 3)), accumulate=accumulate, log_every=50)
 
-    with pytest.raises(NonFinite, match=r"label, class/kd.*nonfinite.pt") as caught:
+    with pytest.raises(NonFiniteLoss, match=r"label, class/kd.*nonfinite.pt") as caught:
         train(run)
     step = 3 // accumulate
     assert f"step {step}" in str(caught.value)
-    kept = load(tmp_path / "nonfinite.pt")
+    kept = load_checkpoint(tmp_path / "nonfinite.pt")
     assert kept["step"] == step and len(kept["batches"]) == accumulate
     assert any(part["images"].isnan().any() for part in kept["batches"])
     assert all(w.isfinite().all() for w in weights(run))  # no poisoned step was taken
@@ -212,7 +212,9 @@ def test_a_total_without_mass_stops_the_run_and_names_the_term(
 
     # as on a GPU, where the loss itself is not looked at
     monkeypatch.setattr(distributed, "_refuse_without_mass", lambda terms, mass: None)
-    with pytest.raises(NonFinite, match="at step 0 the total of label has no mass; its batch is"):
+    with pytest.raises(
+        NonFiniteLoss, match="at step 0 the total of label has no mass; its batch is"
+    ):
         train(run)
 
 
@@ -221,7 +223,7 @@ def test_an_interrupt_ends_after_a_whole_step_and_saves(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)  # in a background job it is another than by default
     with pytest.raises(Stopped):
         train(run)
-    assert load(tmp_path / "state.pt")["step"] == run.start == 8
+    assert load_checkpoint(tmp_path / "state.pt")["step"] == run.start == 8
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -254,7 +256,7 @@ def test_a_second_interrupt_is_not_held_back(tmp_path: Path) -> None:
 
 def test_the_validation_uses_the_average_and_leaves_the_weights(tmp_path: Path) -> None:
     run = make_run(tmp_path, steps=5)
-    run.average = Average(run.student, 0.5)
+    run.average = WeightEMA(run.student, 0.5)
     train(run)
     raw = weights(run)
     with state.averaged_weights(run):
@@ -284,5 +286,5 @@ def test_a_pause_ends_after_its_step_and_the_rest_is_as_if_there_were_none(tmp_p
 def test_what_a_method_gauges_is_recorded(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     train(run)
-    lines = [line for line in records.read(tmp_path) if line["kind"] == "train"]
+    lines = [line for line in records.read_records(tmp_path) if line["kind"] == "train"]
     assert lines and all(line["gauge/temperature"] == 2.0 for line in lines)

@@ -17,13 +17,13 @@ from torch.utils._pytree import tree_map
 from classroom import CALM, CLOCKS, LABELS, Classroom, batch, calm, enrol, networks, rows, seated
 from stillhouse.batches import Batch
 from stillhouse.distributed import combine
-from stillhouse.methods.catalogue import MethodSpec, catalogue
+from stillhouse.methods.catalogue import MethodSpec, composed_methods
 from stillhouse.methods.combined import Combined
 from stillhouse.objectives.card import Need
 from stillhouse.objectives.published import Ramp
 from stillhouse.types import Lesson, Terms, Trace
 
-CATALOGUE = catalogue()
+CATALOGUE = composed_methods()
 ADAPTER: TypeAdapter[Any] = TypeAdapter(MethodSpec)
 every = pytest.mark.parametrize("name", CATALOGUE)
 every_clock = pytest.mark.parametrize("clock", ["first", "last"])

@@ -15,7 +15,7 @@ from stillhouse.distributed import combine
 from stillhouse.engine.optimisers import SGD
 from stillhouse.engine.pupil import Pupil
 from stillhouse.methods.base import Method
-from stillhouse.methods.catalogue import MethodSpec, catalogue
+from stillhouse.methods.catalogue import MethodSpec, composed_methods
 from stillhouse.models.taps import Tapped
 from stillhouse.tasks.classification import Classification
 from stillhouse.types import Clock, Lesson, Trace
@@ -27,7 +27,7 @@ every = pytest.mark.parametrize("name", NAMES)
 
 
 def made(name: str, **options: Any) -> Any:
-    return catalogue()[name](**options)
+    return composed_methods()[name](**options)
 
 
 def certain(name: str, **options: Any) -> Any:

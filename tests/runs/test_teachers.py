@@ -94,13 +94,13 @@ def test_acclimation_leaves_the_student_s_gradient_alone() -> None:
 def test_a_stopped_run_takes_up_its_teacher_too(
     acclimated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = training.Interrupt.agreed
+    asked = training.Interrupt.requested_on_any_rank
     left = iter([False] * 4 + [True] * 99)
     with monkeypatch.context() as patch:
-        patch.setattr(training.Interrupt, "agreed", lambda self, device: next(left))
+        patch.setattr(training.Interrupt, "requested_on_any_rank", lambda self, device: next(left))
         with pytest.raises(Stopped):
             run(tmp_path / "run", ACCLIMATED, LIVE)
-    assert training.Interrupt.agreed is asked
+    assert training.Interrupt.requested_on_any_rank is asked
     again = run(tmp_path / "run", ACCLIMATED, LIVE, resume=True).folder
     assert student_bytes(again) == student_bytes(acclimated)
     assert (again / TRAINED_TEACHER).read_bytes() == (acclimated / TRAINED_TEACHER).read_bytes()
@@ -188,8 +188,8 @@ def test_members_are_said_once() -> None:
     one = "members: [stillhouse/little]"
     for words, sentence in {
         f"teacher={{name: both, weights: a.pt, {one}}}": "set them for each member",
-        "teacher={name: stillhouse/little, ensemble: separate}": "needs several teachers",
-        f"teacher={{name: both, train: null, ensemble: separate, {one}}}": "cached with ensemble",
+        "teacher={name: stillhouse/little, ensemble: separate}": "separate needs several teachers",
+        f"teacher={{name: both, train: null, ensemble: separate, {one}}}": "cannot be cached with",
     }.items():
         with pytest.raises(UserError, match=sentence):
             quick(words)

@@ -17,7 +17,7 @@ from stillhouse.batches import Batch, Objects
 from stillhouse.data.loader import BatchSampler, Loader
 from stillhouse.data.transforms import ColorJitter, Crop, Flip
 from stillhouse.distiller import Distiller
-from stillhouse.distributed import combine, means, rank
+from stillhouse.distributed import combine, mean_terms, rank
 from stillhouse.engine.devices import Hardware
 from stillhouse.engine.evaluate import evaluate
 from stillhouse.engine.pupil import Pupil
@@ -146,7 +146,7 @@ def step(module: torch.nn.Module, teacher: Frozen[Any], batch: Batch[Objects]) -
     pupil = getattr(module, "module", module)
     scores = evaluate(pupil.task, Tapped(pupil.student.model), [batch], Hardware("cpu"))
     return {
-        "means": dict(means(terms)),
+        "means": dict(mean_terms(terms)),
         "slopes": {name: p.grad for name, p in pupil.named_parameters()},
         "scores": dict(scores),
     }

@@ -130,8 +130,8 @@ def test_each_process_has_its_own_gpu(
 
     turns: queue.Queue[int] = queue.Queue()
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(job_module, "heed", lambda: None)
-    monkeypatch.setattr(job_module, "follow", lambda parent, busy: None)
+    monkeypatch.setattr(job_module, "defer_signals", lambda: None)
+    monkeypatch.setattr(job_module, "exit_with_parent", lambda parent, busy: None)
     result = []
     for number in range(3):
         turns.put(number)

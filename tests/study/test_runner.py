@@ -156,7 +156,7 @@ def test_changed_options_are_refused_or_retrained(
 
 
 def test_another_recipe_is_refused(done: tuple[Study, list[str]]) -> None:
-    with pytest.raises(UserError, match="holds a run of another recipe"):
+    with pytest.raises(UserError, match="contains a run of another recipe"):
         go(plan("kd", 2, "train.epochs=2"), done[0].folder)
 
 

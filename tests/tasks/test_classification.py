@@ -15,7 +15,7 @@ from stillhouse.batches import Batch, read_batch
 from stillhouse.errors import UserError
 from stillhouse.tasks.classification import Classification
 from stillhouse.tasks.images import logits
-from stillhouse.tasks.meters.accuracy import BINS, Accuracy
+from stillhouse.tasks.meters.accuracy import CALIBRATION_BINS, Accuracy
 from stillhouse.types import Trace
 from tiny import CLOCK, batch
 
@@ -132,7 +132,7 @@ def test_a_batch_may_be_a_pair_a_mapping_or_what_we_have() -> None:
 def measured(trace: Trace, rows: Batch) -> dict[str, float]:
     """Each number of the meter in a plain loop."""
     top1 = top5 = loss = 0.0
-    bins: list[list[tuple[float, float]]] = [[] for _ in range(BINS)]
+    bins: list[list[tuple[float, float]]] = [[] for _ in range(CALIBRATION_BINS)]
     for scores, label in zip(trace.out.double().tolist(), rows.target.tolist(), strict=True):
         order = sorted(range(len(scores)), key=lambda c: -scores[c])
         powers = [math.exp(score) for score in scores]
@@ -140,7 +140,9 @@ def measured(trace: Trace, rows: Batch) -> dict[str, float]:
         top5 += label in order[:5]
         loss -= math.log(powers[label] / sum(powers))
         sure = powers[order[0]] / sum(powers)
-        bins[min(int(sure * BINS), BINS - 1)].append((sure, float(order[0] == label)))
+        bins[min(int(sure * CALIBRATION_BINS), CALIBRATION_BINS - 1)].append(
+            (sure, float(order[0] == label))
+        )
     images = len(rows.target)
     error = 0.0
     for said in filter(None, bins):

@@ -18,7 +18,7 @@ from stillhouse.data.mixing import Mix
 from stillhouse.data.source import FromTorch, Pixels, targets_of
 from stillhouse.data.transforms import Flip, Resize
 from stillhouse.distiller import Distiller
-from stillhouse.distributed import combine, means
+from stillhouse.distributed import combine, mean_terms
 from stillhouse.errors import UserError
 from stillhouse.functional.losses import BCE, Asymmetric, Focal
 from stillhouse.methods.catalogue import published
@@ -186,7 +186,7 @@ def test_no_label_at_all_is_an_exact_zero(task: Any, form: str) -> None:
     assert float(term.total.detach()) == 0
     assert (float(term.mass), term.shared) == ((1, True) if task is TASKS["sum"] else (0, False))
     loss = combine(terms)
-    assert float(loss.detach()) == 0 and float(means(terms)["label"]) == 0
+    assert float(loss.detach()) == 0 and float(mean_terms(terms)["label"]) == 0
     assert not slope(loss, out).any()
 
 

@@ -54,7 +54,7 @@ def make_network(
 def make_student(spec: Network, session: Session) -> nn.Module:
     """The student for the classes, channels and size of the data, checked by a dry run."""
     network = make_network(spec, session.sources, spec.weights)
-    check_output(network, spec.name, session)
+    check_network(network, spec.name, session)
     return network
 
 
@@ -127,7 +127,7 @@ def untrained_teacher(spec: TeacherSpec, session: Session) -> TeacherNetwork:
         network = make_network(member, session.sources)
         # weights may be for other classes; without them, the network must fit the data
         if member.weights is None:
-            check_output(network, member.name, session)
+            check_network(network, member.name, session)
         loaded.append(TeacherNetwork(network, network))
     if not spec.members:
         return loaded[0]
@@ -157,7 +157,7 @@ def load_member(spec: TeacherMember, path: Path, session: Session) -> TeacherNet
         )
     inner = make_network(spec, sources, path, classes=classes, size=teacher_size(spec, contract))
     loaded = fit_teacher(spec, inner, contract, sources)
-    check_output(loaded.network, spec.name, session)
+    check_network(loaded.network, spec.name, session)
     return loaded
 
 
@@ -206,7 +206,7 @@ def fit_teacher(
     return TeacherNetwork(wrapped, inner, tuple(notes), size=size)
 
 
-def check_output(network: nn.Module, name: str, session: Session) -> None:
+def check_network(network: nn.Module, name: str, session: Session) -> None:
     """Raise UserError for a network whose output for two blank images does not fit the task."""
     example = example_of(session.sources)
     blank = Batch(example, None, torch.arange(2), torch.zeros(2, dtype=torch.int64))

@@ -18,13 +18,13 @@ from stillhouse.build.store import Say, silent
 from stillhouse.build.teacher import make_teacher
 from stillhouse.data.source import Pixels, Source, targets_of
 from stillhouse.distributed import rank, world_size
-from stillhouse.engine.average import Average
+from stillhouse.engine.average import WeightEMA
 from stillhouse.engine.optimisers import Optimiser
-from stillhouse.engine.progress import show
+from stillhouse.engine.progress import create_progress
 from stillhouse.engine.pupil import Pupil
 from stillhouse.engine.records import Records
 from stillhouse.engine.run import Group, Run
-from stillhouse.engine.schedules import rates
+from stillhouse.engine.schedules import learning_rates
 from stillhouse.errors import UserError, did_you_mean
 from stillhouse.methods.base import Method
 from stillhouse.methods.build import make_method, reshape_student
@@ -33,7 +33,7 @@ from stillhouse.methods.per_teacher import PerTeacher
 from stillhouse.methods.setting import Setting
 from stillhouse.models.taps import Tapped
 from stillhouse.recipes import load
-from stillhouse.recipes.schema import Recipe, Training
+from stillhouse.recipes.schema import Recipe, TeacherSpec, Training
 from stillhouse.teachers.base import Teacher
 
 
@@ -48,16 +48,16 @@ def make_pupil(recipe: Recipe, session: Session, loaded: TeacherNetwork | None) 
         )
         student = reshape_student(recipe.method, setting)
         setting = replace(setting, student=student)
-        members = loaded.members if taught_apart(recipe) else ()
+        members = loaded.members if taught_apart(recipe.teacher) else ()
         method = method_for_teachers(recipe.method, setting, members)
     if recipe.data.mix:
         check_mixing(recipe.method, method)
     return Pupil(Tapped(student, method.student_taps, (example,)), method, session.task)
 
 
-def taught_apart(recipe: Recipe) -> bool:
+def taught_apart(teacher: TeacherSpec | None) -> bool:
     """Whether the method is applied to each member of an ensemble, teacher.ensemble=separate."""
-    return recipe.teacher is not None and recipe.teacher.ensemble == "separate"
+    return teacher is not None and teacher.ensemble == "separate"
 
 
 def method_for_teachers(
@@ -134,7 +134,9 @@ def make_run(
     groups = make_groups(recipe.train, pupil, teacher)
     records = Records(folder, tensorboard=engine.tensorboard) if rank() == 0 else None
     images = recipe.data.batch * accumulate * world_size()
-    with show(steps, images=images, first_rank=rank() == 0 and not session.quiet) as progress:
+    with create_progress(
+        steps, images=images, first_rank=rank() == 0 and not session.quiet
+    ) as progress:
         try:
             yield Run(
                 pupil=prepared,
@@ -148,7 +150,7 @@ def make_run(
                 recipe_hash=load.digest(recipe),
                 accumulate=accumulate,
                 clip=recipe.train.clip,
-                average=Average(student, recipe.train.ema_decay)
+                average=WeightEMA(student, recipe.train.ema_decay)
                 if recipe.train.ema_decay
                 else None,
                 records=records,
@@ -183,7 +185,7 @@ def make_groups(training: Training, pupil: Pupil[Any], teacher: Teacher[Any]) ->
     for name, named in parameters.items():
         spec = training.groups.get(name) or group_optimiser(name, training.optimiser, pupil.method)
         optimiser = spec.build(named)
-        groups[name] = Group(optimiser, training.schedule, rates(optimiser))
+        groups[name] = Group(optimiser, training.schedule, learning_rates(optimiser))
     return groups
 
 

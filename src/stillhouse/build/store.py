@@ -55,9 +55,9 @@ def filled_store(teacher: TeacherSpec, session: Session, loaded: TeacherNetwork,
     """The full store; raises Stopped on an interrupt, with all rows computed so far written."""
     store = make_store(teacher, session, loaded)
     with Interrupt() as interrupt:
-        fill(store, make_filling(teacher, session, loaded, say, lambda: interrupt.asked))
+        fill(store, make_filling(teacher, session, loaded, say, lambda: interrupt.requested))
         # the only communication between ranks: any of them may have filled the store
-        stop = interrupt.agreed(session.hardware.device)
+        stop = interrupt.requested_on_any_rank(session.hardware.device)
     loaded.network.cpu()
     if stop:
         raise Stopped

@@ -19,7 +19,10 @@ from stillhouse.teachers.learner import Learner
 from stillhouse.teachers.memory import MemoryCached
 from stillhouse.teachers.store.cached import DiskCached
 
-NEEDS = {"moves": "trains the teacher", "views": "needs two views of each image"}  # in messages
+NEED_TEXTS = {
+    "moves": "trains the teacher",
+    "views": "needs two views of each image",
+}  # in messages
 
 
 def make_teacher(
@@ -113,7 +116,7 @@ def describe_need(spec: Any, method: Method | None) -> str:
     if method is not None:
         needs |= {"moves"} if method.moves_teacher else set()
         needs |= {"views"} if method.views > 1 else set()
-    for need, text in NEEDS.items():
+    for need, text in NEED_TEXTS.items():
         if need in needs:
             return text
     pairs = getattr(spec, "pairs", None)

@@ -28,8 +28,8 @@ def train_run(
     explain: bool = True,
 ) -> None:
     """Run a recipe, print the scores of teacher, control and student, and write the report."""
-    from stillhouse.distributed import leave, rank
-    from stillhouse.engine.devices import forget_ranks
+    from stillhouse.distributed import destroy_process_group, rank
+    from stillhouse.engine.devices import clear_rank_environment
     from stillhouse.recipes import load
     from stillhouse.runs.execute import execute
 
@@ -45,11 +45,11 @@ def train_run(
             result = execute(loaded, out, resume=resume, overwrite=overwrite, say=print_progress)
         first_rank = rank() == 0
     finally:
-        leave()
+        destroy_process_group()
     if first_rank:
         from stillhouse.report.run import write_run
 
-        forget_ranks()  # one process writes the report, the others have ended
+        clear_rank_environment()  # one process writes the report, the others have ended
         page = write_run(result.folder, explain=explain)
         print("\n".join([*result.lines(), f"report: {page}"]))
 

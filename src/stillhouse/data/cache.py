@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stillhouse.data.source import fingerprint_of_content
 from stillhouse.errors import UserError
-from stillhouse.files import replacing
+from stillhouse.files import atomic_write
 
 Tensors = dict[str, Tensor]
 
@@ -60,7 +60,7 @@ def _write(path: Path, tensors: Tensors, fingerprint: str) -> None:
     tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
     data = save(tensors, {"fingerprint": fingerprint, "content": _digest(tensors)})
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(data)
 
 

@@ -96,7 +96,7 @@ class Pixels:
 
 
 @dataclass(frozen=True, eq=False)
-class Subset:
+class SourceSubset:
     """Some samples of another source, with keys from 0 on."""
 
     whole: Source
@@ -290,11 +290,11 @@ def _classes_in(target: SampleTarget, classes: int) -> SampleTarget:
 
 def notes_of(source: Source) -> tuple[str, ...]:
     """The notes of a source on samples that it left out; those of the whole for a subset."""
-    whole = source.whole if isinstance(source, Subset) else source
+    whole = source.whole if isinstance(source, SourceSubset) else source
     return tuple(getattr(whole, "notes", ()))
 
 
-def take(source: Source, indices: Tensor, name: str) -> Pixels | Subset:
+def take(source: Source, indices: Tensor, name: str) -> Pixels | SourceSubset:
     """Some samples of a source, with keys from 0 on: (M,) indices -> a source of M samples."""
     digest = hashlib.sha256(indices.numpy().astype("<i8").tobytes()).hexdigest()
     fingerprint = fingerprint_of_recipe({"whole": source.fingerprint, "indices": digest})
@@ -302,12 +302,12 @@ def take(source: Source, indices: Tensor, name: str) -> Pixels | Subset:
         targets = select_target(source.targets, indices)
         images = source.images[indices]
         return replace(source, images=images, targets=targets, fingerprint=fingerprint, name=name)
-    return Subset(source, indices, fingerprint, name)
+    return SourceSubset(source, indices, fingerprint, name)
 
 
 def hold_out(
     source: Source, held_out: int | float, seed: int = 0
-) -> tuple[Pixels | Subset, Pixels | Subset]:
+) -> tuple[Pixels | SourceSubset, Pixels | SourceSubset]:
     """The remaining samples and the held-out ones, a stratified number or fraction of the source.
 
     The two are disjoint and cover the source; they depend on the targets and the seed only. Raises

@@ -93,13 +93,17 @@ def presence(targets: Target, classes: int) -> Tensor:
 def describe_target(target: SampleTarget) -> str:
     """A target as text, for fingerprints."""
     if isinstance(target, Objects):
-        return str([digest(part) for part in target.tensors().values()])
+        return str([tensor_digest(part) for part in target.tensors().values()])
     if isinstance(target, Tensor):
-        return digest(target) if is_spatial(target) else str(target.nonzero().flatten().tolist())
+        return (
+            tensor_digest(target)
+            if is_spatial(target)
+            else str(target.nonzero().flatten().tolist())
+        )
     return str(target)
 
 
-def digest(part: Tensor) -> str:
+def tensor_digest(part: Tensor) -> str:
     """A hash of the shape and the values of a tensor."""
     content = f"{part.dtype} {tuple(part.shape)}".encode() + part.cpu().numpy().tobytes()
     return hashlib.sha256(content).hexdigest()

@@ -1,4 +1,4 @@
-"""Where training happens. The only file that knows Accelerate, which prepares the pupil alone."""
+"""The device and precision of training. The only file that imports Accelerate."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError
 
 Precision = Literal["float32", "bfloat16", "float16"]
-Where = Literal["auto", "cpu", "cuda", "mps"]
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 
 class Hardware:
-    """The device of this process, its ranks under torchrun, and the precision of a forward.
+    """The device of this process, its ranks under torchrun, and the precision of the forward.
 
-    Accelerate is asked for the device and the distributed wrapper, and for nothing else: its
-    loaders, schedulers, gathers and saved states all do more than we want.
+    Accelerate provides the device and the DDP wrapper, but not loaders, schedulers, gathering or
+    checkpoints, which do more than is needed here.
     """
 
-    def __init__(self, where: Where = "auto", precision: Precision = "float32") -> None:
+    def __init__(self, device: DeviceName = "auto", precision: Precision = "float32") -> None:
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState
 
-        available(where)
+        check_device(device)
         AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-        self._accelerator = Accelerator(cpu=where == "cpu", mixed_precision="no")
+        self._accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no")
         self.device: torch.device = self._accelerator.device
         self.precision = precision
         half = precision == "float16"
         if half and self.device.type == "cpu":
             raise UserError(
-                "precision float16 needs a GPU; on a CPU say engine.precision=bfloat16 or float32"
+                "precision float16 needs a GPU; on a CPU set engine.precision=bfloat16 or float32"
             )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
 
     def prepare(self, pupil: Pupil[Any]) -> nn.Module:
-        """The pupil on the device, in a distributed wrapper where there are ranks."""
+        """The pupil on the device, wrapped in DDP where there are several ranks."""
         from accelerate import DistributedDataParallelKwargs
 
-        # looking for parameters without a gradient costs a walk through the graph each step
+        # finding parameters without a gradient traverses the graph at each step
         self._accelerator.ddp_handler = DistributedDataParallelKwargs(
             find_unused_parameters=pupil.method.unused_parameters
         )
@@ -51,30 +51,30 @@ class Hardware:
         return prepared
 
     def autocast(self) -> torch.autocast:
-        """The context of a forward; losses leave it by themselves."""
-        lower = self.precision != "float32"
-        dtype = getattr(torch, self.precision) if lower else torch.bfloat16
-        return torch.autocast(self.device.type, dtype=dtype, enabled=lower)
+        """The autocast context of the forward; losses disable it themselves."""
+        enabled = self.precision != "float32"
+        dtype = getattr(torch, self.precision) if enabled else torch.bfloat16
+        return torch.autocast(self.device.type, dtype=dtype, enabled=enabled)
 
-    def quiet(self, pupil: nn.Module, more: bool) -> AbstractContextManager[Any]:
-        """No gradient exchange while more micro-batches are to come."""
-        exchange = getattr(pupil, "no_sync", None)
-        return exchange() if more and callable(exchange) else nullcontext()
-
-
-def available(where: Where) -> None:
-    """Refuse a device that this machine does not have."""
-    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not found.get(where, True):
-        raise UserError(f"engine.device={where}, but this machine has none; say cpu or auto")
+    def no_sync(self, pupil: nn.Module, accumulating: bool) -> AbstractContextManager[Any]:
+        """Skip the gradient all-reduce of DDP for all micro-batches but the last."""
+        no_sync = getattr(pupil, "no_sync", None)
+        return no_sync() if accumulating and callable(no_sync) else nullcontext()
 
 
-def launched_ranks() -> int:
-    """How many processes torchrun started, this one among them."""
+def check_device(device: DeviceName) -> None:
+    """Raise a UserError for a device that this machine does not have."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(device, True):
+        raise UserError(f"engine.device={device}, but this machine has none; set cpu or auto")
+
+
+def launched_world_size() -> int:
+    """The number of processes that torchrun started, including this one."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def forget_ranks() -> None:
-    """Go on as one process, whatever torchrun said when it started this one."""
+def clear_rank_environment() -> None:
+    """Continue as a single process, without the environment variables of torchrun."""
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         os.environ.pop(name, None)

@@ -1,4 +1,4 @@
-"""Where a run ran, and with which random numbers."""
+"""The environment of a run, and its random seed."""
 
 from __future__ import annotations
 
@@ -20,59 +20,59 @@ from stillhouse.spec import require
 PACKAGES = ("stillhouse", "torch", "torchvision", "timm", "accelerate", "numpy")
 
 
-def describe() -> dict[str, Any]:
-    """What one would ask about the place of a run, in plain values; it never fails."""
+def describe_environment() -> dict[str, Any]:
+    """The environment of a run in plain values: commit, packages, hardware. It never raises."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        # without the folder of the program, which says more of a person than of a run
+        # without the folder of the program, which may contain the name of a user
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "commit": commit(),
+        "commit": git_commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: version(name) for name in PACKAGES},
-        "processor": processor(),
+        "packages": {name: package_version(name) for name in PACKAGES},
+        "processor": processor_name(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "devices": devices(),
+        "devices": accelerator_names(),
         "cuda": torch.version.cuda,
     }
 
 
-def version(package: str) -> str | None:
-    """The installed version of a package, without importing it."""
+def package_version(package: str) -> str | None:
+    """The installed version of a package, without importing it; None where it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
 
 
-def devices() -> list[str]:
-    """The names of the accelerators; empty where there are none."""
+def accelerator_names() -> list[str]:
+    """The names of the GPUs; empty where there are none."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return [torch.cuda.get_device_name(index) for index in range(count)]
 
 
-def machine() -> str:
-    """What a speed was measured on: processor or accelerator, and threads."""
-    found = devices()
-    if found:
-        return found[0]
+def device_name() -> str:
+    """The device that a speed was measured on: the GPU, or the processor and its threads."""
+    names = accelerator_names()
+    if names:
+        return names[0]
     threads = torch.get_num_threads()
-    return f"{processor()}, {threads} thread{'s' if threads > 1 else ''}"
+    return f"{processor_name()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def processor() -> str:
-    """The name of the processor, as the system has it."""
+def processor_name() -> str:
+    """The name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
 
 
-def commit() -> str | None:
-    """The git commit of the current folder, with a plus sign if files differ from it."""
+def git_commit() -> str | None:
+    """The git commit of the current folder, with "+" for uncommitted changes, or None."""
     head = _git("rev-parse", "HEAD")
     if not head:
         return None
@@ -81,7 +81,7 @@ def commit() -> str | None:
 
 
 def _git(*words: str) -> str | None:
-    # The lock is for `status`, which would otherwise write into a repository that is not ours.
+    # Without the option `git status` would write into the repository.
     command = ["git", "--no-optional-locks", *words]
     try:
         done = subprocess.run(
@@ -93,17 +93,17 @@ def _git(*words: str) -> str | None:
 
 
 def seed_everything(seed: int, deterministic: bool) -> None:
-    """Seed Python, NumPy and torch; `deterministic` also refuses operations that are not.
+    """Seed Python, NumPy and torch.
 
-    Under `deterministic` torch raises, by name, any operation whose result may differ from run to
-    run on the device.
+    With `deterministic` torch raises an error for operations without a deterministic implementation
+    on the device.
     """
     require(seed >= 0, "seed", "non-negative", seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     if deterministic:
-        # cuBLAS reads it when it is first used, so a value that is set already stands.
+        # cuBLAS reads it at its first use; a value that is already set is kept.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(deterministic)

@@ -1,4 +1,4 @@
-"""The folder that holds everything a run produces."""
+"""The folder of a run."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from pathlib import Path
 from types import TracebackType
 
 from stillhouse.errors import UserError
-from stillhouse.files import PARTIAL, lock, owner, unlock, write_error, write_text
+from stillhouse.files import PARTIAL, lock, lock_owner, unlock, write_error, write_text
 
 LOCK = ".lock"
-MARK = ".run"  # says that the folder is a run's, and of which recipe
+MARK = ".run"  # marks the folder of a run; contains the hash of its recipe
 
 
 @dataclass
-class Claim:
-    """The right to write into a run's folder, held until `release` or the end of the process."""
+class FolderLock:
+    """The exclusive right to write into a run folder, until `release` or the end of the process."""
 
     folder: Path
     _lock: int | None
 
     def release(self) -> None:
-        """Let others claim the folder."""
+        """Release the lock of the folder."""
         if self._lock is not None:
             unlock(self._lock)
             self._lock = None
 
-    def __enter__(self) -> Claim:
+    def __enter__(self) -> FolderLock:
         return self
 
     def __exit__(
@@ -39,29 +39,29 @@ class Claim:
         self.release()
 
 
-def claim(
+def lock_folder(
     folder: str | Path,
     *,
     resume: bool,
     overwrite: bool = False,
     recipe: str = "",
-    patience: float = 0.0,
-) -> Claim:
-    """Make a run's folder, or take up the one that is there, for this process alone.
+    timeout: float = 0.0,
+) -> FolderLock:
+    """Create a run folder, or resume an existing one, and lock it for this process.
 
-    Call it on one rank, before anything else is written there. `recipe` is a hash of what the run
-    is; a run resumes only under the hash it began with. Resuming where nothing is begins anew, so
-    that a job which is restarted after every interruption needs one command only. `patience` is how
-    many seconds another process has to let the folder go.
+    Call it on one rank, before anything else is written there. `recipe` is a hash of the recipe; a
+    run can only be resumed with the hash it was started with. Resuming in an empty folder starts a
+    new run, so that one command is enough for a job that is restarted after interruptions.
+    `timeout` is the number of seconds to wait for another process to release the folder.
     """
     folder = Path(folder)
     if resume and overwrite:
-        raise UserError(f"{folder} cannot be both resumed and overwritten; choose one of the two")
-    _make(folder)
-    held = Claim(folder, _lock(folder, patience))
+        raise UserError(f"{folder} cannot be both resumed and overwritten; choose one of them")
+    _create(folder)
+    held = FolderLock(folder, _lock(folder, timeout))
     try:
-        _admit(folder, resume=resume, overwrite=overwrite, recipe=recipe)
-        _sweep(folder)
+        _check(folder, resume=resume, overwrite=overwrite, recipe=recipe)
+        _remove_partial_files(folder)
         write_text(folder / MARK, recipe + "\n")
     except BaseException:
         held.release()
@@ -69,25 +69,24 @@ def claim(
     return held
 
 
-def _make(folder: Path) -> None:
+def _create(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise UserError(
-            f"{folder} cannot hold a run because a file is in its place; choose another folder"
-        ) from None
+        raise UserError(f"{folder} is a file, not a folder; choose another folder") from None
     except OSError as error:
         raise UserError(
-            f"could not make the folder {folder}: {error.strerror}; choose another folder"
+            f"could not create the folder {folder}: {error.strerror}; choose another folder"
         ) from error
 
 
-def _lock(folder: Path, patience: float) -> int | None:
+def _lock(folder: Path, timeout: float) -> int | None:
     try:
-        return lock(folder / LOCK, patience)
+        return lock(folder / LOCK, timeout)
     except BlockingIOError:
         raise UserError(
-            f"{folder} is being written by process {owner(folder / LOCK)}; wait for it to end, "
+            f"{folder} is being written by process {lock_owner(folder / LOCK)}; wait until it "
+            "ends, "
             "or choose another folder"
         ) from None
     except OSError as error:
@@ -97,27 +96,28 @@ def _lock(folder: Path, patience: float) -> int | None:
         ) from error
 
 
-def _admit(folder: Path, *, resume: bool, overwrite: bool, recipe: str) -> None:
+def _check(folder: Path, *, resume: bool, overwrite: bool, recipe: str) -> None:
     mark = folder / MARK
-    own = {LOCK, MARK}
-    others = [p for p in folder.iterdir() if p.name not in own and not p.name.endswith(PARTIAL)]
-    if not others:
-        return  # new, or claimed by a run that ended before it wrote anything
+    names = {LOCK, MARK}
+    files = [p for p in folder.iterdir() if p.name not in names and not p.name.endswith(PARTIAL)]
+    if not files:
+        return  # new, or of a run that ended before it wrote anything
     if not mark.is_file():
-        raise UserError(f"{folder} already holds files that are no run's; choose another folder")
+        raise UserError(f"{folder} is not a run folder but contains files; choose another folder")
     if overwrite:
-        for path in others:  # and not the mark, lest a half emptied folder be taken for another's
+        for path in files:  # but not the mark, so that a half emptied folder is still a run folder
             _remove(path)
         return
     if not resume:
         raise UserError(
-            f"{folder} already holds a run; add --resume to continue it, or choose another folder"
+            f"{folder} already contains a run; add --resume to continue it, or choose another "
+            "folder"
         )
     before = mark.read_text(encoding="utf-8").strip()
     if before != recipe:
         raise UserError(
-            f"{folder} holds a run of another recipe; resume it with the recipe that it was "
-            "begun with, or choose another folder"
+            f"{folder} contains a run of another recipe; resume it with the recipe it was started "
+            "with, or choose another folder"
         )
 
 
@@ -131,7 +131,7 @@ def _remove(path: Path) -> None:
         raise write_error(path, error) from error
 
 
-def _sweep(folder: Path) -> None:
-    # What a killed process left half written. Nobody else writes here: the lock is ours.
+def _remove_partial_files(folder: Path) -> None:
+    # Left by a killed process; nobody else writes here, since this process has the lock.
     for path in folder.glob(f".*{PARTIAL}"):
         path.unlink(missing_ok=True)

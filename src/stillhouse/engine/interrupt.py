@@ -1,4 +1,4 @@
-"""Being asked to stop, and stopping between two steps."""
+"""Stopping on SIGINT and SIGTERM, between two steps."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(Exception):
-    """The user asked for an end; everything is saved and can be resumed."""
+    """Training was interrupted; everything is saved and can be resumed."""
 
 
-class _Standing:
-    """A request that outlasts the training it came in, where a process has many to do."""
+class _Process:
+    """Signals of a process that runs many trainings."""
 
-    heeded = False
-    asked = False
+    deferred = False  # whether signals are only noted
+    stop_requested = False
 
 
-def heed() -> None:
-    """From now on only note requests, between trainings too, for every training to come.
+def defer_signals() -> None:
+    """Only note signals from now on, also between trainings, and stop every later training.
 
-    A process that waits for work must not die of one: it may hold the lock of the queue.
+    For a worker that waits for jobs: a signal must not end it while it holds the lock of the queue.
     """
 
     def note(number: int, frame: FrameType | None) -> None:
-        _Standing.asked = True
+        _Process.stop_requested = True
 
-    _Standing.heeded = True
+    _Process.deferred = True
     for number in SIGNALS:
         signal.signal(number, note)
 
 
-def follow(parent: int, busy: threading.Lock) -> None:
-    """End this process when its parent has died: what is under way saves first.
+def exit_with_parent(parent: int, busy: threading.Lock) -> None:
+    """Stop this process when its parent process ends, after what holds the lock has been saved.
 
-    A parent that is killed cannot ask, and its workers would wait for work for ever.
+    A parent that is killed cannot signal its workers, which would wait for jobs indefinitely.
     """
 
     def watch() -> None:
@@ -59,15 +59,15 @@ def follow(parent: int, busy: threading.Lock) -> None:
 
 
 class Interrupt:
-    """Inside, the first Ctrl-C or SIGTERM is only noted; the second ends the process as ever."""
+    """Within this context the first SIGINT or SIGTERM is only noted; the second has its effect."""
 
     def __init__(self) -> None:
-        self.asked = _Standing.asked
-        self._before: dict[signal.Signals, Any] = {}
+        self.requested = _Process.stop_requested
+        self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._handlers = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
     def __exit__(
@@ -76,19 +76,20 @@ class Interrupt:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and not _Standing.heeded:  # of many, the parent asks once more
+        # A worker gets the signal of the terminal and that of its parent.
+        if self.requested and not _Process.deferred:
             raise KeyboardInterrupt
-        self.asked = True
-        _Standing.asked = _Standing.heeded
+        self.requested = True
+        _Process.stop_requested = _Process.deferred
 
-    def agreed(self, device: torch.device) -> bool:
-        """Whether any rank was asked to stop, so that all stop after the same step."""
+    def requested_on_any_rank(self, device: torch.device) -> bool:
+        """Whether any rank was interrupted, so that all ranks stop after the same step."""
         if world_size() == 1:
-            return self.asked
-        flag = torch.tensor(float(self.asked), device=device)
+            return self.requested
+        flag = torch.tensor(float(self.requested), device=device)
         dist.all_reduce(flag)
         return bool(flag > 0)

@@ -1,4 +1,4 @@
-"""How weights move: the optimisers that a recipe can name."""
+"""The optimisers that a recipe can name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SGD:
     momentum: float = 0.9
     weight_decay: float = 0.0
     nesterov: bool = False
-    decay_norms: bool = True  # weight decay also on norms and biases
+    decay_norms: bool = True  # weight decay for norms and biases, too
     kind: Literal["sgd"] = "sgd"
 
     def __post_init__(self) -> None:
@@ -34,7 +34,7 @@ class SGD:
             raise ValueError("`nesterov` needs a positive `momentum`")
 
     def build(self, named_parameters: Named) -> torch.optim.Optimizer:
-        """The optimiser of these parameters."""
+        """Create the optimiser of these parameters."""
         groups = _groups(named_parameters, self.weight_decay, self.decay_norms)
         fused = _can_fuse(groups)
         optimiser = torch.optim.SGD(
@@ -53,7 +53,7 @@ class AdamW:
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
-    decay_norms: bool = True  # weight decay also on norms and biases
+    decay_norms: bool = True  # weight decay for norms and biases, too
     kind: Literal["adamw"] = "adamw"
 
     def __post_init__(self) -> None:
@@ -61,7 +61,7 @@ class AdamW:
         _check_betas(self.betas)
 
     def build(self, named_parameters: Named) -> torch.optim.Optimizer:
-        """The optimiser of these parameters."""
+        """Create the optimiser of these parameters."""
         groups = _groups(named_parameters, self.weight_decay, self.decay_norms)
         return torch.optim.AdamW(
             groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=_can_fuse(groups)
@@ -70,13 +70,13 @@ class AdamW:
 
 @spec
 class Adam:
-    """Adam whose weight decay is part of the gradient (Kingma and Ba, 2015)."""
+    """Adam with weight decay in the gradient (Kingma and Ba, 2015)."""
 
     lr: float = 1e-4
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
-    decay_norms: bool = True  # weight decay also on norms and biases
+    decay_norms: bool = True  # weight decay for norms and biases, too
     kind: Literal["adam"] = "adam"
 
     def __post_init__(self) -> None:
@@ -84,7 +84,7 @@ class Adam:
         _check_betas(self.betas)
 
     def build(self, named_parameters: Named) -> torch.optim.Optimizer:
-        """The optimiser of these parameters."""
+        """Create the optimiser of these parameters."""
         groups = _groups(named_parameters, self.weight_decay, self.decay_norms)
         return torch.optim.Adam(
             groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=_can_fuse(groups)
@@ -93,14 +93,14 @@ class Adam:
 
 @spec
 class RMSprop:
-    """RMSprop as TensorFlow has it, which the EfficientNet recipes were made for."""
+    """RMSprop as in TensorFlow, for which the EfficientNet recipes were tuned."""
 
     lr: float = 0.048
     weight_decay: float = 0.0
     alpha: float = 0.9
     momentum: float = 0.9
     eps: float = 1e-3
-    decay_norms: bool = True  # weight decay also on norms and biases
+    decay_norms: bool = True  # weight decay for norms and biases, too
     kind: Literal["rmsprop"] = "rmsprop"
 
     def __post_init__(self) -> None:
@@ -109,8 +109,8 @@ class RMSprop:
         require(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
 
     def build(self, named_parameters: Named) -> torch.optim.Optimizer:
-        """The optimiser of these parameters."""
-        return RootedRMSprop(
+        """Create the optimiser of these parameters."""
+        return TensorFlowRMSprop(
             _groups(named_parameters, self.weight_decay, self.decay_norms),
             lr=self.lr,
             alpha=self.alpha,
@@ -122,11 +122,11 @@ class RMSprop:
 Optimiser = Annotated[SGD | AdamW | Adam | RMSprop, Field(discriminator="kind")]
 
 
-class RootedRMSprop(torch.optim.Optimizer):
-    """RMSprop with epsilon inside the root, squares that begin at one, and momentum of steps.
+class TensorFlowRMSprop(torch.optim.Optimizer):
+    """RMSprop with epsilon inside the square root, squares initialised with 1, momentum of updates.
 
-    torch's own adds epsilon outside, begins at zero and keeps momentum of gradients; with an
-    epsilon of 1e-3 or a falling learning rate these are different optimisers.
+    `torch.optim.RMSprop` has epsilon outside the root, squares initialised with 0 and momentum of
+    gradients; with an epsilon of 1e-3 or a changing learning rate the results differ.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class RootedRMSprop(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Move every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -163,10 +163,10 @@ class RootedRMSprop(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._move(parameter, parameter.grad, group)
+                    self._update(parameter, parameter.grad, group)
         return loss
 
-    def _move(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if not state:
             state["squares"] = torch.ones_like(parameter)
@@ -181,22 +181,22 @@ class RootedRMSprop(torch.optim.Optimizer):
 
 
 def _groups(named: Named, weight_decay: float, decay_norms: bool) -> list[dict[str, Any]]:
-    """One group, or two where norms and biases are spared: what has at most one dimension."""
-    # By identity, since a tied weight may come under two names.
+    """One group, or two where norms and biases, of at most one dimension, have no weight decay."""
+    # By identity, since a tied weight may have two names.
     unique = {id(parameter): parameter for _, parameter in named if parameter.requires_grad}
     parameters = list(unique.values())
     if not parameters:
-        raise UserError("there is nothing to train: every parameter is frozen; unfreeze some")
+        raise UserError("all parameters are frozen; unfreeze some")
     if decay_norms:
         return [{"params": parameters, "weight_decay": weight_decay}]
     decayed = [parameter for parameter in parameters if parameter.ndim > 1]
-    spared = [parameter for parameter in parameters if parameter.ndim <= 1]
-    groups = [(decayed, weight_decay), (spared, 0.0)]
-    return [{"params": some, "weight_decay": decay} for some, decay in groups if some]
+    not_decayed = [parameter for parameter in parameters if parameter.ndim <= 1]
+    groups = [(decayed, weight_decay), (not_decayed, 0.0)]
+    return [{"params": part, "weight_decay": decay} for part, decay in groups if part]
 
 
 def _can_fuse(groups: list[dict[str, Any]]) -> bool:
-    # One call for all parameters: a small network's step is mostly calls.
+    # One kernel for all parameters: for small networks the launches take most of the time.
     return all(
         p.device.type in ("cpu", "cuda") and p.is_floating_point()
         for group in groups

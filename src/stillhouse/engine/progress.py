@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a run: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Seconds = Callable[[], float]
 
 
 class Progress(Protocol):
-    """Something that can be told how far a run is."""
+    """Shows the progress of a run."""
 
     def update(self, step: int, values: Values) -> None:
-        """Say that `step` steps are done, and the newest of any numbers."""
+        """Set the number of finished steps and the latest values."""
 
     def note(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a line that is not overwritten."""
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
 
     def __enter__(self) -> Self: ...
 
@@ -40,7 +40,7 @@ class Progress(Protocol):
     ) -> None: ...
 
 
-def show(
+def create_progress(
     steps: int,
     *,
     start: int = 0,
@@ -48,37 +48,37 @@ def show(
     first_rank: bool = True,
     stream: TextIO | None = None,
 ) -> Progress:
-    """The progress that suits where it is written: `images` is how many one step takes, if known.
+    """A bar on a terminal, lines elsewhere; `images` is the number of images per step, if known.
 
-    Numbers given to `update` may be tensors on a device: they are read only when they are shown,
-    so that it may be called after every step.
+    Values given to `update` may be tensors on a device: they are only read when they are printed,
+    so that it can be called after every step.
     """
     if not first_rank:
-        return Silent()
+        return NoProgress()
     stream = sys.stderr if stream is None else stream
     pace = Pace(steps, start, images)
     if not on_terminal(stream):
-        return Lines(pace, stream)
+        return ProgressLines(pace, stream)
     from rich.console import Console
 
-    return Bar(pace, Console(file=stream))
+    return ProgressBar(pace, Console(file=stream))
 
 
 def on_terminal(stream: TextIO) -> bool:
-    """Whether a person watches the stream through something that can redraw a line."""
+    """Whether the stream is a terminal that can redraw a line."""
     plain = os.environ.get("CI") or os.environ.get("TERM", "").lower() in ("dumb", "unknown")
     return stream.isatty() and not plain
 
 
-class Part(NamedTuple):
-    """Something to say, and what has to give way where there is little room."""
+class StatusItem(NamedTuple):
+    """A text of the status line, and its priority where the line is too long."""
 
     text: str
-    rank: int  # the lowest stay longest
+    priority: int  # the lowest is removed last
 
 
 class Pace:
-    """How fast steps go by, over the last half minute or so."""
+    """Speed of the run, over about the last half minute."""
 
     def __init__(
         self, steps: int, start: int = 0, images: int = 0, seconds: Seconds = time.monotonic
@@ -86,11 +86,11 @@ class Pace:
         self.steps, self.step, self.images, self.seconds = steps, start, images, seconds
         self._marks = deque([(seconds(), start)])
 
-    def reach(self, step: int) -> None:
-        """Say that `step` steps are done."""
+    def advance(self, step: int) -> None:
+        """Set the number of finished steps."""
         now = self.seconds()
         self.step = step
-        # One mark a second keeps the window short; its first mark is the oldest that is needed.
+        # At most one mark per second; the first mark is the oldest one in the window.
         if len(self._marks) < 2 or now - self._marks[-2][0] >= 1:
             self._marks.append((now, step))
         else:
@@ -99,33 +99,32 @@ class Pace:
             self._marks.popleft()
 
     @property
-    def share(self) -> float:
-        """The part of the run that is done, from 0 to 1."""
+    def fraction(self) -> float:
+        """The finished fraction of the run, from 0 to 1."""
         return min(1.0, self.step / max(1, self.steps))
 
     @property
     def speed(self) -> float:
-        """Steps in a second, 0 until there are two moments to compare."""
+        """Steps per second, 0 until there are two measurements."""
         (then, first), (now, last) = self._marks[0], self._marks[-1]
         return max(0, last - first) / (now - then) if now > then else 0.0
 
-    def parts(self, values: Values) -> list[Part]:
-        """What there is to say, in the order in which it is read."""
-        said = [Part(f"{100 * self.share:.0f}%", 0)]
+    def items(self, values: Values) -> list[StatusItem]:
+        """The texts of the status line, in their order."""
+        items = [StatusItem(f"{100 * self.fraction:.0f}%", 0)]
         for index, (name, value) in enumerate(values.items()):
-            said.append(Part(f"{name} {float(value):.4g}", 4 if index else 1))
+            items.append(StatusItem(f"{name} {float(value):.4g}", 4 if index else 1))
         if self.speed and self.images:
-            said.append(Part(f"{_short(self.speed * self.images)} images/s", 3))
+            items.append(StatusItem(f"{_short(self.speed * self.images)} images/s", 3))
         if self.speed:
             left = max(0, self.steps - self.step) / self.speed
-            said.append(Part(f"{duration(left)} left", 2))
-        return said
+            items.append(StatusItem(f"{format_duration(left)} left", 2))
+        return items
 
 
-def duration(seconds: float) -> str:
-    """A time as people write it: 0:42, 1:02:03, 2 d 3 h."""
-    whole = round(seconds)
-    minutes, rest = divmod(whole, 60)
+def format_duration(seconds: float) -> str:
+    """A duration as 0:42, 1:02:03 or 2 d 3 h."""
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours >= 24:
         return f"{hours // 24} d {hours % 24} h"
@@ -136,7 +135,7 @@ def _short(number: float) -> str:
     return f"{number:.0f}" if number >= 10 else f"{number:.2g}"
 
 
-class _Closing:
+class _ClosedOnExit:
     """Closes at the end of a `with` block."""
 
     def close(self) -> None:
@@ -154,20 +153,20 @@ class _Closing:
         self.close()
 
 
-class Silent(_Closing):
-    """Says nothing: for every rank but the first."""
+class NoProgress(_ClosedOnExit):
+    """Prints nothing; for all ranks but the first."""
 
     def update(self, step: int, values: Values) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def note(self, text: str) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
 
-class Lines(_Closing):
-    """One plain line after the first update, at the end, and once in an interval between.
+class ProgressLines(_ClosedOnExit):
+    """One plain line after the first update, at the end, and once per interval in between.
 
-    `percents` adds a line when each of these parts of the run is done.
+    `percents` adds a line at each of these percentages of the run.
     """
 
     def __init__(
@@ -180,34 +179,34 @@ class Lines(_Closing):
         self._pace, self._stream, self._interval = pace, stream, interval
         self._percents = percents
         self._values: dict[str, SupportsFloat] = {}
-        self._last: tuple[float, float] | None = None  # when, and at what share
+        self._last: tuple[float, float] | None = None  # time and fraction of the last line
 
     def update(self, step: int, values: Values) -> None:
-        """Take the news, and print it if a line is due."""
-        self._pace.reach(step)
+        """Update the values, and print a line if one is due."""
+        self._pace.advance(step)
         self._values.update(values)
-        now, share = self._pace.seconds(), self._pace.share
-        if self._due(now, share):
-            self._last = (now, share)
-            said = "  ".join(part.text for part in self._pace.parts(self._values))
-            self.note(f"step {step}/{self._pace.steps}  {said}")
+        now, fraction = self._pace.seconds(), self._pace.fraction
+        if self._due(now, fraction):
+            self._last = (now, fraction)
+            text = "  ".join(item.text for item in self._pace.items(self._values))
+            self.note(f"step {step}/{self._pace.steps}  {text}")
 
-    def _due(self, now: float, share: float) -> bool:
+    def _due(self, now: float, fraction: float) -> bool:
         if self._last is None:
             return True
         then, before = self._last
-        crossed = any(before < percent / 100 <= share for percent in self._percents)
-        return now - then >= self._interval or crossed or before < share == 1
+        crossed = any(before < percent / 100 <= fraction for percent in self._percents)
+        return now - then >= self._interval or crossed or before < fraction == 1
 
     def note(self, text: str) -> None:
         """Print a line."""
-        # A reader that went away must not end a run of days.
+        # A closed pipe must not end a run.
         with contextlib.suppress(OSError):
             print(text, file=self._stream, flush=True)
 
 
-class Bar(_Closing):
-    """One line that is redrawn, as much of it as the terminal is wide."""
+class ProgressBar(_ClosedOnExit):
+    """One line that is redrawn, cut to the width of the terminal."""
 
     def __init__(self, pace: Pace, console: Console, interval: float = 0.2) -> None:
         from rich.live import Live
@@ -215,11 +214,11 @@ class Bar(_Closing):
         self._pace, self._console, self._interval = pace, console, interval
         self._values: dict[str, SupportsFloat] = {}
         self._drawn = float("-inf")
-        # Redrawn by `update`, not by a thread, which the workers of a loader would be forked from.
+        # Redrawn by `update`, not by a thread, since loader workers are forked.
         self._live = Live(
             console=console,
             auto_refresh=False,
-            # Other people's prints go above the bar, unless they are on their way to a file.
+            # Other output is printed above the bar, unless it is redirected to a file.
             redirect_stdout=sys.stdout.isatty(),
             redirect_stderr=sys.stderr.isatty(),
             vertical_overflow="crop",
@@ -227,11 +226,11 @@ class Bar(_Closing):
         self._live.start()
 
     def update(self, step: int, values: Values) -> None:
-        """Take the news, and redraw a few times a second."""
-        self._pace.reach(step)
+        """Update the values, and redraw a few times per second."""
+        self._pace.advance(step)
         self._values.update(values)
         now = self._pace.seconds()
-        if now - self._drawn >= self._interval or self._pace.share == 1:
+        if now - self._drawn >= self._interval or self._pace.fraction == 1:
             self._drawn = now
             with contextlib.suppress(OSError):
                 self._live.update(self._line(), refresh=True)
@@ -242,15 +241,15 @@ class Bar(_Closing):
         from rich.text import Text
 
         # Terminals wrap a line that fills them to the last column.
-        room = max(1, self._console.width - 1)
-        said = fitting(self._pace.parts(self._values), room)
+        width = max(1, self._console.width - 1)
+        text = fit_to_width(self._pace.items(self._values), width)
         line = Table.grid()
-        cells: list[RenderableType] = [Text(said, no_wrap=True, overflow="crop")]
-        if room - len(said) - 2 >= 6:
-            width = min(40, room - len(said) - 2)
-            line.add_column(width=width)
+        cells: list[RenderableType] = [Text(text, no_wrap=True, overflow="crop")]
+        if width - len(text) - 2 >= 6:
+            bar = min(40, width - len(text) - 2)
+            line.add_column(width=bar)
             line.add_column(width=2)
-            cells[:0] = [ProgressBar(total=1.0, completed=self._pace.share, width=width), ""]
+            cells[:0] = [ProgressBar(total=1.0, completed=self._pace.fraction, width=bar), ""]
         line.add_column(no_wrap=True)
         line.add_row(*cells)
         return line
@@ -261,21 +260,21 @@ class Bar(_Closing):
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Leave the last line where it is, and the cursor visible."""
+        """Keep the last line, and show the cursor again."""
         with contextlib.suppress(OSError):
             self._live.stop()
 
 
-def fitting(parts: list[Part], room: int) -> str:
-    """As much of it as a line has room for, the least needed left out first."""
+def fit_to_width(items: list[StatusItem], width: int) -> str:
+    """As many items as fit into the width, those of the lowest priority value first."""
     kept: list[int] = []
-    for index in sorted(range(len(parts)), key=lambda index: parts[index].rank):
-        wider = sorted([*kept, index])
-        if len(_join(parts, wider)) > room:
+    for index in sorted(range(len(items)), key=lambda index: items[index].priority):
+        longer = sorted([*kept, index])
+        if len(_join(items, longer)) > width:
             break
-        kept = wider
-    return _join(parts, kept)
+        kept = longer
+    return _join(items, kept)
 
 
-def _join(parts: list[Part], indices: Iterable[int]) -> str:
-    return "  ".join(parts[index].text for index in indices)
+def _join(items: list[StatusItem], indices: Iterable[int]) -> str:
+    return "  ".join(items[index].text for index in indices)

@@ -1,4 +1,4 @@
-"""The numbers of a run: JSON lines as they come, a table and TensorBoard beside them."""
+"""The metrics of a run, as JSON lines, a CSV table and TensorBoard events."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from types import TracebackType
 from typing import Any, Literal, SupportsFloat, TextIO
 
 from stillhouse.errors import UserError
-from stillhouse.files import csv_text, finite, replacing, write_error, write_text
+from stillhouse.files import atomic_write, csv_text, replace_nonfinite, write_error, write_text
 
 LINES = "metrics.jsonl"
 TABLE = "metrics.csv"
 EVENTS = "tensorboard"
 
 Kind = Literal["train", "evaluate"]
-_OWN = ("kind", "step", "epoch")
+_KEYS = ("kind", "step", "epoch")
 
 
 class Records:
-    """What one run writes down, on the first rank alone.
+    """The metrics of one run, written by the first rank.
 
-    `step` counts finished steps, as a checkpoint does, so that `truncate` to the checkpoint's step
-    leaves what an undisturbed run would have written by then.
+    `step` counts finished steps, as in a checkpoint, so that after `truncate` to the step of the
+    checkpoint the file is what an uninterrupted run would have written up to then.
     """
 
     def __init__(self, folder: str | Path, *, tensorboard: bool = False) -> None:
@@ -32,25 +32,27 @@ class Records:
         self._tensorboard = tensorboard
         self._events: Any = None
         self._from_step = 0
-        _mend(self._path)
+        _repair(self._path)
         self._file: TextIO | None = _append_to(self._path)
 
     def write(self, kind: Kind, step: int, epoch: int, values: Mapping[str, SupportsFloat]) -> None:
-        """Add one line, and see it out to the system before going on."""
+        """Append one line and flush it."""
         if self._file is None:
-            raise ValueError("these records are closed")
-        if clash := values.keys() & set(_OWN):
-            raise ValueError(f"a value cannot be called {sorted(clash)[0]!r}")
+            raise ValueError("the records are closed")
+        if reserved := values.keys() & set(_KEYS):
+            raise ValueError(f"the name {sorted(reserved)[0]!r} of a value is reserved")
         numbers = {name: float(value) for name, value in values.items()}
         line = {"kind": kind, "step": int(step), "epoch": int(epoch), **numbers}
         try:
-            self._file.write(json.dumps(finite(line), ensure_ascii=False, allow_nan=False) + "\n")
+            self._file.write(
+                json.dumps(replace_nonfinite(line), ensure_ascii=False, allow_nan=False) + "\n"
+            )
             self._file.flush()
         except OSError as error:
             raise write_error(self._path, error, "the last checkpoint is kept") from error
-        self._show(kind, step, numbers)
+        self._write_events(kind, step, numbers)
 
-    def _show(self, kind: Kind, step: int, numbers: Mapping[str, float]) -> None:
+    def _write_events(self, kind: Kind, step: int, numbers: Mapping[str, float]) -> None:
         if self._tensorboard and self._events is None:
             self._events = _events(self.folder / EVENTS, self._from_step)
             self._tensorboard = self._events is not None
@@ -59,16 +61,16 @@ class Records:
                 self._events.add_scalar(f"{kind}/{name}", value, step)
 
     def truncate(self, step: int) -> None:
-        """Drop what was written after the first `step` steps: a resumed run writes it again."""
+        """Remove what was written after step `step`, which a resumed run writes again."""
         if self._file is not None:
             self._file.close()
-        kept = [line for line in _parse(self._path) if line["step"] <= step]
-        write_text(self._path, "".join(json.dumps(x, ensure_ascii=False) + "\n" for x in kept))
+        lines = [line for line in _parse(self._path) if line["step"] <= step]
+        write_text(self._path, "".join(json.dumps(x, ensure_ascii=False) + "\n" for x in lines))
         self._file = _append_to(self._path)
         self._from_step = step + 1
 
     def close(self) -> None:
-        """End the record and write the table."""
+        """Close the files and write the table."""
         if self._file is None:
             return
         self._file.close()
@@ -89,11 +91,11 @@ class Records:
         self.close()
 
 
-def read(folder: str | Path) -> list[dict[str, Any]]:
-    """Every line of a run's record; a last line that was cut short is left out."""
+def read_records(folder: str | Path) -> list[dict[str, Any]]:
+    """Every line of the metrics of a run; an incomplete last line is left out."""
     path = Path(folder) / LINES
     if not path.is_file():
-        raise UserError(f"there is no record at {path}; give the folder of a run")
+        raise UserError(f"{path} does not exist; give the folder of a run")
     return _parse(path)
 
 
@@ -106,8 +108,9 @@ def _parse(path: Path) -> list[dict[str, Any]]:
             parsed.append(value)
         elif line.strip() and number < len(lines):
             raise UserError(
-                f"line {number} of {path} is not a line of a record; delete that line, or put "
-                "back a copy of the file"
+                f"{path}, line {number}: not a line of metrics; delete that line, or restore a "
+                "copy "
+                "of the file"
             )
     return parsed
 
@@ -115,14 +118,14 @@ def _parse(path: Path) -> list[dict[str, Any]]:
 def _object(line: bytes) -> dict[str, Any] | None:
     try:
         value = json.loads(line)
-    except ValueError:  # JSON or UTF-8 that ends too early
+    except ValueError:  # incomplete JSON or UTF-8
         return None
-    whole = isinstance(value, dict) and all(name in value for name in _OWN)
-    return value if whole else None
+    complete = isinstance(value, dict) and all(name in value for name in _KEYS)
+    return value if complete else None
 
 
-def _mend(path: Path) -> None:
-    """Cut a last line that a killed process left half written, lest the next one be glued to it."""
+def _repair(path: Path) -> None:
+    """Remove an incomplete last line of a killed process, so that no line is appended to it."""
     if not path.is_file():
         return
     content = path.read_bytes()
@@ -130,7 +133,7 @@ def _mend(path: Path) -> None:
     last = content[start:]
     if not last:
         return
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(content + b"\n" if _object(last) is not None else content[:start])
 
 
@@ -142,7 +145,7 @@ def _append_to(path: Path) -> TextIO:
 
 
 def _write_table(path: Path, lines: list[dict[str, Any]]) -> None:
-    write_text(path, csv_text(lines, _OWN))
+    write_text(path, csv_text(lines, _KEYS))
 
 
 def _events(folder: Path, from_step: int) -> Any:
@@ -150,5 +153,5 @@ def _events(folder: Path, from_step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    # What an interrupted run wrote beyond its checkpoint is hidden, not shown twice.
+    # Events that an interrupted run wrote after its checkpoint are hidden, not shown twice.
     return SummaryWriter(str(folder), purge_step=from_step or None)

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from stillhouse.batches import Batch
-from stillhouse.engine.average import Average
+from stillhouse.engine.average import WeightEMA
 from stillhouse.engine.devices import Hardware
-from stillhouse.engine.progress import Progress, Silent
+from stillhouse.engine.progress import NoProgress, Progress
 from stillhouse.engine.pupil import Pupil, unwrap_pupil
 from stillhouse.engine.records import Records
 from stillhouse.engine.schedules import Schedule
@@ -57,9 +57,9 @@ class Run:
     recipe_hash: str = ""
     accumulate: int = 1
     clip: float = 0.0
-    average: Average | None = None
+    average: WeightEMA | None = None
     records: Records | None = None
-    progress: Progress = field(default_factory=Silent)
+    progress: Progress = field(default_factory=NoProgress)
     validation: Callable[[], Iterable[Any]] | None = None
     trained_teacher: nn.Module | None = None  # the network of a trained teacher, for validation
     log_every: int = 50

@@ -1,7 +1,7 @@
-"""How the learning rate moves: the schedules that a recipe can name.
+"""The learning rate schedules that a recipe can name.
 
-A schedule is a pure function of the step, so a resumed run needs nothing but its step. Epochs may
-be fractions. Warm-up multiplies the undisturbed schedule by a ramp and moves no milestone.
+A schedule is a pure function of the step, so a resumed run needs only its step. Epochs may be
+fractions. Warm-up multiplies the schedule by a ramp and does not shift milestones.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from stillhouse.spec import require, spec
 
 
 @spec
-class Constant:
-    """The same learning rate all along."""
+class ConstantSchedule:
+    """A constant learning rate."""
 
     warmup: float = 0.0  # epochs
     warmup_start: float = 0.0  # a fraction of the learning rate
@@ -30,13 +30,13 @@ class Constant:
         _check_warmup(self.warmup, self.warmup_start)
 
     def factor(self, step: int, steps: int, steps_per_epoch: int) -> float:
-        """What to multiply the learning rate by at a step, counted from 0."""
+        """The factor of the learning rate at a step, counted from 0."""
         return _ramp(step, self.warmup * steps_per_epoch, self.warmup_start)
 
 
 @spec
-class Step:
-    """Times `drop` after each of some epochs."""
+class StepSchedule:
+    """The learning rate is multiplied by `drop` at each milestone."""
 
     milestones: tuple[float, ...] = (150, 180, 210)  # epochs
     drop: float = 0.1
@@ -51,15 +51,15 @@ class Step:
         require(increasing, "milestones", "positive and increasing", self.milestones)
 
     def factor(self, step: int, steps: int, steps_per_epoch: int) -> float:
-        """What to multiply the learning rate by at a step, counted from 0."""
+        """The factor of the learning rate at a step, counted from 0."""
         passed = sum(step >= round(epoch * steps_per_epoch) for epoch in self.milestones)
         ramp = _ramp(step, self.warmup * steps_per_epoch, self.warmup_start)
         return float(ramp * self.drop**passed)
 
 
 @spec
-class Cosine:
-    """Half a cosine down to a floor (Loshchilov and Hutter, 2017)."""
+class CosineSchedule:
+    """Half a cosine from 1 to `floor` (Loshchilov and Hutter, 2017)."""
 
     floor: float = 0.0  # a fraction of the learning rate
     warmup: float = 0.0  # epochs
@@ -71,21 +71,21 @@ class Cosine:
         require(0 <= self.floor <= 1, "floor", "in [0, 1]", self.floor)
 
     def factor(self, step: int, steps: int, steps_per_epoch: int) -> float:
-        """What to multiply the learning rate by at a step, counted from 0."""
+        """The factor of the learning rate at a step, counted from 0."""
         ramp = _ramp(step, self.warmup * steps_per_epoch, self.warmup_start)
-        return ramp * _half_cosine(1.0, self.floor, _share(step, steps))
+        return ramp * _half_cosine(1.0, self.floor, _progress(step, steps))
 
 
 @spec
-class OneCycle:
-    """Up to the learning rate and far below where it began, each by half a cosine (Smith, 2018).
+class OneCycleSchedule:
+    """Up to the learning rate, then far below the initial value, by half cosines (Smith, 2018).
 
-    The shape of torch's `OneCycleLR`; momentum stays as it is.
+    The shape of torch's `OneCycleLR`; momentum does not change.
     """
 
-    pct_start: float = 0.15  # the fraction of the run that goes up
+    pct_start: float = 0.15  # the fraction of the run in which it increases
     start_divisor: float = 25.0
-    end_divisor: float = 1e4  # of where it began
+    end_divisor: float = 1e4  # of the initial value
     warmup: float = 0.0  # epochs
     warmup_start: float = 0.0  # a fraction of the learning rate
     kind: Literal["one_cycle"] = "one_cycle"
@@ -97,7 +97,7 @@ class OneCycle:
         require(self.end_divisor >= 1, "end_divisor", "at least 1", self.end_divisor)
 
     def factor(self, step: int, steps: int, steps_per_epoch: int) -> float:
-        """What to multiply the learning rate by at a step, counted from 0."""
+        """The factor of the learning rate at a step, counted from 0."""
         ramp = _ramp(step, self.warmup * steps_per_epoch, self.warmup_start)
         start = 1 / self.start_divisor
         last = steps - 1
@@ -105,13 +105,13 @@ class OneCycle:
         peak = self.pct_start * steps - 1
         if peak > 0 and step <= peak:
             return ramp * _half_cosine(start, 1.0, step / peak)
-        fallen = (step - peak) / (last - peak) if last > peak else 0.0
-        return ramp * _half_cosine(1.0, start / self.end_divisor, fallen)
+        descent = (step - peak) / (last - peak) if last > peak else 0.0
+        return ramp * _half_cosine(1.0, start / self.end_divisor, descent)
 
 
 @spec
-class Poly:
-    """A power of what is left of the run, down to a floor."""
+class PolySchedule:
+    """A power of the remaining fraction of the run, from 1 to `floor`."""
 
     power: float = 0.9
     floor: float = 0.0  # a fraction of the learning rate
@@ -125,15 +125,15 @@ class Poly:
         require(0 <= self.floor <= 1, "floor", "in [0, 1]", self.floor)
 
     def factor(self, step: int, steps: int, steps_per_epoch: int) -> float:
-        """What to multiply the learning rate by at a step, counted from 0."""
-        left = (1 - _share(step, steps)) ** self.power
+        """The factor of the learning rate at a step, counted from 0."""
+        left = (1 - _progress(step, steps)) ** self.power
         ramp = _ramp(step, self.warmup * steps_per_epoch, self.warmup_start)
         return float(ramp * (self.floor + (1 - self.floor) * left))
 
 
 @spec
-class Exponential:
-    """Times `drop` once in some epochs, as the EfficientNet recipes do."""
+class ExponentialSchedule:
+    """The learning rate is multiplied by `drop` every few epochs, as in EfficientNet recipes."""
 
     drop: float = 0.97
     every: float = 2.4  # epochs
@@ -147,30 +147,38 @@ class Exponential:
         require(self.every > 0, "every", "positive", self.every)
 
     def factor(self, step: int, steps: int, steps_per_epoch: int) -> float:
-        """What to multiply the learning rate by at a step, counted from 0."""
-        # 2.4 epochs of 10 steps are 24 steps, whatever the last bit of the product says.
+        """The factor of the learning rate at a step, counted from 0."""
+        # 2.4 epochs of 10 steps are 24 steps, in spite of rounding errors.
         times = math.floor(step / (self.every * steps_per_epoch) + 1e-9)
         ramp = _ramp(step, self.warmup * steps_per_epoch, self.warmup_start)
         return float(ramp * self.drop**times)
 
 
 Schedule = Annotated[
-    Constant | Step | Cosine | OneCycle | Poly | Exponential, Field(discriminator="kind")
+    ConstantSchedule
+    | StepSchedule
+    | CosineSchedule
+    | OneCycleSchedule
+    | PolySchedule
+    | ExponentialSchedule,
+    Field(discriminator="kind"),
 ]
 
 
-def rates(optimiser: torch.optim.Optimizer) -> list[float]:
+def learning_rates(optimiser: torch.optim.Optimizer) -> list[float]:
     """The learning rate of each group.
 
-    Take them when the optimiser is new: its saved state holds rates that a schedule has changed.
+    Call it on a new optimiser: its saved state has learning rates that a schedule has changed.
     """
     return [float(group["lr"]) for group in optimiser.param_groups]
 
 
-def apply(optimiser: torch.optim.Optimizer, base_lrs: Sequence[float], factor: float) -> None:
-    """Set the learning rate of each group to its own base, times the factor of the step."""
+def set_learning_rates(
+    optimiser: torch.optim.Optimizer, base_lrs: Sequence[float], factor: float
+) -> None:
+    """Set the learning rate of each group to its base times the factor of the step."""
     for group, base in zip(optimiser.param_groups, base_lrs, strict=True):
-        if isinstance(group["lr"], Tensor):  # a captured or compiled step reads it in place
+        if isinstance(group["lr"], Tensor):  # a captured or compiled step reads the tensor
             group["lr"].fill_(base * factor)
         else:
             group["lr"] = base * factor
@@ -180,12 +188,12 @@ def _ramp(step: int, length: float, start: float) -> float:
     return 1.0 if step >= length else start + (1 - start) * step / length
 
 
-def _share(step: int, steps: int) -> float:
+def _progress(step: int, steps: int) -> float:
     return min(1.0, step / max(1, steps))
 
 
-def _half_cosine(start: float, end: float, share: float) -> float:
-    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+def _half_cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def _check_warmup(warmup: float, start: float) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from stillhouse.distributed import gather_objects, rank
 from stillhouse.engine import checkpoints
 from stillhouse.engine.run import Run
-from stillhouse.engine.watch import NonFinite, Watch
+from stillhouse.engine.watch import NonFiniteLoss, Watch
 from stillhouse.errors import UserError
 
 STATE = "state.pt"
@@ -21,7 +21,7 @@ def save_run(run: Run) -> None:
     random_states = gather_objects(checkpoints.random_state())
     if run.folder is None or rank() != 0:
         return
-    checkpoints.save(
+    checkpoints.save_checkpoint(
         run.folder / STATE,
         {
             "step": run.start,
@@ -50,7 +50,7 @@ def resume_run(run: Run) -> bool:
         if run.records:
             run.records.truncate(0)
         return False
-    saved = checkpoints.load(path)
+    saved = checkpoints.load_checkpoint(path)
     if saved["recipe"] != run.recipe_hash:
         raise UserError(f"{path} was written by another recipe; choose another folder")
     if saved["teacher_hash"] != run.teacher_hash:
@@ -83,11 +83,11 @@ def refuse_nonfinite(run: Run, watch: Watch) -> None:
     kept = keep_batch(run, failure.step)
     where = f"; its batch is kept in {kept}" if kept else ""
     if failure.without_mass:
-        raise NonFinite(
+        raise NonFiniteLoss(
             f"at step {failure.step} the total of {', '.join(failure.without_mass)} has no mass"
             f"{where}: give the term a mass or a least mass"
         )
-    raise NonFinite(
+    raise NonFiniteLoss(
         f"the loss is not finite at step {failure.step}, in {', '.join(failure.terms)}{where}: "
         "lower the learning rate or the weight of the term, clip gradients, or train in float32"
     )
@@ -101,7 +101,9 @@ def keep_batch(run: Run, step: int) -> Path | None:
     stream = run.loader.epoch(epoch, inner * run.accumulate)
     batches = [next(stream).plain() for _ in range(run.accumulate)]
     path = run.folder / NONFINITE_BATCH
-    checkpoints.save(path, {"step": step, "batches": batches, "pupil": run.bare_pupil.state_dict()})
+    checkpoints.save_checkpoint(
+        path, {"step": step, "batches": batches, "pupil": run.bare_pupil.state_dict()}
+    )
     return path
 
 

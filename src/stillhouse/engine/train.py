@@ -6,7 +6,7 @@ from time import perf_counter
 
 from torch import nn
 
-from stillhouse.distributed import average_gradients, means, rank, weighted_means
+from stillhouse.distributed import average_gradients, mean_terms, rank, weighted_means
 from stillhouse.engine import schedules, state
 from stillhouse.engine.evaluate import evaluate
 from stillhouse.engine.interrupt import Interrupt, Stopped
@@ -26,7 +26,7 @@ def train(run: Run) -> None:
             run.pupil.train()
             for left in reversed(range(run.accumulate)):
                 batch = next(batches)
-                with run.hardware.quiet(run.pupil, left > 0):
+                with run.hardware.no_sync(run.pupil, left > 0):
                     with run.hardware.autocast():
                         terms: Terms = run.pupil(batch, run.observe(batch), clock)
                     parts = weighted_means(terms)
@@ -44,7 +44,7 @@ def train(run: Run) -> None:
             if clock.every(run.evaluate_every):
                 run_validation(run, clock)
                 timer.restart()
-            stop = interrupt.agreed(run.hardware.device) and run.start < run.steps
+            stop = interrupt.requested_on_any_rank(run.hardware.device) and run.start < run.steps
             if clock.every(run.save_every) or stop:
                 state.save_run(run)
             if stop:
@@ -56,7 +56,7 @@ def set_rates(run: Run, clock: Clock) -> None:
     for group in run.groups.values():
         steps = clock.steps if run.schedule_steps is None else run.schedule_steps
         factor = group.schedule.factor(clock.step, steps, clock.steps_per_epoch)
-        schedules.apply(group.optimiser, group.rates, factor)
+        schedules.set_learning_rates(group.optimiser, group.rates, factor)
 
 
 def update(run: Run, clock: Clock) -> None:
@@ -78,7 +78,7 @@ def update(run: Run, clock: Clock) -> None:
 
 def log(run: Run, clock: Clock, terms: Terms, timer: Timer) -> None:
     """Record the value and weight of each term, the learning rates and the speed."""
-    values = {name: float(value) for name, value in means(terms).items()}
+    values = {name: float(value) for name, value in mean_terms(terms).items()}
     if rank() == 0 and run.records:
         line = {f"term/{name}": value for name, value in values.items()}
         line |= {f"weight/{name}": term.weight for name, term in terms.items()}
@@ -86,7 +86,7 @@ def log(run: Run, clock: Clock, terms: Terms, timer: Timer) -> None:
         line |= {f"gauge/{name}": value for name, value in gauges.items()}
         line |= {"loss": sum(terms[name].weight * value for name, value in values.items())}
         line |= {
-            f"rate/{name}": schedules.rates(group.optimiser)[0]
+            f"rate/{name}": schedules.learning_rates(group.optimiser)[0]
             for name, group in run.groups.items()
         }
         line["images_per_second"] = timer.rate()

@@ -1,4 +1,4 @@
-"""Noticing that a loss is no longer finite, without a device synchronisation at each step."""
+"""Detecting losses that are not finite, without a device synchronisation at each step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stillhouse.errors import UserError
 from stillhouse.types import Terms
 
 
-class Failure(NamedTuple):
+class NonFiniteTerms(NamedTuple):
     """The first step at which terms were not finite."""
 
     step: int
@@ -39,7 +39,7 @@ class Watch:
         self.first = torch.where(new, step, self.first)
         self.without_mass = torch.where(new, totals.isfinite(), self.without_mass)
 
-    def failure(self) -> Failure | None:
+    def failure(self) -> NonFiniteTerms | None:
         """The first failure, None if every term was finite; this waits for the device."""
         if self.first is None or self.without_mass is None:
             return None
@@ -52,10 +52,10 @@ class Watch:
             for name, first, lacking in zip(self.names, steps, without_mass, strict=True)
             if first == step
         ]
-        return Failure(
+        return NonFiniteTerms(
             step, [name for name, _ in found], [name for name, lacking in found if lacking]
         )
 
 
-class NonFinite(UserError):
+class NonFiniteLoss(UserError):
     """A loss that is not finite."""

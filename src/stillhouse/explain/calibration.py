@@ -11,7 +11,7 @@ from stillhouse.explain.phrases import percent, with_article, with_control
 from stillhouse.explain.predictions import Outputs, Predictions
 from stillhouse.explain.row_statistics import softmax_rows
 from stillhouse.explain.section import LineChart, Section, Series, Table
-from stillhouse.tasks.meters.accuracy import BINS
+from stillhouse.tasks.meters.accuracy import CALIBRATION_BINS
 
 TITLE = "Calibration"
 NOTABLE = 0.001  # difference of confidence and accuracy
@@ -50,9 +50,10 @@ def calibration(logits: Tensor, labels: Tensor) -> Calibration:
     p = softmax_rows(logits)
     confidence, hit = p.max(1), (p.argmax(1) == labels.numpy()).astype(float)
     entropy = -(p * np.log(np.where(p > 0, p, 1.0))).sum(1)
-    index = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    index = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     count, hits, total = (
-        np.bincount(index, weights=w, minlength=BINS) for w in (np.ones_like(hit), hit, confidence)
+        np.bincount(index, weights=w, minlength=CALIBRATION_BINS)
+        for w in (np.ones_like(hit), hit, confidence)
     )
     filled = count > 0
     return Calibration(

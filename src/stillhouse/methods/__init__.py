@@ -3,7 +3,7 @@
 from stillhouse.methods.acclimation import Acclimation
 from stillhouse.methods.attention import AT
 from stillhouse.methods.boundary import AB
-from stillhouse.methods.catalogue import catalogue, published
+from stillhouse.methods.catalogue import composed_methods, published
 from stillhouse.methods.classmaps import CATKD
 from stillhouse.methods.contrast import CRD
 from stillhouse.methods.correlation import CC
@@ -30,10 +30,10 @@ __all__ = [
     "ab",
     "acclimation",
     "at",
-    "catalogue",
     "catkd",
     "cc",
     "cd",
+    "composed_methods",
     "crd",
     "ctkd",
     "fitnet",

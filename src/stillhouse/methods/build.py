@@ -28,7 +28,10 @@ def make_method(specs: Sequence[Any], setting: Setting) -> Method:
         return make_single_method(specs[0], setting)
     names = [spec.name for spec in specs]
     return Combined(
-        {unique_name(i, names): make_single_method(spec, setting) for i, spec in enumerate(specs)},
+        {
+            numbered_name(i, names): make_single_method(spec, setting)
+            for i, spec in enumerate(specs)
+        },
     )
 
 
@@ -78,7 +81,7 @@ def check_ensemble(spec: Any, setting: Setting) -> None:
         )
 
 
-def unique_name(index: int, names: Sequence[str]) -> str:
+def numbered_name(index: int, names: Sequence[str]) -> str:
     """The name at an index, with a number appended where it occurs more than once."""
     name = names[index]
     return name if names.count(name) == 1 else f"{name}{names[: index + 1].count(name)}"

@@ -31,7 +31,7 @@ from stillhouse.methods.setting import ComposedMethod
 from stillhouse.methods.simkd import SimKD
 from stillhouse.objectives import presets
 from stillhouse.objectives.published import Published
-from stillhouse.spec import SHORT, members
+from stillhouse.spec import BY_NAME, members
 
 ComposedSpec = Annotated[
     CTKD
@@ -64,15 +64,15 @@ ComposedSpec = Annotated[
 MethodSpec = Annotated[
     Control | Plugin | presets.LogitPresetSpec | presets.FeaturePresetSpec | ComposedSpec,
     Field(discriminator="name"),
-    SHORT,
+    BY_NAME,
 ]
 
 
 def published() -> dict[str, type[Published]]:
     """The spec of every method by name: presets of the product space, then all others."""
-    return {**presets.catalogue(), **catalogue()}
+    return {**presets.catalogue(), **composed_methods()}
 
 
-def catalogue() -> dict[str, type[ComposedMethod]]:
+def composed_methods() -> dict[str, type[ComposedMethod]]:
     """The specs of methods that are not presets of the product space, by name."""
     return {str(spec.name): spec for spec in members(ComposedSpec)}  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from stillhouse.distributed import whole
+from stillhouse.distributed import gather_site
 from stillhouse.functional.dtype import upcast
 from stillhouse.functional.gradient import reverse_gradient
 from stillhouse.methods.base import Method
@@ -18,10 +18,10 @@ from stillhouse.methods.setting import AtSites, Setting
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.softmax import DKD, KD
 from stillhouse.objectives.presets.standardized import LSKD
-from stillhouse.spec import SHORT, require, spec
+from stillhouse.spec import BY_NAME, require, spec
 from stillhouse.types import Clock, Lesson, Site, Terms
 
-CTKDBase = Annotated[KD | DKD | LSKD, Field(discriminator="name"), SHORT]
+CTKDBase = Annotated[KD | DKD | LSKD, Field(discriminator="name"), BY_NAME]
 HIDDEN = 64  # width of the network that predicts a temperature for each sample
 
 
@@ -140,7 +140,7 @@ class CurriculumTemperature(Method):
             if len(site.student):
                 self.latest = tau.detach().mean()
             for name, objective in self.objectives.items():
-                rows = whole(site) if objective.relational else site
+                rows = gather_site(site) if objective.relational else site
                 term = objective(rows, temperature=tau)
                 terms[f"{place}/{name}"] = term._replace(weight=ramp * term.weight)
         return terms

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from stillhouse.distributed import whole
+from stillhouse.distributed import gather_site
 from stillhouse.methods.base import Method
 from stillhouse.objectives.presets.base import LogitPreset, temperature_of
 from stillhouse.types import Clock, Lesson, Term, Terms
@@ -27,7 +27,7 @@ class Logits(Method):
         for place in self.sites:
             site = lesson.sites[place]
             for name, objective in self.objectives.items():
-                term = objective(whole(site) if objective.relational else site)
+                term = objective(gather_site(site) if objective.relational else site)
                 terms[f"{place}/{name}"] = term._replace(weight=ramp * term.weight)
         return terms
 

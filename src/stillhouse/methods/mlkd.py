@@ -17,10 +17,10 @@ from stillhouse.methods.terms import batch_term, gather_rows
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.softmax import KD
 from stillhouse.objectives.presets.standardized import LSKD
-from stillhouse.spec import SHORT, require, spec
+from stillhouse.spec import BY_NAME, require, spec
 from stillhouse.types import STRONG, Lesson, Site, Term, Terms, variant
 
-MLKDBase = Annotated[KD | LSKD, Field(discriminator="name"), SHORT]
+MLKDBase = Annotated[KD | LSKD, Field(discriminator="name"), BY_NAME]
 # Temperatures at which the authors' code uses the weak view in place of the strong one.
 SWAPPED = (2.0, 6.0)
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from stillhouse.errors import UserError, did_you_mean
-from stillhouse.files import replacing, write_error
+from stillhouse.files import atomic_write, write_error
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "student")  # keys that hold the weights
@@ -79,7 +79,7 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise write_error(path, error) from error
-    with replacing(path, "file of weights") as file:
+    with atomic_write(path, "file of weights") as file:
         file.write(content)
 
 

@@ -10,14 +10,14 @@ from pydantic import BeforeValidator
 
 from stillhouse.data.mixing import Mix
 from stillhouse.data.transforms import Transform
-from stillhouse.engine.devices import Precision, Where
+from stillhouse.engine.devices import DeviceName, Precision
 from stillhouse.engine.optimisers import SGD, Optimiser
-from stillhouse.engine.schedules import Constant, Schedule
+from stillhouse.engine.schedules import ConstantSchedule, Schedule
 from stillhouse.methods.catalogue import MethodSpec
 from stillhouse.methods.control import CONTROL
 from stillhouse.models.labelwise import HeadSpec
 from stillhouse.objectives import presets
-from stillhouse.spec import KIND, SHORT, require, spec
+from stillhouse.spec import BY_KIND, BY_NAME, require, spec
 from stillhouse.tasks.catalogue import TaskSpec
 from stillhouse.tasks.classification import ClassificationSpec
 
@@ -75,7 +75,7 @@ class Network:
     name: str
     weights: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
-    head: Annotated[HeadSpec | None, KIND] = None  # replaces its own classifier
+    head: Annotated[HeadSpec | None, BY_KIND] = None  # replaces its own classifier
     pretrained: Path | None = None  # pretrained weights, without those of another classifier
 
 
@@ -87,10 +87,10 @@ class Training:
     """The length of a training, its optimisers and their schedule."""
 
     epochs: float = 10
-    optimiser: Annotated[Optimiser, KIND] = SGD(0.1)
+    optimiser: Annotated[Optimiser, BY_KIND] = SGD(0.1)
     # optimisers of other parameters: method, critic, teacher, ...
-    groups: dict[str, Annotated[Optimiser, KIND]] = field(default_factory=dict)
-    schedule: Annotated[Schedule, KIND] = Constant()
+    groups: dict[str, Annotated[Optimiser, BY_KIND]] = field(default_factory=dict)
+    schedule: Annotated[Schedule, BY_KIND] = ConstantSchedule()
     # length of the schedule in epochs, if training stops before its end; None: `epochs`
     schedule_epochs: float | None = None
     accumulate: int = 1  # batches per optimiser step
@@ -130,7 +130,7 @@ class TeacherMember:
     name: str
     weights: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
-    head: Annotated[HeadSpec | None, KIND] = None  # replaces its own classifier
+    head: Annotated[HeadSpec | None, BY_KIND] = None  # replaces its own classifier
     pretrained: Path | None = None  # pretrained weights for `train`, without their classifier
     train: Training | None = None
     seed: int = 0
@@ -147,7 +147,7 @@ class TeacherSpec(TeacherMember):
     the method is applied to each member, and the terms are averaged over members.
     """
 
-    members: tuple[Annotated[TeacherMember, SHORT], ...] = ()
+    members: tuple[Annotated[TeacherMember, BY_NAME], ...] = ()
     ensemble: Literal["mean", "separate"] = "mean"
     gate: bool = True  # refuse a teacher that is not better than chance
     remember: bool = False  # cache its logits in memory; needs finitely many views
@@ -183,7 +183,7 @@ class TeacherSpec(TeacherMember):
 class Engine:
     """The hardware and logging of a run; these options are not part of what is compared."""
 
-    device: Where = "auto"
+    device: DeviceName = "auto"
     precision: Precision = "float32"
     channels_last: bool = False
     compile: bool = False
@@ -224,8 +224,8 @@ class Searched:
 class StudyPair:
     """A student and its teacher, with the options of a study that differ for them."""
 
-    student: Annotated[Network, SHORT]
-    teacher: Annotated[TeacherSpec, SHORT]
+    student: Annotated[Network, BY_NAME]
+    teacher: Annotated[TeacherSpec, BY_NAME]
     methods: dict[str, Methods] = field(default_factory=dict)  # replace the study's, by label
     changes: tuple[str, ...] = ()  # overrides of the recipe: train.optimiser.lr=0.01
     paper: dict[str, float] = field(default_factory=dict)  # by label of the method, none or teacher
@@ -240,7 +240,7 @@ class Comparison:
     """
 
     methods: dict[str, Methods] = field(default_factory=dict)
-    teachers: dict[str, Annotated[TeacherSpec, SHORT]] = field(default_factory=dict)
+    teachers: dict[str, Annotated[TeacherSpec, BY_NAME]] = field(default_factory=dict)
     pairs: dict[str, StudyPair] = field(default_factory=dict)
     seeds: int = 3
     grid: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # key -> values, all combined
@@ -267,10 +267,10 @@ class Comparison:
 class Recipe:
     """All options of one run."""
 
-    data: Annotated[Data, SHORT]
-    student: Annotated[Network, SHORT]
+    data: Annotated[Data, BY_NAME]
+    student: Annotated[Network, BY_NAME]
     method: Methods = (presets.kd(),)
-    teacher: Annotated[TeacherSpec | None, SHORT] = None
+    teacher: Annotated[TeacherSpec | None, BY_NAME] = None
     task: TaskSpec = ClassificationSpec()
     train: Training = Training()
     engine: Engine = Engine()

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from stillhouse.errors import UserError
 from stillhouse.explain.section import Cell, Chart, ImageGrid, Table
-from stillhouse.files import replacing, write_text
+from stillhouse.files import atomic_write, write_text
 from stillhouse.report.charts import draw_chart
 from stillhouse.report.charts.standalone import standalone_svg
 from stillhouse.report.page import Page
@@ -95,7 +95,7 @@ def write_images(chart: ImageGrid, folder: Path, name: str) -> int:
     """Write each image, and a table of captions; returns the number of images."""
     names = [f"{name}-{number:02}.png" for number in range(1, len(chart.pictures) + 1)]
     for file, picture in zip(names, chart.pictures, strict=True):
-        with replacing(folder / file) as out:
+        with atomic_write(folder / file) as out:
             out.write(base64.b64decode(picture.png))
     rows = tuple((f, p.caption, p.alt) for f, p in zip(names, chart.pictures, strict=True))
     write_text(folder / f"{name}.csv", table_csv(Table(("file", "caption", "description"), rows)))

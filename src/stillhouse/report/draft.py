@@ -81,7 +81,7 @@ def open_data(recipe: Recipe) -> Session | None:
 
 def curves_of(folders: Mapping[str, Path], headline: str) -> tuple[Chart, ...]:
     """The charts of the records of several runs."""
-    runs = {who: records.read(path) for who, path in folders.items()}
+    runs = {who: records.read_records(path) for who, path in folders.items()}
     return training_curves.training_curves(runs, headline)
 
 

@@ -71,7 +71,7 @@ def measure_costs(session: Session, specs: Mapping[str, NetworkSpec]) -> Costs:
             networks[role] = measure_network(spec, session)
         except Exception as error:
             failures.append(failure_sentence(f"The size and speed of the {role}", error))
-    return Costs(environment.machine(), networks, tuple(failures))
+    return Costs(environment.device_name(), networks, tuple(failures))
 
 
 def network_specs(

@@ -19,7 +19,7 @@ from stillhouse.data.random import derive_seed
 from stillhouse.distributed import on_first_rank, rank
 from stillhouse.engine import environment, state
 from stillhouse.engine.evaluate import evaluate
-from stillhouse.engine.folder import LOCK, MARK, claim
+from stillhouse.engine.folder import LOCK, MARK, lock_folder
 from stillhouse.engine.run import Run
 from stillhouse.engine.train import train
 from stillhouse.errors import UserError
@@ -48,12 +48,12 @@ def claim_folder(
     digest = load.digest(recipe)
 
     def enter() -> Any:
-        lock = claim(
-            folder, resume=resume, overwrite=overwrite, recipe=digest, patience=lock_timeout
+        lock = lock_folder(
+            folder, resume=resume, overwrite=overwrite, recipe=digest, timeout=lock_timeout
         )
         write_text(folder / "recipe.yaml", load.to_yaml(recipe))
         if not (folder / RESULT).is_file():  # otherwise the file describes where that was trained
-            write_json(folder / "environment.json", environment.describe())
+            write_json(folder / "environment.json", environment.describe_environment())
         return lock
 
     # only the first rank has a lock, because it belongs to one process
@@ -198,7 +198,7 @@ def make_manifest(recipe: Recipe, session: Session, run: Run) -> Mapping[str, An
         },
         "seed": recipe.seed,
         "method": [method.name for method in recipe.method],
-        "environment": environment.describe(),
+        "environment": environment.describe_environment(),
     }
 
 

@@ -41,7 +41,7 @@ class RayWorkers:
                     job = pending.pop(task)
                     outcomes[job.folder] = self._outcome(task, job)
                     on_done(job, outcomes[job.folder])
-                if interrupt.asked:
+                if interrupt.requested:
                     self._stop(pending)
                     raise Stopped
         return outcomes

@@ -14,7 +14,7 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from stillhouse.engine.interrupt import Interrupt, Stopped, follow, heed
+from stillhouse.engine.interrupt import Interrupt, Stopped, defer_signals, exit_with_parent
 from stillhouse.errors import UserError
 from stillhouse.files import write_json
 from stillhouse.recipes import load
@@ -148,7 +148,7 @@ class ProcessWorkers:
                 if isinstance(future.exception(), BrokenProcessPool):
                     return self._discard_pool(pending)
                 keep(pending.pop(future), future.result())
-            if interrupt.asked:
+            if interrupt.requested:
                 raise Stopped
         return []
 
@@ -186,8 +186,8 @@ def init_worker(numbers: Any) -> None:
 
     `numbers` is a queue with one number for each process.
     """
-    heed()
-    follow(os.getppid(), TRAINING)
+    defer_signals()
+    exit_with_parent(os.getppid(), TRAINING)
     import torch
 
     count = torch.cuda.device_count()

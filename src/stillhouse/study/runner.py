@@ -10,8 +10,8 @@ from pathlib import Path
 from stillhouse.build.networks import make_student, untrained_teacher
 from stillhouse.build.session import Session
 from stillhouse.build.store import Say
-from stillhouse.engine.devices import launched_ranks
-from stillhouse.engine.folder import MARK, claim
+from stillhouse.engine.devices import launched_world_size
+from stillhouse.engine.folder import MARK, lock_folder
 from stillhouse.errors import UserError
 from stillhouse.files import write_json
 from stillhouse.methods.control import Control
@@ -33,7 +33,7 @@ def run_study(
     refuse_torchrun()
     session = Session.open(plan.recipe, quiet=True)
     check_networks(plan, session)
-    with claim(folder, resume=True, recipe=shared_digest(plan.recipe)):
+    with lock_folder(folder, resume=True, recipe=shared_digest(plan.recipe)):
         check_options(plan.jobs(folder), overwrite)
         write_plan(plan, folder, session.task.headline)
         StudyRunner(plan, folder, session, workers, say).run()
@@ -49,7 +49,7 @@ def check_networks(plan: StudyPlan, session: Session) -> None:
 
 def refuse_torchrun() -> None:
     """Raise if there are several ranks: a study runs whole trainings in parallel instead."""
-    if launched_ranks() > 1:
+    if launched_world_size() > 1:
         raise UserError(
             "a study cannot run under torchrun, because it runs whole trainings in parallel; "
             "start it without torchrun and use --jobs, or --ray for several machines"

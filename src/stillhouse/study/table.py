@@ -10,7 +10,7 @@ from statistics import mean
 from typing import Any
 
 from stillhouse.errors import UserError, did_you_mean
-from stillhouse.files import csv_text, finite, write_text
+from stillhouse.files import csv_text, replace_nonfinite, write_text
 from stillhouse.methods.control import CONTROL
 from stillhouse.study.results import ArmResult, Study, summarize_arm
 from stillhouse.study.statistics import holm_correction, standard_deviation
@@ -160,7 +160,7 @@ def as_csv(rows: Sequence[StudyRow], headline: str, against: str | None) -> str:
 def as_json(rows: Sequence[StudyRow], headline: str, against: str | None) -> str:
     """The table as JSON: a list of objects, with the name of the headline metric."""
     content = {"headline": headline, "against": against, "rows": [asdict(row) for row in rows]}
-    return json.dumps(finite(content), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(replace_nonfinite(content), indent=1, ensure_ascii=False) + "\n"
 
 
 def as_markdown(rows: Sequence[StudyRow], headline: str, against: str | None) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from stillhouse.spec import SHORT, members
+from stillhouse.spec import BY_NAME
 from stillhouse.tasks.classification import Classification, ClassificationSpec
 from stillhouse.tasks.multilabel import Multilabel, MultilabelSpec
 
@@ -24,10 +24,5 @@ TaskSpec = Annotated[
     ClassificationSpec | MultilabelSpec,
     Field(discriminator="name"),
     BeforeValidator(default_name),
-    SHORT,
+    BY_NAME,
 ]
-
-
-def catalogue() -> dict[str, type]:
-    """The spec of every task by name."""
-    return {str(task.name): task for task in members(TaskSpec)}  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from torch import Tensor
 from stillhouse.batches import ABSENT, Batch
 from stillhouse.errors import UserError
 from stillhouse.functional.losses import BCE, LabelLoss
-from stillhouse.spec import KIND, spec
+from stillhouse.spec import BY_KIND, spec
 from stillhouse.tasks.base import Facts
 from stillhouse.tasks.images import ImageTask, logits, multi_hot
 from stillhouse.tasks.meters.average_precision import MeanAveragePrecision
@@ -28,7 +28,7 @@ class MultilabelSpec:
     ("sum"), or averaged over both ("mean").
     """
 
-    loss: Annotated[LabelLoss, KIND] = BCE()
+    loss: Annotated[LabelLoss, BY_KIND] = BCE()
     reduction: LabelReduction = "batch"
     name: Literal["multilabel"] = "multilabel"
 
@@ -105,7 +105,7 @@ class Multilabel(ImageTask):
         label = super().collect_target(batch)
         columns = label.shape[1] if label.ndim == 2 else self.classes
         if columns is None:
-            raise UserError("the task does not know the number of classes; give Multilabel classes")
+            raise UserError("the number of classes is unknown; pass Multilabel(classes=...)")
         return multi_hot(label, torch.zeros(len(label), columns))
 
     def meter(self) -> MeanAveragePrecision:

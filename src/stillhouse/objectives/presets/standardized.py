@@ -12,10 +12,10 @@ from stillhouse.objectives.preprocess import Standardize
 from stillhouse.objectives.presets.base import LogitPreset, Objectives, Variant
 from stillhouse.objectives.presets.relation import DIST
 from stillhouse.objectives.presets.softmax import ATS, DKD, KD, TTM, WTTM
-from stillhouse.spec import SHORT, spec
+from stillhouse.spec import BY_NAME, spec
 from stillhouse.types import Clock
 
-SoftmaxPreset = Annotated[KD | TTM | WTTM | ATS | DKD | DIST, Field(discriminator="name"), SHORT]
+SoftmaxPreset = Annotated[KD | TTM | WTTM | ATS | DKD | DIST, Field(discriminator="name"), BY_NAME]
 
 
 @spec

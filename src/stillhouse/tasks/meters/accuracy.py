@@ -9,12 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillhouse.batches import Batch
+from stillhouse.batches import ABSENT, Batch
 from stillhouse.models.scores import class_scores
 from stillhouse.types import Trace
 
-ABSENT = -1  # the class index of an image without a label
-BINS = 15  # of the calibration error, as in Guo et al., 2017
+CALIBRATION_BINS = 15  # of the calibration error, as in Guo et al., 2017
 
 
 class Accuracy:
@@ -35,8 +34,8 @@ class Accuracy:
         order = scores.topk(min(5, scores.shape[1])).indices == batch.target[:, None]
         confidence, prediction = scores.softmax(1).max(1)
         correct = (prediction == batch.target).double()
-        bins = (confidence * BINS).long().clamp(max=BINS - 1)
-        empty = correct.new_zeros(BINS)
+        bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+        empty = correct.new_zeros(CALIBRATION_BINS)
         self.add(
             images=known.sum(),
             top1=order[:, 0].double().sum(),
@@ -56,7 +55,7 @@ class Accuracy:
         if self.sums:
             return self.sums
         zero = torch.zeros((), dtype=torch.double)
-        bins = torch.zeros(BINS, dtype=torch.double)
+        bins = torch.zeros(CALIBRATION_BINS, dtype=torch.double)
         scalars = {name: zero for name in ("images", "top1", "top5", "loss")}
         return scalars | {"bin_hits": bins, "bin_confidence": bins}
 

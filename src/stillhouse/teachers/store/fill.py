@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.errors import UserError
-from stillhouse.files import lock, owner, unlock, write_error
+from stillhouse.files import lock, lock_owner, unlock, write_error
 from stillhouse.teachers.base import Teacher
 from stillhouse.teachers.memory import Keyed, Storable
 from stillhouse.teachers.store.outputs import RowArrays
@@ -114,7 +114,7 @@ def measure_pace(outputs: Iterator[OutputRows]) -> tuple[list[OutputRows], float
 def describe_filling(store: Store, name: str, pace: float, left: int) -> str:
     """The number of missing outputs, their size, folder and expected duration, for messages."""
     count = f"{left:,}" if left == store.rows else f"{left:,} more of {store.rows:,}"
-    return f"{count} {describe_outputs(store, name)}, about {format_duration(left * pace)}"
+    return f"{count} {describe_outputs(store, name)}, about {format_estimate(left * pace)}"
 
 
 def describe_outputs(store: Store, name: str) -> str:
@@ -134,7 +134,7 @@ def exclusive(store: Store, filling: Filling[B]) -> Iterator[bool]:
         except BlockingIOError:
             if not announced:
                 what = f"{store.rows:,} {describe_outputs(store, filling.name)}"
-                filling.say(f"teacher: waiting for process {owner(path)}, which stores {what}")
+                filling.say(f"teacher: waiting for process {lock_owner(path)}, which stores {what}")
                 announced = True
         except OSError as error:
             raise write_error(store.folder, error) from error
@@ -153,7 +153,7 @@ def concatenate(parts: list[RowArrays]) -> RowArrays:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def format_duration(seconds: float) -> str:
+def format_estimate(seconds: float) -> str:
     """A duration as text, in hours, minutes or seconds: "2 min"."""
     for unit, one in (("h", 3600), ("min", 60)):
         if seconds >= 2 * one:
