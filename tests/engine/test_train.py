@@ -206,7 +206,7 @@ def test_a_total_without_mass_stops_the_run_and_names_the_term(
             return {name: term._replace(mass=term.mass * 0) for name, term in terms.items()}
 
     run = make_run(tmp_path)
-    run.inside.task = Massless()
+    run.bare_pupil.task = Massless()
     with pytest.raises(UserError, match="term 'label' has a total of .* but no mass"):
         train(run)
 

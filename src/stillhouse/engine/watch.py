@@ -11,8 +11,8 @@ from stillhouse.errors import UserError
 from stillhouse.types import Terms
 
 
-class Failure(NamedTuple):
-    """The first step at which terms were not finite."""
+class NonFiniteTerms(NamedTuple):
+    """The terms that were not finite at the first such step."""
 
     step: int
     terms: list[str]  # the names of these terms
@@ -39,7 +39,7 @@ class Watch:
         self.first = torch.where(new, step, self.first)
         self.without_mass = torch.where(new, totals.isfinite(), self.without_mass)
 
-    def failure(self) -> Failure | None:
+    def failure(self) -> NonFiniteTerms | None:
         """The first failure, None if every term was finite; this waits for the device."""
         if self.first is None or self.without_mass is None:
             return None
@@ -52,7 +52,7 @@ class Watch:
             for name, first, lacking in zip(self.names, steps, without_mass, strict=True)
             if first == step
         ]
-        return Failure(
+        return NonFiniteTerms(
             step, [name for name, _ in found], [name for name, lacking in found if lacking]
         )
 
