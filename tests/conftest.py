@@ -18,11 +18,20 @@ from nursery import Nursery, opened
 torch.set_num_threads(1)  # two threads on two busy cores wait for each other
 
 
+# What is made once for several files, and what takes long and so begins first.
+TOGETHER = dict.fromkeys(gloo.FILES, "ranks") | dict.fromkeys(("test_jobs", "test_kill"), "nursery")
+FIRST = ("nursery", "ranks", "objectives/test_contract", "runs/test_execute", "cli/test_cli_run")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process runs a file, and one runs all that need ranks (`--dist loadgroup`)."""
+    """One process runs a file, or the files that share what takes long to make."""
+    order = {}
     for item in items:
-        group = "ranks" if item.path.stem in gloo.FILES else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
+        place = item.path.relative_to(Path(__file__).parent).with_suffix("").as_posix()
+        group = TOGETHER.get(item.path.stem, place)
+        item.add_marker(pytest.mark.xdist_group(group))  # read by `--dist loadgroup`
+        order[item] = FIRST.index(group) if group in FIRST else len(FIRST)
+    items.sort(key=order.__getitem__)
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +48,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     os.environ["STILLHOUSE_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def volatile() -> Iterator[None]:
+    """What tests write need not survive a power cut, and waits for no disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -55,7 +55,7 @@ def test_a_study_prints_results_and_writes_tables_and_a_report(
 
     again = call("study", "runs/raw-study", "--no-explain", "--by", "best")
     assert again.code == 0 and again.out.splitlines()[3:] == lines[3:]
-    assert "step" not in again.err and "its best epoch" in Path(lines[4][8:]).read_text()
+    assert "step" not in again.err and "the best epoch" in Path(lines[4][8:]).read_text()
     table = call("report", "runs/raw-study", "--table", "json", "--against", "mse")
     assert json.loads(table.out)["against"] == "mse" and table.err == ""
     for kind, part in (("latex", "\\toprule"), ("markdown", "| method |"), ("csv", "method,")):
@@ -133,7 +133,10 @@ def test_a_sweep_prints_the_next_command(call: Call, tmp_path: Path) -> None:
     study = call(*command, "--out", tmp_path / "study", "--no-explain")
     assert study.code == 0
     assert "search: 2 trials on validation each for " in study.out
-    assert "How options were chosen" in (tmp_path / "study" / "report.html").read_text()
+    assert (
+        "Hyperparameter search on the validation split"
+        in (tmp_path / "study" / "report.html").read_text()
+    )
     recipe = load.load(tmp_path / "study" / "study.yaml")
     assert recipe.study is not None and recipe.study.searched["kd"].trials == 2
 

@@ -1,4 +1,4 @@
-"""Class activation: LayerCAM against its formula, and how alike maps are, place by place."""
+"""Activation maps: LayerCAM against its formula, and the similarity of maps."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class Overwriting(nn.Module):
         self.classifier = nn.Linear(8, 5)
 
     def forward(self, images: Tensor) -> Tensor:
-        seen = F.relu(self.features(images), inplace=True)
-        scores: Tensor = self.classifier(seen.mean((2, 3)))
+        features = F.relu(self.features(images), inplace=True)
+        scores: Tensor = self.classifier(features.mean((2, 3)))
         return scores
 
 
@@ -109,7 +109,7 @@ def test_maps_are_those_of_the_formula(make: Callable[[], nn.Module], path: str)
     torch.testing.assert_close(found, wanted)
 
 
-def test_a_frozen_network_is_seen_as_well_and_nothing_is_left_in_it() -> None:
+def test_a_frozen_network_has_maps_and_is_not_changed() -> None:
     network = headed().requires_grad_(False).eval()
     hooks = [len(m._forward_hooks) for m in network.modules()]
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -119,7 +119,7 @@ def test_a_frozen_network_is_seen_as_well_and_nothing_is_left_in_it() -> None:
     assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
 
 
-def test_gradients_are_as_forbidden_afterwards_as_before() -> None:
+def test_grad_mode_is_restored() -> None:
     network = plain().eval()
     with torch.no_grad(), layer_cam(network, IMAGES[:2]):
         with torch.no_grad():
@@ -158,11 +158,11 @@ class Besides(Shut):
     ],
     ids=["ensemble", "shut", "besides", "flat"],
 )
-def test_what_shows_no_map_is_no_crash(network: nn.Module) -> None:
+def test_a_network_without_a_map_has_none(network: nn.Module) -> None:
     assert maps_of(network) is None
 
 
-def test_a_map_of_one_place_shows_nothing() -> None:
+def test_a_map_of_one_pixel_is_none() -> None:
     assert maps_of(plain(), torch.rand(3, 3, 4, 4)) is None
 
 
@@ -173,12 +173,12 @@ def maps(outputs: Outputs) -> Tensor:
     return torch.rand(11, 7, 7) if outputs.name == "teacher" else torch.rand(11, 4, 4)
 
 
-def seen() -> Predictions:
+def with_maps() -> Predictions:
     return with_subset(make_multilabel(*NAMES), maps=maps)
 
 
 def test_maps_are_compared_place_by_place() -> None:
-    predictions = seen()
+    predictions = with_maps()
     section = activation.section(predictions)
     assert section is not None
     large = {
@@ -199,7 +199,7 @@ def test_maps_are_compared_place_by_place() -> None:
         assert row(section.tables[0], name) == pytest.approx((*means, 0), abs=1e-5)
 
 
-def test_a_student_that_sees_as_its_teacher_has_one() -> None:
+def test_equal_maps_have_correlation_and_overlap_1() -> None:
     one = torch.rand(11, 6, 6)
     section = activation.section(
         with_subset(make_multilabel("teacher", "student"), maps=lambda v: one)
@@ -211,7 +211,7 @@ def test_a_student_that_sees_as_its_teacher_has_one() -> None:
     assert "teacher's map over 11 images: 1.00;" in all_text(section)
 
 
-def test_maps_of_nothing_are_counted_and_no_crash() -> None:
+def test_constant_maps_are_left_out_and_counted() -> None:
     def half(outputs: Outputs) -> Tensor:
         found = torch.rand(11, 6, 6)
         found[:4] = 0
@@ -221,7 +221,7 @@ def test_maps_of_nothing_are_counted_and_no_crash() -> None:
     assert section is not None and row(section.tables[0], "student")[3] == 4
 
 
-def test_normalised_maps_go_from_0_to_1_and_an_even_one_stays_at_0() -> None:
+def test_normalised_maps_go_from_0_to_1_and_a_constant_one_is_0() -> None:
     found = activation.normalise_maps(
         torch.stack([torch.rand(3, 5) + 2, torch.ones(3, 5)]), (9, 20)
     )
@@ -237,8 +237,8 @@ def opened(code: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(code)))
 
 
-def test_pictures_show_image_teacher_control_and_student_in_a_row() -> None:
-    predictions = seen()
+def test_each_row_shows_the_image_and_the_map_of_every_network() -> None:
+    predictions = with_maps()
     section = activation.section(predictions)
     assert section is not None and predictions.subset is not None
     (chart,) = section.charts
@@ -251,7 +251,7 @@ def test_pictures_show_image_teacher_control_and_student_in_a_row() -> None:
     assert {opened(p.png).size for p in chart.pictures} == {(64, 64)}
 
 
-def test_an_overlay_is_warm_where_the_map_is_high_and_grey_where_not() -> None:
+def test_an_overlay_is_coloured_where_the_map_is_high() -> None:
     heat = torch.zeros(64, 64)
     heat[:32] = 1
     grey = Image.fromarray(np.full((64, 64), 100, np.uint8))
@@ -261,8 +261,8 @@ def test_an_overlay_is_warm_where_the_map_is_high_and_grey_where_not() -> None:
     assert (np.ptp(low) <= 3) and low.max() < 100
 
 
-def test_who_has_no_map_is_named_and_the_rest_is_shown() -> None:
-    predictions = seen()
+def test_a_network_without_maps_is_named_and_the_others_are_shown() -> None:
+    predictions = with_maps()
     teacher, _, student = predictions.outputs
     section = activation.section(
         replace(predictions, outputs=(replace(teacher, maps=None), student))
@@ -276,7 +276,7 @@ def test_who_has_no_map_is_named_and_the_rest_is_shown() -> None:
     assert activation.section(make_multilabel(*NAMES)) is None
 
 
-def test_without_torchcam_a_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torchcam_the_section_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("torchcam", "torchcam.methods"):
         monkeypatch.setitem(sys.modules, name, None)
     assert maps_of(plain()) is None

@@ -1,4 +1,4 @@
-"""Average precision of classes and decisions at a half, counted image by image."""
+"""Average precision of classes, and decisions at a threshold of 0.5, counted by hand."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_class_without_images_is_left_out_and_named() -> None:
     assert none.sentences == ("No image has a class.",) and not none.tables and not none.charts
 
 
-def test_without_a_control_classes_go_by_precision() -> None:
+def test_without_a_control_classes_are_sorted_by_precision() -> None:
     section = average_precision.section(make_multilabel("teacher", "student", n=40))
     values = [line[-1] for line in section.tables[0].rows]
     assert values == sorted(values, reverse=True)
@@ -87,15 +87,15 @@ def test_decisions_are_those_counted_by_hand() -> None:
     section = decisions.section(predictions)
     (table,) = section.tables
     true = predictions.labels.numpy() > 0
-    for voice in predictions.outputs:
-        said = torch.sigmoid(voice.logits).numpy() > 0.5
-        both = sum(bool(a and b) for a, b in zip(said.flat, true.flat, strict=True))
-        counts = [(int(a.sum()), int(b.sum())) for a, b in zip(said, true, strict=True)]
-        assert row(table, voice.name) == pytest.approx(
+    for one in predictions.outputs:
+        predicted = torch.sigmoid(one.logits).numpy() > 0.5
+        both = sum(bool(a and b) for a, b in zip(predicted.flat, true.flat, strict=True))
+        counts = [(int(a.sum()), int(b.sum())) for a, b in zip(predicted, true, strict=True)]
+        assert row(table, one.name) == pytest.approx(
             (
-                100 * f1_score(true, said, average="micro"),
-                100 * f1_score(true, said, average="macro"),
-                100 * both / said.sum(),
+                100 * f1_score(true, predicted, average="micro"),
+                100 * f1_score(true, predicted, average="macro"),
+                100 * both / predicted.sum(),
                 100 * both / true.sum(),
                 sum(a for a, _ in counts) / 40,
                 100 * sum(a == b for a, b in counts) / 40,
@@ -105,7 +105,7 @@ def test_decisions_are_those_counted_by_hand() -> None:
         )
 
 
-def test_counts_of_classes_are_shared_out_over_all_images() -> None:
+def test_shares_of_counts_are_over_all_images() -> None:
     predictions = make_multilabel(*NAMES, n=40, c=9)
     (chart,) = decisions.section(predictions).charts
     assert isinstance(chart, BarChart)
@@ -122,11 +122,11 @@ def test_counts_of_classes_are_shared_out_over_all_images() -> None:
         assert series.y == pytest.approx([100 * k / 40 for k in found])
 
 
-def test_who_says_too_many_is_told_and_who_says_nothing_is_no_crash() -> None:
+def test_too_many_classes_are_named_and_no_classes_are_allowed() -> None:
     predictions = make_multilabel("teacher", "loud", loud=torch.full((12, 5), 9.0))
     section = decisions.section(predictions)
     truth = float(predictions.labels.sum()) / 12
     wanted = f"5.00 classes per image; the images have {truth:.2f}, so it predicts too many."
     assert section.sentences[1].endswith(wanted)
-    mute = decisions.section(make_multilabel("mute", mute=torch.full((12, 5), -9.0)))
-    assert row(mute.tables[0], "mute")[:4] == (0.0, 0.0, None, 0.0)
+    section = decisions.section(make_multilabel("none", none=torch.full((12, 5), -9.0)))
+    assert row(section.tables[0], "none")[:4] == (0.0, 0.0, None, 0.0)

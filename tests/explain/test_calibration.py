@@ -15,19 +15,19 @@ from stillhouse.tasks.classification import Classification
 from stillhouse.types import Trace
 
 
-def test_the_numbers_are_those_of_the_task_s_meter() -> None:
+def test_accuracy_and_ece_are_those_of_the_meter() -> None:
     predictions = three_networks(n=50)
     section = calibration.section(predictions)
-    for voice in predictions.outputs:
+    for one in predictions.outputs:
         meter = Classification(5).meter()
         blank = torch.zeros(50)
-        meter.update(Trace(voice.logits), Batch(blank, predictions.labels, blank, blank))
-        found = row(section.tables[0], voice.name)
+        meter.update(Trace(one.logits), Batch(blank, predictions.labels, blank, blank))
+        found = row(section.tables[0], one.name)
         assert found[0] == pytest.approx(meter.summary()["top1"])
         assert found[2] == pytest.approx(meter.summary()["calibration_error"])
 
 
-def test_confidence_entropy_and_curve_are_those_of_the_loop() -> None:
+def test_confidence_entropy_and_bins_are_those_of_a_loop() -> None:
     predictions = three_networks(n=50)
     confidences, entropies, bins = [], [], {}
     for logits, label in zip(predictions.student.logits.double(), predictions.labels, strict=True):
@@ -45,14 +45,14 @@ def test_confidence_entropy_and_curve_are_those_of_the_loop() -> None:
     ]
 
 
-def test_a_sure_and_right_network_is_calibrated() -> None:
+def test_a_confident_and_correct_network_is_calibrated() -> None:
     sure = 1000 * torch.eye(5)[torch.arange(12) % 5]
     section = calibration.section(make_predictions("student", student=sure))
     assert row(section.tables[0], "student") == pytest.approx((100, 100, 0, 0))
     assert section.sentences[-1] == "Mean confidence 100.0 %, accuracy 100.0 %."
 
 
-def test_the_sentence_says_on_which_side_it_errs() -> None:
+def test_the_sentence_says_overconfident_or_underconfident() -> None:
     wrong = 1000 * torch.eye(5)[(torch.arange(12) + 1) % 5]
     section = calibration.section(make_predictions("student", student=wrong))
     assert section.sentences[0] == "Expected calibration error (ECE) of the student: 100.0 %."
@@ -63,7 +63,7 @@ def test_the_sentence_says_on_which_side_it_errs() -> None:
     assert flat.sentences[1].startswith("Underconfident: mean confidence 40.5 %, ")
 
 
-def test_curves_are_drawn_beside_the_diagonal() -> None:
+def test_the_reliability_diagram_has_a_diagonal() -> None:
     (chart,) = calibration.section(make_predictions("teacher", "control", "kd", "dist")).charts
     assert isinstance(chart, LineChart) and chart.diagonal
     assert [series.name for series in chart.series] == ["teacher", "control", "dist"]

@@ -34,7 +34,7 @@ def test_accuracies_and_gains_are_those_counted_by_hand() -> None:
     assert isinstance(chart, BarChart) and chart.series[0].y == pytest.approx(gains)
 
 
-def test_without_a_control_classes_go_by_accuracy() -> None:
+def test_without_a_control_classes_are_sorted_by_accuracy() -> None:
     section = classes.section(make_predictions("teacher", "student"))
     (table,), (chart,) = section.tables, section.charts
     assert "gain over the control" not in table.columns
@@ -48,7 +48,7 @@ def test_a_class_without_images_is_left_out() -> None:
     assert {line[0] for line in section.tables[0].rows} == {"c0", "c1", "c2", "c3"}
 
 
-def test_many_classes_are_shown_by_their_ends() -> None:
+def test_of_many_classes_the_two_ends_are_shown() -> None:
     labels = torch.arange(240) % 120
     student = torch.eye(120)[torch.where(labels < 100, labels, 0)]
     control = torch.eye(120)[torch.where(labels >= 20, labels, 119)]

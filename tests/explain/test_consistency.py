@@ -43,7 +43,7 @@ def test_ranks_are_those_counted_by_hand() -> None:
     assert skipped >= 1 and 0 < target < 1
 
 
-def test_a_student_that_is_its_teacher_ranks_alike() -> None:
+def test_equal_logits_rank_equally() -> None:
     same = torch.randn(12, 5)
     predictions = make_predictions("teacher", "student", teacher=same, student=same)
     section = consistency.section(predictions)
@@ -52,20 +52,20 @@ def test_a_student_that_is_its_teacher_ranks_alike() -> None:
     assert "in 100.0 % of images." in section.sentences[0]
 
 
-def test_the_opposite_order_correlates_by_minus_one() -> None:
+def test_the_opposite_ranking_has_correlation_minus_1() -> None:
     logits = torch.randn(12, 5)
     predictions = make_predictions("teacher", "student", teacher=logits, student=-logits)
     found = consistency.consistency(predictions.student, predictions.outputs[0], predictions.labels)
     assert found.others.value == pytest.approx(-1)
 
 
-def test_a_one_hot_teacher_has_no_order_of_the_others_where_it_is_right() -> None:
+def test_a_one_hot_teacher_has_no_ranking_of_the_other_classes() -> None:
     predictions = make_predictions("teacher", "student", teacher=torch.eye(5)[torch.arange(12) % 5])
     found = consistency.consistency(predictions.student, predictions.outputs[0], predictions.labels)
     assert (found.others.value, found.others.skipped) == (None, 12)
 
 
-def test_all_learners_are_listed_and_the_control_is_said_in_brackets() -> None:
+def test_all_students_are_listed_and_the_control_is_in_brackets() -> None:
     predictions = make_predictions("teacher", "control", "kd", "dist")
     section = consistency.section(predictions)
     assert section is not None
@@ -83,5 +83,5 @@ def test_two_classes_have_no_others() -> None:
     assert "needs at least three classes" in section.sentences[1]
 
 
-def test_without_a_teacher_there_is_nothing_to_say() -> None:
+def test_without_a_teacher_there_is_no_section() -> None:
     assert consistency.section(make_predictions("control", "student")) is None

@@ -43,7 +43,7 @@ def test_means_are_those_of_scipy_and_constant_vectors_are_counted(
     assert mean.skipped == (where == "images")
 
 
-def test_a_student_that_is_its_teacher_correlates_by_one() -> None:
+def test_equal_logits_have_correlation_1() -> None:
     same = torch.randn(20, 5)
     section = correlation.section(
         make_predictions("teacher", "student", teacher=same, student=same, n=20)
@@ -53,7 +53,7 @@ def test_a_student_that_is_its_teacher_correlates_by_one() -> None:
     assert len(section.tables) == 1
 
 
-def test_what_is_skipped_is_told() -> None:
+def test_skipped_vectors_are_counted_in_a_table() -> None:
     predictions = make_predictions("teacher", "student", student=torch.zeros(12, 5))
     section = correlation.section(predictions)
     assert section is not None
@@ -68,7 +68,7 @@ def test_tiny_probabilities_do_not_vanish() -> None:
     assert found[0] == pytest.approx(1) and np.isnan(found[1])
 
 
-def test_kendall_takes_some_images_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kendall_uses_a_sample_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(correlation, "KENDALL_LIMIT", 6)
     predictions = three_networks(n=11)
     section = correlation.section(predictions)
@@ -78,7 +78,7 @@ def test_kendall_takes_some_images_and_says_so(monkeypatch: pytest.MonkeyPatch) 
     assert row(section.tables[0], "student")[5] == pytest.approx(known)
 
 
-def test_one_image_or_one_class_is_no_crash() -> None:
+def test_one_image_or_one_class() -> None:
     section = correlation.section(three_networks(n=1))
     assert section is not None
     assert row(section.tables[0], "student")[3:] == (None, None, None)
@@ -88,7 +88,7 @@ def test_one_image_or_one_class_is_no_crash() -> None:
 # ---------------------------------------------------------------------------------------- classes
 
 
-def test_the_difference_of_classes_is_that_of_numpy() -> None:
+def test_class_correlations_are_those_of_numpy() -> None:
     predictions = three_networks(n=30)
     section = relations.section(predictions)
     assert section is not None
@@ -108,14 +108,14 @@ def test_the_difference_of_classes_is_that_of_numpy() -> None:
     )
 
 
-def test_only_the_main_learners_get_a_map_and_all_get_a_row() -> None:
+def test_control_and_student_have_a_heatmap_and_all_students_a_row() -> None:
     section = relations.section(make_predictions("teacher", "control", "kd", "ttm", "dist"))
     assert section is not None
     assert [chart.title.split()[3] for chart in section.charts] == ["control", "dist"]
     assert [line[0] for line in section.tables[0].rows] == ["control", "kd", "ttm", "dist"]
 
 
-def test_a_large_map_is_grouped() -> None:
+def test_a_large_matrix_is_averaged_in_blocks() -> None:
     values = np.arange(49.0).reshape(7, 7)
     values[0, 0] = values[6, 6] = np.nan
     found = relations.average_blocks(values, 3)  # groups of 3, 3 and 1
@@ -124,7 +124,7 @@ def test_a_large_map_is_grouped() -> None:
     assert found[1][2] == pytest.approx(values[3:6, 6].mean())
 
 
-def test_a_class_that_never_varies_is_a_gap() -> None:
+def test_a_constant_class_is_an_empty_row() -> None:
     logits = torch.randn(12, 5)
     logits[:, 2] = -2000.0  # a probability of 0 in every image
     with warnings.catch_warnings():
@@ -141,7 +141,7 @@ def test_two_classes_have_no_relations() -> None:
     assert section is not None and row(section.tables[0], "student") == (None,)
 
 
-def test_several_classes_are_likely_each_by_itself() -> None:
+def test_multi_label_probabilities_are_sigmoids() -> None:
     """Probabilities are those of the logistic function, and two classes are related, too."""
     predictions = make_multilabel("teacher", "control", "student", n=30, c=2)
     p = {v.name: 1 / (1 + np.exp(-v.logits.double().numpy())) for v in predictions.outputs}

@@ -58,7 +58,7 @@ def written(found: tuple[Section, ...]) -> str:
 # ------------------------------------------------------------------------------------------ a file
 
 
-def test_a_file_gives_back_what_was_put_into_it() -> None:
+def test_sections_survive_a_file() -> None:
     assert sections_from_json(json.loads(written((EVERY, EVERY)))) == (EVERY, EVERY)
 
 
@@ -188,7 +188,7 @@ def test_an_unknown_diagnosis_is_named() -> None:
     ],
 )
 @pytest.mark.parametrize(("n", "c"), [(30, 5), (1, 5), (2, 2), (7, 1), (3, 3)])
-def test_whoever_was_heard_there_is_a_page(names: tuple[str, ...], n: int, c: int) -> None:
+def test_any_networks_have_sections(names: tuple[str, ...], n: int, c: int) -> None:
     found = run_diagnoses(SINGLE, make_predictions(*names, n=n, c=c, features=3))
     assert {"logits", "calibration", "classes"} <= {section.name for section in found}
     text = written(found)
@@ -196,13 +196,13 @@ def test_whoever_was_heard_there_is_a_page(names: tuple[str, ...], n: int, c: in
 
 
 @pytest.mark.parametrize("size", [1e4, 1e30, 0.0])
-def test_extreme_logits_are_no_crash(size: float) -> None:
+def test_extreme_logits(size: float) -> None:
     predictions = three_networks(n=30)
     loud = tuple(replace(v, logits=size * v.logits) for v in predictions.outputs)
     assert written(run_diagnoses(SINGLE, replace(predictions, outputs=loud)))
 
 
-def test_a_network_that_lost_its_way_is_named_and_left_out() -> None:
+def test_a_network_with_infinite_logits_is_named_and_left_out() -> None:
     broken = torch.full((12, 5), math.nan)
     found = run_diagnoses(SINGLE, make_predictions("teacher", "control", "student", control=broken))
     assert found[0].name == "missing" and "control" in found[0].sentences[0]
@@ -212,7 +212,7 @@ def test_a_network_that_lost_its_way_is_named_and_left_out() -> None:
     assert only.name == "missing" and written((only,))
 
 
-def test_nobody_and_nothing_is_an_empty_page() -> None:
+def test_without_students_or_images_there_are_no_sections() -> None:
     assert (
         run_diagnoses(SINGLE, make_predictions("teacher"))
         == ()
@@ -229,7 +229,7 @@ def study(n: int, c: int, learners: int) -> Predictions:
     )
 
 
-def test_a_study_s_sections_take_seconds_and_stay_small() -> None:
+def test_the_sections_of_a_study_are_fast_and_small() -> None:
     predictions = study(600, 100, 3)
     start = perf_counter()
     text = written(run_diagnoses(SINGLE, predictions))
@@ -240,12 +240,12 @@ def test_a_study_s_sections_take_seconds_and_stay_small() -> None:
 # --------------------------------------------------------------------------------- multi-label
 
 
-def neighbours(voice: Outputs) -> torch.Tensor:
-    """Anybody, for more queries than there are."""
-    return torch.randint(0, len(voice.logits), (200, min(5, len(voice.logits))))
+def neighbours(outputs: Outputs) -> torch.Tensor:
+    """Random neighbours, for more queries than there are."""
+    return torch.randint(0, len(outputs.logits), (200, min(5, len(outputs.logits))))
 
 
-def closely(*names: str, n: int, c: int) -> Predictions:
+def random_multilabel(*names: str, n: int, c: int) -> Predictions:
     predictions = with_subset(
         make_multilabel(*names, n=n, c=c), nearest=neighbours, maps=lambda v: torch.rand(n, 4, 4)
     )
@@ -259,8 +259,8 @@ def closely(*names: str, n: int, c: int) -> Predictions:
     return replace(predictions, outputs=tuple(outputs))
 
 
-def test_a_page_of_several_classes_has_every_part() -> None:
-    found = run_diagnoses(SEVERAL, closely("teacher", "control", "student", n=30, c=5))
+def test_a_multi_label_page_has_every_part() -> None:
+    found = run_diagnoses(SEVERAL, random_multilabel("teacher", "control", "student", n=30, c=5))
     assert [section.name for section in found] == [
         "disagreement",
         "decisions",
@@ -282,15 +282,13 @@ def test_a_page_of_several_classes_has_every_part() -> None:
     [("student",), ("teacher", "student"), ("control", "student"), ("teacher", "kd", "ttm")],
 )
 @pytest.mark.parametrize(("n", "c"), [(30, 5), (2, 2), (7, 1), (3, 3)])
-def test_whoever_says_several_classes_there_is_a_page(
-    names: tuple[str, ...], n: int, c: int
-) -> None:
-    found = run_diagnoses(SEVERAL, closely(*names, n=n, c=c))
+def test_any_multi_label_networks_have_sections(names: tuple[str, ...], n: int, c: int) -> None:
+    found = run_diagnoses(SEVERAL, random_multilabel(*names, n=n, c=c))
     assert {"decisions", "average_precision", "retrieval"} <= {section.name for section in found}
     assert sections_from_json(json.loads(written(found)))
 
 
-def test_no_image_with_a_class_is_no_crash() -> None:
+def test_labels_may_all_be_negative_or_positive() -> None:
     predictions = make_multilabel("teacher", "control", "student")
     bare = replace(predictions, labels=torch.zeros_like(predictions.labels))
     assert written(run_diagnoses(SEVERAL, bare))

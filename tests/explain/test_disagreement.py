@@ -1,4 +1,4 @@
-"""What two networks say of the classes of an image, image by image."""
+"""The classes that two networks predict, image by image."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def test_shares_are_those_counted_by_hand() -> None:
     section = disagreement.section(predictions)
     assert section is not None
     true = (predictions.labels > 0).tolist()
-    said = {v.name: (v.logits.sigmoid() > 0.5).tolist() for v in predictions.outputs}
+    predicted = {v.name: (v.logits.sigmoid() > 0.5).tolist() for v in predictions.outputs}
     for number, other in enumerate(("teacher", "control")):
         for name in {"control", "student"} - {other}:
             pairs = [
                 (s, t, y)
-                for ss, tt, yy in zip(said[name], said[other], true, strict=True)
+                for ss, tt, yy in zip(predicted[name], predicted[other], true, strict=True)
                 for s, t, y in zip(ss, tt, yy, strict=True)
             ]
-            same = sum(a == b for a, b in zip(said[name], said[other], strict=True))
+            same = sum(a == b for a, b in zip(predicted[name], predicted[other], strict=True))
             apart = [(s, y) for s, t, y in pairs if s != t]
             right = sum(s == y for s, y in apart)
             assert row(section.tables[number], name) == pytest.approx(
@@ -37,7 +37,7 @@ def test_shares_are_those_counted_by_hand() -> None:
     )
 
 
-def test_who_says_the_same_has_no_pictures() -> None:
+def test_equal_predictions_have_no_images() -> None:
     same = torch.randn(12, 5)
     section = disagreement.section(
         make_multilabel("teacher", "student", teacher=same, student=same)
@@ -58,23 +58,23 @@ def test_the_most_different_come_first_and_captions_name_the_classes() -> None:
     predictions = make_multilabel("teacher", "student", teacher=teacher, student=student)
     labels = torch.zeros(12, 5)
     labels[2, 4] = 1
-    asked: list[int] = []
+    shown_images: list[int] = []
 
     def picture(index: int) -> torch.Tensor:
-        asked.append(index)
+        shown_images.append(index)
         return image(index)
 
     predictions = replace(predictions, labels=labels, image=picture)
     section = disagreement.section(predictions)
     assert section is not None and isinstance(section.charts[0], ImageGrid)
-    assert asked == [2, 9, 4, 7]
+    assert shown_images == [2, 9, 4, 7]
     captions = [one.caption for one in section.charts[0].pictures]
     assert captions[0] == "true: c4; student: c0, c1, c2; teacher: none"
     assert captions[1] == "true: none; student: c1, c2; teacher: c0, c1"
     assert section.charts[0].pictures[1].alt.startswith("An image. true: none")
 
 
-def test_there_are_no_more_than_twelve_and_long_lists_are_cut() -> None:
+def test_there_are_at_most_twelve_images_and_long_lists_are_cut() -> None:
     predictions = make_multilabel("teacher", "student", n=30, c=8, student=torch.full((30, 8), 9.0))
     section = disagreement.section(predictions)
     assert section is not None and isinstance(section.charts[0], ImageGrid)

@@ -1,4 +1,4 @@
-"""Features in a plane."""
+"""Features in two dimensions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_principal_components_are_those_of_the_covariance() -> None:
     assert embedding.principal_components(x[:, :1], 2)[:, 1].tolist() == [0] * 40
 
 
-def test_neighbours_stay_neighbours_and_twice_is_once() -> None:
+def test_tsne_keeps_clusters_and_is_deterministic() -> None:
     labels = torch.arange(60) % 3
     predictions = three_networks(n=60, c=3, features=8)
     apart = [
@@ -60,7 +60,7 @@ def test_samples_and_classes_are_chosen_evenly() -> None:
     assert embedding.choose_images(torch.arange(30) % 3).tolist() == list(range(30))
 
 
-def test_who_has_no_features_is_skipped_and_named() -> None:
+def test_a_network_without_features_is_skipped_and_named() -> None:
     predictions = three_networks(n=20, features=4)
     teacher, control, student = predictions.outputs
     dead = replace(student, features=torch.ones(20, 4))
@@ -74,7 +74,7 @@ def test_who_has_no_features_is_skipped_and_named() -> None:
 
 
 @pytest.mark.parametrize("n", [2, 5, 7])
-def test_few_images_and_one_feature_are_no_crash(n: int) -> None:
+def test_few_images_and_one_feature(n: int) -> None:
     for series in cloud(
         embedding.section(make_predictions("teacher", "student", n=n, features=1))
     ).series:

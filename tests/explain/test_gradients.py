@@ -1,4 +1,4 @@
-"""Gradients of terms against autograd by hand, and the words for them."""
+"""Gradients of terms against autograd by hand, and their verdicts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def labels_loss(w: Tensor, x: Tensor) -> Tensor:
     return (w - x).square().sum() / 2
 
 
-def pull(extra: Extra, weight: float = 1.0) -> TermGradient:
+def other_gradient(extra: Extra, weight: float = 1.0) -> TermGradient:
     toy = Toy(extra, weight)
     batches = [torch.tensor([[0.0, 1.0], [3.0, -1.0]]), torch.tensor([[0.5, 0.5]])]
     return term_gradients(toy, toy.parameters(), lambda _: {"": Trace(None)}, batches, CLOCK)[1]
@@ -68,10 +68,10 @@ def pull(extra: Extra, weight: float = 1.0) -> TermGradient:
         (labels_loss, 0.0, 0, None, "negligible"),
     ],
 )
-def test_the_word_is_that_of_the_loss(
+def test_the_verdict_is_that_of_the_loss(
     extra: Extra, weight: float, ratio: float, cosine: float | None, verdict: str
 ) -> None:
-    found = pull(extra, weight)
+    found = other_gradient(extra, weight)
     assert found.ratio == pytest.approx(ratio)
     assert found.cosine == (None if cosine is None else pytest.approx(cosine))
     assert found.verdict == verdict
@@ -91,7 +91,7 @@ def test_norm_is_that_of_the_mean_gradient_of_batches() -> None:
     assert other.cosine == pytest.approx(float(cosine))
 
 
-def test_without_a_pull_of_labels_nothing_is_compared() -> None:
+def test_without_label_terms_nothing_is_compared() -> None:
     toy = Toy(labels_loss)
     batches = [torch.zeros(1, 2)]
     (_, other) = term_gradients(
@@ -123,7 +123,7 @@ def images(n: int) -> Batch[Tensor]:
     return replace(made, images=made.images.float())
 
 
-def test_a_pupil_s_terms_pull_as_in_training_and_nothing_is_left_behind() -> None:
+def test_gradients_are_those_of_training_and_the_pupil_is_not_changed() -> None:
     student = Noisy()
     student.net.stem.eval()
     teacher: Frozen[Batch[Tensor]] = Frozen(
@@ -145,7 +145,7 @@ def test_a_pupil_s_terms_pull_as_in_training_and_nothing_is_left_behind() -> Non
     assert [p.term for p in found] == ["label", "class/kd"] and min(p.norm for p in found) > 0
 
 
-def test_each_call_says_the_same() -> None:
+def test_two_calls_give_the_same_gradients() -> None:
     pupil: Pupil[Tensor] = Pupil(Tapped(Noisy()), Logits(KD()), Classification(5))
     teacher: Frozen[Batch[Tensor]] = Frozen(
         small.small_resnet("tiny", 5, 3), Classification(5).inputs
@@ -155,7 +155,7 @@ def test_each_call_says_the_same() -> None:
     assert term_gradients(pupil, parameters, partial(observe, teacher), given, CLOCK) == one
 
 
-def test_a_pupil_s_pull_is_that_of_backward() -> None:
+def test_gradients_of_a_pupil_are_those_of_backward() -> None:
     pupil: Pupil[Tensor] = Pupil(
         Tapped(small.small_resnet("tiny", 5, 3)), Logits(KD()), Classification(5)
     )
@@ -163,12 +163,14 @@ def test_a_pupil_s_pull_is_that_of_backward() -> None:
         small.small_resnet("tiny", 5, 3), Classification(5).inputs
     )
     given = images(8)
-    seen = partial(observe, teacher)
-    found = {p.term: p for p in term_gradients(pupil, pupil.parameters(), seen, [given], CLOCK)}
+    traces_of = partial(observe, teacher)
+    found = {
+        p.term: p for p in term_gradients(pupil, pupil.parameters(), traces_of, [given], CLOCK)
+    }
     grads = {}
     for name in found:
         pupil.zero_grad()
-        term = pupil.train()(given, seen(given), CLOCK)[name]
+        term = pupil.train()(given, traces_of(given), CLOCK)[name]
         (term.weight * term.total / term.mass).backward()
         grads[name] = torch.cat(
             [p.grad.flatten() for p in pupil.parameters() if p.grad is not None]
@@ -191,11 +193,11 @@ def test_a_pupil_s_pull_is_that_of_backward() -> None:
         (1.0, -0.11, "conflicting"),
     ],
 )
-def test_words_change_at_their_thresholds(ratio: float, cosine: float, verdict: str) -> None:
+def test_verdicts_change_at_their_thresholds(ratio: float, cosine: float, verdict: str) -> None:
     assert TermGradient("kd", ratio, ratio, cosine).verdict == verdict
 
 
-def test_moments_stand_beside_each_other() -> None:
+def test_several_moments_share_a_table_and_a_chart() -> None:
     label = TermGradient("label", 2.0, 1.0, 1.0, is_label=True)
     moments = {
         "start": [label, TermGradient("kd", 30.0, 15.0, 0.5)],

@@ -35,7 +35,7 @@ def scaled(x: np.ndarray) -> np.ndarray:
     return np.array([(r - r.mean()) / r.std() for r in x])
 
 
-def test_every_distance_is_that_of_the_loop() -> None:
+def test_distances_are_those_of_a_loop() -> None:
     predictions = three_networks(n=30)
     section = logits.section(predictions)
     s, t = (
@@ -52,17 +52,17 @@ def test_every_distance_is_that_of_the_loop() -> None:
     assert row(section.tables[1], "student") == pytest.approx(wanted)
 
 
-def test_the_spread_is_that_of_the_population() -> None:
+def test_the_standard_deviation_is_that_of_the_population() -> None:
     predictions = three_networks(n=30)
     section = logits.section(predictions)
-    for voice in predictions.outputs:
-        z = voice.logits.double().numpy()
+    for one in predictions.outputs:
+        z = one.logits.double().numpy()
         wanted = (
             np.mean([r.mean() for r in z]),
             np.mean([r.std(ddof=0) for r in z]),
             np.mean([r.var(ddof=0) for r in z]),
         )
-        assert row(section.tables[0], voice.name) == pytest.approx(wanted)
+        assert row(section.tables[0], one.name) == pytest.approx(wanted)
 
 
 def test_the_histogram_has_every_image_once_on_common_edges() -> None:
@@ -70,30 +70,30 @@ def test_the_histogram_has_every_image_once_on_common_edges() -> None:
     (chart,) = logits.section(predictions).charts
     assert isinstance(chart, DensityPlot)
     assert len(chart.x_edges) == len(chart.y_edges) == 41
-    for density, voice in zip(chart.densities, predictions.outputs, strict=True):
+    for density, one in zip(chart.densities, predictions.outputs, strict=True):
         counts = np.array(density.counts)
         assert counts.shape == (40, 40) and counts.sum() == 30
-        for r in voice.logits.double().numpy():
+        for r in one.logits.double().numpy():
             x = min(np.searchsorted(chart.x_edges, r.mean(), "right") - 1, 39)
             y = min(np.searchsorted(chart.y_edges, r.std(), "right") - 1, 39)
             counts[y, x] -= 1
         assert not counts.any()
 
 
-def test_a_student_that_is_its_teacher_is_at_no_distance() -> None:
+def test_equal_logits_have_distance_0() -> None:
     same = torch.randn(12, 5)
     section = logits.section(make_predictions("teacher", "student", teacher=same, student=same))
     assert row(section.tables[1], "student") == pytest.approx([0] * 6, abs=1e-12)
 
 
-def test_standardising_takes_away_scale_and_shift() -> None:
+def test_standardising_removes_scale_and_shift() -> None:
     same = torch.randn(12, 5)
     predictions = make_predictions("teacher", "student", teacher=same, student=3 * same + 2)
     found = logits.logit_distances(predictions, predictions.outputs[0])["student"]
     assert found.mean > 0.5 and found.standardised_largest == pytest.approx(0, abs=1e-5)
 
 
-def test_constant_logits_are_no_crash() -> None:
+def test_constant_logits() -> None:
     flat = torch.full((12, 5), 2.0)
     predictions = make_predictions("teacher", "student", teacher=flat, student=flat)
     section = logits.section(predictions)
@@ -103,13 +103,13 @@ def test_constant_logits_are_no_crash() -> None:
     assert row(section.tables[1], "student") == (0, 0, 0, 0, 0, 0)
 
 
-def test_without_a_teacher_the_spread_is_still_told() -> None:
+def test_without_a_teacher_there_are_moments_only() -> None:
     section = logits.section(make_predictions("control", "student"))
     assert len(section.tables) == 1 and len(section.sentences) == 1
     assert " within an image: " in section.sentences[0] and "teacher" not in section.sentences[0]
 
 
-def test_a_study_lists_all_and_draws_three() -> None:
+def test_a_study_lists_all_networks_and_draws_three() -> None:
     section = logits.section(make_predictions("teacher", "control", "kd", "ttm", "dist"))
     (chart,) = section.charts
     assert isinstance(chart, DensityPlot)

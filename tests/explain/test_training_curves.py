@@ -1,4 +1,4 @@
-"""Records as curves."""
+"""Records as training curves."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_each_quantity_is_a_curve_of_each_run() -> None:
     assert charts["Temperature"].series[0].y == (4, 4, 4, 4)
 
 
-def test_sentences_say_where_it_ends_and_what_moved() -> None:
+def test_sentences_have_final_and_best_scores_and_changes() -> None:
     lines = record()
     lines[-1]["top1"] = 25.0
     section = curves.section({"kd": lines}, "top1")
@@ -65,14 +65,14 @@ def test_sentences_say_where_it_ends_and_what_moved() -> None:
     assert named["Distillation loss"].series[0].name == "class/kd"
 
 
-def test_the_headline_is_what_is_evaluated_first() -> None:
+def test_the_default_headline_is_the_first_metric() -> None:
     assert curves.training_curves({"kd": record()})[0].title == "Top-1 accuracy on validation"
     assert curves.training_curves({"kd": [line for line in record() if line["kind"] == "train"]})[
         0
     ].title == ("Label loss")
 
 
-def test_what_is_no_number_is_a_gap() -> None:
+def test_missing_values_are_gaps() -> None:
     lines = record()
     lines[2]["term/label"] = None
     lines[4]["term/label"] = float("nan")
@@ -80,7 +80,7 @@ def test_what_is_no_number_is_a_gap() -> None:
     assert chart.series[0].y == (1.0, None, None, 0.25)
 
 
-def test_long_runs_are_averaged_in_groups() -> None:
+def test_long_curves_are_downsampled() -> None:
     section = curves.section({"kd": record(steps=450)}, "top1")
     assert section is not None and "averaged to at most 200 points" in section.sentences[-1]
     (taught,) = [c for c in section.charts if c.title == "Distillation loss"]
@@ -90,9 +90,31 @@ def test_long_runs_are_averaged_in_groups() -> None:
     assert series.y[0] == pytest.approx(2) and series.y[-1] == pytest.approx(449)
 
 
-def test_a_control_has_no_teaching_and_nothing_is_nothing() -> None:
+def test_a_control_has_no_distillation_loss() -> None:
     kept = ("kind", "step", "epoch", "top1", "term/label", "weight/label")
     control = [{k: v for k, v in line.items() if k in kept} for line in record()]
     titles = [c.title for c in curves.training_curves({"control": control})]
     assert titles == ["Top-1 accuracy on validation", "Label loss"]
     assert curves.section({"control": []}, "top1") is None and curves.training_curves({}) == ()
+
+
+def test_runs_with_one_optimiser_group_are_curves_by_run() -> None:
+    (chart,) = [
+        chart
+        for chart in curves.training_curves({"kd": record(), "mse": record()})
+        if chart.title == "Learning rate"
+    ]
+    assert [series.name for series in chart.series] == ["kd", "mse"]
+    lines = [{**line, "rate/critic": 0.1} for line in record()]
+    (chart,) = [c for c in curves.training_curves({"ctkd": lines}) if c.title == "Learning rate"]
+    assert [series.name for series in chart.series] == ["student", "critic"]
+
+
+def test_terms_of_a_task_without_a_label_term_share_a_chart() -> None:
+    lines = [
+        {key.replace("term/label", "term/box"): value for key, value in line.items()}
+        for line in record()
+    ]
+    charts = {chart.title: chart for chart in curves.training_curves({"kd": lines})}
+    assert "Label loss" not in charts and "Distillation loss" not in charts
+    assert [series.name for series in charts["Loss terms"].series] == ["box", "class/kd"]

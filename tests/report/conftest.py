@@ -1,4 +1,4 @@
-"""The page with everything in it, drawn once."""
+"""The page with everything on it, rendered once."""
 
 from __future__ import annotations
 

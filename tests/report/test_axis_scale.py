@@ -1,4 +1,4 @@
-"""Axes with round numbers, whatever the values."""
+"""Axes with round tick values."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def test_any_values_have_an_axis(values: list[float | None]) -> None:
         assert all(scale.low - reach <= v <= scale.high + reach for v in known)
 
 
-def test_an_axis_around_values_ends_at_ticks() -> None:
+def test_an_enclosing_scale_ends_at_ticks() -> None:
     scale = enclosing_scale([0, 76.1, 86.1], count=4)
     assert (scale.low, scale.high) == (0, 100)
     assert scale.labels == ("0", "25", "50", "75", "100")
     assert scale.share(76.1) == 76.1
 
 
-def test_labels_have_as_many_digits_as_tell_them_apart() -> None:
+def test_tick_labels_have_the_digits_they_need() -> None:
     assert tick_labels([0, 0.25, 0.5]) == ("0.00", "0.25", "0.50")
     assert tick_labels([-1000, 0, 1000]) == ("−1,000", "0", "1,000")
     assert tick_labels([1e9, 1.5e9]) == ("1e9", "1.5e9")

@@ -1,4 +1,4 @@
-"""The page in a real browser: by mouse and keyboard, by day and night, on a phone and on paper."""
+"""The page in a browser: mouse, keyboard, colour schemes, phone and print."""
 
 from __future__ import annotations
 
@@ -50,19 +50,19 @@ def open_page(browser: Any, folder: Path) -> Open:
 
 @contextmanager
 def opened(browser: Any, path: Path, **how: Any) -> Iterator[Any]:
-    """A page that complains of nothing and asks nobody for anything."""
+    """A page without console messages and without requests."""
     context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | how))
     page = context.new_page()
     wrong: list[str] = []
-    asked: list[str] = []
+    requests: list[str] = []
     page.on("console", lambda message: wrong.append(message.text))
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: requests.append(request.url))
     try:
         page.goto(path.as_uri())
         yield page
         assert wrong == []
-        assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
+        assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
     finally:
         context.close()
 
@@ -81,7 +81,7 @@ def shot(page: Any, path: Path, **how: Any) -> int:
 @pytest.mark.parametrize(
     ("name", "scheme"), [("rich", "light"), ("rich", "dark"), ("both", "light"), ("bare", "dark")]
 )
-def test_it_renders_without_a_complaint(
+def test_it_renders_without_console_messages(
     open_page: Open, tmp_path: Path, name: str, scheme: str
 ) -> None:
     with open_page(name, color_scheme=scheme) as page:
@@ -93,7 +93,7 @@ def test_it_renders_without_a_complaint(
     ("place", "up"),
     [(1, "abcde"), (2, "dabec"), (3, "dceba"), (4, "dcaeb")],
 )
-def test_a_click_sorts_up_then_down_then_back(open_page: Open, place: int, up: str) -> None:
+def test_clicks_sort_ascending_descending_and_back(open_page: Open, place: int, up: str) -> None:
     with open_page("table") as page:
         before = column(page, 1)
         head = page.locator("thead th").nth(place - 1)
@@ -109,7 +109,7 @@ def test_a_click_sorts_up_then_down_then_back(open_page: Open, place: int, up: s
         ]
 
 
-def test_the_keyboard_sorts_and_only_one_column_says_so(open_page: Open) -> None:
+def test_the_keyboard_sorts_and_one_column_has_aria_sort(open_page: Open) -> None:
     with open_page("table") as page:
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.className") == "skip"
@@ -133,7 +133,7 @@ def test_the_keyboard_sorts_and_only_one_column_says_so(open_page: Open) -> None
         assert outline == "solid"
 
 
-def test_it_is_whole_without_a_script(open_page: Open) -> None:
+def test_it_is_complete_without_scripts(open_page: Open) -> None:
     with open_page("table", java_script_enabled=False) as page:
         assert page.locator("button").count() == 0
         assert page.locator("tbody tr").count() == len(CELLS)
@@ -149,7 +149,7 @@ def colours(page: Any) -> tuple[str, str, str]:
     return ink, paper, axis
 
 
-def test_day_night_and_paper_differ_and_can_be_read(open_page: Open) -> None:
+def test_light_dark_and_print_are_readable(open_page: Open) -> None:
     with open_page("rich") as page:
         found = {}
         for name, media in (
@@ -169,7 +169,7 @@ def test_day_night_and_paper_differ_and_can_be_read(open_page: Open) -> None:
 
 
 @pytest.mark.parametrize("name", ["rich", "both", "bare", "table"])
-def test_a_phone_scrolls_tables_and_never_the_page(
+def test_on_a_phone_tables_scroll_and_the_page_does_not(
     open_page: Open, tmp_path: Path, name: str
 ) -> None:
     with open_page(name, viewport={"width": 360, "height": 740}) as page:
@@ -194,7 +194,7 @@ def test_the_answer_is_on_the_first_screen(open_page: Open) -> None:
             assert box["y"] + box["height"] < 800, what
 
 
-def test_paper_shows_what_is_folded_and_what_is_wide(open_page: Open, tmp_path: Path) -> None:
+def test_print_shows_folded_and_wide_parts(open_page: Open, tmp_path: Path) -> None:
     with open_page("rich", viewport={"width": 720, "height": 1000}) as page:
         page.emulate_media(media="print")
         assert not page.locator("nav").is_visible()
@@ -209,7 +209,7 @@ def test_paper_shows_what_is_folded_and_what_is_wide(open_page: Open, tmp_path: 
         assert page.locator("details[open]").count() == 0  # printing leaves no trace
 
 
-def test_a_link_to_what_is_folded_opens_it(open_page: Open) -> None:
+def test_a_link_to_a_folded_part_opens_it(open_page: Open) -> None:
     for name, place in (("rich", "recipe"), ("both", "page-2-recipe")):
         with open_page(name) as page:
             page.locator(f"nav a[href='#{place}']").click()

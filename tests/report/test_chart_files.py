@@ -1,4 +1,4 @@
-"""A page as files: that each holds what the page shows, and stands alone."""
+"""The charts, images and tables of a page as files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def read(path: Path) -> list[list[str]]:
 # --------------------------------------------------------------------------------------- which
 
 
-def test_there_is_a_file_for_each_thing_and_no_other(folder: Path) -> None:
+def test_there_is_one_file_per_item(folder: Path) -> None:
     page = pages.rich()
     charts = [*page.curves, *(c for s in page.sections for c in s.charts)]
     several = [c for c in charts if isinstance(c, ImageGrid)]
@@ -62,7 +62,7 @@ def test_there_is_a_file_for_each_thing_and_no_other(folder: Path) -> None:
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
-def test_names_come_from_part_and_title_and_no_two_are_alike() -> None:
+def test_file_names_come_from_section_and_title_and_are_unique() -> None:
     taken: set[str] = set()
     assert unique_name("relations", "student minus teacher: correlation", taken) == (
         "relations-student-minus-teacher-correlation"
@@ -78,7 +78,7 @@ def test_names_come_from_part_and_title_and_no_two_are_alike() -> None:
 # -------------------------------------------------------------------------------------- charts
 
 
-def test_charts_are_drawings_that_need_nothing(folder: Path) -> None:
+def test_chart_files_are_self_contained(folder: Path) -> None:
     for path in folder.glob("*.svg"):
         text = path.read_text(encoding="utf-8")
         assert "var(" not in text and "dark" not in text and "class=" not in text, path
@@ -105,8 +105,8 @@ def test_a_chart_has_its_title_its_legend_and_the_colours_of_the_page(tmp_path: 
     assert write_chart_files(page, tmp_path) == (1, 0, 0)
     text = (tmp_path / "curves-losses-more.svg").read_text()
     root = Tree.fromstring(text)
-    said = {node.text for node in root.iter(f"{SVG}text")}
-    assert {"Losses <& more>", *names} <= said
+    texts = {node.text for node in root.iter(f"{SVG}text")}
+    assert {"Losses <& more>", *names} <= texts
     assert page_colours()["student"] in text and page_colours()["teacher"] not in text
     places = [
         tuple(map(float, re.findall(r"[\d.]+", node.attrib["transform"])))
@@ -118,14 +118,14 @@ def test_a_chart_has_its_title_its_legend_and_the_colours_of_the_page(tmp_path: 
     assert max(y for _, y in places) < float(root.attrib["height"]) - 12
 
 
-def test_every_colour_of_a_page_by_day_is_known() -> None:
+def test_every_css_variable_has_a_colour() -> None:
     from stillhouse.report.charts.styles import VARIABLES
 
     assert {*VARIABLES} <= {*page_colours()}
     assert page_colours()["paper"] == "#ffffff"
 
 
-def test_a_chart_without_values_is_no_file(tmp_path: Path) -> None:
+def test_a_chart_without_values_has_no_file(tmp_path: Path) -> None:
     empty = LineChart("NoTerms", "x", "y", (Series("s", (1.0,), (None,)),))
     assert write_chart_files(Page("p", ("a",), "top1", curves=(empty,)), tmp_path) == (0, 0, 0)
     assert [*tmp_path.iterdir()] == []
@@ -140,7 +140,7 @@ def png(side: int) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def test_pictures_are_their_own_bytes_with_what_is_said_beside_them(tmp_path: Path) -> None:
+def test_image_files_have_a_table_of_captions(tmp_path: Path) -> None:
     several = tuple(CaptionedImage(png(n), f"true: {n}, x", f"An image, {n}.") for n in (5, 6, 7))
     section = Section("agreement", "Agreement", charts=(ImageGrid("Called so", several, 3),))
     found = write_chart_files(Page("p", ("a",), "top1", sections=(section,)), tmp_path)
@@ -172,7 +172,7 @@ def test_costs_are_a_table(folder: Path) -> None:
 # ------------------------------------------------------------------------------------- folders
 
 
-def test_a_folder_that_cannot_be_written_is_a_sentence(
+def test_a_folder_that_cannot_be_written_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("x")
@@ -192,7 +192,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(
 # ------------------------------------------------------------------------------------- the page
 
 
-def test_pictures_in_rows_say_how_many_stand_in_one() -> None:
+def test_image_grids_have_their_columns() -> None:
     several = ImageGrid("Rows", (CaptionedImage(png(9), "c", "a"),) * 4, 2)
     page = Page("p", ("a",), "top1", sections=(Section("s", "S", charts=(several,)),))
     assert 'class="pictures rowed" style="--columns:2"' in render(page)

@@ -1,4 +1,4 @@
-"""Every chart becomes small, well-formed, labelled SVG in the page's own colours."""
+"""Charts as small, well-formed, labelled SVG in CSS variables."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_every_kind_is_drawn(chart: Drawable) -> None:
     assert sum(map(len, drawing.svgs)) < 250_000
 
 
-def test_two_charts_share_no_name() -> None:
+def test_two_charts_share_no_id() -> None:
     chart = pages.cloud(RANDOM, 3)
     found = [
         node.get("id")
@@ -154,11 +154,11 @@ NARROW: list[Drawable] = [
 
 
 @pytest.mark.parametrize("chart", NARROW, ids=range(len(NARROW)))
-def test_a_chart_bears_what_is_odd(chart: Drawable) -> None:
+def test_a_chart_of_unusual_values_is_drawn(chart: Drawable) -> None:
     assert sound(draw_chart(chart, "c"))
 
 
-def test_a_missing_value_is_a_gap_and_a_lonely_point_a_mark() -> None:
+def test_a_missing_value_is_a_gap_and_an_isolated_point_a_marker() -> None:
     chart = lines(series("student", *[1.0] * 8, None, 3.0, None, *[2.0] * 9))
     (root,) = sound(draw_chart(chart, "c"))
     (curve,) = (n for n in root.iter("path") if "var(--student)" in n.get("style", ""))
@@ -167,7 +167,7 @@ def test_a_missing_value_is_a_gap_and_a_lonely_point_a_mark() -> None:
     assert len(list(root.iter("use"))) == 1
 
 
-def test_the_three_parts_have_their_own_looks_and_others_differ() -> None:
+def test_the_three_roles_have_fixed_styles_and_others_differ() -> None:
     names = ["teacher", "none", "kd", "Student", "control", *map(str, range(31))]
     found = series_styles(names)
     assert [look.variable for look in found[:2]] == ["teacher", "control"]
@@ -189,13 +189,13 @@ def test_what_a_user_wrote_is_text() -> None:
     assert {"a < b & $x_1$", "<script>", "$y$"} <= set(texts(root))
 
 
-def test_values_over_decades_are_on_a_logarithmic_axis() -> None:
+def test_values_over_decades_have_a_logarithmic_axis() -> None:
     (root,) = sound(draw_chart(lines(series("a", 1e-4, 1.0, 50.0)), "c"))
     assert "loss (log scale)" in texts(root)
     assert {"1e−4", "0.01", "1", "100"} <= set(texts(root))
 
 
-def test_few_bars_lie_with_their_values_and_many_stand() -> None:
+def test_few_bars_are_horizontal_and_many_vertical() -> None:
     (lying,) = sound(
         draw_chart(BarChart("T", "y", ("one", "two"), (series("a", 1.25, -3.0),)), "c")
     )
@@ -258,7 +258,7 @@ def test_few_cells_have_their_values_written() -> None:
 # ------------------------------------------------------------------------------- clouds, densities
 
 
-def test_a_cloud_has_a_panel_a_series_and_a_name_a_group() -> None:
+def test_a_scatter_plot_has_a_panel_per_series_and_a_legend_of_groups() -> None:
     drawing = draw_chart(pages.cloud(Random(0), 3), "c")
     assert [texts(root) for root in sound(drawing)] == [["teacher"], ["control"], ["student"]]
     assert [key.name for key in drawing.legend] == ["digit 0", "digit 1", "digit 2"]
@@ -274,7 +274,7 @@ def test_very_many_points_are_thinned() -> None:
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9])
-def test_a_line_goes_round_its_share_of_the_samples(share: float) -> None:
+def test_a_contour_encloses_its_share_of_the_samples(share: float) -> None:
     rng = np.random.default_rng(0)
     counts, _, _ = np.histogram2d(*rng.normal(size=(2, 20_000)), bins=30)
     each = smoothed_counts(Histogram2D("a", tuple(map(tuple, counts.tolist()))), 32, 32)
@@ -285,7 +285,7 @@ def test_a_line_goes_round_its_share_of_the_samples(share: float) -> None:
 # ------------------------------------------------------------------------------------- the library
 
 
-def test_a_user_s_own_style_changes_nothing() -> None:
+def test_settings_of_matplotlib_change_nothing() -> None:
     import matplotlib
 
     before = draw_chart(KINDS["grouped"], "c")
@@ -295,7 +295,7 @@ def test_a_user_s_own_style_changes_nothing() -> None:
         assert matplotlib.rcParams["font.size"] == 30
 
 
-def test_matplotlib_is_loaded_to_draw_and_its_state_never() -> None:
+def test_matplotlib_is_imported_to_draw_and_pyplot_never() -> None:
     say = (
         "import sys; from stillhouse.report import render; "
         "from stillhouse.explain.section import LineChart, Series; "

@@ -1,4 +1,4 @@
-"""How numbers are written."""
+"""Formats of numbers and names."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from stillhouse.report.formatting import (
         (1e15, 2, "1.00e+15"),
     ],
 )
-def test_a_number_has_its_digits_and_a_true_sign(value: float, digits: int, text: str) -> None:
+def test_fixed_digits_and_minus_sign(value: float, digits: int, text: str) -> None:
     assert format_fixed(value, digits) == text
 
 
-def test_a_cell_is_written_by_what_it_is() -> None:
+def test_cells_are_formatted_by_type() -> None:
     assert [format_cell(value, 1) for value in (None, 12345, -3, 0.25, "a, b")] == [
         "–",
         "12,345",
@@ -48,12 +48,12 @@ def test_a_cell_is_written_by_what_it_is() -> None:
 @pytest.mark.parametrize(
     "text", ["5", "81.4 ± 0.3", "-1,234.5", "−3", "12 %", "2e-05", "+5.3", ".5"]
 )
-def test_what_is_a_number(text: str) -> None:
+def test_numeric_texts(text: str) -> None:
     assert is_numeric(text)
 
 
 @pytest.mark.parametrize("text", ["", "kd", "3 seeds", "1.2.3", "1-2", "v2", "–"])
-def test_what_is_none(text: str) -> None:
+def test_texts_that_are_not_numeric(text: str) -> None:
     assert not is_numeric(text)
 
 
@@ -71,21 +71,21 @@ def test_units_fit_the_size() -> None:
     ]
 
 
-def test_a_ratio_is_said_in_words() -> None:
+def test_ratios_are_in_words() -> None:
     assert format_ratio(318_912, 22_780, "fewer", "more") == "14 × fewer"
     assert format_ratio(1.0, 3.14, "faster", "slower") == "3.1 × slower"
     assert format_ratio(100, 99, "less", "more") == "the same"
     assert format_ratio(None, 3, "less", "more") == format_ratio(0, 3, "less", "more") == "–"
 
 
-def test_numbers_side_by_side_have_the_same_digits() -> None:
+def test_alike_numbers_have_the_same_digits() -> None:
     assert format_alike([0.5, -1.666, 1]) == ["0.50", "−1.67", "1.00"]
     assert format_alike([3, 40, 0]) == ["3", "40", "0"]
     assert format_alike([1e-9, 2.5e9]) == ["1e−9", "2.5e9"]
     assert format_alike([]) == []
 
 
-def test_four_digits_say_enough() -> None:
+def test_short_numbers_have_four_digits() -> None:
     assert [format_short(v) for v in (81.376, -1.5e-9, 1e9, 0.0, float("nan"))] == [
         "81.38",
         "−1.5e−9",
@@ -95,7 +95,7 @@ def test_four_digits_say_enough() -> None:
     ]
 
 
-def test_many_names_are_counted_and_long_ones_cut() -> None:
+def test_lists_and_long_names_are_cut() -> None:
     assert join_names([]) == "none" and join_names(["a", "b"]) == "a, b"
     assert join_names(list("abcdefg"), 2) == "a, b and 5 more"
     assert truncate("a very long name", 8) == "a very…"
@@ -103,9 +103,14 @@ def test_many_names_are_counted_and_long_ones_cut() -> None:
 
 
 def test_a_metric_has_its_name_and_an_unknown_one_its_key() -> None:
-    assert [metric_name(key) for key in ("top1", "map", "calibration_error", "nds")] == [
+    assert [
+        metric_name(key)
+        for key in ("top1", "map", "calibration_error", "cf1_oracle", "nds", "x_top3")
+    ] == [
         "Top-1 accuracy",
         "mAP",
         "ECE",
+        "CF1, oracle top-k",
         "nds",
+        "x_top3",
     ]

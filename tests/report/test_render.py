@@ -1,4 +1,4 @@
-"""One page, whole in itself: its order, its words, what it must not hold."""
+"""One self-contained page: its order, its text, and what it must not contain."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_the_parts_come_in_order(rich: Balanced) -> None:
     assert places == sorted(places)
 
 
-def test_a_page_is_whole_without_anything_else(rich_html: str) -> None:
+def test_a_page_is_self_contained(rich_html: str) -> None:
     for content in every_page(rich_html):
         assert not re.search(r"https?:|//\w+\.|@import|url\(|src=\"(?!data:)|srcdoc|<base", content)
         page = Balanced(content)
@@ -109,7 +109,7 @@ def test_the_page_allows_its_own_script_and_nothing_else(rich_html: str) -> None
     assert f"script-src 'sha256-{digest}'" in policy and policy.startswith("default-src 'none'")
 
 
-def test_a_rich_page_is_small_and_always_the_same(rich_html: str) -> None:
+def test_a_rich_page_is_small_and_deterministic(rich_html: str) -> None:
     assert len(rich_html.encode()) < 1_000_000  # of the 5 MB that it may take
     assert len(render(pages.bare()).encode()) < 25_000
     assert render(pages.rich()) == rich_html
@@ -149,7 +149,7 @@ def test_names_are_unique_and_links_lead_somewhere(rich_html: str) -> None:
         assert set(meant) <= set(names)
 
 
-def test_it_can_be_heard(rich_html: str) -> None:
+def test_it_is_accessible_to_screen_readers(rich_html: str) -> None:
     for content in every_page(rich_html):
         page = Balanced(content)
         assert page.all("html")[0]["lang"] == "en"
@@ -170,13 +170,13 @@ def test_it_can_be_heard(rich_html: str) -> None:
                 assert attrs.get("aria-label") or attrs.get("aria-labelledby")
 
 
-def test_the_least_page_has_its_answer_and_nothing_empty() -> None:
+def test_the_minimal_page_has_no_empty_parts() -> None:
     page = Balanced(render(pages.bare()))
     assert "student top1 71.8" in page.words()
     assert not page.all("nav", "table", "section", "figure", "details", "ul", "pre")
 
 
-def test_bars_have_their_numbers_and_say_where_they_begin() -> None:
+def test_bars_have_numbers_and_axis_labels() -> None:
     page = Balanced(render(pages.run()))
     text = page.words()
     assert "control 76.10 ± 2.30 75.20" in text and "teacher 86.10" in text
@@ -224,7 +224,7 @@ def test_costs_that_were_not_measured_are_left_out() -> None:
     assert study.versus == "student vs. large" and study.against == ("9.0 × fewer",)
 
 
-def test_numbers_stand_to_the_right_and_long_tables_fold() -> None:
+def test_numbers_are_right_aligned_and_long_tables_folded() -> None:
     short = Table(("who", "n", "mixed", "none"), (("a", 1, "81 ± 2", None), ("b", 2.5, "x", None)))
     assert rendering.numeric_columns(short) == [False, True, False, False]
     long = Table(("n",), tuple((n,) for n in range(13)), "Many")
@@ -235,7 +235,7 @@ def test_numbers_stand_to_the_right_and_long_tables_fold() -> None:
     assert "z 2 3" in Balanced(render(Page("t", ("a",), "top1", tables=(ragged,)))).words()
 
 
-def test_the_recipe_is_shown_to_the_letter() -> None:
+def test_the_recipe_is_shown_unchanged() -> None:
     assert pages.run().recipe in Balanced(render(pages.run())).text
 
 
@@ -260,7 +260,7 @@ def test_several_pages_fit_in_one(tmp_path: Path) -> None:
     }
 
 
-def test_a_page_is_put_in_its_place(tmp_path: Path) -> None:
+def test_a_page_is_written(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     assert write_page(pages.run(), path) == path
     assert path.read_text(encoding="utf-8") == render(pages.run())
@@ -279,7 +279,7 @@ def palettes() -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("colours", palettes(), ids=["light", "dark"])
-def test_words_and_marks_stand_out(colours: dict[str, str]) -> None:
+def test_text_and_marks_have_enough_contrast(colours: dict[str, str]) -> None:
     for ink in ("ink", "soft", "link"):
         for paper in ("paper", "wash"):
             assert contrast(colours[ink], colours[paper]) >= 4.5, (ink, paper)

@@ -1,4 +1,4 @@
-"""Pages of folders: what a run, a study and two runs say on them, and that a browser takes them."""
+"""Pages of runs, of studies and of two runs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def of_study(folder: Path) -> Page:
     return study_page(read_study(folder / "study"), "none")
 
 
-def test_a_run_s_page_has_everyone_and_what_the_paper_says(of_run: Page) -> None:
+def test_the_page_of_a_run_has_all_networks_and_paper_values(of_run: Page) -> None:
     assert [(bar.who, bar.paper) for bar in of_run.bars] == [
         ("teacher", 79.4),
         ("control", None),
@@ -81,7 +81,7 @@ def test_a_run_s_page_has_everyone_and_what_the_paper_says(of_run: Page) -> None
     )
 
 
-def test_a_study_s_page_has_every_arm_and_every_failure(of_study: Page) -> None:
+def test_the_page_of_a_study_has_every_arm_and_failure(of_study: Page) -> None:
     assert [bar.who for bar in of_study.bars] == ["teacher", "control", "kd"]
     assert of_study.bars[2].paper == 73.3
     assert any("stage9" in note for note in of_study.notes)
@@ -102,7 +102,7 @@ def test_a_study_s_page_has_every_arm_and_every_failure(of_study: Page) -> None:
     assert {"agreement", "consistency", "classes"} <= named
 
 
-def test_diagnoses_keep_to_one_teacher_and_one_control(folder: Path, tmp_path: Path) -> None:
+def test_diagnoses_are_of_one_teacher_and_one_control(folder: Path, tmp_path: Path) -> None:
     plan = make_plan(
         quick("train.epochs=1"),
         "kd,mse",
@@ -138,7 +138,7 @@ def test_commands_of_a_page_are_commands(of_run: Page, of_study: Page) -> None:
         assert not words or (words[0] == "stillhouse" and words[1] in known), line
 
 
-def test_two_runs_are_set_beside_each_other(folder: Path, tmp_path: Path) -> None:
+def test_two_runs_are_compared(folder: Path, tmp_path: Path) -> None:
     page = compare_page(folder / "run", folder / "other", ExplainOptions(60))
     assert [bar.who for bar in page.bars] == ["teacher", "run", "other"]
     assert re.match(
@@ -146,8 +146,8 @@ def test_two_runs_are_set_beside_each_other(folder: Path, tmp_path: Path) -> Non
         page.answers[0],
     )
     assert page.notes == ("The two recipes differ in method, control, paper.",)
-    said = " ".join(sentence for section in page.sections for sentence in section.sentences)
-    assert "other is better than run on" in said and "control" not in said
+    text = " ".join(sentence for section in page.sections for sentence in section.sentences)
+    assert "other is better than run on" in text and "control" not in text
     shutil.copytree(folder / "run", tmp_path / "run")
     same = compare_page(folder / "run", tmp_path / "run", ExplainOptions(60))
     assert same.notes == ("The two recipes are equal.",)
@@ -156,7 +156,7 @@ def test_two_runs_are_set_beside_each_other(folder: Path, tmp_path: Path) -> Non
         compare_page(folder / "run", folder / "run")
 
 
-def test_what_cannot_be_had_is_a_note_and_the_rest_is_shown(folder: Path, tmp_path: Path) -> None:
+def test_damaged_files_are_notes_and_the_rest_is_shown(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "run", tmp_path / "run")
     (tmp_path / "run" / "diagnosis.json").write_text("{")
     (tmp_path / "run" / "metrics.jsonl").write_text("no line of a record\n{}\n")
@@ -168,21 +168,21 @@ def test_what_cannot_be_had_is_a_note_and_the_rest_is_shown(folder: Path, tmp_pa
     assert "cannot be read" in page.environment
 
 
-def test_a_page_of_nothing_is_a_sentence(tmp_path: Path) -> None:
+def test_a_page_without_a_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no folder"):
         make_page(tmp_path / "nosuch")
     with pytest.raises(UserError, match=r"there is no folder .*; .* is not a run folder"):
         write_report([tmp_path / "nosuch", tmp_path])
 
 
-def test_chosen_options_are_those_that_are_no_defaults() -> None:
+def test_chosen_options_differ_from_the_defaults() -> None:
     from stillhouse.objectives import presets
 
     assert chosen_options(presets.kd()) == "the defaults"
     assert chosen_options(presets.kd(temperature=2, weight=0.5)) == "temperature=2, weight=0.5"
 
 
-def test_a_browser_takes_real_pages_without_a_word(
+def test_real_pages_render_without_console_messages(
     folder: Path, of_run: Page, of_study: Page, tmp_path: Path
 ) -> None:
     path = write_report([folder / "run", folder / "study"], tmp_path / "all.html")
@@ -190,12 +190,12 @@ def test_a_browser_takes_real_pages_without_a_word(
     with chromium() as browser:
         tab = browser.new_page(viewport={"width": 360, "height": 700})
         wrong: list[str] = []
-        asked: list[str] = []
+        requests: list[str] = []
         tab.on("console", lambda message: wrong.append(message.text))
         tab.on("pageerror", lambda error: wrong.append(str(error)))
-        tab.on("request", lambda request: asked.append(request.url))
+        tab.on("request", lambda request: requests.append(request.url))
         tab.goto(path.as_uri())
-        assert wrong == [] and asked == [path.as_uri()]
+        assert wrong == [] and requests == [path.as_uri()]
         assert tab.evaluate("document.documentElement.scrollWidth") <= 360
         assert of_run.answers[0] in tab.inner_text("body")
         assert replace(of_study).answers[0] in tab.inner_text("body")

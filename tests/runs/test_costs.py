@@ -35,7 +35,7 @@ def test_a_network_is_measured_as_it_is_built() -> None:
     assert found["memory"] > 4 * 1382
 
 
-def test_the_teacher_is_among_them_where_there_is_one() -> None:
+def test_costs_include_a_teacher() -> None:
     assert [*network_specs(quick())] == ["teacher", "student"]
     assert [*network_specs(quick("method=none", "teacher=null"))] == ["student"]
 

@@ -78,9 +78,7 @@ def test_a_run_has_every_diagnosis_of_its_task(sections: dict[str, Section]) -> 
     assert all(section.sentences for section in sections.values())
 
 
-def test_they_are_about_the_networks_that_lie_there(
-    done: Result, sections: dict[str, Section]
-) -> None:
+def test_they_are_of_the_networks_in_the_folder(done: Result, sections: dict[str, Section]) -> None:
     """The accuracies per class have the means that the run's own evaluation found on test."""
     assert done.control is not None and done.teacher is not None
     rows = table(sections["classes"])
@@ -107,7 +105,7 @@ def test_the_gradients_are_of_the_start_and_of_the_end(sections: dict[str, Secti
     assert start != end and all(norm and norm > 0 for norm in start + end)
 
 
-def test_the_start_is_where_the_run_began() -> None:
+def test_the_start_has_the_initial_weights() -> None:
     """The first gradient is that of the very weights that training began with."""
     recipe = quick(*WORDS)
     session = Session.open(recipe, quiet=True)
@@ -127,7 +125,7 @@ def test_diagnosing_changes_no_file_of_the_run(done: Result, sections: dict[str,
     assert [section.name for section in fresh] == [*sections]
 
 
-def test_what_is_kept_is_read_and_not_made_again(
+def test_kept_diagnoses_are_not_computed_again(
     done: Result, sections: dict[str, Section], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(diagnosis, "diagnose_run", lambda *_: pytest.fail("made again"))
@@ -143,7 +141,7 @@ def test_what_is_kept_is_read_and_not_made_again(
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"other": 1}', "null"])
-def test_a_damaged_diagnosis_is_a_sentence(done: Result, tmp_path: Path, content: str) -> None:
+def test_a_damaged_file_is_an_error(done: Result, tmp_path: Path, content: str) -> None:
     students = [Student("student", quick(*WORDS), done.folder / STUDENT)]
     path = tmp_path / DIAGNOSIS_FILE
     assert read_kept(tmp_path) is None
@@ -158,7 +156,7 @@ def test_a_damaged_diagnosis_is_a_sentence(done: Result, tmp_path: Path, content
     assert read_kept(tmp_path, damaged_is_none=True) is None
 
 
-def test_students_of_several_recipes_are_heard_side_by_side(done: Result) -> None:
+def test_students_of_several_recipes_share_sections(done: Result) -> None:
     recipe = quick(*WORDS)
     session = Session.open(recipe, quiet=True)
     students = [
@@ -174,8 +172,8 @@ def test_students_of_several_recipes_are_heard_side_by_side(done: Result) -> Non
     assert "consistency" not in {section.name for section in alone}
 
 
-def test_a_teacher_that_is_gone_is_said(done: Result) -> None:
-    # of another seed, which nobody trained
+def test_a_teacher_that_is_not_in_the_cache_is_named(done: Result) -> None:
+    # a seed whose teacher was not trained
     recipe = quick(*WORDS, "teacher.seed=77")
     session = Session.open(recipe, quiet=True)
     first, *rest = diagnose(recipe, [Student("student", recipe, done.folder / STUDENT)], session)
@@ -185,7 +183,7 @@ def test_a_teacher_that_is_gone_is_said(done: Result) -> None:
     assert "consistency" not in {section.name for section in rest}
 
 
-def test_a_sample_has_every_class_whatever_the_order() -> None:
+def test_a_sample_is_stratified() -> None:
     from stillhouse.data.embedded.digits import make_raw
     from stillhouse.data.source import take
 
@@ -208,7 +206,7 @@ def several(*words: str) -> Recipe:
     return load.load("digits/labels", [*SEVERAL, *counts, *words])
 
 
-def test_a_run_of_several_classes_has_its_own_diagnoses(tmp_path: Path) -> None:
+def test_a_multi_label_run_has_its_own_diagnoses(tmp_path: Path) -> None:
     """Of three networks that know nothing."""
     recipe = several()
     session = Session.open(recipe, quiet=True)
@@ -243,7 +241,7 @@ def test_a_run_of_several_classes_has_its_own_diagnoses(tmp_path: Path) -> None:
     assert "over 60 images: " in found["activation"].sentences[1]
 
 
-def test_close_samples_are_shown_as_networks_are_given_them() -> None:
+def test_the_subset_has_the_inputs_of_the_networks() -> None:
     """After the transforms of evaluation, with the colours that they had before normalisation."""
     recipe = several("data.evaluation=[{kind: resize, size: 32}, {kind: center_crop, size: 24}]")
     session = Session.open(recipe, quiet=True)

@@ -33,7 +33,7 @@ from stillhouse.methods.per_teacher import PerTeacher
 from stillhouse.methods.setting import Setting
 from stillhouse.models.taps import Tapped
 from stillhouse.recipes import load
-from stillhouse.recipes.schema import Recipe, Training
+from stillhouse.recipes.schema import Recipe, TeacherSpec, Training
 from stillhouse.teachers.base import Teacher
 
 
@@ -48,16 +48,16 @@ def make_pupil(recipe: Recipe, session: Session, loaded: TeacherNetwork | None) 
         )
         student = reshape_student(recipe.method, setting)
         setting = replace(setting, student=student)
-        members = loaded.members if taught_apart(recipe) else ()
+        members = loaded.members if taught_apart(recipe.teacher) else ()
         method = method_for_teachers(recipe.method, setting, members)
     if recipe.data.mix:
         check_mixing(recipe.method, method)
     return Pupil(Tapped(student, method.student_taps, (example,)), method, session.task)
 
 
-def taught_apart(recipe: Recipe) -> bool:
+def taught_apart(teacher: TeacherSpec | None) -> bool:
     """Whether the method is applied to each member of an ensemble, teacher.ensemble=separate."""
-    return recipe.teacher is not None and recipe.teacher.ensemble == "separate"
+    return teacher is not None and teacher.ensemble == "separate"
 
 
 def method_for_teachers(

@@ -288,7 +288,7 @@ def doctor_command(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Check everything that a recipe needs, before training."""
     from stillhouse.cli import inspection
 
-    inspection.check_recipe(recipe, overrides or [])
+    inspection.print_checks(recipe, overrides or [])
 
 
 @app.command("evaluate")
@@ -304,7 +304,7 @@ def evaluate_command(
     """Evaluate the student of a run."""
     from stillhouse.cli import inspection
 
-    inspection.evaluate_run(folder, split, weights)
+    inspection.print_evaluation(folder, split, weights)
 
 
 @app.command("methods")

@@ -13,7 +13,7 @@ from stillhouse.errors import UserError, did_you_mean
 SPLITS = ("train", "val", "test")
 
 
-def check_recipe(recipe: str, overrides: Sequence[str]) -> None:
+def print_checks(recipe: str, overrides: Sequence[str]) -> None:
     """Print the result of every check; exit with code 2 if one failed."""
     from stillhouse.recipes import load
     from stillhouse.runs.doctor import check_recipe
@@ -27,7 +27,7 @@ def check_recipe(recipe: str, overrides: Sequence[str]) -> None:
         raise typer.Exit(2)
 
 
-def evaluate_run(folder: Path, split: str, weights: Path | None) -> None:
+def print_evaluation(folder: Path, split: str, weights: Path | None) -> None:
     """Print the metrics of the student of a run on a split."""
     from stillhouse.recipes import load
     from stillhouse.runs.execute import evaluate_run

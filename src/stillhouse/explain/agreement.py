@@ -118,7 +118,7 @@ def _overlap_table(predictions: Predictions, teacher: Outputs) -> Table:
     columns = (
         "network",
         "both correct, %",
-        "only it correct, %",
+        "only this network correct, %",
         "only the teacher correct, %",
         "same error, %",
         "different errors, %",

@@ -16,7 +16,7 @@ from stillhouse.explain.row_statistics import Rows, finite_mean
 from stillhouse.explain.section import BarChart, Chart, Section, Series
 from stillhouse.functional import ranking
 
-TITLE = "Average precision of each class"
+TITLE = "Average precision per class"
 MAX_BARS = 40  # of all networks together
 
 
@@ -58,7 +58,8 @@ def _all_networks(per_class: PerClass) -> BarChart:
         for name, shares in per_class.values.items()
     )
     labels = tuple(per_class.predictions.classes[c] for c in which)
-    return BarChart(per_class.title, f"{per_class.metric}, %", labels, series)
+    title = f"{per_class.title} per class"
+    return BarChart(title, f"{per_class.metric}, %", labels, series)
 
 
 def _sentences(predictions: Predictions, per_class: PerClass) -> tuple[str, ...]:

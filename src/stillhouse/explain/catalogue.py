@@ -59,17 +59,17 @@ def run_diagnoses(names: Iterable[str], predictions: Predictions) -> tuple[Secti
     logits of the student that are not finite, there is only the section of missing networks.
     """
     checked = drop_nonfinite(predictions)
-    found: list[Section] = []
+    results: list[Section] = []
     if checked.missing:
-        found.append(missing_section(checked.missing))
+        results.append(missing_section(checked.missing))
     lost = bool(predictions.outputs) and predictions.student.name in checked.missing
     if lost or not checked.students:
-        return tuple(found)
+        return tuple(results)
     if len(checked.labels):
         missing = tuple(checked.missing)
         sections = (run_diagnosis(name, checked) for name in names)
-        found += [replace(s, missing=missing) for s in sections if s is not None]
-    return tuple(found)
+        results += [replace(s, missing=missing) for s in sections if s is not None]
+    return tuple(results)
 
 
 def run_diagnosis(name: str, predictions: Predictions) -> Section | None:

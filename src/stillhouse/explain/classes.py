@@ -9,7 +9,7 @@ from stillhouse.explain.predictions import Outputs, Predictions
 from stillhouse.explain.row_statistics import Rows
 from stillhouse.explain.section import Section
 
-TITLE = "Accuracy of each class"
+TITLE = "Accuracy per class"
 
 
 def section(predictions: Predictions) -> Section:

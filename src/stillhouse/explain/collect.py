@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stillhouse.batches import Batch
 from stillhouse.errors import UserError
-from stillhouse.explain.guard import describe_error, failure_sentence, log_traceback
+from stillhouse.explain.guard import error_text, failure_sentence, log_traceback
 from stillhouse.explain.layer_cam import layer_cam
 from stillhouse.explain.neighbours import LabelwiseSearch, euclidean_distances, nearest_images
 from stillhouse.explain.predictions import MAX_IMAGES, Outputs, Predictions
@@ -107,20 +107,29 @@ def collect_outputs(
 def tap_network(network: nn.Module, *example: Any) -> Tapped:
     """The network with taps at the input of its classifier and at its label-wise embeddings.
 
-    A place that it does not have, or has several times, is left out.
+    A place that it does not have, or has several times, is left out; both are left out if they
+    cannot be tapped.
     """
-    taps: dict[str, str] = {}
     try:
-        vector = find_aliases(network, *example).get(FEATURES)
+        taps = find_taps(network, *example)
+        tapped = Tapped(network, taps, example)
+        try:
+            tapped(*example)
+        except Exception:
+            tapped.close()
+            raise
     except Exception as error:
-        log_traceback("The places of the network", error)
+        log_traceback("The features", error)
         return Tapped(network)
-    if vector is not None:
-        taps[FEATURES] = vector
+    return tapped
+
+
+def find_taps(network: nn.Module, *example: Any) -> dict[str, str]:
+    """The paths of the features and of the label-wise embeddings, as far as there is one place."""
+    vector = find_aliases(network, *example).get(FEATURES)
     head = find_labelwise_head(network)
-    if head is not None:
-        taps[EMBEDDINGS] = head.embeddings
-    return Tapped(network, taps, example)
+    taps = {} if vector is None else {FEATURES: vector}
+    return taps | ({} if head is None else {EMBEDDINGS: head.embeddings})
 
 
 def collect_maps(
@@ -139,14 +148,14 @@ def collect_maps(
                     output = network(*task.inputs(batch))
                 with torch.enable_grad():
                     scores = task.select(output, labels.to(batch.keys.device))
-                found = maps_of(scores)
-                if found is None:
+                batch_maps = maps_of(scores)
+                if batch_maps is None:
                     return None, ""
-                maps.append(found.float().cpu())
+                maps.append(batch_maps.float().cpu())
                 start += len(batch)
     except Exception as error:
         log_traceback("The class activation maps", error)
-        return None, describe_error(error)
+        return None, error_text(error)
     return torch.cat(maps) if maps else None, ""
 
 
@@ -177,12 +186,14 @@ def nearest_to_queries(
 ) -> Tensor | None:
     """The nearest images of each query, by label-wise embeddings or by features: -> (Q, K)."""
     position = subset.queries[:, 0]
-    own = subset.samples[position]
+    query_images = subset.samples[position]
     if search is not None:
-        return search.nearest(own)
+        return search.nearest(query_images)
     if features is None or not len(position):
         return None
-    return nearest_images(euclidean_distances(features[subset.samples], features)[position], own)
+    return nearest_images(
+        euclidean_distances(features[subset.samples], features)[position], query_images
+    )
 
 
 def collect_labels(

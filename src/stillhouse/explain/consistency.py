@@ -59,8 +59,8 @@ def consistency(student: Outputs, teacher: Outputs, labels: Tensor) -> Consisten
 
 def target_rank(scores: Rows, target: NDArray[np.int64]) -> Rows:
     """The rank of the target class from 1 for the highest score: (N, C), (N, 1) -> (N,)."""
-    own = np.take_along_axis(scores, target, 1)
-    ranks: Rows = (scores > own).sum(1) + ((scores == own).sum(1) + 1) / 2
+    target_scores = np.take_along_axis(scores, target, 1)
+    ranks: Rows = (scores > target_scores).sum(1) + ((scores == target_scores).sum(1) + 1) / 2
     return ranks
 
 

@@ -53,13 +53,13 @@ def section(predictions: Predictions) -> Section | None:
 def correlations(student: Rows, teacher: Rows) -> Correlations:
     """Mean correlation of images (rows) and of classes (columns): (N, C), (N, C)."""
     sample = evenly_spaced(len(student), KENDALL_LIMIT)
-    found = {}
+    means = {}
     for where, s, t in (("images", student, teacher), ("classes", student.T, teacher.T)):
-        found[f"Pearson, {where}"] = finite_mean(row_pearson(s, t))
-        found[f"Spearman, {where}"] = finite_mean(row_spearman(s, t))
+        means[f"Pearson, {where}"] = finite_mean(row_pearson(s, t))
+        means[f"Spearman, {where}"] = finite_mean(row_spearman(s, t))
         pair = (s[sample], t[sample]) if where == "images" else (s[:, sample], t[:, sample])
-        found[f"Kendall, {where}"] = finite_mean(row_kendall(*pair))
-    return found
+        means[f"Kendall, {where}"] = finite_mean(row_kendall(*pair))
+    return means
 
 
 def _skipped(values: Mapping[str, Correlations]) -> tuple[Table, ...]:

@@ -107,8 +107,8 @@ def _gradient(term: Term, parameters: Sequence[nn.Parameter]) -> Tensor:
     loss = term.weight * term.mean()
     if not loss.requires_grad or not parameters:
         return torch.cat([torch.zeros_like(p).flatten() for p in parameters] or [loss.new_zeros(1)])
-    found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-    pairs = zip(found, parameters, strict=True)
+    gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    pairs = zip(gradients, parameters, strict=True)
     return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in pairs])
 
 

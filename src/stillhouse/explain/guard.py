@@ -17,7 +17,7 @@ def log_traceback(what: str, error: Exception) -> None:
     _logger.debug("%s could not be computed", what, exc_info=error)
 
 
-def describe_error(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """An error in one line: a UserError as it is, another one with its type."""
     text = next(iter(str(error).strip().splitlines()), "").rstrip(".")
     if isinstance(error, UserError):
@@ -29,7 +29,7 @@ def failure_sentence(what: str, error: Exception) -> str:
     """`Calibration could not be computed: RuntimeError: ...; run ...`; logs the traceback."""
     log_traceback(what, error)
     hint = "" if isinstance(error, UserError) else f"; {HINT}"
-    return f"{what} could not be computed: {describe_error(error)}{hint}."
+    return f"{what} could not be computed: {error_text(error)}{hint}."
 
 
 def failed_section(name: str, title: str, error: Exception) -> Section:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from stillhouse.models.aliases import find_aliases
 from stillhouse.models.dry_run import undisturbed
 from stillhouse.models.labelwise import find_labelwise_head
 from stillhouse.models.recording import first_tensor
+from stillhouse.models.tap_path import TapPath
 
 if TYPE_CHECKING:
     from torchcam.methods import LayerCAM
@@ -65,9 +67,12 @@ def find_last_map(network: nn.Module, *example: Any) -> MapLocation | None:
     head = find_labelwise_head(network)
     if head is not None:
         tokens, channels_last = head.layout == "tokens", head.layout == "channels_last"
-        return None if tokens else MapLocation(head.map, channels_last)
-    path = find_aliases(network, *example).get(LAST)
-    path = None if path is None else find_tensor_module(network, path, *example)
+        return None if tokens else MapLocation(TapPath.parse(head.map).module, channels_last)
+    alias = find_aliases(network, *example).get(LAST)
+    tap = None if alias is None else TapPath.parse(alias)
+    if tap is None or tap.call is not None:  # of a module that runs twice there are two maps
+        return None
+    path = find_tensor_module(network, tap.module, *example)
     return None if path is None else MapLocation(path)
 
 
@@ -78,10 +83,12 @@ def find_tensor_module(network: nn.Module, path: str, *example: Any) -> str | No
     None if no module below returns it as a tensor.
     """
     outputs: dict[str, Any] = {}
+
+    def keep(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        outputs[name] = output
+
     hooks = [
-        module.register_forward_hook(
-            lambda module, args, out, name=name: outputs.update({name: out})
-        )
+        module.register_forward_hook(partial(keep, name))
         for name, module in network.get_submodule(path).named_modules(prefix=path)
     ]
     try:
@@ -91,7 +98,7 @@ def find_tensor_module(network: nn.Module, path: str, *example: Any) -> str | No
         for hook in hooks:
             hook.remove()
     last = first_tensor(outputs.get(path))
-    names = [name for name, out in outputs.items() if isinstance(out, Tensor) and out is last]
+    names = [name for name, output in outputs.items() if output is last and last is not None]
     return min(names, key=lambda name: name.count("."), default=None)
 
 

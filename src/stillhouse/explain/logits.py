@@ -149,8 +149,9 @@ def _sentences(predictions: Predictions, values: dict[str, LogitDistance]) -> tu
     divergences = {n: decimal(d.divergences[0], 3) for n, d in values.items()}
     return (
         f"{first}; teacher {stds[predictions.teacher.name]}.",
-        "Mean absolute difference from the teacher's mean logits per true class, without the true "
-        f"class itself: {mean}; after standardising the logits of each image: {scaled}.",
+        "For each true class, the mean logits of the other classes differ from the teacher's by "
+        f"{mean} on average.",
+        f"After the logits of each image are standardised, they differ by {scaled}.",
         "KL divergence from the teacher at temperature 1: "
         f"{with_control(predictions, divergences, ' nats')}.",
     )

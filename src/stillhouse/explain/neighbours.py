@@ -31,9 +31,11 @@ class LabelwiseSearch:
             distances[rows] = euclidean_distances(self.queries[rows], embeddings[:, label])
         self.distances.append(distances.cpu())
 
-    def nearest(self, own: Tensor) -> Tensor | None:
+    def nearest(self, query_images: Tensor) -> Tensor | None:
         """The nearest images of each query except its own image: (Q,) -> (Q, K)."""
-        return nearest_images(torch.cat(self.distances, 1), own) if self.distances else None
+        return (
+            nearest_images(torch.cat(self.distances, 1), query_images) if self.distances else None
+        )
 
 
 def euclidean_distances(queries: Tensor, vectors: Tensor) -> Tensor:
@@ -41,7 +43,7 @@ def euclidean_distances(queries: Tensor, vectors: Tensor) -> Tensor:
     return torch.cdist(queries, vectors, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def nearest_images(distances: Tensor, own: Tensor) -> Tensor | None:
+def nearest_images(distances: Tensor, query_images: Tensor) -> Tensor | None:
     """The 5 nearest images; ties in the order of the images; None if a distance is not finite.
 
     Distances (Q, N) and the image of each query (Q,) -> (Q, K).
@@ -49,6 +51,6 @@ def nearest_images(distances: Tensor, own: Tensor) -> Tensor | None:
     count = min(NEAREST, distances.shape[1] - 1)
     if count < 1 or not bool(distances.isfinite().all()):
         return None
-    others = distances.scatter(1, own[:, None], math.inf)
+    others = distances.scatter(1, query_images[:, None], math.inf)
     ranked: Tensor = others.argsort(dim=1, stable=True)
     return ranked[:, :count]

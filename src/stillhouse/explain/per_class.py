@@ -103,7 +103,7 @@ class PerClass:
             sentences = [
                 f"{sentence_start(student)} is better than {baseline_name(self.predictions)} on "
                 f"{better} of {len(order)} classes and worse on {worse}.",
-                f"Largest gain: {best}; smallest: {worst}.",
+                f"Largest gain: {best}; smallest gain: {worst}.",
             ]
         if len(order) > MAX_ROWS:
             sentences.append(

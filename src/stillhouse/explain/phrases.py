@@ -17,10 +17,12 @@ METRICS = {
     "loss": "Loss",
     "calibration_error": "ECE",
     "map": "mAP",
-    "of1": "Micro F1",
-    "cf1": "Class F1",
+    "of1": "OF1",
+    "cf1": "CF1",
     "macro_f1": "Macro F1",
+    "classes_without_positives": "Classes without positives",
 }
+PROTOCOLS = {"_oracle": ", oracle top-k", "_top3": ", top 3"}
 
 
 def percent(share: float | None) -> str:
@@ -47,6 +49,9 @@ def to_percent(share: float | None) -> float | None:
 
 def metric_name(key: str) -> str:
     """The name of a metric in a title: `top1` as `Top-1 accuracy`; an unknown key as it is."""
+    for suffix, protocol in PROTOCOLS.items():
+        if key.endswith(suffix) and key.removesuffix(suffix) in METRICS:
+            return METRICS[key.removesuffix(suffix)] + protocol
     return METRICS.get(key, key)
 
 

@@ -80,7 +80,7 @@ def _sentences(predictions: Predictions, means: dict[str, float | None]) -> tupl
         return ("There are too few images to correlate classes.",)
     text = with_control(predictions, {name: decimal(value, 3) for name, value in means.items()})
     return (
-        "Mean absolute difference of the correlation of two classes, "
-        f"{with_article(predictions.student)} minus teacher: {text}.",
-        "Above 0, two classes are more correlated than in the teacher; below 0, less.",
+        f"For {with_article(predictions.student)}, the correlation of two classes differs from the "
+        f"teacher's by {text} on average.",
+        "A positive cell is a pair of classes that are more correlated than in the teacher.",
     )

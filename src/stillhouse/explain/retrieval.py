@@ -57,9 +57,9 @@ def retrieval_precision(nearest: Tensor, positives: Tensor, subset: Subset) -> R
     """Precision of the nearest images: (Q, K), (N, C)."""
     position, label = subset.queries.unbind(1)
     retrieved = positives[nearest]  # (Q, K, C)
-    own = positives[subset.samples[position]]
+    query_classes = positives[subset.samples[position]]
     same_class = retrieved[torch.arange(len(label)), :, label]
-    any_class = (retrieved & own[:, None]).any(2)
+    any_class = (retrieved & query_classes[:, None]).any(2)
     return RetrievalPrecision(float(same_class.double().mean()), float(any_class.double().mean()))
 
 
@@ -68,8 +68,8 @@ def chance_precision(positives: Tensor, subset: Subset) -> RetrievalPrecision:
     position, label = subset.queries.unbind(1)
     others = max(1, len(positives) - 1)
     count = positives.sum(0)[label] - 1  # without the query image, which has the class
-    own = positives[subset.samples].float()
-    any_class = ((own @ positives.float().T) > 0).sum(1)[position] - 1
+    query_classes = positives[subset.samples].float()
+    any_class = ((query_classes @ positives.float().T) > 0).sum(1)[position] - 1
     return RetrievalPrecision(
         float(count.double().mean() / others),
         float(any_class.double().mean() / others),
@@ -109,17 +109,19 @@ def _images(predictions: Predictions, subset: Subset, query: int) -> ImageGrid:
     """A query and its nearest images, one row per network."""
     position, label = subset.queries[query].tolist()
     sample = int(subset.samples[position])
-    name, own = predictions.classes[label], predictions.positives[sample]
+    name, query_classes = predictions.classes[label], predictions.positives[sample]
     images: list[CaptionedImage] = []
     width = 0
     for one in predictions.main:
         if one.nearest is None:
             continue
-        classes = join_names([predictions.classes[c] for c in np.flatnonzero(own.numpy())])
+        classes = join_names(
+            [predictions.classes[c] for c in np.flatnonzero(query_classes.numpy())]
+        )
         caption, alt = f"query, {one.name}", f"An image with {classes}"
         images.append(_image(predictions, sample, caption, alt))
         for rank, other in enumerate(one.nearest[query].tolist(), 1):
-            text = _shared(predictions, own, other, label)
+            text = _shared(predictions, query_classes, other, label)
             images.append(_image(predictions, other, text, f"{rank} of {one.name}: {text}"))
         width = 1 + one.nearest.shape[1]
     return ImageGrid(f"Nearest images for a query of class {name}", tuple(images), width)
@@ -130,9 +132,9 @@ def _image(predictions: Predictions, sample: int, caption: str, alt: str) -> Cap
     return CaptionedImage(png, caption, f"{alt}.")
 
 
-def _shared(predictions: Predictions, own: Tensor, other: int, label: int) -> str:
+def _shared(predictions: Predictions, query_classes: Tensor, other: int, label: int) -> str:
     """The classes that two images have in common, the class of the query first."""
-    both = (own & predictions.positives[other]).nonzero().flatten().tolist()
+    both = (query_classes & predictions.positives[other]).nonzero().flatten().tolist()
     names = [predictions.classes[c] for c in sorted(both, key=lambda c: (c != label, c))]
     missing = f", not {predictions.classes[label]}" if both and label not in both else ""
     return f"shares {join_names(names, 3)}{missing}"

@@ -32,7 +32,7 @@ def training_curves(
     """Score, losses, gauges, loss weights and learning rates.
 
     Without a headline the first evaluated metric is the score. Terms of a task without a term
-    called `label` cannot be told from those of the method, and share a chart.
+    called `label` cannot be distinguished from those of the method, and share a chart.
     """
     metric = headline or _headline(runs)
     labelled = any(_LABEL in names for names in (quantities(r, "train") for r in runs.values()))
@@ -99,9 +99,11 @@ def _chart(
 
 
 def _series_name(run: str, name: str, runs: Mapping[str, Records]) -> str:
-    """The run, and the quantity where a run has several of a kind."""
+    """The run, and the quantity where runs may have several of a kind."""
     group, _, quantity = name.partition("/")
     if group not in ("term", "weight", "rate") or name == _LABEL:
+        return run
+    if group == "rate" and all(_rates(records) <= {name} for records in runs.values()):
         return run
     return quantity if len(runs) == 1 else f"{run}: {quantity}"
 
@@ -151,6 +153,10 @@ def _is_other_term(name: str) -> bool:
 
 def _is_weight(name: str) -> bool:
     return name.startswith("weight/")
+
+
+def _rates(records: Records) -> set[str]:
+    return set(filter(_is_rate, quantities(records, "train")))
 
 
 def _is_rate(name: str) -> bool:

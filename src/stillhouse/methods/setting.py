@@ -136,7 +136,7 @@ class ComposedMethod(Published):
     """A method of the literature that is more than points of the product space."""
 
     def reshape(self, setting: Setting) -> nn.Module:
-        """The student that is trained and shipped: the one of the recipe, unless a method says."""
+        """The student that is trained; by default the network of the recipe, unchanged."""
         return setting.student
 
     def build(self, setting: Setting) -> Method:

@@ -104,8 +104,10 @@ class LabelwisePaths(NamedTuple):
 
     def inside(self, prefix: str) -> LabelwisePaths:
         """The same places of a network that holds this one at the path `prefix`."""
-        embeddings, tokens, seen = (f"{prefix}.{path}".removeprefix(".") for path in self[:3])
-        return LabelwisePaths(embeddings, tokens, seen, self.layout)
+        embeddings, tokens, feature_map = (
+            f"{prefix}.{path}".removeprefix(".") for path in self[:3]
+        )
+        return LabelwisePaths(embeddings, tokens, feature_map, self.layout)
 
 
 class Labelwise(nn.Module):

@@ -33,7 +33,7 @@ class CostTable:
 
 COLUMNS = (
     CostColumn("parameters", "parameters", lambda number: f"{number:,.0f}", "fewer", "more"),
-    CostColumn("flops", "one image", lambda n: format_count(n, "FLOPs"), "fewer", "more"),
+    CostColumn("flops", "compute, one image", lambda n: format_count(n, "FLOPs"), "fewer", "more"),
     CostColumn("latency_1", "latency, batch 1", format_seconds, "faster", "slower"),
     CostColumn("latency_32", "latency, batch 32", format_seconds, "faster", "slower"),
     CostColumn("memory", "peak memory", lambda n: format_count(n, "B"), "less", "more"),

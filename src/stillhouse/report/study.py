@@ -69,8 +69,11 @@ def study_page(
 
 def teacher_specs(recipe: Recipe) -> dict[str, NetworkSpec]:
     """The teachers by name on the page: `teacher`, or with their label where there are several."""
-    own = recipe.study or Comparison()
-    named = {**own.teachers, **{label: pair.teacher for label, pair in own.pairs.items()}}
+    comparison = recipe.study or Comparison()
+    named = {
+        **comparison.teachers,
+        **{label: pair.teacher for label, pair in comparison.pairs.items()},
+    }
     several = len(named) > 1
     return {f"teacher {label}" if several else "teacher": one for label, one in named.items()}
 

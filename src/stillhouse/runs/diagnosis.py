@@ -268,12 +268,12 @@ def keep_or_compute(
     earlier = kept.sections if kept is not None and {*ids} <= {*kept.weights} else ()
     if session is None:
         return tuple(replace(section, note=f"{EARLIER}.") for section in earlier)
-    sections = merge_sections(compute(session), earlier)
+    sections = merge_diagnoses(compute(session), earlier)
     write_kept(folder, students, sections)
     return sections
 
 
-def merge_sections(new: Sequence[Section], earlier: Sequence[Section]) -> tuple[Section, ...]:
+def merge_diagnoses(new: Sequence[Section], earlier: Sequence[Section]) -> tuple[Section, ...]:
     """New sections, and earlier ones in place of those that failed or lack a network."""
     by_name = {section.name: section for section in earlier}
     failed = {section.name for section in new if section.failed}

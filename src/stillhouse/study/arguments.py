@@ -13,7 +13,7 @@ from stillhouse.errors import UserError, did_you_mean
 from stillhouse.methods.catalogue import published
 from stillhouse.methods.control import CONTROL
 from stillhouse.recipes import load
-from stillhouse.recipes.schema import Recipe, TeacherSpec
+from stillhouse.recipes.schema import Comparison, Recipe, TeacherSpec
 
 # Names of papers for several methods at once.
 COMBINED = {"dist+": ("dist", "channel_relation", "spatial_relation", "acclimation")}
@@ -34,9 +34,9 @@ def split_list(argument: str) -> list[str]:
 # ---------------------------------------------------------------------------------------- methods
 
 
-def method_names(recipe: Recipe) -> list[str]:
+def method_names(study: Comparison | None) -> list[str]:
     """The names that an item of `--methods` may start with."""
-    labels = recipe.study.methods if recipe.study else {}
+    labels = study.methods if study else {}
     return [CONTROL, *labels, *published(), *COMBINED]
 
 
@@ -59,7 +59,7 @@ def parse_method_part(part: str, text: str, recipe: Recipe) -> dict[str, Any]:
     name, *options = part.split(":")
     known = published()
     if name not in known:
-        names = method_names(recipe)
+        names = method_names(recipe.study)
         hint = did_you_mean(name, names) or f"; choose from {', '.join(names)}"
         raise UserError(f"--methods: unknown method {name!r} in {text!r}{hint}")
     same = [method for method in recipe.method if method.name == name]

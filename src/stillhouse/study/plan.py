@@ -164,11 +164,11 @@ class NetworkPair:
         return [f"of {self.label}"] if self.is_pair else []
 
 
-def make_network_pairs(recipe: Recipe, section: Comparison) -> list[NetworkPair]:
+def make_network_pairs(student: Network, section: Comparison) -> list[NetworkPair]:
     """The pairs of a study, or its student with each teacher."""
     if not section.pairs:
         return [
-            NetworkPair(label, recipe.student, teacher, section.methods)
+            NetworkPair(label, student, teacher, section.methods)
             for label, teacher in section.teachers.items()
         ]
     return [
@@ -188,7 +188,7 @@ def make_arms(recipe: Recipe, section: Comparison) -> tuple[list[Arm], list[str]
     several_teachers = len(section.teachers) > 1
     for point in points:
         used |= {value.key for value in point if not is_method_key(value)}
-        for networks in make_network_pairs(recipe, section):
+        for networks in make_network_pairs(recipe.student, section):
             control = make_control_arm(recipe, point, networks)
             arms.setdefault(control.label, control)
             for method in section.methods:

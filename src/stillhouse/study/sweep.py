@@ -17,7 +17,7 @@ from stillhouse.files import csv_text, write_text
 from stillhouse.models.aliases import find_aliases
 from stillhouse.models.places import is_stage
 from stillhouse.recipes import load
-from stillhouse.recipes.schema import Comparison, Recipe, Searched
+from stillhouse.recipes.schema import Comparison, Network, Recipe, Searched, TeacherSpec
 from stillhouse.runs.training import Score
 from stillhouse.study.arguments import GridValue, fixed_options, folder_names
 from stillhouse.study.jobs import Failure, Job, Outcome, Workers
@@ -119,7 +119,8 @@ class Sweep:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         methods = arm.recipe.method
         tapped = any(hasattr(method, "pairs") for method in methods)
-        taps = common_stages(arm.recipe, self.session) if tapped else ()
+        student, teacher = arm.recipe.student, arm.recipe.teacher
+        taps = common_stages(student, teacher, self.session) if tapped and teacher else ()
         fixed = fixed_options(arm.method)
         space = select_space(default_space(methods, taps, fixed), self.requested, methods)
         space = {key: a for key, a in space.items() if key.removeprefix("method.") not in fixed}
@@ -235,15 +236,14 @@ def score_at(score: Score, share: float, headline: str) -> float:
     return float((reached or history)[-1][headline])
 
 
-def common_stages(recipe: Recipe, session: Session) -> list[str]:
+def common_stages(student: Network, teacher: TeacherSpec, session: Session) -> list[str]:
     """The names of stages that student and teacher both have."""
-    assert recipe.teacher is not None
     sources, example = session.sources, example_of(session.sources)
-    if recipe.teacher.members:
+    if teacher.members:
         return []  # several networks have no common names of stages
-    student = find_aliases(make_student(recipe.student, session), example)
-    teacher = find_aliases(make_network(recipe.teacher, sources), example)
-    common = [name for name in student if name in teacher and student[name]]
+    student_stages = find_aliases(make_student(student, session), example)
+    teacher_stages = find_aliases(make_network(teacher, sources), example)
+    common = [name for name in student_stages if name in teacher_stages and student_stages[name]]
     return [name for name in common if is_stage(name)]
 
 

@@ -105,7 +105,7 @@ class Multilabel(ImageTask):
         label = super().collect_target(batch)
         columns = label.shape[1] if label.ndim == 2 else self.classes
         if columns is None:
-            raise UserError("the task does not know the number of classes; give Multilabel classes")
+            raise UserError("the number of classes is unknown; pass Multilabel(classes=...)")
         return multi_hot(label, torch.zeros(len(label), columns))
 
     def meter(self) -> MeanAveragePrecision:

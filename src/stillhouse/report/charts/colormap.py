@@ -39,8 +39,8 @@ _TO_LAB = np.array(
 def srgb_to_oklab(colours: Rows) -> Rows:
     """OKLab of sRGB colours in [0, 1]: (N, 3) -> (N, 3)."""
     linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
-    found: Rows = np.cbrt(linear @ _TO_CONES.T) @ _TO_LAB.T
-    return found
+    points: Rows = np.cbrt(linear @ _TO_CONES.T) @ _TO_LAB.T
+    return points
 
 
 def oklab_to_srgb(points: Rows) -> Rows:

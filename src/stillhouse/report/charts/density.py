@@ -27,15 +27,15 @@ NOTE = "Contours around 50 % and 90 % of the images of each network."
 def draw_density(chart: DensityPlot, ident: str) -> Drawing:
     """The contours of a density plot."""
     x, y = (cell_centres(edges) for edges in (chart.x_edges, chart.y_edges))
-    found = [smoothed_counts(each, len(y), len(x)) for each in chart.densities]
-    if len(x) < 3 or len(y) < 3 or not any(each.any() for each in found):
+    smoothed = [smoothed_counts(each, len(y), len(x)) for each in chart.densities]
+    if len(x) < 3 or len(y) < 3 or not any(each.any() for each in smoothed):
         return EMPTY_DRAWING
     drawn = plot_axes(linear_scale(x, margin=0), linear_scale(y, margin=0), chart.x, chart.y)
     styles = series_styles([each.name for each in chart.densities])
-    for each, style in zip(found, styles, strict=True):
+    for each, style in zip(smoothed, styles, strict=True):
         if each.any():
             _contours(drawn, x, y, each, style)
-    shown = zip(chart.densities, styles, found, strict=True)
+    shown = zip(chart.densities, styles, smoothed, strict=True)
     legend = tuple(LegendEntry(each.name, style) for each, style, v in shown if v.any())
     figure = drawn.get_figure(root=True)
     assert figure is not None
@@ -48,21 +48,21 @@ def cell_centres(edges: tuple[float, ...]) -> Rows:
     if len(known) < 2 or not np.isfinite(known).all():
         return np.empty(0)
     wide = np.concatenate(([2 * known[0] - known[1]], known, [2 * known[-1] - known[-2]]))
-    found: Rows = (wide[1:] + wide[:-1]) / 2
-    return found
+    centres: Rows = (wide[1:] + wide[:-1]) / 2
+    return centres
 
 
 def smoothed_counts(each: Histogram2D, rows: int, columns: int) -> Rows:
     """Counts with a border of empty cells, blurred so that contours are not ragged."""
     counts = np.nan_to_num(to_array(each.counts)).clip(min=0)[: rows - 2, : columns - 2]
-    found = np.zeros((max(rows, 1), max(columns, 1)))
-    found[1 : 1 + counts.shape[0], 1 : 1 + counts.shape[1]] = counts
+    smoothed = np.zeros((max(rows, 1), max(columns, 1)))
+    smoothed[1 : 1 + counts.shape[0], 1 : 1 + counts.shape[1]] = counts
     for axis in (0, 1):
-        if found.shape[axis] >= len(BLUR):
-            found = np.apply_along_axis(np.convolve, axis, found, BLUR, "same")
-    found[[0, -1]] = 0
-    found[:, [0, -1]] = 0
-    return found
+        if smoothed.shape[axis] >= len(BLUR):
+            smoothed = np.apply_along_axis(np.convolve, axis, smoothed, BLUR, "same")
+    smoothed[[0, -1]] = 0
+    smoothed[:, [0, -1]] = 0
+    return smoothed
 
 
 def contour_level(counts: Rows, share: float) -> float:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 Rows = NDArray[np.float64]
 Box = tuple[float, float, float, float]
 
-MAX_CELLS = 300  # per side; more cannot be told apart on a screen
+MAX_CELLS = 300  # per side; more are not distinguishable on a screen
 MAX_WRITTEN = 6  # cells per side: up to so many, each has its value written in it
 TALLEST, LOWEST = 320.0, 60.0
 TOP, BOTTOM = 24.0, 38.0
@@ -64,11 +64,14 @@ def draw_heatmap(chart: Heatmap, ident: str) -> Drawing:
     drawn = _frame(figure, chart, whole.shape, box)
     if max(whole.shape) <= MAX_WRITTEN:
         _write_values(drawn, values, shades, chart.diverging)
-    beside = (left + width + 14, TOP, 11.0, height)
+    colour_bar = (left + width + 14, TOP, 11.0, height)
     for at, text in zip(scale.ticks, scale.labels, strict=True):
         place = BOTTOM + height * (at - low) / (high - low)
-        add_text(figure, beside[0] + 16, place, text, va="center")
-    below = [*_images(shades, chart.diverging, box), *_images(GRADIENT, chart.diverging, beside)]
+        add_text(figure, colour_bar[0] + 16, place, text, va="center")
+    below = [
+        *_images(shades, chart.diverging, box),
+        *_images(GRADIENT, chart.diverging, colour_bar),
+    ]
     return Drawing(
         (svg.inline_svg(figure, ident, _label(chart, whole), below),), (), _note(whole, block)
     )
@@ -86,11 +89,11 @@ def _box(shape: tuple[int, ...], letters: int) -> Box:
 def to_array(values: Matrix) -> Rows:
     """A matrix as an array, NaN for missing and infinite values."""
     width = max(map(len, values), default=0)
-    found = np.full((len(values), width), np.nan)
-    for row, line in zip(found, values, strict=True):
+    array = np.full((len(values), width), np.nan)
+    for row, line in zip(array, values, strict=True):
         row[: len(line)] = [math.nan if value is None else value for value in line]
-    found[~(np.abs(found) < LIMIT)] = np.nan
-    return found
+    array[~(np.abs(array) < LIMIT)] = np.nan
+    return array
 
 
 def shrink(values: Rows) -> tuple[Rows, int]:
@@ -138,8 +141,8 @@ def _ends(values: Rows, diverging: bool) -> tuple[float, float]:
 
 def _shades(values: Rows, low: float, high: float) -> NDArray[np.uint8]:
     share = (np.nan_to_num(values, nan=low) - low) / (high - low)
-    found = (share * (SHADES - 1)).round().astype(np.uint8)
-    return np.where(np.isnan(values), SHADES, found).astype(np.uint8)
+    shades = (share * (SHADES - 1)).round().astype(np.uint8)
+    return np.where(np.isnan(values), SHADES, shades).astype(np.uint8)
 
 
 def _frame(figure: Figure, chart: Heatmap, shape: tuple[int, ...], box: Box) -> Axes:

@@ -29,8 +29,8 @@ Points = list[tuple[float, float, int]]  # x, y, group
 
 def draw_scatter(chart: ScatterPlot, ident: str) -> Drawing:
     """The panels of a scatter plot."""
-    found = [(series, _points(series)) for series in chart.series]
-    shown = [(series, points) for series, points in found if points]
+    pairs = ((series, _finite_points(series)) for series in chart.series)
+    shown = [(series, points) for series, points in pairs if points]
     if not shown:
         return EMPTY_DRAWING
     groups = sorted({group for _, points in shown for _, _, group in points})
@@ -54,7 +54,7 @@ def group_style(place: int, many: bool) -> tuple[str, str]:
     return f"#{red:02x}{green:02x}{blue:02x}", MARKERS[place % len(MARKERS)]
 
 
-def _points(series: Series) -> Points:
+def _finite_points(series: Series) -> Points:
     """The points with finite coordinates, thinned out evenly where there are very many."""
     known = [
         (x, y, series.group[i] if i < len(series.group) else 0)
@@ -80,10 +80,10 @@ def _panel(
 
 def _draw_points(drawn: Axes, points: Points, groups: Sequence[int]) -> None:
     for place, group in enumerate(groups):
-        own = [(x, y) for x, y, g in points if g == group]
-        if own:
+        members = [(x, y) for x, y, g in points if g == group]
+        if members:
             colour, marker = group_style(place, len(groups) > MAX_LEGEND)
-            x, y = zip(*own, strict=True)
+            x, y = zip(*members, strict=True)
             size = 2.6 if len(points) > 100 else 4
             drawn.plot(x, y, marker, markersize=size, markeredgewidth=0, color=colour)
     _square(drawn, points)

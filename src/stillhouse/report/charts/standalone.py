@@ -82,9 +82,9 @@ def _text(
     text: str, x: float, y: float, size: float, colour: str, most: int, bold: bool = False
 ) -> Element:
     style = f"fill:{colour};font-size:{size:g}px" + (";font-weight:600" if bold else "")
-    found = Element("text", {"x": f"{x:g}", "y": f"{y:g}", "style": style})
-    found.text = truncate(text, most)
-    return found
+    element = Element("text", {"x": f"{x:g}", "y": f"{y:g}", "style": style})
+    element.text = truncate(text, most)
+    return element
 
 
 def _serialise(root: Element, width: float, height: float, colours: Mapping[str, str]) -> str:

@@ -105,12 +105,12 @@ def _share_style(group: Element) -> None:
 def _style(text: str) -> str:
     parts = [part.strip() for part in text.split(";")]
     kept = ";".join(part.replace(": ", ":") for part in parts if not part.startswith(_FONT))
-    return _COLOUR.sub(lambda found: PLACEHOLDERS[found[0]], kept)
+    return _COLOUR.sub(lambda match: PLACEHOLDERS[match[0]], kept)
 
 
 def _rounded(text: str, digits: int) -> str:
-    def short(found: re.Match[str]) -> str:
-        return f"{float(found[0]):.{digits}f}".rstrip("0").rstrip(".")
+    def short(match: re.Match[str]) -> str:
+        return f"{float(match[0]):.{digits}f}".rstrip("0").rstrip(".")
 
     return re.sub(r"\s*([A-Za-z])\s*", r"\1", _NUMBER.sub(short, text)).strip()
 

@@ -114,7 +114,7 @@ def measure_pace(outputs: Iterator[OutputRows]) -> tuple[list[OutputRows], float
 def describe_filling(store: Store, name: str, pace: float, left: int) -> str:
     """The number of missing outputs, their size, folder and expected duration, for messages."""
     count = f"{left:,}" if left == store.rows else f"{left:,} more of {store.rows:,}"
-    return f"{count} {describe_outputs(store, name)}, about {format_duration(left * pace)}"
+    return f"{count} {describe_outputs(store, name)}, about {format_estimate(left * pace)}"
 
 
 def describe_outputs(store: Store, name: str) -> str:
@@ -153,7 +153,7 @@ def concatenate(parts: list[RowArrays]) -> RowArrays:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def format_duration(seconds: float) -> str:
+def format_estimate(seconds: float) -> str:
     """A duration as text, in hours, minutes or seconds: "2 min"."""
     for unit, one in (("h", 3600), ("min", 60)):
         if seconds >= 2 * one:
