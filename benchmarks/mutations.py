@@ -69,6 +69,41 @@ MUTATIONS = (
     ),
     # --- objectives and functions
     Mutation(
+        "mean_for_a_sum",
+        "objectives/reduction.py",
+        "return Term((self.flatten(losses) * weight).sum(), weight.sum())",
+        "return Term((self.flatten(losses) * weight).mean(), weight.sum())",
+        "objectives/test_golden.py",
+    ),
+    Mutation(
+        "unnormalised_weight",
+        "functional/distance.py",
+        "(x * weight).sum(-1, keepdim=True) / weight.sum().clamp(min=1e-12)",
+        "(x * weight).sum(-1, keepdim=True)",
+        "functional/test_distance.py",
+    ),
+    Mutation(
+        "softmax_over_the_wrong_axis",
+        "objectives/activation.py",
+        "F.log_softmax(logits.mT / temperature, -1)",
+        "F.log_softmax(logits.mT / temperature, -2)",
+        "objectives/test_presets.py objectives/test_contract.py",
+    ),
+    Mutation(
+        "half_precision_kept",
+        "functional/dtype.py",
+        "return x.to(torch.promote_types(x.dtype, torch.float32))",
+        "return x",
+        "functional/test_losses.py objectives/test_contract.py",
+    ),
+    Mutation(
+        "mask_after_the_product",
+        "functional/divergence.py",
+        "(log_probability.exp() * values.masked_fill(impossible, 0)).sum(-1)",
+        "(log_probability.exp() * values).masked_fill(impossible, 0).sum(-1)",
+        "functional/test_divergence.py objectives/test_contract.py",
+    ),
+    Mutation(
         "temperature_not_squared",
         "objectives/logit.py",
         "factor = tau**2 if square else 1.0",
@@ -105,6 +140,20 @@ MUTATIONS = (
     ),
     # --- methods
     Mutation(
+        "student_and_teacher_swapped",
+        "tasks/images.py",
+        "Site(logits(student), logits(teacher), target)",
+        "Site(logits(teacher), logits(student), target)",
+        "tasks/test_classification.py methods/test_contract.py",
+    ),
+    Mutation(
+        "adversary_helps",
+        "functional/gradient.py",
+        "return -ctx.strength * grad, None",
+        "return ctx.strength * grad, None",
+        "functional/test_tensors.py methods/test_ctkd.py",
+    ),
+    Mutation(
         "feature_gradient_reaches_the_teacher",
         "methods/paired.py",
         "taps[self.teacher_taps[index]].detach()",
@@ -140,6 +189,27 @@ MUTATIONS = (
         "engine/test_pupil.py methods/test_acclimation.py",
     ),
     # --- engine
+    Mutation(
+        "average_of_weights_moves_by_the_decay",
+        "engine/average.py",
+        "1 - self.decay_at(step)",
+        "self.decay_at(step)",
+        "engine/test_average.py",
+    ),
+    Mutation(
+        "random_state_not_restored",
+        "engine/state.py",
+        "    checkpoints.restore_random_state(random_state)\n",
+        "",
+        "engine/test_train.py runs/test_execute.py",
+    ),
+    Mutation(
+        "tested_on_validation",
+        "runs/training.py",
+        "evaluate(session.task, network, session.test(), session.hardware)",
+        "evaluate(session.task, network, session.val(), session.hardware)",
+        "runs/test_execute.py",
+    ),
     Mutation(
         "accumulation_sums",
         "engine/train.py",
@@ -199,6 +269,20 @@ MUTATIONS = (
     ),
     # --- data
     Mutation(
+        "last_sample_left_out",
+        "data/sampler.py",
+        "samples = len(range(self.rank, self.samples, self.world))",
+        "samples = len(range(self.rank, self.samples - 1, self.world))",
+        "data/test_loader.py",
+    ),
+    Mutation(
+        "order_of_seeds_ignored",
+        "data/random.py",
+        "state = _finalise((state ^ (number & _MASK)) + _GOLDEN)",
+        "state ^= _finalise((number & _MASK) + _GOLDEN)",
+        "data/test_random.py",
+    ),
+    Mutation(
         "same_order_each_epoch",
         "data/sampler.py",
         "derive_seed(self.seed, epoch)",
@@ -228,6 +312,13 @@ MUTATIONS = (
     ),
     # --- scores and what they mean
     Mutation(
+        "ties_ranked_apart",
+        "functional/ranking.py",
+        "last[:-1] = ranked[1:] != ranked[:-1]",
+        "last[:-1] = True",
+        "functional/test_ranking.py",
+    ),
+    Mutation(
         "unlabelled_images_counted",
         "tasks/meters/accuracy.py",
         "images=known.sum()",
@@ -256,6 +347,13 @@ MUTATIONS = (
         "runs/test_execute.py",
     ),
     # --- recipes
+    Mutation(
+        "digest_without_the_training",
+        "recipes/load.py",
+        "text = json.dumps(content, sort_keys=True)",
+        'text = json.dumps({**content, "train": None}, sort_keys=True)',
+        "recipes/test_load.py",
+    ),
     Mutation(
         "digest_depends_on_the_engine",
         "recipes/load.py",

@@ -167,6 +167,42 @@ def test_a_preset_needs_a_site() -> None:
         presets.kd(sites=())
 
 
+# ------------------------------------------------------------------------- labels, and who is moved
+
+
+def test_labels_of_every_view_count_as_the_method_says() -> None:
+    for method, views_ in (
+        (Logits(presets.kd(label_weight=0.25)), 1),
+        (mlkd(label_weight=0.25), 2),
+    ):
+        assert method.views == views_
+        pupil: Pupil[Any] = Pupil(Tapped(Net().double()), method, TASK)
+        rows = views()
+        terms = pupil(rows, observe(Frozen(Net(8).double(), TASK.inputs), rows, views_), CLOCK)
+        labels = {name: term for name, term in terms.items() if name.startswith("label")}
+        assert list(labels) == (["label"] if views_ == 1 else ["label", "label_strong"])
+        assert [term.weight for term in labels.values()] == [0.25] * views_
+
+
+def test_a_teacher_that_is_moved_has_a_gradient_at_sites_of_its_own_alone() -> None:
+    rows, method = views(), Looking(views=2, moves_teacher=True)
+    teacher = Net(8).double()
+    traces = {
+        name: Trace(teacher(images), {"flat": teacher.stem(images)})
+        for name, images in (("", rows.images), ("strong", rows.strong))
+    }
+    pupil: Pupil[Any] = Pupil(Tapped(Net().double()), method, TASK)
+    pupil(rows, traces, CLOCK)
+    lesson = method.lesson
+    moved = lesson.sites["class@teacher"]
+    assert moved.teacher.requires_grad and not moved.student.requires_grad
+    for place in ("class", "class@strong"):
+        site = lesson.sites[place]
+        assert site.student.requires_grad and not site.teacher.requires_grad
+    assert not lesson.teacher.out.requires_grad
+    assert not lesson.teacher.taps["flat"].requires_grad
+
+
 # ---------------------------------------------------------------------------- teachers taught apart
 
 
