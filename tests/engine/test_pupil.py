@@ -167,6 +167,34 @@ def test_a_preset_needs_a_site() -> None:
         presets.kd(sites=())
 
 
+# ------------------------------------------------------------------------------- labels, gradients
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_labels_weigh_what_the_method_says(share: float) -> None:
+    rows, method = views(), Looking(views=2)
+    method.label_share = share
+    out = torch.randn(8, 5, dtype=torch.double)
+    pupil: Pupil[Any] = Pupil(Tapped(Net().double()), method, TASK)
+    terms = pupil(rows, {view: Trace(out) for view in ("", "strong")}, CLOCK)
+    assert list(terms) == ["label", "label_strong"]
+    assert [term.weight for term in terms.values()] == [share, share]
+
+
+def test_only_the_site_of_a_trained_teacher_has_its_gradient() -> None:
+    rows, method = batch(), Looking(moves_teacher=True)
+    out = torch.randn(8, 5, dtype=torch.double, requires_grad=True)
+    pupil: Pupil[Any] = Pupil(Tapped(Net().double()), method, TASK)
+    pupil(rows, {"": Trace(out, {"map": out * 2})}, CLOCK)
+    sites, teacher = method.lesson.sites, method.lesson.teacher
+    has_gradient = {
+        name: (site.student.requires_grad, site.teacher.requires_grad)
+        for name, site in sites.items()
+    }
+    assert has_gradient == {"class": (True, False), "class@teacher": (False, True)}
+    assert not teacher.out.requires_grad and not teacher.taps["map"].requires_grad
+
+
 # ---------------------------------------------------------------------------- teachers taught apart
 
 
