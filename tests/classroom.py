@@ -107,6 +107,8 @@ class Classroom:
     def doubled(self) -> Classroom:
         """In double precision."""
         self.pupil.double()
+        if self.learner is None:
+            self.teacher = copy.deepcopy(self.teacher)  # which other classrooms share
         self.teacher.double()
         return self
 
@@ -124,8 +126,13 @@ def calm(spec: type[ComposedMethod], **options: Any) -> ComposedMethod:
 
 
 def enrol(spec: ComposedMethod, weight: Tensor | None = None, seed: int = 0) -> Classroom:
-    """The same classroom for the same seed; the teacher is the same for every seed."""
-    classroom = copy.deepcopy(furnished(spec, seed))
+    """The same classroom for the same seed; the teacher is the same for every seed.
+
+    A teacher that no method moves is one object for all of them.
+    """
+    made = furnished(spec, seed)
+    shared = {} if made.method.moves_teacher else {id(made.teacher): made.teacher}
+    classroom = copy.deepcopy(made, shared)
     classroom.pupil.task = Weighed(CLASSES, rows=weight)
     return classroom
 

@@ -58,6 +58,14 @@ def volatile() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def short_tsne() -> Iterator[None]:
+    """As few iterations as t-SNE allows: they are half of what a run with its page takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stillhouse.explain.embedding.ITERATIONS", 250)
+        yield
+
+
 @pytest.fixture(scope="session")
 def nursery() -> Iterator[Nursery]:
     with opened() as made:

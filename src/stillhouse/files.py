@@ -47,11 +47,11 @@ def atomic_write(path: Path, noun: str = "file") -> Iterator[BinaryIO]:
         os.replace(partial, path)
         _sync_folder(path.parent)
     except Exception as error:
-        refused = _system_error(error)
-        if refused is None:
+        os_error = _system_error(error)
+        if os_error is None:
             raise
         kept = f"the previous {noun} is kept" if os.path.exists(path) else ""
-        raise write_error(path, refused, kept) from error
+        raise write_error(path, os_error, kept) from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()

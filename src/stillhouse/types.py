@@ -1,4 +1,4 @@
-"""The nouns that every room shares. Imports torch and nothing of ours."""
+"""The types that all packages share. It imports torch only."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Where training stands."""
+    """The step of a training."""
 
     step: int
     steps: int

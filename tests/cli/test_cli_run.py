@@ -61,7 +61,7 @@ def test_a_run_prints_scores_and_writes_a_report(call: Call, tmp_path: Path) -> 
     assert f"{result['test']['top1']:6.2f}" in last[2]
     page = (tmp_path / "run" / "report.html").read_text()
     assert "<html" in page and f"{result['test']['top1']:.2f}" in page
-    assert "Gradients of the terms" in page and "Size and speed" in page
+    assert "Gradients of the loss terms" in page and "Size and speed" in page
     assert "Gradients" not in (go(call, tmp_path / "other") and page_of(tmp_path / "other"))
     assert "Traceback" not in ended.err and "step 6/6" in ended.err
 

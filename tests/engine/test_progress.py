@@ -13,7 +13,7 @@ from stillhouse.engine.progress import (
     ProgressBar,
     ProgressLines,
     create_progress,
-    format_duration,
+    format_clock,
     on_terminal,
 )
 
@@ -194,4 +194,4 @@ def test_the_pace_is_of_late_and_counts_from_the_start_of_this_process():
     [(0, "0:00"), (42.4, "0:42"), (59.7, "1:00"), (3723, "1:02:03"), (97_200, "1 d 3 h")],
 )
 def test_durations(seconds, text):
-    assert format_duration(seconds) == text
+    assert format_clock(seconds) == text

@@ -128,7 +128,7 @@ def test_every_member(member):
         (lambda: StepSchedule((0.0,)), "`milestones` must be positive and increasing"),
         (lambda: StepSchedule(drop=0.0), "`drop` must be positive"),
         (lambda: CosineSchedule(1.5), r"`floor` must be in \[0, 1\], got 1.5"),
-        (lambda: OneCycleSchedule(1.5), r"`rise` must be in \[0, 1\], got 1.5"),
+        (lambda: OneCycleSchedule(1.5), r"`pct_start` must be in \[0, 1\], got 1.5"),
         (lambda: OneCycleSchedule(0.1, 0.5), "`start_divisor` must be at least 1, got 0.5"),
         (lambda: PolySchedule(0.0), "`power` must be positive, got 0.0"),
         (lambda: ExponentialSchedule(every=0.0), "`every` must be positive, got 0.0"),

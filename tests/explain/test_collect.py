@@ -246,7 +246,7 @@ def test_a_network_that_fails_is_named_and_the_others_are_collected() -> None:
     assert [one.name for one in predictions.outputs] == ["student"]
     assert [*predictions.missing] == ["teacher", "control"]
     assert predictions.missing["control"] == (
-        "The outputs of control could not be computed: RuntimeError: no memory; run `stillhouse "
+        "The outputs of control could not be collected: RuntimeError: no memory; run `stillhouse "
         "explain RUN --debug` for the traceback."
     )
 

@@ -29,7 +29,8 @@ def test_principal_components_are_those_of_the_covariance() -> None:
     assert embedding.principal_components(x[:, :1], 2)[:, 1].tolist() == [0] * 40
 
 
-def test_tsne_keeps_clusters_and_is_deterministic() -> None:
+def test_tsne_keeps_clusters_and_is_deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "ITERATIONS", 500)  # as outside of tests
     labels = torch.arange(60) % 3
     predictions = three_networks(n=60, c=3, features=8)
     apart = [

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from stillhouse.explain import training_curves as curves
-from stillhouse.explain.section import LineChart
 
 
 def record(scale: float = 1.0, steps: int = 4) -> list[dict[str, Any]]:
@@ -25,9 +24,8 @@ def record(scale: float = 1.0, steps: int = 4) -> list[dict[str, Any]]:
 
 
 def test_each_quantity_is_a_curve_of_each_run() -> None:
-    section = curves.section({"kd": record(), "other": record(2.0)}, "top1")
-    assert section is not None
-    charts = {c.title: c for c in section.charts if isinstance(c, LineChart)}
+    runs = {"kd": record(), "other": record(2.0)}
+    charts = {chart.title: chart for chart in curves.training_curves(runs, "top1")}
     assert list(charts) == [
         "Top-1 accuracy on validation",
         "Label loss",
@@ -51,18 +49,9 @@ def test_each_quantity_is_a_curve_of_each_run() -> None:
     assert charts["Temperature"].series[0].y == (4, 4, 4, 4)
 
 
-def test_sentences_have_final_and_best_scores_and_changes() -> None:
-    lines = record()
-    lines[-1]["top1"] = 25.0
-    section = curves.section({"kd": lines}, "top1")
-    assert section is not None
-    assert section.sentences == (
-        "kd: final Top-1 accuracy 25.0, best 30.0 at step 3.",
-        "kd: weight of class/kd from 0.25 to 1.",
-        "kd: temperature constant at 4.",
-    )
-    named = {c.title: c for c in section.charts if isinstance(c, LineChart)}
-    assert named["Distillation loss"].series[0].name == "class/kd"
+def test_terms_of_a_single_run_have_no_prefix() -> None:
+    charts = {chart.title: chart for chart in curves.training_curves({"kd": record()}, "top1")}
+    assert charts["Distillation loss"].series[0].name == "class/kd"
 
 
 def test_the_default_headline_is_the_first_metric() -> None:
@@ -81,10 +70,8 @@ def test_missing_values_are_gaps() -> None:
 
 
 def test_long_curves_are_downsampled() -> None:
-    section = curves.section({"kd": record(steps=450)}, "top1")
-    assert section is not None and "averaged to at most 200 points" in section.sentences[-1]
-    (taught,) = [c for c in section.charts if c.title == "Distillation loss"]
-    assert isinstance(taught, LineChart)
+    charts = curves.training_curves({"kd": record(steps=450)}, "top1")
+    (taught,) = [chart for chart in charts if chart.title == "Distillation loss"]
     series = taught.series[0]
     assert len(series.x) == 150 and series.x[0] == 3 and series.x[-1] == 450
     assert series.y[0] == pytest.approx(2) and series.y[-1] == pytest.approx(449)
@@ -95,7 +82,7 @@ def test_a_control_has_no_distillation_loss() -> None:
     control = [{k: v for k, v in line.items() if k in kept} for line in record()]
     titles = [c.title for c in curves.training_curves({"control": control})]
     assert titles == ["Top-1 accuracy on validation", "Label loss"]
-    assert curves.section({"control": []}, "top1") is None and curves.training_curves({}) == ()
+    assert curves.training_curves({"control": []}, "top1") == curves.training_curves({}) == ()
 
 
 def test_runs_with_one_optimiser_group_are_curves_by_run() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields
 from functools import cache
-from itertools import product
+from itertools import groupby, product
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from cases import check_each
@@ -63,9 +64,35 @@ def points() -> tuple[LogitObjective, ...]:
 
 
 @cache
+def crossed_points() -> tuple[LogitObjective, ...]:
+    """Each combination of the other axes with the usual reduction, and with one more in turn.
+
+    For checks that cost a backward: what reduces sees nothing but losses of rows and their weights.
+    """
+    found: list[LogitObjective] = []
+    met: Counter[tuple[Any, Any]] = Counter()
+
+    def pairs(point: LogitObjective) -> list[tuple[Any, Any]]:
+        return [(getattr(point, axis), point.reduction) for axis in AXES if axis != "reduction"]
+
+    rest = groupby(points(), key=lambda p: (p.activation, p.distance, p.preprocess, p.weighting))
+    for _, group in rest:
+        usual, *others = sorted(group, key=lambda p: not is_plain(p))
+        rarest = min(others, key=lambda p: sorted(met[pair] for pair in pairs(p)))
+        met.update(pairs(rarest))
+        found += [usual, rarest]
+    return tuple(found)
+
+
+def is_plain(point: LogitObjective) -> bool:
+    """Whether the reduction is the usual one."""
+    return point.reduction.kind == "mean" and point.reduction.inner == "sum"
+
+
+@cache
 def plain_points() -> tuple[LogitObjective, ...]:
     """Those whose reduction is the usual one, for checks that reductions cannot break."""
-    return tuple(p for p in points() if p.reduction.kind == "mean" and p.reduction.inner == "sum")
+    return tuple(filter(is_plain, points()))
 
 
 def say(stage: Any) -> str:
@@ -84,6 +111,11 @@ def named(all_points: Callable[[], tuple[LogitObjective, ...]]) -> dict[str, Log
 def every_point(check: Callable[[LogitObjective], None]) -> Callable[[], None]:
     """A test that holds for each point."""
     return each_of(points, check)
+
+
+def every_crossed_point(check: Callable[[LogitObjective], None]) -> Callable[[], None]:
+    """A test that holds for each point of which any two axes meet in every way."""
+    return each_of(crossed_points, check)
 
 
 def every_plain_point(check: Callable[[LogitObjective], None]) -> Callable[[], None]:

@@ -6,13 +6,25 @@ Points are found from the unions. A test goes through all of them and names thos
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import cache
+from itertools import combinations
 from typing import Any
 
 import pytest
 import torch
-from points import every_plain_point, every_point, named, plain_points, points, say, stages
+from points import (
+    crossed_points,
+    every_crossed_point,
+    every_plain_point,
+    every_point,
+    named,
+    plain_points,
+    points,
+    say,
+    stages,
+)
 from pydantic import TypeAdapter
 from torch import Tensor
 
@@ -126,6 +138,22 @@ def test_no_point_is_found_twice() -> None:
     assert len(set(points())) == len(named(points)) == len(points())
 
 
+def test_any_two_axes_meet_in_every_way() -> None:
+    """The points that pay for a backward leave out no pair of stages that there is."""
+    axes = ("activation", "distance", "preprocess", "weighting", "reduction")
+
+    def pairs(all_points: Iterable[LogitObjective]) -> set[Any]:
+        return {
+            (one, getattr(point, one), other, getattr(point, other))
+            for point in all_points
+            for one, other in combinations(axes, 2)
+        }
+
+    assert pairs(crossed_points()) == pairs(points())
+    assert set(plain_points()) < set(crossed_points())
+    assert len(crossed_points()) == 2 * len(plain_points()) == 1460
+
+
 # --------------------------------------------------------------------------------------- the values
 
 
@@ -145,7 +173,7 @@ def test_the_value_is_that_of_the_formula(point: LogitObjective) -> None:
     close(term.mass, mass)
 
 
-@every_point
+@every_crossed_point
 def test_there_is_nothing_to_learn_from_oneself(point: LogitObjective) -> None:
     other = make().teacher
     term, slope = judge(point, site(other, other))
@@ -159,7 +187,7 @@ def test_there_is_nothing_to_learn_from_oneself(point: LogitObjective) -> None:
     close(slope, 0.0, atol=swallowed)
 
 
-@every_point
+@every_crossed_point
 def test_there_is_something_to_learn_from_another(point: LogitObjective) -> None:
     term, slope = known(point)
     assert term.total > 0
@@ -200,12 +228,12 @@ def extreme(c: int, n: int = 24) -> Site:
     return site(student, teacher)
 
 
-@every_point
+@every_crossed_point
 def test_extreme_logits_stay_finite(point: LogitObjective) -> None:
     assert_finite(point, extreme(5))
 
 
-@every_point
+@every_crossed_point
 def test_one_row_of_two_classes_stays_finite(point: LogitObjective) -> None:
     assert_finite(point, make(n=1, c=2))
 
@@ -233,7 +261,7 @@ def test_few_classes_rows_and_values_stay_finite(point: LogitObjective) -> None:
         assert_finite(point, at)
 
 
-@every_point
+@every_crossed_point
 def test_no_rows_give_an_exact_differentiable_zero(point: LogitObjective) -> None:
     at = make(n=0)
     term, slope = judge(point, at)
@@ -245,7 +273,7 @@ def test_no_rows_give_an_exact_differentiable_zero(point: LogitObjective) -> Non
 # -------------------------------------------------------------------------------------- row weights
 
 
-@every_point
+@every_crossed_point
 def test_rows_of_weight_zero_are_as_if_absent(point: LogitObjective) -> None:
     at, there = make(), [0, 1, 3]
     rows = at.student[there], at.teacher[there], at.target[there], SOME[there]

@@ -164,7 +164,7 @@ def test_damaged_files_are_notes_and_the_rest_is_shown(folder: Path, tmp_path: P
     page = run_page(tmp_path / "run")
     assert len(page.bars) == 3 and page.sections == () and page.curves == ()
     assert sum("diagnosis.json is damaged" in note for note in page.notes) == 1
-    assert sum("metrics.jsonl is not a line of a record" in note for note in page.notes) == 1
+    assert sum("metrics.jsonl, line 1: not a line of metrics" in note for note in page.notes) == 1
     assert "cannot be read" in page.environment
 
 

@@ -78,7 +78,7 @@ def test_a_network_that_cannot_be_built_is_named_and_the_others_are_measured(
     for found in (measure_costs(session, specs), costs_of(tmp_path, session, specs)):
         assert [*found.networks] == ["student"]
         assert found.failures == (
-            "The size and speed of the teacher could not be computed: RuntimeError: no room; run "
+            "The size and speed of the teacher could not be measured: RuntimeError: no room; run "
             "`stillhouse explain RUN --debug` for the traceback.",
         )
     assert not (tmp_path / COST_FILE).exists()  # they are measured again next time

@@ -358,7 +358,7 @@ def test_a_control_that_cannot_be_loaded_is_named(copy: Path, earlier: dict[str,
     (copy / "control" / STUDENT).write_bytes(b"damaged")
     found = recompute(copy)
     assert found["missing"].sentences[0] == "Left out: control."
-    assert "The network of control could not be computed" in found["missing"].sentences[1]
+    assert "The network of control could not be loaded" in found["missing"].sentences[1]
     # other weights than those of the earlier diagnoses, which are therefore not kept
     assert found["agreement"].tables != earlier["agreement"].tables
     assert found["agreement"].note == ""

@@ -58,15 +58,15 @@ def lock_folder(
     if resume and overwrite:
         raise UserError(f"{folder} cannot be both resumed and overwritten; choose one of them")
     _create(folder)
-    held = FolderLock(folder, _lock(folder, timeout))
+    folder_lock = FolderLock(folder, _lock(folder, timeout))
     try:
         _check(folder, resume=resume, overwrite=overwrite, recipe=recipe)
         _remove_partial_files(folder)
         write_text(folder / MARK, recipe + "\n")
     except BaseException:
-        held.release()
+        folder_lock.release()
         raise
-    return held
+    return folder_lock
 
 
 def _create(folder: Path) -> None:

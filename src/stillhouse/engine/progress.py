@@ -118,11 +118,11 @@ class Pace:
             items.append(StatusItem(f"{_short(self.speed * self.images)} images/s", 3))
         if self.speed:
             left = max(0, self.steps - self.step) / self.speed
-            items.append(StatusItem(f"{format_duration(left)} left", 2))
+            items.append(StatusItem(f"{format_clock(left)} left", 2))
         return items
 
 
-def format_duration(seconds: float) -> str:
+def format_clock(seconds: float) -> str:
     """A duration as 0:42, 1:02:03 or 2 d 3 h."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

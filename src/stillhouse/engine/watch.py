@@ -12,7 +12,7 @@ from stillhouse.types import Terms
 
 
 class NonFiniteTerms(NamedTuple):
-    """The first step at which terms were not finite."""
+    """The terms that were not finite at the first such step."""
 
     step: int
     terms: list[str]  # the names of these terms
@@ -47,14 +47,12 @@ class Watch:
         if not (failed := [step for step in steps if step >= 0]):
             return None
         step = min(failed)
-        found = [
-            (name, lacking)
-            for name, first, lacking in zip(self.names, steps, without_mass, strict=True)
+        lacking = {
+            name: lacks
+            for name, first, lacks in zip(self.names, steps, without_mass, strict=True)
             if first == step
-        ]
-        return NonFiniteTerms(
-            step, [name for name, _ in found], [name for name, lacking in found if lacking]
-        )
+        }
+        return NonFiniteTerms(step, list(lacking), [n for n, lacks in lacking.items() if lacks])
 
 
 class NonFiniteLoss(UserError):

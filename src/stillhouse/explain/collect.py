@@ -51,7 +51,7 @@ def collect_predictions(
         except Exception as error:
             if number == len(networks):
                 raise
-            missing[name] = failure_sentence(f"The outputs of {name}", error)
+            missing[name] = failure_sentence(f"The outputs of {name}", error, "collected")
     order = keys.tolist()
     return Predictions(
         tuple(outputs),

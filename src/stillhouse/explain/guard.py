@@ -14,7 +14,7 @@ _logger = logging.getLogger(__name__)
 
 def log_traceback(what: str, error: Exception) -> None:
     """Log the traceback at level DEBUG, which `--debug` shows."""
-    _logger.debug("%s could not be computed", what, exc_info=error)
+    _logger.debug("%s: error", what, exc_info=error)
 
 
 def error_text(error: Exception) -> str:
@@ -25,11 +25,11 @@ def error_text(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def failure_sentence(what: str, error: Exception) -> str:
+def failure_sentence(what: str, error: Exception, action: str = "computed") -> str:
     """`Calibration could not be computed: RuntimeError: ...; run ...`; logs the traceback."""
     log_traceback(what, error)
     hint = "" if isinstance(error, UserError) else f"; {HINT}"
-    return f"{what} could not be computed: {error_text(error)}{hint}."
+    return f"{what} could not be {action}: {error_text(error)}{hint}."
 
 
 def failed_section(name: str, title: str, error: Exception) -> Section:

@@ -7,23 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from stillhouse.explain.phrases import metric_name
-from stillhouse.explain.section import LineChart, Section, Series
+from stillhouse.explain.section import LineChart, Series
 
-TITLE = "Training curves"
 MAX_POINTS = 200  # of a curve
 
 Records = Sequence[Mapping[str, Any]]  # lines of metrics.jsonl: kind, step, and values by name
 _LABEL = "term/label"
 _NOT_VALUES = ("kind", "step", "epoch")
-
-
-def section(runs: Mapping[str, Records], headline: str | None = None) -> Section | None:
-    """The curves of one or several runs, by name; None where nothing was recorded."""
-    metric = headline or _headline(runs)
-    charts = training_curves(runs, metric)
-    if not charts:
-        return None
-    return Section("training_curves", TITLE, _sentences(runs, metric), (), charts)
 
 
 def training_curves(
@@ -108,43 +98,9 @@ def _series_name(run: str, name: str, runs: Mapping[str, Records]) -> str:
     return quantity if len(runs) == 1 else f"{run}: {quantity}"
 
 
-def _sentences(runs: Mapping[str, Records], headline: str) -> tuple[str, ...]:
-    sentences = []
-    metric = metric_name(headline)
-    for run, records in runs.items():
-        steps, values = read_curve(records, "evaluate", headline)
-        known = [(v, s) for v, s in zip(values, steps, strict=True) if v is not None]
-        if known:
-            best = max(known)
-            sentences.append(
-                f"{run}: final {metric} {known[-1][0]:.1f}, best {best[0]:.1f} at step "
-                f"{best[1]:,.0f}."
-            )
-        for name in filter(_is_gauge_or_weight, quantities(records, "train")):
-            sentences += _change(run, name, read_curve(records, "train", name)[1])
-    if any(_train_lines(records) > MAX_POINTS for records in runs.values()):
-        sentences.append(f"Curves are averaged to at most {MAX_POINTS} points.")
-    return tuple(sentences)
-
-
-def _change(run: str, name: str, values: Iterable[float | None]) -> list[str]:
-    known = [v for v in values if v is not None]
-    if not known or (_is_constant(known) and name.startswith("weight/")):
-        return []
-    kind, _, quantity = name.partition("/")
-    what = quantity if kind == "gauge" else f"weight of {quantity}"
-    if _is_constant(known):
-        return [f"{run}: {what} constant at {known[0]:.3g}."]
-    return [f"{run}: {what} from {known[0]:.3g} to {known[-1]:.3g}."]
-
-
 def _headline(runs: Mapping[str, Records]) -> str:
     names = (name for records in runs.values() for name in quantities(records, "evaluate"))
     return next((name for name in names if name not in _NOT_VALUES), "score")
-
-
-def _train_lines(records: Records) -> int:
-    return sum(line.get("kind") == "train" for line in records)
 
 
 def _is_other_term(name: str) -> bool:
@@ -161,10 +117,6 @@ def _rates(records: Records) -> set[str]:
 
 def _is_rate(name: str) -> bool:
     return name.startswith("rate/")
-
-
-def _is_gauge_or_weight(name: str) -> bool:
-    return name.startswith(("gauge/", "weight/"))
 
 
 def _is_constant(values: Iterable[float | None]) -> bool:

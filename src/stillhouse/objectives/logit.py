@@ -105,8 +105,7 @@ class LogitObjective:
     def __call__(self, site: Site, temperature: Temperature | None = None) -> Term:
         """Compare the two networks at a site: (N, C), (N, C) -> Term.
 
-        A temperature given here takes the place of the activation's own: a number, or one a row,
-        (N, 1).
+        `temperature` replaces that of the activation: a number, or one per row, (N, 1).
         """
         tau = self.activation.temperature if temperature is None else temperature
         student, teacher = upcast(site.student), upcast(site.teacher.detach())

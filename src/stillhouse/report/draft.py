@@ -35,16 +35,16 @@ class Draft:
 
     def __init__(self, recipe: Recipe, notes: tuple[str, ...] = ()) -> None:
         self.notes = list(notes)
-        self.session = self.attempt("The data", lambda: open_data(recipe), None)
+        self.session = self.attempt("The data", "opened", lambda: open_data(recipe), None)
 
-    def attempt(self, what: str, make: Callable[[], T], default: T) -> T:
+    def attempt(self, what: str, action: str, make: Callable[[], T], default: T) -> T:
         """A part, or the default and a note where it raises an error."""
         try:
             return make()
         except UserError as error:
             self.notes.append(str(error))
         except Exception as error:
-            self.notes.append(failure_sentence(what, error))
+            self.notes.append(failure_sentence(what, error, action))
         return default
 
     def costs(self, specs: Mapping[str, NetworkSpec], folder: Path | None = None) -> PageCosts:
@@ -54,6 +54,7 @@ class Draft:
             return PageCosts()
         costs = self.attempt(
             "The size and speed of the networks",
+            "measured",
             lambda: costs_of(folder, session, specs) if folder else measure_costs(session, specs),
             None,
         )
@@ -67,11 +68,11 @@ class Draft:
         self, make: Callable[[Session | None], tuple[Section, ...]]
     ) -> tuple[Section, ...]:
         """Diagnoses; None is passed where the data cannot be opened."""
-        return self.attempt("The diagnoses", lambda: make(self.session), ())
+        return self.attempt("The diagnoses", "computed", lambda: make(self.session), ())
 
     def curves(self, folders: Mapping[str, Path], headline: str) -> tuple[Chart, ...]:
         """The training curves of several runs by name."""
-        return self.attempt("The training curves", lambda: curves_of(folders, headline), ())
+        return self.attempt("The training curves", "read", lambda: curves_of(folders, headline), ())
 
 
 def open_data(recipe: Recipe) -> Session | None:

@@ -157,7 +157,7 @@ def _chart_drawer() -> Callable[[Chart], Drawing | None]:
         try:
             return draw_chart(chart, f"chart-{next(numbers)}")
         except Exception as error:
-            return Drawing(note=failure_sentence("The chart", error))
+            return Drawing(note=failure_sentence("The chart", error, "drawn"))
 
     return draw
 

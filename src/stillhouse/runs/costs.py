@@ -70,7 +70,8 @@ def measure_costs(session: Session, specs: Mapping[str, NetworkSpec]) -> Costs:
         try:
             networks[role] = measure_network(spec, session)
         except Exception as error:
-            failures.append(failure_sentence(f"The size and speed of the {role}", error))
+            what = f"The size and speed of the {role}"
+            failures.append(failure_sentence(what, error, "measured"))
     return Costs(environment.device_name(), networks, tuple(failures))
 
 

@@ -113,7 +113,8 @@ def load_networks(
         except Exception as error:
             if student is students[-1]:
                 raise
-            missing[student.name] = failure_sentence(f"The network of {student.name}", error)
+            what = f"The network of {student.name}"
+            missing[student.name] = failure_sentence(what, error, "loaded")
         else:
             networks[student.name] = network
     for network in networks.values():
@@ -128,7 +129,7 @@ def try_teacher(recipe: Recipe, session: Session) -> tuple[TeacherNetwork | None
     try:
         loaded = find_teacher(recipe, recipe.teacher, session)
     except Exception as error:
-        return None, failure_sentence(f"The outputs of the teacher {recipe.teacher.name}", error)
+        return None, failure_sentence(f"The teacher {recipe.teacher.name}", error, "loaded")
     if loaded is None:
         return None, (
             f"The weights of the teacher {recipe.teacher.name} are not in the cache any more; run "
