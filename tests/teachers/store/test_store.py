@@ -81,7 +81,7 @@ def test_sizes_and_times_in_words() -> None:
     ]
     seconds = (0, 0.4, 90, 130, 7000, 7200, 30_000)
     words = ["1 s", "1 s", "90 s", "2 min", "117 min", "2 h", "8 h"]
-    assert [filling.format_duration(x) for x in seconds] == words
+    assert [filling.format_estimate(x) for x in seconds] == words
 
 
 @pytest.mark.parametrize("batches", [1, 2, 3, 5])
