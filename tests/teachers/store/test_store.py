@@ -59,7 +59,7 @@ def test_every_answer_is_asked_once_in_order(folder: Path) -> None:
         fill(Store(folder, identity()), filling_by(teacher))
         assert teacher.asked == list(range(ROWS))
     assert right(folder)
-    assert names(folder) == {"identity.json", "answers.npy", "ledger.txt", ".lock"}
+    assert names(folder) == {"identity.json", "logits.npy", "ledger.txt", ".lock"}
 
 
 def test_it_says_its_size_and_time_before_it_starts(folder: Path) -> None:
@@ -69,7 +69,7 @@ def test_it_says_its_size_and_time_before_it_starts(folder: Path) -> None:
     ((text, asked),) = said
     assert text == f"teacher: storing 60 outputs of net in 1.2 kB at {folder}, about 1 s"
     assert asked == 2 * BATCH  # one warms up, one is timed
-    assert held.size == ROWS * CLASSES * 4 == np.load(folder / "answers.npy").nbytes
+    assert held.size == ROWS * CLASSES * 4 == np.load(folder / "logits.npy").nbytes
 
 
 def test_sizes_and_times_in_words() -> None:
@@ -239,8 +239,8 @@ def test_what_was_filled_for_something_else_is_refused(
 def test_another_format_is_refused(folder: Path) -> None:
     filled(folder)
     said = json.loads((folder / "identity.json").read_text())
-    (folder / "identity.json").write_text(json.dumps(said | {"format": 2}))
-    with pytest.raises(UserError, match=r"another version .*\(format 2, expected 1\)"):
+    (folder / "identity.json").write_text(json.dumps(said | {"format": 1}))
+    with pytest.raises(UserError, match=r"another version .*\(format 1, expected 2\)"):
         Store(folder, identity()).open()
 
 
@@ -277,11 +277,11 @@ def pickled(path: Path) -> None:
 @pytest.mark.parametrize("harm", [cut, lengthen, flip, empty, reshape, pickled, Path.unlink])
 def test_torn_answers_are_refused(folder: Path, harm: Callable[[Path], None]) -> None:
     filled(folder)
-    harm(folder / "answers.npy")
+    harm(folder / "logits.npy")
     with pytest.raises(UserError) as error:
         Store(folder, identity()).open()
     said = str(error.value)
-    assert said.startswith(f"{folder} is damaged (answers.npy: ") and "\n" not in said
+    assert said.startswith(f"{folder} is damaged (logits.npy: ") and "\n" not in said
     assert said.endswith("); delete it, and it is filled again")
     assert not (folder / "sprung").exists()
 
@@ -289,11 +289,11 @@ def test_torn_answers_are_refused(folder: Path, harm: Callable[[Path], None]) ->
 def test_torn_answers_are_found_before_more_are_asked(folder: Path) -> None:
     teacher = Counting()
     fill(Store(folder, identity()), filling_by(teacher, stop=lambda: len(teacher.asked) > BLOCK))
-    content = bytearray((folder / "answers.npy").read_bytes())
+    content = bytearray((folder / "logits.npy").read_bytes())
     content[-ROWS * CLASSES * 4 + 7] ^= 16
-    (folder / "answers.npy").write_bytes(content)
+    (folder / "logits.npy").write_bytes(content)
     again = Counting()
-    with pytest.raises(UserError, match=r"answers\.npy: rows 0 to 15 differ from what was written"):
+    with pytest.raises(UserError, match=r"logits\.npy: rows 0 to 15 differ from what was written"):
         fill(Store(folder, identity()), filling_by(again))
     assert again.asked == []
 
