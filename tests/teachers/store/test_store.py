@@ -26,7 +26,7 @@ from stillhouse.teachers.store import store
 from stillhouse.teachers.store.cached import DiskCached
 from stillhouse.teachers.store.fill import fill
 from stillhouse.teachers.store.outputs import RowFormat
-from stillhouse.teachers.store.store import LEDGER, Store
+from stillhouse.teachers.store.store import BLOCKS, Store
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,7 @@ def test_every_answer_is_asked_once_in_order(folder: Path) -> None:
         fill(Store(folder, identity()), filling_by(teacher))
         assert teacher.asked == list(range(ROWS))
     assert right(folder)
-    assert names(folder) == {"identity.json", "logits.npy", "ledger.txt", ".lock"}
+    assert names(folder) == {"identity.json", "logits.npy", "blocks.txt", ".lock"}
 
 
 def test_it_says_its_size_and_time_before_it_starts(folder: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_line_that_a_killed_process_did_not_end_is_none(folder: Path) -> None:
     teacher = Counting()
     fill(Store(folder, identity()), filling_by(teacher, stop=lambda: len(teacher.asked) > BLOCK))
     kept = Store(folder, identity()).kept()
-    with (folder / LEDGER).open("a") as file:
+    with (folder / BLOCKS).open("a") as file:
         file.write(f"{kept} {kept + BLOCK} 12")
     again = Counting()
     fill(Store(folder, identity()), filling_by(again))
@@ -313,18 +313,18 @@ def test_every_column_is_looked_at(tmp_path: Path, form: RowFormat) -> None:
     "lines",
     ["0 16\n", "0 x 3\n", "16 32 5\n", "0 0 5\n", "0 99 5\n", "\n", "0 16 5\n\n16 32 5\n"],
 )
-def test_a_ledger_that_makes_no_sense_is_refused(folder: Path, lines: str) -> None:
+def test_a_block_list_that_makes_no_sense_is_refused(folder: Path, lines: str) -> None:
     filled(folder)
-    (folder / LEDGER).write_text(lines)
-    with pytest.raises(UserError, match=r"is damaged \(ledger\.txt: .*\); delete it"):
+    (folder / BLOCKS).write_text(lines)
+    with pytest.raises(UserError, match=r"is damaged \(blocks\.txt: .*\); delete it"):
         Store(folder, identity()).open()
 
 
 def test_pages_of_zeros_after_a_power_cut_are_refused(folder: Path) -> None:
     filled(folder)
-    with (folder / LEDGER).open("ab") as file:
+    with (folder / BLOCKS).open("ab") as file:
         file.write(b"\0" * 20 + b"\n")
-    with pytest.raises(UserError, match=r"is damaged \(ledger\.txt"):
+    with pytest.raises(UserError, match=r"is damaged \(blocks\.txt"):
         Store(folder, identity()).open()
 
 
@@ -414,5 +414,5 @@ def test_what_it_holds_is_plain(folder: Path) -> None:
         with pytest.raises(pickle.UnpicklingError):
             pickle.loads(path.read_bytes())
     assert json.loads((folder / "identity.json").read_text())["top"] == 2
-    for line in (folder / LEDGER).read_text().splitlines():
+    for line in (folder / BLOCKS).read_text().splitlines():
         assert len(list(map(int, line.split()))) == 3
