@@ -342,8 +342,8 @@ MUTATIONS = (
     Mutation(
         "control_distils",
         "runs/execute.py",
-        "replace(recipe, method=(Control(),), teacher=None, control=False)",
-        "replace(recipe, control=False)",
+        'control_recipe, folder / "control", session, None, resume=True',
+        'recipe, folder / "control", session, loaded, resume=True',
         "runs/test_execute.py",
     ),
     # --- recipes

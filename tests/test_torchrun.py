@@ -38,6 +38,6 @@ def test_two_ranks_make_one_run_with_its_page(tmp_path: Path) -> None:
     _, result = read_run(tmp_path / "run")
     assert result.control is not None and result.teacher is not None
     assert result.student["steps"] == 200 // (32 * 2)  # each rank takes its half of the batches
-    assert len((tmp_path / "store" / "ledger.txt").read_text().splitlines()) >= 1
+    assert len((tmp_path / "store" / "blocks.txt").read_text().splitlines()) >= 1
     sections = json.loads((tmp_path / "run" / "diagnosis.json").read_text())["sections"]
-    assert "gradient" in {section["name"] for section in sections}
+    assert "gradients" in {section["name"] for section in sections}

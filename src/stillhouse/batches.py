@@ -30,7 +30,7 @@ class Objects:
     masks: Tensor | None = None  # (M, H, W) bool
 
     def rows(self, index: slice | Tensor) -> Objects:
-        """The objects of some images, which are numbered anew: slice or (N,) -> Objects."""
+        """The objects of some images, with new indices: slice or (N,) -> Objects."""
         kept = torch.arange(self.images, device=self.image.device)[index].contiguous()
         first = torch.searchsorted(self.image, kept)
         counts = torch.searchsorted(self.image, kept, right=True) - first

@@ -197,7 +197,7 @@ def test_without_a_path_it_lies_in_the_cache_by_what_it_depends_on() -> None:
     with torch.no_grad():
         next(taught.network.parameters()).add_(1)
     places.add(make_store(recipe.teacher, session, taught).folder)
-    assert len(places) == 4 and {p.parent for p in places} == {cache_folder() / "answers"}
+    assert len(places) == 4 and {p.parent for p in places} == {cache_folder() / "outputs"}
     for words in (["seed=3"], ["method=dkd"], ["train.epochs=9"], ["data.batch=8"]):
         other, opened_anew, _ = opened(*STORE, *words)
         assert make_store(other.teacher, opened_anew, taught).folder in places

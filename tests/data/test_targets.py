@@ -23,6 +23,7 @@ from stillhouse.data.targets import (
     target_at,
 )
 from stillhouse.errors import UserError
+from stillhouse.runs.diagnosis import stratified_sample
 from tiny import same_target
 
 CLASSES = 4
@@ -380,3 +381,12 @@ def test_masks_of_images_of_different_sizes_do_not_hinder_a_split() -> None:
     assert targets_of(held).labels.bincount().tolist() == [5, 5]
     assert targets_of(rest).masks is None
     assert rest[0].target.masks.shape[-1] == rest[0].image.shape[-1]
+
+
+@pytest.mark.parametrize("form", ["pixels", "torch"])
+def test_a_stratified_sample_of_images_without_targets(form: str) -> None:
+    data: Source = replace(pixels("index"), targets=None)
+    if form == "torch":
+        data = FromTorch([(image, None) for image in pixels("index").images], "abcd", "toy")
+    assert len(stratified_sample(data, 30)) == 30
+    assert stratified_sample(data, MANY) is data

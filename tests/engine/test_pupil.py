@@ -167,40 +167,32 @@ def test_a_preset_needs_a_site() -> None:
         presets.kd(sites=())
 
 
-# ------------------------------------------------------------------------- labels, and who is moved
+# ------------------------------------------------------------------------------- labels, gradients
 
 
-def test_labels_of_every_view_count_as_the_method_says() -> None:
-    for method, views_ in (
-        (Logits(presets.kd(label_weight=0.25)), 1),
-        (mlkd(label_weight=0.25), 2),
-    ):
-        assert method.views == views_
-        pupil: Pupil[Any] = Pupil(Tapped(Net().double()), method, TASK)
-        rows = views()
-        terms = pupil(rows, observe(Frozen(Net(8).double(), TASK.inputs), rows, views_), CLOCK)
-        labels = {name: term for name, term in terms.items() if name.startswith("label")}
-        assert list(labels) == (["label"] if views_ == 1 else ["label", "label_strong"])
-        assert [term.weight for term in labels.values()] == [0.25] * views_
-
-
-def test_a_teacher_that_is_moved_has_a_gradient_at_sites_of_its_own_alone() -> None:
-    rows, method = views(), Looking(views=2, moves_teacher=True)
-    teacher = Net(8).double()
-    traces = {
-        name: Trace(teacher(images), {"flat": teacher.stem(images)})
-        for name, images in (("", rows.images), ("strong", rows.strong))
-    }
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_labels_weigh_what_the_method_says(share: float) -> None:
+    rows, method = views(), Looking(views=2)
+    method.label_share = share
+    out = torch.randn(8, 5, dtype=torch.double)
     pupil: Pupil[Any] = Pupil(Tapped(Net().double()), method, TASK)
-    pupil(rows, traces, CLOCK)
-    lesson = method.lesson
-    moved = lesson.sites["class@teacher"]
-    assert moved.teacher.requires_grad and not moved.student.requires_grad
-    for place in ("class", "class@strong"):
-        site = lesson.sites[place]
-        assert site.student.requires_grad and not site.teacher.requires_grad
-    assert not lesson.teacher.out.requires_grad
-    assert not lesson.teacher.taps["flat"].requires_grad
+    terms = pupil(rows, {view: Trace(out) for view in ("", "strong")}, CLOCK)
+    assert list(terms) == ["label", "label_strong"]
+    assert [term.weight for term in terms.values()] == [share, share]
+
+
+def test_only_the_site_of_a_trained_teacher_has_its_gradient() -> None:
+    rows, method = batch(), Looking(moves_teacher=True)
+    out = torch.randn(8, 5, dtype=torch.double, requires_grad=True)
+    pupil: Pupil[Any] = Pupil(Tapped(Net().double()), method, TASK)
+    pupil(rows, {"": Trace(out, {"map": out * 2})}, CLOCK)
+    sites, teacher = method.lesson.sites, method.lesson.teacher
+    has_gradient = {
+        name: (site.student.requires_grad, site.teacher.requires_grad)
+        for name, site in sites.items()
+    }
+    assert has_gradient == {"class": (True, False), "class@teacher": (False, True)}
+    assert not teacher.out.requires_grad and not teacher.taps["map"].requires_grad
 
 
 # ---------------------------------------------------------------------------- teachers taught apart

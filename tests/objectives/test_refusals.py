@@ -9,6 +9,7 @@ import torch
 from points import stages
 from pydantic import TypeAdapter, ValidationError
 
+from stillhouse.errors import UserError
 from stillhouse.objectives import presets
 from stillhouse.objectives.activation import (
     PartialSoftmax,
@@ -228,6 +229,12 @@ def test_one_class_a_row_may_be_an_index_or_one_hot_and_nothing_else() -> None:
     for wrong in (mixed, hot + hot.roll(1, 1), torch.zeros(3, 4), at.target.double()):
         with pytest.raises(ValueError, match="needs one class per row, as an index or one-hot"):
             presets.dkd()(at.student, at.teacher, wrong)
+
+
+def test_a_row_without_a_label_is_refused() -> None:
+    at = site(n=3, c=4, target=torch.tensor([0, -1, 3]))
+    with pytest.raises(UserError, match="some images of the batch have none; leave them out"):
+        presets.dkd()(at.student, at.teacher, at.target)
 
 
 def test_many_classes_a_row_have_the_shape_of_the_logits() -> None:

@@ -201,6 +201,7 @@ def test_the_control_is_a_run_without_a_teacher(done: Result, tmp_path: Path) ->
     alone = run(tmp_path / "alone", "method=none", "teacher=null")
     assert student_bytes(alone) == student_bytes(done.folder / "control")
     assert done.control is not None and done.control["test"] == alone.student["test"]
+    assert done.control["recipe"] == alone.student["recipe"]
     assert alone.teacher is None and alone.control is None
     assert student_bytes(alone) != student_bytes(done)
 
@@ -242,6 +243,29 @@ def test_a_teacher_from_a_file_teaches_the_same(done: Result, tmp_path: Path) ->
 def test_a_teacher_without_weights_or_training_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"little has no weights; set teacher\.weights=FILE"):
         run(tmp_path / "run", "teacher.train=null")
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("method={name: kd, sites: [klass]}", "site 'klass'"),
+        ("method={name: cwd, pairs: [[stage9, last]]}", "stage9"),
+    ],
+)
+@pytest.mark.parametrize("control", [False, True])
+def test_a_method_that_cannot_be_built_costs_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, message: str, control: bool
+) -> None:
+    if not control:  # the teacher is not trained yet
+        monkeypatch.setenv("STILLHOUSE_CACHE", str(tmp_path / "cache"))
+
+    def refuse(run: Run) -> None:
+        raise AssertionError("something is trained")
+
+    monkeypatch.setattr(executing, "train", refuse)
+    with pytest.raises(UserError, match=message):
+        run(tmp_path / "run", word, "teacher.remember=false", f"control={control}")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_teacher_that_training_changes_ends_it(

@@ -130,7 +130,7 @@ def make_store(teacher: TeacherSpec, session: Session, loaded: TeacherNetwork) -
         views=view_count(session.data),
         row_format=RowFormat(len(sources.classes), spec.precision, spec.top),
     )
-    return Store(spec.path or cache_folder() / "answers" / identity.digest()[:16], identity)
+    return Store(spec.path or cache_folder() / "outputs" / identity.digest()[:16], identity)
 
 
 def describe_teacher(teacher: TeacherSpec, loaded: TeacherNetwork) -> dict[str, object]:

@@ -1,1 +1,1 @@
-"""The loop on one screen, and what it stands on."""
+"""The training loop, and what it needs: devices, optimisers, checkpoints, records."""

@@ -2,15 +2,23 @@
 
 from torch import Tensor
 
+from stillhouse.errors import UserError
+
 
 def as_class_index(target: Tensor | None, logits: Tensor, kind: str) -> Tensor:
     """The class index of each row as a column: (N,) or one-hot (N, C) -> (N, 1).
 
-    Raises a ValueError that names the stage, `kind`, where there is none.
+    Raises a ValueError that names the stage, `kind`, where there is none, and a UserError where
+    some rows have none; on an accelerator that would wait for the device, and is not checked.
     """
     if target is None:
         raise ValueError(f"{kind} needs labels, but the site has none")
     if target.ndim == 1 and not target.is_floating_point():
+        if target.device.type == "cpu" and bool((target < 0).any()):
+            raise UserError(
+                f"{kind} needs the label of every image, but some images of the batch have none; "
+                "leave them out, or choose a method that needs no labels, such as kd"
+            )
         return target[:, None]
     if target.shape == logits.shape and bool(((target > 0).sum(1) == 1).all()):
         return target.argmax(1, keepdim=True)

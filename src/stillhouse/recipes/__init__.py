@@ -1,1 +1,1 @@
-"""What one run is, said in a file."""
+"""Recipes: one run, described in a YAML file."""

@@ -1,1 +1,1 @@
-"""Runs -> one self-contained HTML page."""
+"""Reports: runs and studies as self-contained HTML pages."""

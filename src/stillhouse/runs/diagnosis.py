@@ -19,7 +19,7 @@ from stillhouse.build.networks import TeacherNetwork, make_deployed
 from stillhouse.build.run import make_pupil
 from stillhouse.build.session import Session
 from stillhouse.build.teacher import make_live
-from stillhouse.data.source import Source, take, targets_of
+from stillhouse.data.source import Source, classes_of, take
 from stillhouse.data.stratify import stratify
 from stillhouse.engine import checkpoints, environment
 from stillhouse.engine.pupil import Pupil
@@ -156,7 +156,7 @@ def stratified_sample(source: Source, limit: int) -> Source:
     """At most `limit` images, with the class frequencies of the source."""
     if len(source) <= limit:
         return source
-    keys = stratify(targets_of(source), len(source.classes), limit, 0)
+    keys = stratify(classes_of(source), len(source.classes), limit, 0)
     return take(source, keys, f"{source.name}, {limit} of them")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.build.data import SplitSources, make_training_loader, with_fingerprints
-from stillhouse.build.networks import make_deployed
+from stillhouse.build.networks import make_deployed, untrained_teacher
 from stillhouse.build.run import make_pupil
 from stillhouse.build.session import Session
 from stillhouse.build.store import Say, silent
@@ -69,8 +69,7 @@ def execute(
         say(f"data: {note}")
     if recipe.distils:
         check_storable(recipe)  # before anything is trained
-    if overwrite:
-        try_build(recipe, session)
+    try_build(recipe, session, overwrite)
     with claim_folder(recipe, folder, resume, overwrite):
         loaded = teacher_score = None
         if recipe.teacher is not None and recipe.distils:
@@ -85,14 +84,20 @@ def execute(
         return Result(folder, session.task.headline, student, teacher_score, control)
 
 
-def try_build(recipe: Recipe, session: Session) -> None:
-    """Build loader and pupil, so that a recipe which cannot run does not overwrite a run."""
-    make_training_loader(recipe, session.sources, session.hardware.device)
+def try_build(recipe: Recipe, session: Session, overwrite: bool) -> None:
+    """Build loader and pupil, so that a recipe which cannot run costs no training and no run.
+
+    Only where a run would be overwritten, or where teacher or control are trained before.
+    """
     loaded = None
     if recipe.teacher is not None and recipe.distils:
         loaded = find_teacher(recipe, recipe.teacher, session)
-        if loaded is None:
-            return  # it is still to be trained
+        if loaded and not (overwrite or recipe.control):
+            return
+        loaded = loaded or untrained_teacher(recipe.teacher, session)
+    elif not overwrite:
+        return
+    make_training_loader(recipe, session.sources, session.hardware.device)
     make_pupil(recipe, session, loaded)
 
 

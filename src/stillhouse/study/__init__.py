@@ -1,1 +1,1 @@
-"""Many runs, and the statistics over them."""
+"""Studies: many runs of one recipe, and the statistics over them."""

@@ -1,1 +1,1 @@
-"""What a batch means."""
+"""Tasks: what a batch contains, the label loss, the sites of methods, and the scores."""

@@ -1,1 +1,1 @@
-"""Teachers: Batch -> Trace."""
+"""Teachers: Batch -> Trace, from a network or from a cache of its outputs."""

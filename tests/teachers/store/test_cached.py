@@ -194,4 +194,4 @@ def test_files_are_read_where_they_lie(tmp_path: Path) -> None:
     assert arrays is not None and all(isinstance(a, np.memmap) for a in arrays.values())
     assert {a.shape[0] for a in arrays.values()} == {SAMPLES * VIEWS}
     with pytest.raises(ValueError, match="read-only"):
-        arrays["answers"][0] = 0
+        arrays["logits"][0] = 0

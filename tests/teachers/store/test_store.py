@@ -26,7 +26,7 @@ from stillhouse.teachers.store import store
 from stillhouse.teachers.store.cached import DiskCached
 from stillhouse.teachers.store.fill import fill
 from stillhouse.teachers.store.outputs import RowFormat
-from stillhouse.teachers.store.store import LEDGER, Store
+from stillhouse.teachers.store.store import BLOCKS, Store
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,7 @@ def test_every_answer_is_asked_once_in_order(folder: Path) -> None:
         fill(Store(folder, identity()), filling_by(teacher))
         assert teacher.asked == list(range(ROWS))
     assert right(folder)
-    assert names(folder) == {"identity.json", "answers.npy", "ledger.txt", ".lock"}
+    assert names(folder) == {"identity.json", "logits.npy", "blocks.txt", ".lock"}
 
 
 def test_it_says_its_size_and_time_before_it_starts(folder: Path) -> None:
@@ -69,7 +69,7 @@ def test_it_says_its_size_and_time_before_it_starts(folder: Path) -> None:
     ((text, asked),) = said
     assert text == f"teacher: storing 60 outputs of net in 1.2 kB at {folder}, about 1 s"
     assert asked == 2 * BATCH  # one warms up, one is timed
-    assert held.size == ROWS * CLASSES * 4 == np.load(folder / "answers.npy").nbytes
+    assert held.size == ROWS * CLASSES * 4 == np.load(folder / "logits.npy").nbytes
 
 
 def test_sizes_and_times_in_words() -> None:
@@ -81,7 +81,7 @@ def test_sizes_and_times_in_words() -> None:
     ]
     seconds = (0, 0.4, 90, 130, 7000, 7200, 30_000)
     words = ["1 s", "1 s", "90 s", "2 min", "117 min", "2 h", "8 h"]
-    assert [filling.format_duration(x) for x in seconds] == words
+    assert [filling.format_estimate(x) for x in seconds] == words
 
 
 @pytest.mark.parametrize("batches", [1, 2, 3, 5])
@@ -168,7 +168,7 @@ def test_a_line_that_a_killed_process_did_not_end_is_none(folder: Path) -> None:
     teacher = Counting()
     fill(Store(folder, identity()), filling_by(teacher, stop=lambda: len(teacher.asked) > BLOCK))
     kept = Store(folder, identity()).kept()
-    with (folder / LEDGER).open("a") as file:
+    with (folder / BLOCKS).open("a") as file:
         file.write(f"{kept} {kept + BLOCK} 12")
     again = Counting()
     fill(Store(folder, identity()), filling_by(again))
@@ -239,8 +239,8 @@ def test_what_was_filled_for_something_else_is_refused(
 def test_another_format_is_refused(folder: Path) -> None:
     filled(folder)
     said = json.loads((folder / "identity.json").read_text())
-    (folder / "identity.json").write_text(json.dumps(said | {"format": 2}))
-    with pytest.raises(UserError, match=r"another version .*\(format 2, expected 1\)"):
+    (folder / "identity.json").write_text(json.dumps(said | {"format": 1}))
+    with pytest.raises(UserError, match=r"another version .*\(format 1, expected 2\)"):
         Store(folder, identity()).open()
 
 
@@ -277,11 +277,11 @@ def pickled(path: Path) -> None:
 @pytest.mark.parametrize("harm", [cut, lengthen, flip, empty, reshape, pickled, Path.unlink])
 def test_torn_answers_are_refused(folder: Path, harm: Callable[[Path], None]) -> None:
     filled(folder)
-    harm(folder / "answers.npy")
+    harm(folder / "logits.npy")
     with pytest.raises(UserError) as error:
         Store(folder, identity()).open()
     said = str(error.value)
-    assert said.startswith(f"{folder} is damaged (answers.npy: ") and "\n" not in said
+    assert said.startswith(f"{folder} is damaged (logits.npy: ") and "\n" not in said
     assert said.endswith("); delete it, and it is filled again")
     assert not (folder / "sprung").exists()
 
@@ -289,11 +289,11 @@ def test_torn_answers_are_refused(folder: Path, harm: Callable[[Path], None]) ->
 def test_torn_answers_are_found_before_more_are_asked(folder: Path) -> None:
     teacher = Counting()
     fill(Store(folder, identity()), filling_by(teacher, stop=lambda: len(teacher.asked) > BLOCK))
-    content = bytearray((folder / "answers.npy").read_bytes())
+    content = bytearray((folder / "logits.npy").read_bytes())
     content[-ROWS * CLASSES * 4 + 7] ^= 16
-    (folder / "answers.npy").write_bytes(content)
+    (folder / "logits.npy").write_bytes(content)
     again = Counting()
-    with pytest.raises(UserError, match=r"answers\.npy: rows 0 to 15 differ from what was written"):
+    with pytest.raises(UserError, match=r"logits\.npy: rows 0 to 15 differ from what was written"):
         fill(Store(folder, identity()), filling_by(again))
     assert again.asked == []
 
@@ -313,18 +313,18 @@ def test_every_column_is_looked_at(tmp_path: Path, form: RowFormat) -> None:
     "lines",
     ["0 16\n", "0 x 3\n", "16 32 5\n", "0 0 5\n", "0 99 5\n", "\n", "0 16 5\n\n16 32 5\n"],
 )
-def test_a_ledger_that_makes_no_sense_is_refused(folder: Path, lines: str) -> None:
+def test_a_block_list_that_makes_no_sense_is_refused(folder: Path, lines: str) -> None:
     filled(folder)
-    (folder / LEDGER).write_text(lines)
-    with pytest.raises(UserError, match=r"is damaged \(ledger\.txt: .*\); delete it"):
+    (folder / BLOCKS).write_text(lines)
+    with pytest.raises(UserError, match=r"is damaged \(blocks\.txt: .*\); delete it"):
         Store(folder, identity()).open()
 
 
 def test_pages_of_zeros_after_a_power_cut_are_refused(folder: Path) -> None:
     filled(folder)
-    with (folder / LEDGER).open("ab") as file:
+    with (folder / BLOCKS).open("ab") as file:
         file.write(b"\0" * 20 + b"\n")
-    with pytest.raises(UserError, match=r"is damaged \(ledger\.txt"):
+    with pytest.raises(UserError, match=r"is damaged \(blocks\.txt"):
         Store(folder, identity()).open()
 
 
@@ -414,5 +414,5 @@ def test_what_it_holds_is_plain(folder: Path) -> None:
         with pytest.raises(pickle.UnpicklingError):
             pickle.loads(path.read_bytes())
     assert json.loads((folder / "identity.json").read_text())["top"] == 2
-    for line in (folder / LEDGER).read_text().splitlines():
+    for line in (folder / BLOCKS).read_text().splitlines():
         assert len(list(map(int, line.split()))) == 3

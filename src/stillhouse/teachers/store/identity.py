@@ -12,7 +12,7 @@ from typing import Any
 from stillhouse.errors import UserError
 from stillhouse.teachers.store.outputs import RowFormat
 
-STORE_FORMAT = 1  # of the folder
+STORE_FORMAT = 2  # of the folder
 STORE_REMEDY = "delete it, or give another teacher.store.path"
 # The message for a field that differs; only the first one is given.
 DIFFERS = {

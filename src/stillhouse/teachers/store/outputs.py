@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stillhouse.errors import UserError
 
-VALUES = "answers"  # name of the column of logits, which every format has
+VALUES = "logits"  # name of the column of logits, which every format has
 RowArrays = Mapping[str, NDArray[Any]]  # the same rows of every column, by column name
 
 

@@ -18,13 +18,13 @@ from stillhouse.teachers.store.identity import STORE_REMEDY, StoreIdentity
 from stillhouse.teachers.store.index import RowBlock
 from stillhouse.teachers.store.outputs import RowArrays
 
-IDENTITY, LEDGER, LOCK = "identity.json", "ledger.txt", ".lock"
+IDENTITY, BLOCKS, LOCK = "identity.json", "blocks.txt", ".lock"
 
 
 class Store:
     """Outputs by (view, sample): a row each, in memory-mapped files of fixed row width.
 
-    Rows are written in order. A row is valid once the ledger lists it, and is then never computed
+    Rows are written in order. A row is valid once `blocks.txt` lists it, and is then never computed
     again.
     """
 
@@ -71,7 +71,7 @@ class Store:
         kept = self.kept()
         if kept:
             self._verified()
-            index.drop_partial_line(self.folder / LEDGER)
+            index.drop_partial_line(self.folder / BLOCKS)
             return kept
         free = shutil.disk_usage(self.folder).free
         if free < self.size:
@@ -84,7 +84,7 @@ class Store:
             path.unlink(missing_ok=True)  # left by a process that was killed
         write_json(self.folder / IDENTITY, self.identity.plain())
         try:
-            (self.folder / LEDGER).write_bytes(b"")
+            (self.folder / BLOCKS).write_bytes(b"")
             for name, (kind, shape) in self.columns.items():
                 path = self.folder / _file(name)
                 np.lib.format.open_memmap(path, "w+", kind, (self.rows, *shape)).flush()
@@ -93,7 +93,7 @@ class Store:
         return 0
 
     def write(self, first: int, rows: RowArrays) -> None:
-        """Write a block of rows to the disk, then list it in the ledger.
+        """Write a block of rows to the disk, then list it in `blocks.txt`.
 
         It is not written through the memory map, which would crash the process on a full disk.
         """
@@ -107,7 +107,7 @@ class Store:
                     file.write(block.data)
                     file.flush()
                     os.fsync(file.fileno())
-            path = self.folder / LEDGER
+            path = self.folder / BLOCKS
             last = first + len(next(iter(rows.values())))
             index.append_block(path, RowBlock(first, last, _check(rows)))
         except OSError as error:
@@ -115,11 +115,11 @@ class Store:
 
     def _blocks(self) -> list[RowBlock]:
         try:
-            blocks = index.read_blocks(self.folder / LEDGER)
+            blocks = index.read_blocks(self.folder / BLOCKS)
         except (OSError, ValueError, TypeError) as error:
-            raise self._damage(LEDGER, str(error)) from error
+            raise self._damage(BLOCKS, str(error)) from error
         if index.next_row(blocks) > self.rows:
-            raise self._damage(LEDGER, "it lists more rows than the store has")
+            raise self._damage(BLOCKS, "it lists more rows than the store has")
         return blocks
 
     def _verified(self) -> RowArrays:
