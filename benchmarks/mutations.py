@@ -23,7 +23,7 @@ from rows import RESULTS, Row, write
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "stillhouse"
-FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
+FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 TEST_FAILED = 1  # pytest's exit code; others mean that it could not run the tests
 
 
