@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 # A process a core, each of one thread: what tests train is too small for more. tests/conftest.py says
 # which tests stay together, and which begin first. Byte code is kept: rewriting all asserts takes seconds.
 test: $(VENV)/.developed
-	env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
+	env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 # A cache would remember which imports were ours before a file came or went.
 lint: $(VENV)/.developed

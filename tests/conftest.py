@@ -20,18 +20,39 @@ torch.set_num_threads(1)  # two threads on two busy cores wait for each other
 
 # What is made once for several files, and what takes long and so begins first.
 TOGETHER = dict.fromkeys(gloo.FILES, "ranks") | dict.fromkeys(("test_jobs", "test_kill"), "nursery")
-FIRST = ("nursery", "ranks", "objectives/test_contract", "runs/test_execute", "cli/test_cli_run")
+FIRST = (
+    "nursery",
+    "ranks",
+    "tests/test_torchrun.py",
+    "tests/study/test_cluster.py",
+    "tests/objectives/test_contract.py",
+    "tests/runs/test_execute.py",
+    "tests/cli/test_cli_run.py",
+)
+
+
+def group_of(nodeid: str) -> str:
+    """What one process runs as a whole: a file, or several that share what takes long to make."""
+    file = nodeid.partition("::")[0]
+    return TOGETHER.get(Path(file).stem, file)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process runs a file, or the files that share what takes long to make."""
-    order = {}
-    for item in items:
-        place = item.path.relative_to(Path(__file__).parent).with_suffix("").as_posix()
-        group = TOGETHER.get(item.path.stem, place)
-        item.add_marker(pytest.mark.xdist_group(group))  # read by `--dist loadgroup`
-        order[item] = FIRST.index(group) if group in FIRST else len(FIRST)
-    items.sort(key=order.__getitem__)
+    groups = {item: group_of(item.nodeid) for item in items}
+    items.sort(key=lambda item: (*FIRST, groups[item]).index(groups[item]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand out groups in the order of the tests: with `-n`, whatever `--dist` says."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    config.option.loadscopereorder = False
+    return Groups(config, log)
 
 
 @pytest.fixture(autouse=True)
