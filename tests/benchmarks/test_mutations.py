@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -32,14 +33,36 @@ def test_place_is_missing(tmp_path: Path) -> None:
         mutations.apply(MUTATIONS[0], tmp_path)
 
 
-def test_caught(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table = tmp_path / "mutations.csv"
-    mutations.main(["--only", "holm_not_monotone", "--out", str(table)])
+def test_caught() -> None:
+    (mutation,) = (one for one in MUTATIONS if one.name == "holm_not_monotone")
+    failed, seconds = mutations.check(mutation, mutation.tests.split())
+    assert failed.startswith("tests/study/test_statistics.py::") and seconds > 0
+
+
+def test_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(mutation: Mutation | None, tests: Sequence[str]) -> tuple[str, float]:
+        return (mutation.name if mutation and mutation.name == "mean_for_a_sum" else ""), 1.0
+
+    monkeypatch.setattr(mutations, "check", check)
+    table, names = tmp_path / "mutations.csv", ["mass_of_one_rank", "mean_for_a_sum"]
+    mutations.main(["--only", *names, "--out", str(table)])
     with table.open(encoding="utf-8", newline="") as file:
-        (row,) = csv.DictReader(file)
-    assert row["caught"] == "yes"
-    assert row["first_failure"].startswith("tests/study/test_statistics.py::")
-    assert "1 of 1 caught" in capsys.readouterr().out
+        rows = {
+            row["mutation"]: (row["caught"], row["first_failure"]) for row in csv.DictReader(file)
+        }
+    assert rows == {"mass_of_one_rank": ("no", ""), "mean_for_a_sum": ("yes", "mean_for_a_sum")}
+    assert "1 of 2 caught" in capsys.readouterr().out
+
+
+def test_a_failure_without_a_mutation_ends_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mutations, "check", lambda mutation, tests: ("tests/test_x.py", 1.0))
+    with pytest.raises(SystemExit, match="1"):
+        mutations.main(["--out", str(tmp_path / "mutations.csv")])
+    assert "tests/test_x.py fails without a mutation" in capsys.readouterr().err
 
 
 def test_kept_table() -> None:

@@ -198,9 +198,9 @@ def test_a_rejected_teacher_fails_only_its_own_arms(tmp_path: Path) -> None:
     study, messages, _ = go(study_plan, tmp_path / "study")
     good, wrong = (study.arm(f"kd from stillhouse/{name}") for name in ("little", "medium"))
     assert good.scores and not wrong.scores
-    assert "where a guess reaches 10.0" in wrong.failures[0]
+    assert "where chance is 10.0" in wrong.failures[0]
     assert any(line.startswith("teacher stillhouse/medium is not used") for line in messages)
-    with pytest.raises(UserError, match="where a guess reaches"):  # and alone it ends the study
+    with pytest.raises(UserError, match="where chance is"):  # and alone it ends the study
         go(plan("kd", 1, teachers=f"stillhouse/medium={bad}"), tmp_path / "alone")
     assert not (tmp_path / "alone" / "none").exists()  # before the control was trained
 

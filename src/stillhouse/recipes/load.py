@@ -119,11 +119,13 @@ def base_files(path: Path, extends: Any) -> list[Path]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file."""
+    text = ""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), LOADER)
+        text = path.read_text(encoding="utf-8")
+        content = yaml.load(text, LOADER)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
+        mark = getattr(error, "problem_mark", None)  # which may be after the last line
+        line = f":{min(mark.line + 1, len(text.splitlines()))}" if mark else ""
         problem = getattr(error, "problem", None) or "cannot be parsed"
         raise UserError(f"{path}{line}: not valid YAML: {problem}") from error
     except (OSError, UnicodeDecodeError) as error:
