@@ -97,7 +97,7 @@ def nursery() -> Iterator[Nursery]:
 def every_file_on_ranks(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, list[dict[Any, Any]]]:
-    asked = {item.path.stem for item in request.session.items} & set(gloo.FILES)
+    asked = {item.path.stem for item in request.session.items} & gloo.FILES.keys()
     return gloo.spawn(tmp_path_factory.mktemp("ranks"), asked)
 
 

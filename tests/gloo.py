@@ -16,7 +16,13 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 RANKS = 3
-FILES = ("test_ranks", "test_ranks_methods", "test_ranks_multilabel", "test_distiller")
+FILES = {  # and what they are imported as
+    "test_ranks": "test_ranks",
+    "test_ranks_methods": "test_ranks_methods",
+    "test_ranks_multilabel": "test_ranks_multilabel",
+    "test_distiller": "test_distiller",
+    "test_detection_slice": "slice.test_detection_slice",
+}
 
 
 def spawn(folder: Path, files: Iterable[str]) -> dict[str, list[dict[Any, Any]]]:
@@ -34,7 +40,7 @@ def rank_main(number: int, folder: str, files: list[str]) -> None:
     store = f"file://{folder}/store"
     dist.init_process_group("gloo", init_method=store, rank=number, world_size=RANKS)
     for file in files:
-        found = import_module(file).on_each_rank()
+        found = import_module(FILES[file]).on_each_rank()
         torch.save(found, path_of(Path(folder), file, number))
     dist.barrier()
     dist.destroy_process_group()
