@@ -19,7 +19,7 @@ from stillhouse.errors import UserError
 class Objects:
     """Boxes and labels of several images, stored flat: object `i` belongs to image `image[i]`.
 
-    M objects of `images` images, in the order of their images.
+    M objects of `images` images, in the order of their images. Detections are objects with scores.
     """
 
     boxes: Tensor  # (M, 4) float: x1, y1, x2, y2 in pixels
@@ -28,6 +28,18 @@ class Objects:
     images: int = 1
     crowd: Tensor | None = None  # (M,) bool: a group of objects under one box
     masks: Tensor | None = None  # (M, H, W) bool
+    difficult: Tensor | None = None  # (M,) bool: neither trained on nor counted
+    area: Tensor | None = None  # (M,) in pixels of the image as it was read, where annotated
+    scores: Tensor | None = None  # (M,) of detections, in [0, 1]
+
+    @property
+    def ignored(self) -> Tensor:
+        """The crowds and difficult objects, which are not trained on: -> (M,) bool."""
+        ignored = torch.zeros_like(self.image, dtype=torch.bool)
+        for part in (self.crowd, self.difficult):
+            if part is not None:
+                ignored = ignored | part
+        return ignored
 
     def rows(self, index: slice | Tensor) -> Objects:
         """The objects of some images, with new indices: slice or (N,) -> Objects."""
@@ -82,6 +94,7 @@ class Batch(Generic[T]):
     views: Tensor  # (N,) which augmentation of it: the epoch, for one view per epoch
     strong: Tensor | None = None  # (N, C, H, W) a second, stronger view, for methods that need one
     sizes: Tensor | None = None  # (N, 2) height and width before padding, where images were padded
+    originals: Tensor | None = None  # (N, 2) height and width as read, where transforms resize
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -90,7 +103,7 @@ class Batch(Generic[T]):
         """Some of the images, with everything that belongs to them."""
         parts: dict[str, Any] = {
             name: None if part is None else part[index]
-            for name in ("images", "keys", "views", "strong", "sizes")
+            for name in ("images", "keys", "views", "strong", "sizes", "originals")
             for part in (getattr(self, name),)
         }
         return replace(self, target=select_target(self.target, index), **parts)
