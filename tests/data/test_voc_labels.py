@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from stillhouse.data.catalogue import open_source
-from stillhouse.data.multilabel.voc import CLASSES, read_voc
+from stillhouse.data.formats.voc import CLASSES
+from stillhouse.data.multilabel.voc import read_voc
 from stillhouse.errors import UserError
 
 # image -> the name of each object, and whether it is marked as difficult

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -30,6 +31,28 @@ def list_images(root: Path, folder: str) -> Iterator[str]:
         folders[:] = [inner for inner in folders if not inner.startswith(".")]
         for file in filter(is_image_name, files):
             yield Path(place, file).relative_to(root).as_posix()
+
+
+def find_missing(root: Path, paths: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Which files do not exist, listing each folder once: (N,) paths -> (N,)."""
+    present: dict[str, frozenset[str]] = {}
+    missing = np.zeros(len(paths), dtype=bool)
+    for i, path in enumerate(paths):
+        folder, name = os.path.split(path)
+        if folder not in present:
+            present[folder] = _file_names(root / folder)
+        missing[i] = name not in present[folder]
+    return missing
+
+
+def _file_names(folder: Path) -> frozenset[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return frozenset(entry.name for entry in entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return frozenset()
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({error.strerror}); make it readable") from error
 
 
 def decode_image(file: BinaryIO) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stillhouse.data.images import are_readable, file_size, read_image
-from stillhouse.data.multilabel.skip_policy import BoolArray, Problem, SkipPolicy, apply_policy
+from stillhouse.data.images import are_readable, file_size, find_missing, read_image
+from stillhouse.data.multilabel.skip_policy import SkipPolicy, apply_policy
+from stillhouse.data.problems import BoolArray, Problem
 from stillhouse.data.source import Sample, fingerprint_of_files
 from stillhouse.errors import UserError, did_you_mean
 
@@ -110,28 +110,6 @@ def _multi_hot(scanned: ScannedImages, policy: SkipPolicy) -> tuple[BoolArray, l
         return hot, [f"{text}; they are skipped"]
     hint = did_you_mean(labels[first], scanned.classes)
     raise UserError(f"{text}; {scanned.remedy}, or skip them with unknown='skip'{hint}")
-
-
-def find_missing(root: Path, paths: Sequence[str]) -> BoolArray:
-    """Which files do not exist, listing each folder once: (N,) paths -> (N,)."""
-    present: dict[str, frozenset[str]] = {}
-    missing = np.zeros(len(paths), dtype=bool)
-    for i, path in enumerate(paths):
-        folder, name = os.path.split(path)
-        if folder not in present:
-            present[folder] = _file_names(root / folder)
-        missing[i] = name not in present[folder]
-    return missing
-
-
-def _file_names(folder: Path) -> frozenset[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return frozenset(entry.name for entry in entries)
-    except (FileNotFoundError, NotADirectoryError):
-        return frozenset()
-    except OSError as error:
-        raise UserError(f"{folder} cannot be read ({error.strerror}); make it readable") from error
 
 
 def _find_unlabelled(root: Path, paths: Sequence[str], labels: BoolArray) -> BoolArray:

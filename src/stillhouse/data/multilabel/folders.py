@@ -9,7 +9,8 @@ from pathlib import Path
 
 from stillhouse.data.images import is_image_name, list_images
 from stillhouse.data.multilabel.file_source import FileSource, ScannedImages, build_source
-from stillhouse.data.multilabel.skip_policy import SkipPolicy, check_choice
+from stillhouse.data.multilabel.skip_policy import SkipPolicy
+from stillhouse.data.problems import check_choice
 from stillhouse.data.single.folder import class_folders
 from stillhouse.errors import UserError
 

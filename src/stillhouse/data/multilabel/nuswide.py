@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from stillhouse.data.formats.text import read_bytes, read_lines, read_names, require_folder
 from stillhouse.data.multilabel.file_source import FileSource, ScannedImages, build_source
-from stillhouse.data.multilabel.skip_policy import SkipPolicy, check_choice
-from stillhouse.data.multilabel.text_files import read_bytes, read_lines, read_names, require_folder
+from stillhouse.data.multilabel.skip_policy import SkipPolicy
+from stillhouse.data.problems import check_choice
 from stillhouse.errors import UserError
 
 _NAME = "nuswide/labels"

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+from stillhouse.data.formats.table import (
+    CLASSES,
+    check_header,
+    check_width,
+    given_classes,
+    read_rows,
+    tidy_path,
+)
+from stillhouse.data.formats.text import require_folder
 from stillhouse.data.multilabel.file_source import FileSource, ScannedImages, build_source
 from stillhouse.data.multilabel.skip_policy import SkipPolicy
-from stillhouse.data.multilabel.text_files import read_names, read_text, require_folder
 from stillhouse.errors import UserError, did_you_mean
 
-PATH, LABELS, CLASSES = "path", "labels", "classes.txt"
+PATH, LABELS = "path", "labels"
 
 _REMEDY = "write one line per image under a header with the columns path and labels"
 
@@ -49,7 +55,7 @@ def read_table(
     if not isinstance(separator, str) or not separator:
         raise UserError(f"`separator` must be a non-empty string such as ';', got {separator!r}")
     root = require_folder("csv/labels", path)
-    given = _given_classes(root, classes)
+    given = given_classes(root, classes)
     table = _read(root / f"{split}.csv", given, separator)
     names = given or _classes_of(table if split == "train" else _training(root, separator))
     _check_columns(table, names)
@@ -65,19 +71,6 @@ def read_table(
         ),
         policy,
     )
-
-
-def _given_classes(root: Path, classes: Sequence[object] | None) -> tuple[str, ...] | None:
-    """The classes of the option, else those of `classes.txt`, else None."""
-    if classes is None:
-        file = root / CLASSES
-        return read_names(file, "write one class per line") if file.is_file() else None
-    if not isinstance(classes, Sequence) or isinstance(classes, str) or not classes:
-        raise UserError(f"`classes` must be a list of names such as [cat, dog], got {classes!r}")
-    names = tuple(str(name) for name in classes)  # a class may be a number
-    if repeated := next((name for i, name in enumerate(names) if name in names[:i]), None):
-        raise UserError(f"`classes` has {repeated!r} twice; remove one of them")
-    return names
 
 
 def _training(root: Path, separator: str) -> _Table:
@@ -114,7 +107,7 @@ def _notes(table: _Table, name: str) -> tuple[str, ...]:
 
 
 def _read(file: Path, given: Sequence[str] | None, separator: str) -> _Table:
-    rows = _rows(file)
+    rows = read_rows(file, _REMEDY)
     header = next(rows, (0, []))[1]
     columns = _columns(file, header, given)
     places = None if columns is None else [header.index(name) for name in columns]
@@ -122,19 +115,14 @@ def _read(file: Path, given: Sequence[str] | None, separator: str) -> _Table:
     labels: dict[str, list[str]] = {}
     repeated = 0
     for number, row in rows:
-        if len(row) != len(header):
-            raise UserError(
-                f"{file}, line {number}: {len(row)} values for {len(header)} columns; put values "
-                "that contain a comma in quotes"
-            )
+        check_width(file, number, row, header)
         if not (path := row[where].strip()):
             raise UserError(f"{file}, line {number}: the column {PATH!r} is empty; fill it in")
         if columns is None or places is None:
             names = [name.strip() for name in row[header.index(LABELS)].split(separator)]
         else:
             names = _marked(f"{file}, line {number}", columns, [row[i] for i in places])
-        # Tables written on Windows have backslashes, and "./a.jpg" is "a.jpg".
-        image = PurePosixPath(path.replace("\\", "/")).as_posix()
+        image = tidy_path(path)
         repeated += image in labels
         labels.setdefault(image, []).extend(name for name in names if name)
     if not labels:
@@ -142,23 +130,10 @@ def _read(file: Path, given: Sequence[str] | None, separator: str) -> _Table:
     return _Table(file, labels, columns, repeated)
 
 
-def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not blank, with the line on which each ends."""
-    reader = csv.reader(io.StringIO(read_text(file, _REMEDY), newline=""), strict=True)
-    try:
-        for row in reader:
-            if any(value.strip() for value in row):
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise UserError(f"{file}, line {reader.line_num}: {error}; correct that row") from error
-
-
 def _columns(file: Path, header: list[str], given: Sequence[str] | None) -> tuple[str, ...] | None:
     """The classes with a column, of those given; None where there is a labels column."""
     header[:] = [name.strip() for name in header]
-    for i, name in enumerate(header):
-        if name in header[:i]:
-            raise UserError(f"{file} has two columns {name!r}; rename one of them")
+    check_header(file, header)
     if PATH not in header:
         hint = did_you_mean(PATH, header) or f"; it has {', '.join(header) or 'none'}"
         raise UserError(f"{file} has no column {PATH!r} with the paths of the images{hint}")
