@@ -100,6 +100,10 @@ class DetectionTask:
         if not isinstance(output, Dense) or output.scores.shape[2] != self.classes:
             raise UserError(f"{name} is not a detector of {self.classes} classes")
 
+    def check_pair(self, student: Dense, teacher: Dense) -> None:
+        if student.scores.shape != teacher.scores.shape:
+            raise UserError("the detectors have different points")
+
     def assign(self, student: Trace, batch: Batch[Objects]) -> Assigned:
         points, target = student.out.points, batch.target
         labels = torch.full((len(batch), len(points)), -1, device=points.device)

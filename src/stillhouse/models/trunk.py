@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from stillhouse.errors import UserError
 from stillhouse.models.aliases import find_aliases, refusal
 from stillhouse.models.places import LAST, declared_places
-from stillhouse.models.recording import Recording, path_of_call, record
+from stillhouse.models.recording import Call, Recording, path_of_call, record
 from stillhouse.models.tap_path import TapPath
 
 Layout = Literal["map", "channels_last", "tokens"]
@@ -39,13 +39,17 @@ def cut_classifier(model: nn.Module, *example: Any) -> Trunk:
             or f"{type(model).__name__} has no map and no tokens, which a label-wise head needs; "
             "take a convolutional network or a transformer"
         )
-    path, calls = TapPath.parse(trunk.path).module, recording.calls
+    cut_after(model, TapPath.parse(trunk.path).module, recording.calls)
+    return trunk
+
+
+def cut_after(model: nn.Module, path: str, calls: Sequence[Call]) -> None:
+    """Replace all layers that run after the module at `path` with identities."""
     last = max(number for number, call in enumerate(calls) if call.path == path)
     for call in calls[last + 1 :]:
         parameter = next(call.module.parameters(recurse=False), None)
         if parameter is not None and not path.startswith(f"{call.path}."):
             _replace(model, call.path)
-    return trunk
 
 
 class ToTokens(nn.Module):

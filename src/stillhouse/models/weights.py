@@ -51,10 +51,14 @@ def load_pretrained(model: nn.Module, path: str | Path) -> LoadReport:
     """Load the weights of a file into a network with another classifier, or none.
 
     Tensors of the file that the network does not have are ignored, and a classifier for another
-    number of classes keeps its weights; everything else must be in the file.
+    number of classes keeps its weights; everything else must be in the file. A network with a
+    `pretrained_part`, such as the backbone of a detector, takes weights of that part, too.
     """
     path, expected = Path(path), model.state_dict()
     state, wrapper, prefix = _read_state(path, expected)
+    part = getattr(model, "pretrained_part", None)
+    if isinstance(part, nn.Module) and not expected.keys() & state.keys():
+        return load_pretrained(part, path)
     known = _counted_batches(expected) | state
     whole = {name: known[name] for name in expected if name in known}
     _check_names(path, whole, expected)

@@ -16,6 +16,7 @@ from torch import nn
 from stillhouse.errors import UserError, did_you_mean
 from stillhouse.models import small
 from stillhouse.models.cifar import catalogue as cifar
+from stillhouse.models.detectors import catalogue as detectors
 from stillhouse.models.mobilenet_v1 import MobileNetV1
 
 PLUGINS = "stillhouse.models"  # the entry point group: NAMESPACE/NAME -> factory
@@ -49,6 +50,7 @@ def create(name: str, classes: int, channels: int = 3, **options: Any) -> nn.Mod
 
     `timm/NAME`, `torchvision/NAME`, `cifar/NAME`, `stillhouse/NAME`, `package.module:factory`, or a
     name that an installed package registers in the entry point group `stillhouse.models`.
+    `detector/NAME` returns a `Dense` instead (see `models.detectors`).
     """
     for option in options:
         if option in _REFUSED:
@@ -106,6 +108,10 @@ def _stillhouse(name: str, classes: int, channels: int, **options: Any) -> nn.Mo
     return small.small_resnet(name, classes, channels, **options)
 
 
+def _detector(name: str, classes: int, channels: int, **options: Any) -> nn.Module:
+    return detectors.make_detector(name, classes, channels, create, **options)
+
+
 def _timm(name: str, classes: int, channels: int, **options: Any) -> nn.Module:
     create_model = _library("timm").create_model
     network: nn.Module = create_model(
@@ -132,6 +138,7 @@ _Maker = Callable[..., nn.Module]
 _SOURCES: Mapping[str, _Maker] = {
     "stillhouse": _stillhouse,
     "cifar": _cifar,
+    "detector": _detector,
     "timm": _timm,
     "torchvision": _torchvision,
 }
@@ -154,6 +161,8 @@ def _listed(source: str) -> list[str]:
         listed: Iterable[str] = (*small.SIZES, _MOBILE)
     elif source == "cifar":
         listed = cifar.cifar_names()
+    elif source == "detector":
+        listed = detectors.FAMILIES
     elif source == "timm":
         listed = _library("timm").list_models()
     else:

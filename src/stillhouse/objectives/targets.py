@@ -29,11 +29,15 @@ def as_class_index(target: Tensor | None, logits: Tensor, kind: str) -> Tensor:
 
 
 def as_multi_hot(target: Tensor | None, logits: Tensor, kind: str) -> Tensor:
-    """The multi-hot target of each row: (N,) or (N, C) -> (N, C)."""
+    """The multi-hot target of each row: (N,) or (N, C) -> (N, C).
+
+    A row whose class index is -1, as the background of a detector, has no class.
+    """
     if target is None:
         raise ValueError(f"{kind} needs labels, but the site has none")
     if target.ndim == 1:
-        return logits.new_zeros(logits.shape).scatter(1, target[:, None], 1.0)
+        known = (target >= 0)[:, None].to(logits.dtype)
+        return logits.new_zeros(logits.shape).scatter(1, target.clamp(min=0)[:, None], known)
     if target.shape != logits.shape:
         raise ValueError(
             f"{kind} needs labels of shape {tuple(logits.shape)}, got {tuple(target.shape)}"

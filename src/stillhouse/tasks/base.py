@@ -86,6 +86,10 @@ class Task(Protocol[T]):
         """Raise UserError for an output on `images` images that does not fit the task."""
         ...
 
+    def check_pair(self, student: Any, teacher: Any) -> None:
+        """Raise UserError for outputs of student and teacher that cannot be compared."""
+        ...
+
     def assign(self, student: Trace, batch: Batch[T]) -> Any:
         """The assignment of targets to predictions, once per batch; None for image tasks."""
         ...

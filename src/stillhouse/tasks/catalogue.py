@@ -8,9 +8,14 @@ from pydantic import BeforeValidator, Field
 
 from stillhouse.spec import BY_NAME
 from stillhouse.tasks.classification import Classification, ClassificationSpec
+from stillhouse.tasks.detection import Detection, DetectionSpec
 from stillhouse.tasks.multilabel import Multilabel, MultilabelSpec
 
-TASKS = {"classification": Classification, "multilabel": Multilabel}  # with default options
+TASKS = {
+    "classification": Classification,
+    "multilabel": Multilabel,
+    "detection": Detection,
+}  # with default options
 
 
 def default_name(value: Any) -> Any:
@@ -21,7 +26,7 @@ def default_name(value: Any) -> Any:
 
 
 TaskSpec = Annotated[
-    ClassificationSpec | MultilabelSpec,
+    ClassificationSpec | MultilabelSpec | DetectionSpec,
     Field(discriminator="name"),
     BeforeValidator(default_name),
     BY_NAME,

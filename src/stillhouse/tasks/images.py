@@ -59,6 +59,9 @@ class ImageTask(ABC):
                 f"{(images, self.classes)}"
             )
 
+    def check_pair(self, student: Any, teacher: Any) -> None:
+        """Nothing: both have one score per class and image."""
+
     def assign(self, student: Trace, batch: Batch[Tensor]) -> None:
         """None: labels of whole images need no assignment."""
         return

@@ -1,0 +1,80 @@
+"""Detectors by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from torch import nn
+
+from stillhouse.errors import UserError, did_you_mean
+from stillhouse.models.backbones import EXAMPLE, Backbone
+from stillhouse.models.detectors.atss import ATSS
+from stillhouse.models.detectors.detector import Detector
+from stillhouse.models.detectors.fcos import FCOS
+from stillhouse.models.detectors.gfocal import GFocal
+from stillhouse.models.detectors.reppoints import RepPoints
+from stillhouse.models.detectors.retinanet import RetinaNet
+from stillhouse.models.fpn import FPN
+
+FAMILIES: Mapping[str, Callable[..., Any]] = {
+    "retinanet": RetinaNet,
+    "fcos": FCOS,
+    "atss": ATSS,
+    "gfocal": GFocal,
+    "reppoints": RepPoints,
+}
+PUBLISHED = ("timm/", "torchvision/")  # backbones that have weights of ImageNet
+CreateNetwork = Callable[..., nn.Module]  # name, classes, channels, options -> network
+
+
+def make_detector(
+    name: str,
+    classes: int,
+    channels: int,
+    create: CreateNetwork,
+    *,
+    backbone: str = "timm/resnet50",
+    backbone_options: Mapping[str, Any] | None = None,
+    strides: tuple[int, ...] = (8, 16, 32),
+    frozen: int | None = None,
+    frozen_norms: bool | None = None,
+    neck: Mapping[str, Any] | None = None,
+    head: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Detector:
+    """A detector of one of `FAMILIES` with random weights; `create` makes the backbone by name.
+
+    `strides` are those of the backbone's maps that the neck reads. `frozen` is the number of stages
+    with fixed parameters, the stem with the first; by default 1, with frozen batch norms, for a
+    backbone that has published weights, and 0 for others. `neck` and `head` are options of `FPN`
+    and of the family's head, `options` those of the family.
+    """
+    make_family = FAMILIES[name]
+    known = [field.name for field in fields(make_family)]  # type: ignore[arg-type]
+    for option in options:
+        if option not in known:
+            others = ("backbone", "strides", "frozen", "neck", "head", *known)
+            raise UserError(
+                f"detector/{name} has no option {option!r}{did_you_mean(option, others)}"
+            )
+    family = make_family(**options)
+    published = backbone.startswith(PUBLISHED)
+    body = create(backbone, 1, channels, **(backbone_options or {}))
+    size = (backbone_options or {}).get("img_size", EXAMPLE)
+    trunk = Backbone(
+        body,
+        tuple(strides),
+        channels=channels,
+        frozen=int(published) if frozen is None else frozen,
+        frozen_norms=published if frozen_norms is None else frozen_norms,
+        size=(size, size) if isinstance(size, int) else tuple(size),
+    )
+    try:
+        pyramid = FPN(trunk.widths, trunk.strides, **{**family.neck, **(neck or {})})
+        tower = family.head(pyramid.width, classes, len(pyramid.strides), **(head or {}))
+    except TypeError as error:
+        reason = str(error).rpartition("() ")[2]
+        raise UserError(f"detector/{name}: neck={neck}, head={head}: {reason}") from error
+    return Detector(trunk, pyramid, tower, family, family.grid)

@@ -1,0 +1,70 @@
+"""FCOS (Tian et al., 2019): one point per cell, distances to the sides, centre-ness."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from stillhouse.batches import Objects
+from stillhouse.functional.dtype import upcast
+from stillhouse.models.detectors.assign import Assignment, assign_by_centre, make_assignment
+from stillhouse.models.detectors.coding import decode_distances
+from stillhouse.models.detectors.losses import (
+    centre_weight,
+    class_total,
+    log_iou_term,
+    quality_total,
+)
+from stillhouse.models.detectors.output import Dense, Suppression
+from stillhouse.models.detectors.priors import PointGrid
+from stillhouse.models.detectors.tower import DenseHead
+from stillhouse.types import Term, Terms
+
+REACH = 8  # strides: the largest distance to a side that belongs to a level
+
+
+@dataclass(frozen=True)
+class FCOS:
+    """Points inside an object whose distances belong to the level; box loss -log IoU.
+
+    With a `radius`, a point must be within so many strides of the centre of its object, too (1.5
+    in later versions).
+    """
+
+    suppression: Suppression = Suppression(iou=0.5)
+    radius: float = 0.0
+    grid: ClassVar[PointGrid] = PointGrid(0.5)
+    neck: ClassVar[dict[str, object]] = {"extra_from": "p5", "relu": True}
+
+    def head(self, before: int, classes: int, levels: int, **options: int) -> nn.Module:
+        """Towers with group norm; centre-ness beside the classes."""
+        return DenseHead(before, classes, levels, quality="class", **options)
+
+    def assign(self, out: Dense, objects: Objects) -> Assignment:
+        """By the largest distance to a side, the smallest object first."""
+        bounds = [0.0, *(float(REACH * stride) for stride in out.priors.strides[:-1]), math.inf]
+        ranges = list(zip(bounds, bounds[1:], strict=False))
+        index = assign_by_centre(objects, out.priors, ranges, self.radius)
+        return make_assignment(index, objects, out.priors.boxes)
+
+    def terms(self, out: Dense, assigned: Assignment) -> Terms:
+        """`class` and `quality` over all positives, `box` weighted by centre-ness over its sum."""
+        weight = centre_weight(out, assigned)
+        count = assigned.positives.sum().to(weight.dtype)
+        return {
+            "class": Term(class_total(out, assigned), count, least=1.0),
+            "box": log_iou_term(self.decode(out), assigned, weight),
+            "quality": Term(quality_total(out, assigned, weight), count, least=1.0),
+        }
+
+    def decode(self, out: Dense) -> Tensor:
+        """Distances are exponentials, in pixels: -> (N, P, 4)."""
+        return decode_distances(upcast(out.boxes).exp(), out.priors.centres)
+
+    def probabilities(self, out: Dense) -> Tensor:
+        """Class times centre-ness: -> (N, P, C)."""
+        assert out.quality is not None
+        return out.scores.sigmoid() * out.quality.sigmoid()[..., None]

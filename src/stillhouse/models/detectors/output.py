@@ -1,0 +1,60 @@
+"""What a dense detector returns: the raw predictions of all priors, as one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from stillhouse.batches import Objects
+from stillhouse.models.detectors.assign import Assignment
+from stillhouse.models.detectors.priors import Priors
+from stillhouse.types import Terms
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """Raw predictions for N images, P priors and C classes."""
+
+    scores: Tensor  # (N, P, C) logits
+    boxes: Tensor  # (N, P, B) as the head gives them; the family decodes them
+    priors: Priors
+    family: Family
+    quality: Tensor | None = None  # (N, P) logits of centre-ness, where the family has it
+    initial: Tensor | None = None  # (N, P, B) of a first stage that the boxes refine
+
+
+@dataclass(frozen=True)
+class Suppression:
+    """How raw predictions become detections."""
+
+    threshold: float = 0.05  # least probability of a class
+    candidates: int = 1000  # of each level, before suppression
+    iou: float = 0.5  # of the same class, above which the lower one is dropped
+    most: int = 100  # detections of an image
+
+
+class Family(Protocol):
+    """A kind of detector: what its raw predictions mean, and the losses that it learns from."""
+
+    @property
+    def suppression(self) -> Suppression:
+        """The options of suppression."""
+        ...
+
+    def assign(self, out: Dense, objects: Objects) -> Assignment:
+        """The object of each prior."""
+        ...
+
+    def terms(self, out: Dense, assigned: Assignment) -> Terms:
+        """The loss terms of one batch."""
+        ...
+
+    def decode(self, out: Dense) -> Tensor:
+        """Boxes x1, y1, x2, y2 in pixels: -> (N, P, 4)."""
+        ...
+
+    def probabilities(self, out: Dense) -> Tensor:
+        """The score of each class for the ranking of detections: -> (N, P, C)."""
+        ...
