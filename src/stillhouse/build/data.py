@@ -10,6 +10,8 @@ import torch
 
 from stillhouse.data.catalogue import IMAGENET, entry, open_source
 from stillhouse.data.loader import BatchSampler, Loader
+from stillhouse.data.positions import SEARCHED, has_positions
+from stillhouse.data.sampler import aspect_groups
 from stillhouse.data.source import Source, hold_out, notes_of, targets_of
 from stillhouse.data.transforms import Cutout, RandAugment, Transform, is_random
 from stillhouse.distributed import rank, world_size
@@ -81,7 +83,8 @@ def describe_splits(
                 f"{len(source.classes)} of {name}; give all splits the same classes"
             )
     sampler = BatchSampler(len(val), 1)
-    batch = next(Loader(val, sampler, mean, std, transforms=data.evaluation).epoch(0))
+    first = Loader(val, sampler, mean, std, transforms=data.evaluation, pad=data.pad)
+    batch = next(first.epoch(0))
     channels, *size = batch.images.shape[1:]
     return Sources(train, val, test, mean, std, (size[0], size[1]), channels)
 
@@ -132,7 +135,7 @@ def make_loader(
     source: Source, data: Data, sources: Sources, device: torch.device, workers: int = 0
 ) -> Loader:
     """Batches of a split in its own order, each sample once over all ranks."""
-    batch = max(data.batch, 64)  # a small batch matters for training only
+    batch = evaluation_batch(data, source)
     sampler = BatchSampler(len(source), batch, rank=rank(), world=world_size())
     return Loader(
         source,
@@ -142,7 +145,15 @@ def make_loader(
         transforms=data.evaluation,
         workers=workers,
         device=device,
+        pad=data.pad,
     )
+
+
+def evaluation_batch(data: Data, source: Source) -> int:
+    """The number of images per batch where the batch does not change the result."""
+    if data.evaluation_batch is not None:
+        return data.evaluation_batch
+    return data.batch if has_positions(source, SEARCHED) else max(data.batch, 64)
 
 
 def make_training_loader(
@@ -151,7 +162,8 @@ def make_training_loader(
     """Shuffled batches of train, the same number on each rank; `views` 2 adds the strong view."""
     data = recipe.data
     count, ranks = len(sources.train), (rank(), world_size())
-    sampler = BatchSampler(count, data.batch, True, recipe.seed, *ranks, data.repeats)
+    groups = aspect_groups(sources.train) if data.group_by_aspect else None
+    sampler = BatchSampler(count, data.batch, True, recipe.seed, *ranks, data.repeats, groups)
     return Loader(
         sources.train,
         sampler,
@@ -164,6 +176,8 @@ def make_training_loader(
         draws=None if data.views is None else VIEW_SEED,
         workers=recipe.engine.workers,
         device=device,
+        pad=data.pad,
+        mosaic=data.mosaic,
     )
 
 
@@ -174,7 +188,8 @@ def strong_transforms(data: Data) -> tuple[Transform, ...]:
 
 def data_is_finite(data: Data) -> bool:
     """Whether views of an image are repeated, so that teacher outputs for them can be cached."""
-    return data.mix is None and (bool(data.views) or not is_random(data.transforms))
+    random = is_random(data.transforms) or data.mosaic is not None
+    return data.mix is None and (bool(data.views) or not random)
 
 
 def make_filling_loader(
@@ -183,7 +198,7 @@ def make_filling_loader(
     """The training images in their order, all of them on each rank, to fill a store."""
     return Loader(
         sources.train,
-        BatchSampler(len(sources.train), max(data.batch, 64)),
+        BatchSampler(len(sources.train), evaluation_batch(data, sources.train)),
         sources.mean,
         sources.std,
         transforms=data.transforms,
@@ -191,4 +206,6 @@ def make_filling_loader(
         draws=VIEW_SEED,
         workers=workers,
         device=device,
+        pad=data.pad,
+        mosaic=data.mosaic,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,9 @@ from torch import Tensor
 from stillhouse.batches import Batch, Objects, Target, select_target
 from stillhouse.data.fetch import fetch
 from stillhouse.data.mixing import Mix, mix_batch
+from stillhouse.data.mosaic import Mosaic, MosaicSamples
 from stillhouse.data.padding import clear_padding
+from stillhouse.data.positions import check_positions
 from stillhouse.data.random import derive_seed
 from stillhouse.data.sampler import BatchSampler
 from stillhouse.data.source import Pixels, Source
@@ -29,7 +31,8 @@ from stillhouse.errors import UserError
 
 __all__ = ["BatchSampler", "Loader"]
 
-STRONG_SEED = 1  # with the seed of the first view, gives the seed of the second
+# with the seed of the first view, give the seed of the second, and of mosaics
+STRONG_SEED, MOSAIC_SEED = 1, 2
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Loader:
     `views` is the number of augmentations of an image, which epochs use in turn; None is a new one
     in each epoch. `draws` is the seed of augmentations, by default the sampler's. With `strong`,
     each batch has a second view with these transforms. With `mixing`, images of a batch are mixed.
+    Images with boxes or masks are padded to a multiple of `pad`, and with `mosaic` joined by four.
 
     For sources in memory whose transforms all have a batched form, batches are made on the device;
     all others are loaded sample by sample, by `workers` processes.
@@ -66,8 +70,12 @@ class Loader:
         draws: int | None = None,
         workers: int = 0,
         device: torch.device | None = None,
+        pad: int = 1,
+        mosaic: Mosaic | None = None,
     ) -> None:
         check_sampling(source, sampler, views)
+        given = [transforms] if strong is None else [transforms, strong]
+        check_positions(source, given, mixing, pad, mosaic)
         if mixing and strong is not None:
             raise UserError(
                 "data.mix mixes one view of each image, but the method needs two; leave data.mix "
@@ -77,15 +85,19 @@ class Loader:
         if mixing and isinstance(source, Pixels):
             check_labelled(source.targets)
         seed = sampler.seed if draws is None else draws
-        self.views = [make_view(transforms, views, seed)]
+        self.views = [make_view(transforms, views, seed, mosaic is not None)]
         if strong is not None:
             self.views.append(make_view(strong, views, derive_seed(seed, STRONG_SEED)))
-        self.workers = workers
+        self.mosaics = (
+            MosaicSamples(source, mosaic, derive_seed(seed, MOSAIC_SEED)) if mosaic else None
+        )
+        self.workers, self.pad = workers, pad
         self.device = device or torch.device("cpu")
         self.mean = torch.tensor(tuple(mean), device=self.device)
         self.std = torch.tensor(tuple(std), device=self.device)
         self._memory: tuple[Tensor, Target] | None = None
-        if isinstance(source, Pixels) and in_memory(source, self.views):
+        loaded = pad > 1 or mosaic is not None
+        if isinstance(source, Pixels) and not loaded and in_memory(source, self.views):
             self._memory = source.images.to(self.device), to_device(source.targets, self.device)
 
     def __len__(self) -> int:
@@ -123,20 +135,21 @@ class Loader:
             workers=self.workers,
             pinned=self.device.type == "cuda",
             seed=derive_seed(self.sampler.seed, epoch),
+            pad=self.pad,
+            mosaics=self.mosaics,
         )
         for fetched in batches:
             if self.mixing:
                 check_labelled(fetched.target)
-            target, rows, images, sizes = (to_device(part, self.device) for part in fetched)
-            yield self._batch(target, rows[0], rows[1], images, sizes)
+            target, rows, images, sizes, originals = (to_device(p, self.device) for p in fetched)
+            batch = self._batch(target, rows[0], rows[1], images)
+            if sizes is not None:
+                images = clear_padding(batch.images, sizes)
+                batch = replace(batch, images=images, sizes=sizes, originals=originals)
+            yield batch
 
     def _batch(
-        self,
-        target: Any,
-        keys: Tensor,
-        views: Tensor,
-        images: Sequence[Tensor],
-        sizes: Tensor | None = None,
+        self, target: Any, keys: Tensor, views: Tensor, images: Sequence[Tensor]
     ) -> Batch[Any]:
         first, *strong = (self._normalised(part) for part in images)
         if strong and strong[0].shape != first.shape:
@@ -145,9 +158,7 @@ class Loader:
                 f"data.transforms gives images of {one}, but data.strong of {two}; "
                 "set transforms that end in the same size"
             )
-        if sizes is not None:
-            first = clear_padding(first, sizes)
-        return Batch(first, target, keys, views, strong[0] if strong else None, sizes)
+        return Batch(first, target, keys, views, strong[0] if strong else None)
 
     def _normalised(self, images: Tensor) -> Tensor:
         if images.shape[1] != len(self.mean):
@@ -175,9 +186,12 @@ def in_memory(source: Pixels, views: Sequence[ViewTransforms]) -> bool:
     )
 
 
-def make_view(transforms: Sequence[Transform], count: int | None, seed: int) -> ViewTransforms:
-    """The transforms of a view; the number of augmentations is 1 if no transform is random."""
-    return ViewTransforms(tuple(transforms), count if is_random(transforms) else 1, seed)
+def make_view(
+    transforms: Sequence[Transform], count: int | None, seed: int, random: bool = False
+) -> ViewTransforms:
+    """The transforms of a view; the number of augmentations is 1 if nothing is `random`."""
+    random = random or is_random(transforms)
+    return ViewTransforms(tuple(transforms), count if random else 1, seed)
 
 
 def to_device(part: Any, device: torch.device) -> Any:
@@ -198,6 +212,8 @@ def check_labelled(target: Target) -> None:
 
 def check_sampling(source: Source, sampler: BatchSampler, views: int | None) -> None:
     """Raise UserError for an epoch without a batch, or fewer than one view."""
+    if sampler.groups is not None:
+        check_groups(source, sampler, sampler.groups)
     # in evaluation, a rank may have no samples as long as another has some
     if sampler.steps() == 0 and (sampler.shuffle or not sampler.samples):
         raise UserError(
@@ -206,3 +222,15 @@ def check_sampling(source: Source, sampler: BatchSampler, views: int | None) -> 
         )
     if views is not None and views < 1:
         raise UserError(f"data.views must be at least 1, got {views}; leave it out for no limit")
+
+
+def check_groups(source: Source, sampler: BatchSampler, groups: Tensor) -> None:
+    """Raise UserError for a group that is too small for a batch, so that it would never be used."""
+    counts = groups.bincount()
+    small = counts[counts > 0].min() if len(counts) else 0
+    if small < sampler.batch:
+        raise UserError(
+            f"{source.name}: data.group_by_aspect leaves out {int(small)} images, too few for a "
+            f"batch of {sampler.batch} of their own; set a smaller data.batch, or leave "
+            "data.group_by_aspect out"
+        )

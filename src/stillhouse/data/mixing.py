@@ -14,6 +14,11 @@ from stillhouse.data.random import seeded
 from stillhouse.errors import UserError
 from stillhouse.spec import spec
 
+NOT_MIXED = (
+    "data.mix mixes the classes of whole images, but the data have other targets; leave data.mix "
+    "out"
+)
+
 
 @spec
 class Mix:
@@ -49,10 +54,7 @@ def mix_batch(batch: Batch[Any], classes: int, how: Mix, seed: int) -> Batch[Any
 
     images, labels = batch.images, batch.target
     if not isinstance(labels, Tensor) or labels.ndim > 2:
-        raise UserError(
-            "data.mix mixes the classes of whole images, but the data have other targets; leave "
-            "data.mix out"
-        )
+        raise UserError(NOT_MIXED)
     with seeded(seed):
         chance, choice = torch.rand(2).tolist()
         if chance >= how.probability:

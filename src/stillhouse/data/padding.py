@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stillhouse.batches import Objects
 from stillhouse.data.targets import IGNORE, SampleTarget
+from stillhouse.errors import UserError
 
 
 def pad_images(images: Sequence[Tensor], multiple: int = 1) -> tuple[Tensor, Tensor]:
@@ -19,8 +20,17 @@ def pad_images(images: Sequence[Tensor], multiple: int = 1) -> tuple[Tensor, Ten
     N x (C, h, w) -> (N, C, H, W), (N, 2); H and W are multiples of `multiple`.
     """
     sizes = torch.tensor([image.shape[-2:] for image in images])
+    channels = {len(image) for image in images}
+    if len(channels) > 1:
+        raise UserError(
+            f"images of one batch have {min(channels)} and {max(channels)} channels; convert all "
+            "of them to RGB"
+        )
     height, width = canvas_size(sizes, multiple)
-    return torch.stack([_pad(image, height, width, 0) for image in images]), sizes
+    whole = images[0].new_zeros(len(images), len(images[0]), height, width)
+    for canvas, image in zip(whole, images, strict=True):
+        canvas[:, : image.shape[1], : image.shape[2]] = image
+    return whole, sizes
 
 
 def canvas_size(sizes: Tensor, multiple: int = 1) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stillhouse.batches import ABSENT, Objects, Target, select_target
+from stillhouse.batches import ABSENT, Objects, Target
 from stillhouse.errors import UserError
 
 SampleTarget = int | Tensor | Objects | None
@@ -61,11 +61,18 @@ def _collate_objects(targets: Sequence[Any]) -> Objects:
 
 
 def target_at(targets: Target, index: int) -> SampleTarget:
-    """The target of one sample from the collated targets."""
+    """The target of one sample from the collated targets, of which its tensors are views."""
     if isinstance(targets, Tensor):
         return int(targets[index]) if targets.ndim == 1 else targets[index]
-    target: SampleTarget = select_target(targets, slice(index, index + 1))
-    return target
+    return _objects_at(targets, index) if isinstance(targets, Objects) else None
+
+
+def _objects_at(objects: Objects, index: int) -> Objects:
+    # `rows` would take time in proportion to the number of images
+    first, last = torch.searchsorted(objects.image, torch.tensor([index, index + 1])).tolist()
+    parts: dict[str, Any] = {name: part[first:last] for name, part in objects.tensors().items()}
+    parts["image"] = torch.zeros_like(parts["image"])
+    return replace(objects, images=1, **parts)
 
 
 def count_samples(targets: Target) -> int:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from stillhouse.data.mixing import Mix
+from stillhouse.data.mosaic import Mosaic
 from stillhouse.data.transforms import Transform
 from stillhouse.engine.devices import DeviceName, Precision
 from stillhouse.engine.optimisers import SGD, Optimiser
@@ -51,9 +52,14 @@ class Data:
     # of the second view, for methods that need two; empty: `transforms`, RandAugment and Cutout
     strong: tuple[Transform, ...] = ()
     mix: Mix | None = None  # Mixup or CutMix of training batches
+    mosaic: Mosaic | None = None  # joins training images with boxes or masks by four
+    pad: int = 1  # images with boxes or masks are padded to a multiple of it
     mean: tuple[float, ...] | None = None  # None: that of the data set
     std: tuple[float, ...] | None = None
     batch: int = 64  # images per rank
+    # in evaluation; None: `batch` for images with boxes or masks, at least 64 for others
+    evaluation_batch: int | None = None
+    group_by_aspect: bool = False  # images wider than high and others in batches of their own
     # different augmentations of an image, the same for all seeds; None: a new one in each epoch
     views: int | None = None
     repeats: int = 1  # copies of a sample in a step, each with another augmentation
@@ -61,6 +67,14 @@ class Data:
     def __post_init__(self) -> None:
         require(self.batch >= 1, "batch", "at least 1", self.batch)
         require(self.repeats >= 1, "repeats", "at least 1", self.repeats)
+        require(self.pad >= 1, "pad", "at least 1", self.pad)
+        measured = self.evaluation_batch
+        require(measured is None or measured >= 1, "evaluation_batch", "at least 1", measured)
+        if self.repeats > 1 and self.group_by_aspect:
+            raise ValueError(
+                "repeats and group_by_aspect both choose the images of a batch; leave one of them "
+                "out"
+            )
         if self.repeats > 1 and self.views is not None:
             raise ValueError(
                 "repeats needs new augmentations, but views limits their number; leave one of "

@@ -17,14 +17,17 @@ from stillhouse.data.transforms.colour import ColorJitter
 from stillhouse.data.transforms.erase import Cutout, Erasing
 from stillhouse.data.transforms.geometry import CenterCrop, Crop, Flip, Resize, ResizedCrop
 from stillhouse.data.transforms.rand_augment import RandAugment
+from stillhouse.data.transforms.zoom import BoxCrop, Expand
 
 __all__ = [
+    "BoxCrop",
     "CenterCrop",
     "Chain",
     "ColorJitter",
     "Crop",
     "Cutout",
     "Erasing",
+    "Expand",
     "Flip",
     "RandAugment",
     "Resize",

@@ -10,8 +10,19 @@ from stillhouse.data.transforms.colour import ColorJitter
 from stillhouse.data.transforms.erase import Cutout, Erasing
 from stillhouse.data.transforms.geometry import CenterCrop, Crop, Flip, Resize, ResizedCrop
 from stillhouse.data.transforms.rand_augment import RandAugment
+from stillhouse.data.transforms.zoom import BoxCrop, Expand
 
 Transform = Annotated[
-    Crop | Flip | ResizedCrop | Resize | CenterCrop | RandAugment | ColorJitter | Cutout | Erasing,
+    Crop
+    | Flip
+    | ResizedCrop
+    | Resize
+    | CenterCrop
+    | BoxCrop
+    | Expand
+    | RandAugment
+    | ColorJitter
+    | Cutout
+    | Erasing,
     Field(discriminator="kind"),
 ]

@@ -69,7 +69,7 @@ class Single:
     ) -> tuple[Tensor, SampleTarget]:
         """One image and its target in one view: (C, H, W) uint8 -> (C, h, w) uint8.
 
-        The random numbers, and so the image, do not depend on the target.
+        The random numbers do not depend on the target, nor does the image except after box_crop.
         """
         first, spatial = self.first, is_spatial(target)
         with seeded(derive_seed(self.seed, key, view)):

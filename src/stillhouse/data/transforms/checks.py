@@ -14,3 +14,11 @@ def check_channels(kind: str, image: Tensor) -> None:
             f"{kind} needs images of 1 or 3 channels, but these have {len(image)}; "
             f"leave {kind} out of data.transforms and data.strong"
         )
+
+
+def unmovable(kind: str) -> UserError:
+    """The error for a transform that boxes and masks cannot follow."""
+    return UserError(
+        f"{kind} rotates and shears images, but boxes and masks cannot follow it; use color_jitter "
+        "for such data"
+    )

@@ -15,7 +15,7 @@ from stillhouse.spec import require, spec
 Interpolation = Literal["bilinear", "bicubic"]
 
 
-def _padding_value(part: Tensor) -> int:
+def padding_value(part: Tensor) -> int:
     """The value of padding: `IGNORE` for class masks, else 0."""
     return 0 if part.dtype == torch.bool or part.is_floating_point() else IGNORE
 
@@ -27,6 +27,7 @@ class Crop:
     padding: int = 4
     kind: Literal["crop"] = "crop"
     geometric: ClassVar[Literal[True]] = True
+    movable: ClassVar[bool] = True
     random: ClassVar[bool] = True
     batched: ClassVar[Literal[True]] = True
     draws: ClassVar[int] = 2
@@ -56,7 +57,7 @@ class Crop:
 
         def change(image: Tensor, *others: Any) -> Any:
             height, width = image.shape[-2:]
-            fills = [0] + [_padding_value(other) for other in others]
+            fills = [0] + [padding_value(other) for other in others]
             cropped = [
                 F.crop(F.pad(part, padding, fill=fill), y, x, height, width)
                 for part, fill in zip((image, *others), fills, strict=True)
@@ -73,6 +74,7 @@ class Flip:
     probability: float = 0.5
     kind: Literal["flip"] = "flip"
     geometric: ClassVar[Literal[True]] = True
+    movable: ClassVar[bool] = True
     random: ClassVar[bool] = True
     batched: ClassVar[Literal[True]] = True
     draws: ClassVar[int] = 1
@@ -108,6 +110,7 @@ class ResizedCrop:
     interpolation: Interpolation = "bilinear"
     kind: Literal["resized_crop"] = "resized_crop"
     geometric: ClassVar[Literal[True]] = True
+    movable: ClassVar[bool] = True
     random: ClassVar[bool] = True
     batched: ClassVar[Literal[False]] = False
 
@@ -132,28 +135,72 @@ class ResizedCrop:
 
 @spec
 class Resize:
-    """Resizes the shorter side to `size`, or with `square` both sides."""
+    """Resizes the shorter side to `size`, or with `square` both sides.
 
-    size: int = 256
+    The longer side is at most `longest` then. Of several sizes one is drawn for each view of an
+    image, or with `range` any whole number from the smallest to the largest.
+    """
+
+    size: int | tuple[int, ...] = 256
     square: bool = False
     interpolation: Interpolation = "bilinear"
+    longest: int | None = None
+    range: bool = False
     kind: Literal["resize"] = "resize"
     geometric: ClassVar[Literal[True]] = True
-    random: ClassVar[bool] = False
+    movable: ClassVar[bool] = True
     batched: ClassVar[Literal[False]] = False
 
     def __post_init__(self) -> None:
-        require(self.size >= 1, "size", "at least 1", self.size)
+        require(bool(self.sizes) and min(self.sizes) >= 1, "size", "at least 1", self.size)
+        least = f"at least the largest `size`, {max(self.sizes)}"
+        require(
+            self.longest is None or self.longest >= max(self.sizes), "longest", least, self.longest
+        )
+        if self.square and self.longest is not None:
+            raise ValueError("`square` and `longest` exclude each other; leave one of them out")
+        require(not self.range or len(self.sizes) > 1, "size", "a list with `range`", self.size)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes, also where there is one."""
+        return (self.size,) if isinstance(self.size, int) else self.size
+
+    @property
+    def random(self) -> bool:
+        """Whether the size is drawn."""
+        return min(self.sizes) < max(self.sizes)
 
     def single(self) -> Move:
         """The function for one image, boxes and masks: (C, H, W) uint8 -> (C, h, w)."""
-        from torchvision.transforms import v2
+        return self.resize
 
-        size = [self.size, self.size] if self.square else [self.size]
-        resize: Move = v2.Resize(
-            size, interpolation=v2.InterpolationMode(self.interpolation), antialias=True
-        )
-        return resize
+    def resize(self, *parts: Any) -> Any:
+        """An image, with its boxes and masks, resized alike; the size by torch's generator."""
+        from torchvision.transforms.v2 import InterpolationMode
+        from torchvision.transforms.v2 import functional as F
+
+        sides = self.sides(*parts[0].shape[-2:])
+        mode = InterpolationMode(self.interpolation)
+        resized = [F.resize(part, sides, mode, antialias=True) for part in parts]
+        return resized if len(parts) > 1 else resized[0]
+
+    def sides(self, height: int, width: int) -> list[int]:
+        """The height and width of the resized image; the size by torch's generator."""
+        size = self.draw() if self.random else self.sizes[0]
+        if self.square:
+            return [size, size]
+        short, long = min(height, width), max(height, width)
+        shorter, longer = size, int(size * long / short)
+        if self.longest is not None and longer > self.longest:
+            shorter, longer = max(1, int(self.longest * short / long)), self.longest
+        return [shorter, longer] if height <= width else [longer, shorter]
+
+    def draw(self) -> int:
+        """One of the sizes, by torch's generator."""
+        if self.range:
+            return int(torch.randint(min(self.sizes), max(self.sizes) + 1, ()))
+        return self.sizes[int(torch.randint(len(self.sizes), ()))]
 
 
 @spec
@@ -163,6 +210,7 @@ class CenterCrop:
     size: int = 224
     kind: Literal["center_crop"] = "center_crop"
     geometric: ClassVar[Literal[True]] = True
+    movable: ClassVar[bool] = True
     random: ClassVar[bool] = False
     batched: ClassVar[Literal[False]] = False
 
@@ -182,7 +230,7 @@ class CenterCrop:
 
         down, right = (max(0, self.size - side) for side in image.shape[-2:])
         padding = [right // 2, down // 2, (right + 1) // 2, (down + 1) // 2]
-        fills = [0] + [_padding_value(other) for other in others]
+        fills = [0] + [padding_value(other) for other in others]
         moved = [
             F.center_crop(F.pad(part, padding, fill=fill), [self.size])
             for part, fill in zip((image, *others), fills, strict=True)

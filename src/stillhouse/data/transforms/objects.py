@@ -32,6 +32,32 @@ def move(change: Move, image: Tensor, target: SampleTarget) -> tuple[Tensor, Sam
     return change(image), target
 
 
+def cut(top: int, left: int, height: int, width: int) -> Move:
+    """A crop to a window inside of the image, as a function of an image, its boxes and masks.
+
+    Boxes whose centre is outside become empty, so that `move` drops their objects.
+    """
+    from torchvision import tv_tensors
+    from torchvision.transforms.v2 import functional as F
+
+    def change(image: Tensor, *others: Any) -> Any:
+        cropped = [F.crop(part, top, left, height, width) for part in (image, *others)]
+        for before, after in zip(others, cropped[1:], strict=True):
+            if isinstance(before, tv_tensors.BoundingBoxes):
+                corner = before.new_tensor([left, top])
+                centre = box_centres(before.as_subclass(Tensor)) - corner
+                inside = (centre >= 0) & (centre < before.new_tensor([width, height]))
+                after.masked_fill_(~inside.all(1)[:, None], 0)
+        return cropped if others else cropped[0]
+
+    return change
+
+
+def box_centres(boxes: Tensor) -> Tensor:
+    """The centres of boxes: (M, 4) -> (M, 2) as x, y."""
+    return (boxes[:, :2] + boxes[:, 2:]) / 2
+
+
 def keep_visible(target: Objects, boxes: Any, masks: Tensor | None) -> Objects:
     """The objects with boxes clipped to the image, without those whose box has no area left."""
     height, width = boxes.canvas_size

@@ -8,8 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from stillhouse.data.transforms.checks import check_channels
-from stillhouse.errors import UserError
+from stillhouse.data.transforms.checks import check_channels, unmovable
 from stillhouse.spec import require, spec
 
 MAX_MAGNITUDE = 10.0  # as in the paper
@@ -30,6 +29,7 @@ class RandAugment:
     uniform: bool = False
     kind: Literal["rand_augment"] = "rand_augment"
     geometric: ClassVar[Literal[True]] = True  # it rotates, shears and translates
+    movable: ClassVar[bool] = False  # boxes and masks cannot follow
     random: ClassVar[bool] = True
     batched: ClassVar[Literal[False]] = False
 
@@ -63,10 +63,7 @@ class _RepeatedRandAugment:
     def __call__(self, image: Tensor, *others: Any) -> Tensor:
         check_channels("rand_augment", image)
         if others:
-            raise UserError(
-                "rand_augment rotates and shears images, but boxes and masks cannot follow it; use "
-                "color_jitter for such data"
-            )
+            raise unmovable("rand_augment")
         for _ in range(self.spec.ops):
             image = self.transforms[self.spec.bin()](image)
         return image
