@@ -152,12 +152,13 @@ class Detection:
         """The detections in pixels of the batch's images, with scores, the best first."""
         out: Dense = trace.out
         known = {"threshold": self.threshold, "iou": self.iou, "most": self.most}
-        given = {name: value for name, value in known.items() if value is not None}
+        given: dict[str, Any] = {key: value for key, value in known.items() if value is not None}
         return detect(out, image_sizes(batch), replace(out.family.suppression, **given))
 
     def select(self, output: Dense, index: Tensor) -> Tensor:
         """The highest logit of one class in each image: (N,) -> (N,)."""
-        return output.scores.amax(1).gather(1, index[:, None])[:, 0]
+        highest: Tensor = output.scores.amax(1).gather(1, index[:, None])[:, 0]
+        return highest
 
     def storable(self, output: Any) -> Tensor:
         """Raise UserError: the predictions of all priors would fill a disk."""
@@ -168,7 +169,8 @@ class Detection:
 
     def collect(self, trace: Trace) -> Tensor:
         """The highest logit of each class in each image: -> (N, C)."""
-        return trace.out.scores.amax(1)
+        highest: Tensor = trace.out.scores.amax(1)
+        return highest
 
     def collect_target(self, batch: Batch[Objects]) -> Tensor:
         """Which classes each image has, on the CPU: -> (N, C)."""

@@ -114,9 +114,9 @@ def assign_by_centre(
 ) -> Tensor:
     """The smallest object that a point lies in and whose size belongs to its level: -> (N, P).
 
-    An object belongs to a level for a point if the largest distance from the point to its sides is
-    in the level's range, both ends included, as in FCOS (Tian et al., 2019). With a `radius`, the point
-    must be within so many strides of the object's centre, too.
+    An object belongs to a level for a point if the largest distance from the point to its sides
+    is in the level's range, both ends included, as in FCOS (Tian et al., 2019). With a `radius`,
+    the point must be within so many strides of the object's centre, too.
     """
     points, boxes = priors.centres, objects.boxes.to(priors.boxes.dtype)
     distances = encode_distances(boxes[:, None], points)

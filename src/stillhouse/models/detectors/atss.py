@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -28,7 +28,7 @@ DEVIATIONS: Deviations = (0.1, 0.1, 0.2, 0.2)
 class ATSS:
     """A square anchor of eight strides; GIoU of decoded boxes, weighted by centre-ness."""
 
-    suppression: Suppression = Suppression(iou=0.6)
+    suppression: Suppression = field(default=Suppression(iou=0.6))
     scale: float = 8.0  # side of the anchor in strides
     candidates: int = 9  # nearest anchors of each level
     neck: ClassVar[dict[str, object]] = {"extra_from": "p5"}
@@ -38,7 +38,7 @@ class ATSS:
         """The anchor of a cell."""
         return AnchorGrid((self.scale,))
 
-    def head(self, before: int, classes: int, levels: int, **options: int) -> nn.Module:
+    def head(self, before: int, classes: int, levels: int, **options: Any) -> nn.Module:
         """Towers with group norm; centre-ness beside the boxes."""
         return DenseHead(before, classes, levels, quality="box", **options)
 
@@ -48,7 +48,7 @@ class ATSS:
         return make_assignment(index, objects, out.priors.boxes)
 
     def terms(self, out: Dense, assigned: Assignment) -> Terms:
-        """`class` and `quality` over the sum of max(positives, 1), `box` over that of centre-ness."""
+        """`class`, `quality` over the sum of max(positives, 1), `box` over that of centre-ness."""
         weight = centre_weight(out, assigned)
         mass = assigned.mass.to(weight.dtype)
         return {

@@ -16,7 +16,7 @@ UNIT: Deviations = (1.0, 1.0, 1.0, 1.0)
 
 
 def encode_deltas(boxes: Tensor, anchors: Tensor, deviations: Deviations = UNIT) -> Tensor:
-    """Shift of the centre over the anchor's sides, and log ratio of sides: 2 x (..., 4) -> (..., 4).
+    """Shift of the centre over the anchor's sides, log ratio of sides: (..., 4) twice -> (..., 4).
 
     Each is divided by its standard deviation (Girshick et al., 2014). Boxes must have an area.
     """
@@ -47,12 +47,14 @@ def decode_distances(distances: Tensor, points: Tensor) -> Tensor:
 
 
 def expected_bins(bins: Tensor, last: int) -> Tensor:
-    """The mean of a distribution over 0, 1, ..., `last` for each side: (..., 4 (last + 1)) -> (..., 4).
+    """The mean of a distribution over 0, 1, ..., `last` for each side: (..., B) -> (..., 4).
 
-    `bins` are logits (generalised focal loss, Li et al., 2020).
+    `bins` are logits, last + 1 for each of four sides (Li et al., 2020).
     """
     shares = upcast(bins).unflatten(-1, (4, last + 1)).softmax(-1)
-    return shares @ torch.arange(last + 1, dtype=shares.dtype, device=shares.device)
+    distances = torch.arange(last + 1, dtype=shares.dtype, device=shares.device)
+    mean: Tensor = (shares * distances).sum(-1)
+    return mean
 
 
 def centreness(distances: Tensor) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -34,19 +35,19 @@ class FCOS:
     in later versions).
     """
 
-    suppression: Suppression = Suppression(iou=0.5)
+    suppression: Suppression = field(default=Suppression(iou=0.5))
     radius: float = 0.0
     grid: ClassVar[PointGrid] = PointGrid(0.5)
     neck: ClassVar[dict[str, object]] = {"extra_from": "p5", "relu": True}
 
-    def head(self, before: int, classes: int, levels: int, **options: int) -> nn.Module:
+    def head(self, before: int, classes: int, levels: int, **options: Any) -> nn.Module:
         """Towers with group norm; centre-ness beside the classes."""
         return DenseHead(before, classes, levels, quality="class", **options)
 
     def assign(self, out: Dense, objects: Objects) -> Assignment:
         """By the largest distance to a side, the smallest object first."""
         bounds = [0.0, *(float(REACH * stride) for stride in out.priors.strides[:-1]), math.inf]
-        ranges = list(zip(bounds, bounds[1:], strict=False))
+        ranges = list(pairwise(bounds))
         index = assign_by_centre(objects, out.priors, ranges, self.radius)
         return make_assignment(index, objects, out.priors.boxes)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ MARGIN = 0.1  # of a target from the last bin
 class GFocal:
     """Quality focal loss, and a distribution over `last` + 1 distances for each side."""
 
-    suppression: Suppression = Suppression(iou=0.6)
+    suppression: Suppression = field(default=Suppression(iou=0.6))
     scale: float = 8.0  # side of the anchor in strides
     candidates: int = 9  # nearest anchors of each level
     last: int = 16  # the largest distance, in strides
@@ -38,7 +38,7 @@ class GFocal:
         """The anchor of a cell."""
         return AnchorGrid((self.scale,))
 
-    def head(self, before: int, classes: int, levels: int, **options: int) -> nn.Module:
+    def head(self, before: int, classes: int, levels: int, **options: Any) -> nn.Module:
         """Towers with group norm, without a quality of their own."""
         return DenseHead(before, classes, levels, box=4 * (self.last + 1), **options)
 

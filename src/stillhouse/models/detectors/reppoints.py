@@ -1,10 +1,10 @@
-"""RepPoints (Yang et al., 2019): boxes from nine points, in two stages of deformable convolution."""
+"""RepPoints (Yang et al., 2019): boxes from nine points, in two stages."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -40,14 +40,14 @@ class RepPointsAssignment(Assignment):
 class RepPoints:
     """The first points go to the nearest objects, the refined ones by IoU of the first boxes."""
 
-    suppression: Suppression = Suppression(iou=0.5)
+    suppression: Suppression = field(default=Suppression(iou=0.5))
     scale: float = 4.0  # of a point, in strides
     positive: float = 0.5
     negative: float = 0.4
     grid: ClassVar[PointGrid] = PointGrid(0.0)
     neck: ClassVar[dict[str, object]] = {"extra_from": "c5", "norm": True}
 
-    def head(self, before: int, classes: int, levels: int, **options: int) -> nn.Module:
+    def head(self, before: int, classes: int, levels: int, **options: Any) -> nn.Module:
         """Towers of three convolutions with group norm, and two sets of points."""
         return PointHead(before, classes, **options)
 
@@ -62,7 +62,7 @@ class RepPoints:
         )
 
     def terms(self, out: Dense, assigned: Assignment) -> Terms:
-        """`class`, `box` of the refined and `initial` of the first boxes, each over its positives."""
+        """`class`, `box` of the refined, `initial` of the first boxes, each over its positives."""
         assert isinstance(assigned, RepPointsAssignment)
         total = class_total(out, assigned)
         mass = assigned.mass.to(total.dtype)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -21,7 +21,7 @@ from stillhouse.types import Term, Terms
 class RetinaNet:
     """Anchors of three scales and three ratios; positive from IoU 0.5, background below 0.4."""
 
-    suppression: Suppression = Suppression(iou=0.5)
+    suppression: Suppression = field(default=Suppression(iou=0.5))
     scale: float = 4.0  # of the smallest anchor, in strides
     positive: float = 0.5
     negative: float = 0.4
@@ -33,7 +33,7 @@ class RetinaNet:
         scales = tuple(self.scale * 2 ** (third / 3) for third in range(3))
         return AnchorGrid(scales, (0.5, 1.0, 2.0))
 
-    def head(self, before: int, classes: int, levels: int, **options: int) -> nn.Module:
+    def head(self, before: int, classes: int, levels: int, **options: Any) -> nn.Module:
         """Towers without norms."""
         return DenseHead(
             before, classes, levels, each=self.grid.each, norm=False, scales=False, **options
@@ -45,7 +45,7 @@ class RetinaNet:
         return make_assignment(index, objects, out.priors.boxes)
 
     def terms(self, out: Dense, assigned: Assignment) -> Terms:
-        """`class`: focal. `box`: L1 of deltas. Both over the sum over images of max(positives, 1)."""
+        """`class`: focal; `box`: L1 of deltas; both over the sum of max(positives, 1) of images."""
         targets = encode_deltas(assigned.boxes, out.priors.boxes)
         far = (out.boxes.to(targets.dtype) - targets).abs().sum(-1)
         mass = assigned.mass.to(targets.dtype)
