@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from stillhouse.data.source import Source
 from stillhouse.errors import UserError, did_you_mean
@@ -16,6 +16,7 @@ SPLITS = ("train", "val", "test")
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 Open = Callable[..., Source]
+Kind = Literal["class", "labels", "objects"]  # one class, several labels, or boxes of an image
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Entry:
     mean: tuple[float, ...] = IMAGENET[0]
     std: tuple[float, ...] = IMAGENET[1]
     splits: tuple[str, ...] = SPLITS
-    several: bool = False  # multi-label
+    kind: Kind = "class"  # of its targets
     test: str = ""  # the path below data.path that marks a test split; "": there always is one
 
 
@@ -52,6 +53,14 @@ def raw(path: Path | None, split: str, **options: Any) -> Source:
 def scene_labels(path: Path | None, split: str, **options: Any) -> Source:
     """Multi-label scenes of several digits."""
     from stillhouse.data.embedded.digits import make_multilabel as make
+
+    counts = {"train": 4000, "val": 1000, "test": 1500}
+    return make(split, **{"count": counts[split], "cache": True, **options})
+
+
+def scene_objects(path: Path | None, split: str, **options: Any) -> Source:
+    """Scenes of several digits with their boxes."""
+    from stillhouse.data.embedded.digits import make_objects as make
 
     counts = {"train": 4000, "val": 1000, "test": 1500}
     return make(split, **{"count": counts[split], "cache": True, **options})
@@ -120,6 +129,34 @@ def folder_labels(path: Path | None, split: str, **options: Any) -> Source:
     return read(needed(path, "folder/labels"), split, **options)
 
 
+def coco_objects(path: Path | None, split: str, **options: Any) -> Source:
+    """COCO, or an export in its format: the boxes of each image."""
+    from stillhouse.data.objects.coco import read_coco as read
+
+    return read(needed(path, "coco/objects"), split, **options)
+
+
+def voc_objects(path: Path | None, split: str, **options: Any) -> Source:
+    """Pascal VOC, or an export in its format: the boxes of each image."""
+    from stillhouse.data.objects.voc import read_voc as read
+
+    return read(needed(path, "voc/objects"), split, **options)
+
+
+def yolo_objects(path: Path | None, split: str, **options: Any) -> Source:
+    """Images with boxes in the text files of YOLO."""
+    from stillhouse.data.objects.yolo import read_yolo as read
+
+    return read(needed(path, "yolo/objects"), split, **options)
+
+
+def csv_objects(path: Path | None, split: str, **options: Any) -> Source:
+    """Images with boxes in CSV tables."""
+    from stillhouse.data.objects.table import read_table as read
+
+    return read(needed(path, "csv/objects"), split, **options)
+
+
 ENTRIES = (
     Entry(
         "digits/numbers",
@@ -144,7 +181,17 @@ ENTRIES = (
         scene_labels,
         (0.25, 0.25, 0.25),
         (0.25, 0.25, 0.25),
-        several=True,
+        kind="labels",
+    ),
+    Entry(
+        "digits/objects",
+        "scenes of one to four handwritten digits with their boxes, 10 classes, offline",
+        "no files: 4000 train, 1000 val and 1500 test images of 48 x 48, or `count` per split and "
+        "`size`",
+        scene_objects,
+        (0.25, 0.25, 0.25),
+        (0.25, 0.25, 0.25),
+        kind="objects",
     ),
     Entry(
         "cifar10",
@@ -185,14 +232,14 @@ ENTRIES = (
         "set data.holdout=4000",
         coco_labels,
         splits=("train", "test"),
-        several=True,
+        kind="labels",
     ),
     Entry(
         "voc/labels",
         "VOC 2007, 5,011 trainval and 4,952 test images, 20 classes, multi-label",
         "path/VOC2007 (or VOCdevkit/VOC2007) with JPEGImages, Annotations, ImageSets/Main/*.txt",
         voc_labels,
-        several=True,
+        kind="labels",
     ),
     Entry(
         "nuswide/labels",
@@ -201,7 +248,7 @@ ENTRIES = (
         "set data.holdout=8000",
         nuswide_labels,
         splits=("train", "test"),
-        several=True,
+        kind="labels",
     ),
     Entry(
         "csv/labels",
@@ -209,7 +256,7 @@ ENTRIES = (
         "path/train.csv and path/val.csv, and path/test.csv if there is one; columns path and "
         "labels (a;b), or path and a column of 0 and 1 for each class",
         csv_labels,
-        several=True,
+        kind="labels",
         test="test.csv",
     ),
     Entry(
@@ -217,8 +264,41 @@ ENTRIES = (
         "your own images, a copy or a link in the folder of each class, multi-label",
         "path/train/CLASS/*.jpg and path/val/CLASS/*.jpg, and path/test if there is one",
         folder_labels,
-        several=True,
+        kind="labels",
         test="test",
+    ),
+    Entry(
+        "coco/objects",
+        "COCO, 118,287 train and 5,000 val images (as test), 80 classes, boxes; or an export",
+        "path/annotations/instances_train2017.json beside path/train2017/*.jpg, the same for val; "
+        "set data.holdout=4000; or path/train/_annotations.coco.json beside the images",
+        coco_objects,
+        kind="objects",
+    ),
+    Entry(
+        "voc/objects",
+        "VOC 2007, 2,501 train, 2,510 val, 4,952 test images, 20 classes, boxes; or an export",
+        "path/VOC2007 (or VOCdevkit/VOC2007) with JPEGImages, Annotations, ImageSets/Main/*.txt; "
+        "or these in the path itself",
+        voc_objects,
+        kind="objects",
+    ),
+    Entry(
+        "yolo/objects",
+        "your own images with boxes in the text files of YOLO",
+        "path/data.yaml with names, train, val and perhaps test; images/*/*.jpg beside "
+        "labels/*/*.txt of lines `class x y width height`",
+        yolo_objects,
+        kind="objects",
+    ),
+    Entry(
+        "csv/objects",
+        "your own images with boxes in CSV tables",
+        "path/train.csv and path/val.csv, and path/test.csv if there is one; columns path, label, "
+        "x1, y1, x2, y2, a row for each box",
+        csv_objects,
+        kind="objects",
+        test="test.csv",
     ),
 )
 

@@ -10,13 +10,15 @@ from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from stillhouse.data.source import from_pil
 from stillhouse.errors import UserError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff", ".gif")
+
+_TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 
 
 def is_image_name(name: str) -> bool:
@@ -55,13 +57,13 @@ def _file_names(folder: Path) -> frozenset[str]:
         raise UserError(f"{folder} cannot be read ({error.strerror}); make it readable") from error
 
 
-def decode_image(file: BinaryIO) -> Tensor:
-    """The image in an open file, in RGB and upright by its EXIF orientation: -> (3, H, W) uint8.
+def decode_image(file: BinaryIO, upright: bool = True) -> Tensor:
+    """The image in an open file, in RGB: -> (3, H, W) uint8.
 
-    Raises whatever Pillow raises.
+    It is turned by its EXIF orientation unless `upright` is false. Raises whatever Pillow raises.
     """
     with Image.open(file) as opened:
-        image = ImageOps.exif_transpose(opened)
+        image = ImageOps.exif_transpose(opened) if upright else opened.copy()
     if image.mode.startswith("I"):
         # Pillow would clip 16 bits to 8 and leave a white image; the upper 8 bits are the image.
         high = np.clip(np.asarray(image, dtype=np.int64) // 256, 0, 255)
@@ -71,11 +73,11 @@ def decode_image(file: BinaryIO) -> Tensor:
     return from_pil(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def read_image(path: Path) -> Tensor:
+def read_image(path: Path, upright: bool = True) -> Tensor:
     """The image in a file, as `decode_image` returns it: -> (3, H, W) uint8."""
     try:
         with path.open("rb") as file:
-            return decode_image(file)
+            return decode_image(file, upright)
     except Exception as error:  # The decoders of Pillow raise nearly anything.
         raise UserError(
             f"{path} cannot be read as an image ({error}); repair it, or skip such files with "
@@ -95,6 +97,23 @@ def _is_readable(path: Path) -> bool:
     except UserError:
         return False
     return True
+
+
+def read_shapes(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    """Height and width of each image when upright, from its header; 0, 0 for a broken file."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(_read_shape, paths))
+
+
+def _read_shape(path: Path) -> tuple[int, int]:
+    try:
+        with Image.open(path) as image:
+            # The method of PNG images would decode the pixels to look for metadata behind them.
+            turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) in _TURNED
+            width, height = image.size
+            return (width, height) if turned else (height, width)
+    except Exception:  # The decoders of Pillow raise nearly anything.
+        return 0, 0
 
 
 def file_size(path: Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
+from stillhouse.batches import Objects
 from stillhouse.data.cache import Tensors, cached
 from stillhouse.data.embedded.glyphs import (
     CHUNK,
@@ -96,6 +97,16 @@ def make_multilabel(
     return Pixels(
         made.images, scene_classes(made), made.classes, made.fingerprint, f"digits/labels/{split}"
     )
+
+
+def make_objects(
+    split: str, count: int, seed: int = 0, size: int = 48, cache: bool = False
+) -> Pixels:
+    """Scenes of one to four digits with the boxes of those of which enough is visible."""
+    made = make_scenes(split, count, seed, size, cache)
+    image, place = (made.labels >= 0).nonzero(as_tuple=True)
+    objects = Objects(made.boxes[image, place], made.labels[image, place], image, count)
+    return Pixels(made.images, objects, made.classes, made.fingerprint, f"digits/objects/{split}")
 
 
 def _draw(split: str, generator: Generator, height: int, width: int) -> tuple[Tensor, Tensor]:

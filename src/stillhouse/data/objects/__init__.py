@@ -1,0 +1,1 @@
+"""Readers of data sets with boxes: images with any number of objects."""
