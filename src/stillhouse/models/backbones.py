@@ -112,9 +112,8 @@ def find_stages(body: nn.Module, recording: Recording, example: Tensor) -> dict[
         if call.path and len(shape) == 4 and has_layers(call.module):
             stride = height // shape[1] if 0 < shape[1] <= height else 0
             if stride and shape[2] * stride == width:
-                inner = found.get(stride)
-                if inner is None or not inner.path.startswith(f"{call.path}."):
-                    found[stride] = Stage(call.path, stride, shape[3], True)
+                # a container finishes after its parts, so the outermost module remains
+                found[stride] = Stage(call.path, stride, shape[3], True)
     return {f"stage{number}": found[stride] for number, stride in enumerate(sorted(found), 1)}
 
 

@@ -152,7 +152,9 @@ def assign_adaptively(objects: Objects, priors: Priors, candidates: int = 9) -> 
     distance = offset.square().sum(-1)
     chosen = nearest_per_level(distance, priors, candidates)
     among = overlap.gather(1, chosen)
-    threshold = among.mean(1, keepdim=True) + among.std(1, keepdim=True, correction=1)
+    mean = among.mean(1, keepdim=True)
+    variance = (among - mean).square().sum(1, keepdim=True) / max(1, among.shape[1] - 1)
+    threshold = mean + variance.sqrt()
     inside = encode_distances(boxes[:, None], priors.centres).amin(-1) > 0.01
     passes = (among >= threshold) & inside.gather(1, chosen) & ~objects.ignored[:, None]
     values = torch.full_like(overlap, -math.inf)

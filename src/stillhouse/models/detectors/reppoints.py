@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillhouse.batches import Objects
+from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.models.detectors.assign import (
     Assignment,
     assign_by_iou,
@@ -137,9 +138,9 @@ class PointHead(nn.Module):
             slowed = (1 - POINT_GRADIENT) * first.detach() + POINT_GRADIENT * first
             offset = slowed - self.base
             scores.append(
-                flatten(self.score(F.relu(self.class_points(kinds, offset))), self.classes)
+                flatten(self.score(sample(self.class_points, kinds, offset)), self.classes)
             )
-            moved = self.refined(F.relu(self.refined_points(places, offset)))
+            moved = self.refined(sample(self.refined_points, places, offset))
             boxes.append(self.boxes(moved + first.detach()))
             initial.append(self.boxes(first))
         return Raw(torch.cat(scores, 1), torch.cat(boxes, 1), None, torch.cat(initial, 1))
@@ -153,6 +154,15 @@ class PointHead(nn.Module):
         spread = torch.stack([_deviation(x - middle[..., :1]), _deviation(y - middle[..., 1:])], -1)
         half = spread * factor
         return torch.cat([middle - half, middle + half], -1)
+
+
+def sample(layer: nn.Module, x: Tensor, offset: Tensor) -> Tensor:
+    """A deformable convolution and a ReLU: (N, C, H, W), (N, 18, H, W) -> (N, C, H, W).
+
+    It has no kernel for bfloat16, so it is computed in float32 under any autocast.
+    """
+    with full_precision(x):
+        return F.relu(layer(upcast(x), upcast(offset)))
 
 
 def _deviation(offset: Tensor) -> Tensor:
