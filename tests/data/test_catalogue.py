@@ -17,8 +17,10 @@ from stillhouse.errors import UserError
 
 SPLITS = ("train", "val", "test")
 SEVERAL = ("coco/labels", "voc/labels", "nuswide/labels", "csv/labels", "folder/labels")
-FROM_FILES = ("cifar10", "cifar100", "folder", "shards", *SEVERAL)
-EMBEDDED = ("digits/numbers", "digits/raw", "digits/labels")
+BOXES = ("coco/objects", "voc/objects", "yolo/objects", "csv/objects")
+FROM_FILES = ("cifar10", "cifar100", "folder", "shards", *SEVERAL, *BOXES)
+EMBEDDED = ("digits/numbers", "digits/raw", "digits/labels", "digits/objects")
+KINDS = {"labels": "labels", "objects": "objects"}  # by the end of the name
 
 
 def said(make: Callable[[], object]) -> str:
@@ -77,7 +79,7 @@ def test_names_are_unique_and_lead_to_their_entries() -> None:
         assert len(found.mean) == len(found.std) in (1, 3)
         assert all(0 < number < 1 for number in (*found.mean, *found.std))
         assert set(found.splits) <= set(SPLITS)
-        assert found.several == found.name.endswith("/labels")
+        assert found.kind == KINDS.get(found.name.rpartition("/")[2], "class")
         assert not found.test or f"path/{found.test} if there is one" in found.layout
 
 
@@ -99,7 +101,10 @@ def test_every_entry_opens_or_says_what_it_needs(found: catalogue.Entry, split: 
         assert len(image) == len(found.mean)
         assert key == 0
         labels = targets_of(data)
-        if found.several:
+        if found.kind == "objects":
+            assert labels.images == len(data) and label.images == 1
+            assert labels.labels.unique().tolist() == list(range(len(data.classes)))
+        elif found.kind == "labels":
             assert labels.shape == (len(data), len(data.classes))
             assert torch.equal(label, labels[0])
             assert labels.unique().tolist() == [0, 1]
@@ -115,6 +120,7 @@ def test_every_entry_opens_or_says_what_it_needs(found: catalogue.Entry, split: 
         ("digits/numbers", (6000, 2000, 5000), (1, 16, 32)),
         ("digits/raw", (200, 360, 359), (1, 8, 8)),
         ("digits/labels", (4000, 1000, 1500), (3, 48, 48)),
+        ("digits/objects", (4000, 1000, 1500), (3, 48, 48)),
     ],
 )
 def test_the_embedded_data_are_as_large_as_their_layout_says(
@@ -151,7 +157,8 @@ def test_the_embedded_data_are_near_their_mean_and_deviation() -> None:
     [
         ("digits/number", "; did you mean 'digits/numbers'?"),
         ("digits", "; did you mean 'digits/numbers' or 'digits/raw' or 'digits/labels'?"),
-        ("coco", "; did you mean 'coco/labels'?"),
+        ("csv/object", "; did you mean 'csv/objects'?"),
+        ("coco", "; did you mean 'coco/labels' or 'coco/objects'?"),
         ("voc/label", "; did you mean 'voc/labels'?"),
         ("cifar-10", "; did you mean 'cifar10' or 'cifar100'?"),
         ("fodler", "; did you mean 'folder'?"),

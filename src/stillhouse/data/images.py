@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 from torch import Tensor
 
 from stillhouse.data.source import from_pil
@@ -111,6 +111,10 @@ def _read_shape(path: Path) -> tuple[int, int]:
             # The method of PNG images would decode the pixels to look for metadata behind them.
             turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) in _TURNED
             width, height = image.size
+            if isinstance(image, TiffImagePlugin.TiffImageFile):
+                # The size of TIFF images is upright, but not in older versions of Pillow.
+                tags = ExifTags.Base
+                width, height = image.tag_v2[tags.ImageWidth], image.tag_v2[tags.ImageLength]
             return (width, height) if turned else (height, width)
     except Exception:  # The decoders of Pillow raise nearly anything.
         return 0, 0
