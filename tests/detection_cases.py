@@ -148,7 +148,7 @@ def batch_of(scenes: Sequence[Scene]) -> tuple[Trace, Batch[Objects]]:
 
 
 def measure(
-    scenes: Sequence[Scene], classes: int = 4, protocol: Any = "coco", batch: int = 5
+    scenes: Sequence[Scene], classes: int | None = 4, protocol: Any = "coco", batch: int = 5
 ) -> BoxPrecision:
     """A meter that has seen these images."""
     meter = BoxPrecision(classes, detect, protocol)

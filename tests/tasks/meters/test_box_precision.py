@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -197,7 +197,8 @@ def test_an_image_without_objects_counts_for_its_detections(protocol: Any) -> No
 def test_batches_without_a_target_are_left_out() -> None:
     meter = measure([Scene(0, [Truth(0, A)], [Found(0, 0.5, A)])])
     trace, batch = batch_of([Scene(1, [], [Found(0, 0.9, A)])])
-    meter.update(trace, replace(batch, target=None))
+    without: Any = replace(cast(Any, batch), target=None)
+    meter.update(trace, without)
     assert meter.summary()["ap"] == pytest.approx(100)
     assert meter.summary()["detections"] == 1
 
@@ -251,9 +252,19 @@ def test_detections_need_scores() -> None:
 
 @pytest.mark.parametrize("label", [-1, 4])
 def test_class_indices_are_those_of_the_data(label: int) -> None:
-    with pytest.raises(
-        UserError, match=f"class index of object {label} is not below the 4 classes"
-    ):
+    message = f"is {label}; number classes from 0 to 3"
+    with pytest.raises(UserError, match=f"class index of an object {message}"):
         measure([Scene(0, [Truth(label, A)])])
-    with pytest.raises(UserError, match=f"class index of detection {label}"):
+    with pytest.raises(UserError, match=f"class index of a detection {message}"):
         measure([Scene(0, [], [Found(label, 0.5, A)])])
+
+
+@every
+def test_the_number_of_classes_may_be_unknown(protocol: Any) -> None:
+    known = measure(random_scenes(7), protocol=protocol)
+    unknown = measure(random_scenes(7), None, protocol)
+    assert unknown.summary() == known.summary()
+    assert unknown.per_class() == known.per_class()
+    assert measure([Scene(0)], None, protocol).summary()["ap"] == 0
+    with pytest.raises(UserError, match="class index of an object is -1; number classes from 0$"):
+        measure([Scene(0, [Truth(-1, A)])], None, protocol)

@@ -17,6 +17,7 @@ from stillhouse.tasks.meters.detection_rows import (
     Rows,
     collect_rows,
     concatenate_rows,
+    count_classes,
     from_columns,
     order_rows,
     to_columns,
@@ -58,18 +59,19 @@ class BoxPrecision:
     `detect` converts a network's output to detections with scores, in pixels of the batch's images
     before padding. Boxes are compared in pixels of the images as they were read, where objects are
     small or large. All detections and objects are kept, on the CPU. Batches without a target are
-    left out, and an image that was evaluated several times counts once.
+    left out, and an image that was evaluated several times counts once. Without a number of
+    `classes`, they end with the highest class index.
     """
 
     rows: ClassVar[frozenset[str]] = frozenset(NAMES)
 
     def __init__(
         self,
-        classes: int,
+        classes: int | None,
         detect: Detect,
         protocol: Literal["coco", "voc", "voc07"] = "coco",
     ) -> None:
-        self.classes = classes
+        self.classes = classes or 0
         self.detect = detect
         self.protocol = protocol
         self.parts: list[Rows] = []
@@ -82,8 +84,8 @@ class BoxPrecision:
         if batch.target is None:
             return
         rows = collect_rows(self.detect(trace, batch), batch)
-        _check_labels(rows.detections.label, self.classes, "detection")
-        _check_labels(rows.objects.label, self.classes, "object")
+        _check_labels(rows.detections.label, self.classes, "a detection")
+        _check_labels(rows.objects.label, self.classes, "an object")
         self.parts.append(rows)
         self.ordered, self.precision = None, None
 
@@ -105,7 +107,8 @@ class BoxPrecision:
     def result(self) -> Precision:
         """The result of the protocol; it is computed once."""
         if self.precision is None:
-            self.precision = PROTOCOLS[self.protocol](self.collected(), self.classes)
+            rows = self.collected()
+            self.precision = PROTOCOLS[self.protocol](rows, self.classes or count_classes(rows))
         return self.precision
 
     def summary(self) -> Mapping[str, float]:
@@ -132,9 +135,11 @@ class BoxPrecision:
 
 
 def _check_labels(labels: Tensor, classes: int, what: str) -> None:
-    wrong = labels[(labels < 0) | (labels >= classes)]
-    if len(wrong):
+    wrong = labels < 0
+    if classes:
+        wrong |= labels >= classes
+    if wrong.any():
+        last = f" to {classes - 1}" if classes else ""
         raise UserError(
-            f"the class index of {what} {int(wrong[0])} is not below the {classes} classes of the "
-            "data; correct the class indices"
+            f"the class index of {what} is {int(labels[wrong][0])}; number classes from 0{last}"
         )

@@ -105,6 +105,11 @@ def concatenate_rows(parts: Sequence[Rows]) -> Rows:
     return from_columns({name: torch.cat([x[name] for x in columns]) for name in NAMES})
 
 
+def count_classes(rows: Rows) -> int:
+    """The number of classes if the highest class index is that of the last class."""
+    return int(torch.cat([rows.detections.label, rows.objects.label]).bincount().numel())
+
+
 def _empty() -> Rows:
     integer, real, flag = (
         torch.zeros(0, dtype=dtype) for dtype in (torch.long, torch.double, torch.uint8)
