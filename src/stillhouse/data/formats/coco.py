@@ -95,4 +95,5 @@ def first_folder(name: str, places: Sequence[Path]) -> Path:
     if folder := next((place for place in places if place.is_dir()), None):
         return folder
     listed = " nor ".join(map(str, places))
-    raise UserError(f"{name}: neither {listed} exists; put the images there")
+    absent = f"neither {listed} exists" if len(places) > 1 else f"{listed} does not exist"
+    raise UserError(f"{name}: {absent}; put the images there")

@@ -108,7 +108,9 @@ def _read(file: Path) -> Table:
         check_width(file, number, row, header)
         path, label, *corners = (row[column].strip() for column in columns)
         if not path:
-            raise UserError(f"{file}, line {number}: the column {header[columns[0]]!r} is empty")
+            raise UserError(
+                f"{file}, line {number}: the column {header[columns[0]]!r} is empty; fill it in"
+            )
         image = table.images.setdefault(tidy_path(path), len(table.images))
         if label or any(corners):
             table.lines.append(number)

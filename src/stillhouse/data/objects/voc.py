@@ -175,7 +175,7 @@ def _things(file: Path, annotation: ElementTree.Element) -> Iterator[Thing]:
         name, place = class_of(file, thing), f"{file}, object {number}"
         corners = [_number(f"{place}: {c}", thing.findtext(f"bndbox/{c}")) for c in _CORNERS]
         x1, y1, x2, y2 = corners
-        yield Thing(f"{place} ({name})", name, (x1 - 1, y1 - 1, x2, y2), is_difficult(thing))
+        yield Thing(place, name, (x1 - 1, y1 - 1, x2, y2), is_difficult(thing))
 
 
 def _number(what: str, text: str | None) -> float:
