@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 
 from stillhouse.data.transforms import (
+    BoxCrop,
     CenterCrop,
     Chain,
     ColorJitter,
     Crop,
     Cutout,
     Erasing,
+    Expand,
     Flip,
     RandAugment,
     Resize,
@@ -28,6 +30,8 @@ EACH = {
     ResizedCrop: ResizedCrop(8),
     Resize: Resize(8, square=True),
     CenterCrop: CenterCrop(8),
+    BoxCrop: BoxCrop(),
+    Expand: Expand(),
     RandAugment: RandAugment(),
     ColorJitter: ColorJitter(hue=0.1),
     Cutout: Cutout(),
@@ -48,6 +52,7 @@ CHAINS = [
         Flip(),
     ],
     [ResizedCrop(8, interpolation="bicubic"), Flip(), RandAugment(), ColorJitter(), Erasing()],
+    [Expand(), BoxCrop(), Flip(), Resize((8, 12), square=True), CenterCrop(9)],
 ]
 
 
@@ -89,7 +94,7 @@ def test_views_differ_where_the_class_says_so(kind: type, channels: int) -> None
         [Single([EACH[kind]], 4)(given, key, 0) for key in range(40)],
     ):
         differ = any(not torch.equal(a, b) for a, b in zip(first, other, strict=True))
-        assert differ is kind.random
+        assert differ is EACH[kind].random
 
 
 @every_kind

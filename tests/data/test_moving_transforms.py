@@ -19,6 +19,7 @@ from stillhouse.data.transforms import (
     Crop,
     Cutout,
     Erasing,
+    Expand,
     Flip,
     RandAugment,
     Resize,
@@ -40,6 +41,7 @@ EXACT: list[Sequence[Transform]] = [
     [CenterCrop(9)],
     [CenterCrop(30)],
     [Crop(3), Flip(), CenterCrop(11)],
+    [Expand(1.0, 3.0, grey=0)],
 ]
 # here a border may be off by a pixel, which a second resize enlarges
 RESIZED: list[Sequence[Transform]] = [
@@ -48,6 +50,9 @@ RESIZED: list[Sequence[Transform]] = [
     [Resize(12)],
     [Resize(40)],
     [Resize(25, square=True)],
+    [Resize(30, longest=32)],
+    [Resize((12, 30, 40))],
+    [Resize((12, 40), range=True)],
     [Flip(), ResizedCrop(20), Crop(2), Resize(27)],
 ]
 MOVED = EXACT + RESIZED
@@ -219,7 +224,7 @@ def test_classes_of_pixels_move_and_what_is_padded_does_not_count(
         assert isinstance(found, Tensor) and found.dtype == dtype
         assert torch.equal(found.long(), painted_classes(shown))
         padded += int((shown[0] == 0).sum())
-    assert (padded > 0) == (name(chain) in ("crop", "center_crop30"))
+    assert (padded > 0) == (name(chain) in ("crop", "center_crop30", "expand"))
 
 
 @moved
@@ -256,9 +261,12 @@ def test_every_transform_says_whether_it_moves() -> None:
     found = {kind.__name__: kind.geometric for kind in members(Transform)}
     assert found == {
         **dict.fromkeys(("Crop", "Flip", "ResizedCrop", "Resize", "CenterCrop"), True),
+        **dict.fromkeys(("BoxCrop", "Expand"), True),
         **dict.fromkeys(("ColorJitter", "Cutout", "Erasing"), False),
         "RandAugment": True,  # by rotating and shearing, which boxes cannot follow
     }
+    follow = {kind.__name__ for kind in members(Transform) if kind.geometric and kind.movable}
+    assert follow == {name for name, moves in found.items() if moves} - {"RandAugment"}
 
 
 @pytest.mark.parametrize("target", [painted()[1], areas()[1]], ids=["objects", "classes"])

@@ -14,10 +14,20 @@ import tiny
 from stillhouse.batches import Batch, Objects
 from stillhouse.data.loader import BatchSampler, Loader
 from stillhouse.data.mixing import Mix
+from stillhouse.data.mosaic import Mosaic
 from stillhouse.data.padding import canvas_size, clear_padding, pad_images, pad_target
 from stillhouse.data.source import FromTorch, Pixels, Sample
 from stillhouse.data.targets import IGNORE
-from stillhouse.data.transforms import ColorJitter, Crop, Flip, Resize, Single, Transform, normalise
+from stillhouse.data.transforms import (
+    ColorJitter,
+    Crop,
+    Flip,
+    RandAugment,
+    Resize,
+    Single,
+    Transform,
+    normalise,
+)
 from stillhouse.errors import UserError
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -52,6 +62,12 @@ def test_images_of_one_size_are_not_padded() -> None:
     assert torch.equal(whole, torch.stack(given)) and sizes.tolist() == [[6, 9]] * 3
 
 
+def test_grey_images_among_others_are_refused() -> None:
+    given = [*images([(4, 4)]), torch.zeros(1, 4, 4, dtype=torch.uint8)]
+    with pytest.raises(UserError, match="^images of one batch have 1 and 3 channels; convert all"):
+        pad_images(given)
+
+
 def test_masks_are_padded_and_everything_else_is_left() -> None:
     part = {"boxes": torch.rand(2, 4), "labels": torch.tensor([1, 0])}
     objects = Objects(**part, image=torch.zeros(2, dtype=torch.int64))
@@ -73,7 +89,7 @@ def test_masks_are_padded_and_everything_else_is_left() -> None:
 def test_what_is_outside_of_an_image_is_cleared() -> None:
     sizes = torch.tensor([[2, 3], [4, 4], [1, 4]])
     given = torch.rand(3, 2, 4, 4) + 1
-    found = clear_padding(given, sizes)
+    found = clear_padding(given.clone(), sizes)
     for image, before, (height, width) in zip(found, given, sizes.tolist(), strict=True):
         assert torch.equal(image[:, :height, :width], before[:, :height, :width])
         assert (image != 0).sum() == 2 * height * width
@@ -222,6 +238,58 @@ def test_maps_of_classes_are_padded_with_what_is_ignored() -> None:
             )
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_have_sides_of_a_multiple_and_say_what_was_read(workers: int) -> None:
+    source, transforms = detections(), (Flip(), Resize(9))
+    plain = list(loader(source, transforms).epoch(1))
+    wider = list(loader(source, transforms, pad=32, workers=workers).epoch(1))
+    for one, other in zip(plain, wider, strict=True):
+        assert one.images.shape[2:] != other.images.shape[2:] == (32, 32)
+        assert torch.equal(one.sizes, other.sizes) and tiny.same_target(one.target, other.target)
+        read = [list(SIZES[key % 4]) for key in other.keys.tolist()]
+        assert one.originals.tolist() == other.originals.tolist() == read
+        for before, after, (height, width) in zip(
+            one.images, other.images, one.sizes.tolist(), strict=True
+        ):
+            assert torch.equal(before[:, :height, :width], after[:, :height, :width])
+            assert not after[:, height:].any() and not after[:, :, width:].any()
+        part = other.rows(torch.tensor([2, 0]))
+        assert part.originals.tolist() == [read[2], read[0]]
+
+
+def test_evaluation_is_padded_as_training_is() -> None:
+    (batch,) = loader(transforms=(), sampler=BatchSampler(23, 30), pad=5).epoch(0)
+    assert batch.images.shape == (23, 3, 10, 15) and batch.keys.tolist() == list(range(23))
+    assert (
+        batch.originals.tolist() == batch.sizes.tolist() == [list(SIZES[i % 4]) for i in range(23)]
+    )
+
+
+class Unlabelled(FromTorch):
+    """Objects of which only the last image knows any."""
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        return sample if index == 14 else sample._replace(target=None)
+
+
+def test_a_batch_without_any_target_is_like_those_of_its_source() -> None:
+    """By `targets`, or by some of the samples, or by `pad` where no sample has a target."""
+    known = Unlabelled(detections().dataset, "abc", "toy")
+    shown = list(loader(known, (), sampler=BatchSampler(23, 4)).epoch(0))
+    assert [batch.target is None for batch in shown] == [True] * 3 + [False] + [True] * 2
+    for batch in shown:
+        assert batch.sizes.tolist() == [list(SIZES[key % 4]) for key in batch.keys.tolist()]
+        assert batch.images.shape[2:] == tuple(batch.sizes.amax(0).tolist())
+    blank = FromTorch([(image, None) for image, _ in detections().dataset], "abc", "toy")
+    with pytest.raises(UserError, match="images of one batch have different shapes"):
+        next(loader(blank).epoch(0))
+    batch = next(loader(blank, pad=8).epoch(0))
+    assert batch.target is None and batch.images.shape[2:] == (8, 16)
+    blank.targets = detections()[1].target  # what a reader knows of all its samples
+    assert next(loader(blank).epoch(0)).sizes.tolist() == batch.sizes.tolist()
+
+
 def test_objects_in_memory_are_moved_too() -> None:
     """Batches of one size, made sample by sample where boxes move, are padded by nothing."""
     pixels = torch.randint(1, 256, (23, 3, 6, 6)).to(torch.uint8)
@@ -246,6 +314,41 @@ def test_objects_in_memory_are_moved_too() -> None:
 
 
 # ---------------------------------------------------------------------------------- what is refused
+
+
+def in_memory() -> Pixels:
+    """Two images with one object each."""
+    boxes, index = torch.tensor([[0.0, 0, 3, 3], [1, 1, 4, 5]]), torch.arange(2)
+    pixels = torch.zeros(2, 3, 6, 6, dtype=torch.uint8)
+    return Pixels(pixels, Objects(boxes, index, index, 2), tuple("ab"), "print", "toy")
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"strong": (Flip(),)}, "images with boxes or masks have no second view"),
+        ({"mixing": Mix(mixup=1.0)}, r"data\.mix mixes the classes of whole images"),
+        ({"transforms": (Flip(), RandAugment())}, "rand_augment rotates and shears images, but"),
+    ],
+)
+def test_what_boxes_exclude_is_refused_before_the_first_batch(
+    options: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(UserError, match=f"^{complaint}"):
+        loader(in_memory(), sampler=BatchSampler(2, 2), **options)
+
+
+@pytest.mark.parametrize("option", [{"pad": 2}, {"mosaic": Mosaic(8)}], ids=["pad", "mosaic"])
+def test_what_needs_boxes_is_refused_for_classes(option: dict[str, Any]) -> None:
+    (name,) = option
+    images = torch.zeros(4, 3, 6, 6, dtype=torch.uint8)
+    held = Pixels(images, torch.zeros(4, dtype=torch.int64), ("a",), "print", "toy")
+    with pytest.raises(UserError, match=rf"^data\.{name} .* classes of whole images; leave"):
+        loader(held, sampler=BatchSampler(4, 4), **option)
+    read = FromTorch([(image, 0) for image in images], "a", "toy")
+    made = loader(read, sampler=BatchSampler(4, 4), **option)
+    with pytest.raises(UserError, match=rf"^data\.{name} .* classes of whole images; leave"):
+        next(made.epoch(0))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -141,12 +141,16 @@ class Loader:
         for fetched in batches:
             if self.mixing:
                 check_labelled(fetched.target)
-            target, rows, images, sizes, originals = (to_device(p, self.device) for p in fetched)
+            target, rows, images = (to_device(part, self.device) for part in fetched[:3])
             batch = self._batch(target, rows[0], rows[1], images)
-            if sizes is not None:
-                images = clear_padding(batch.images, sizes)
-                batch = replace(batch, images=images, sizes=sizes, originals=originals)
+            if fetched.sizes is not None:
+                batch = self._padded(batch, fetched.sizes, fetched.originals)
             yield batch
+
+    def _padded(self, batch: Batch[Any], sizes: Tensor, originals: Tensor | None) -> Batch[Any]:
+        clear_padding(batch.images, sizes)
+        sizes, originals = (to_device(part, self.device) for part in (sizes, originals))
+        return replace(batch, sizes=sizes, originals=originals)
 
     def _batch(
         self, target: Any, keys: Tensor, views: Tensor, images: Sequence[Tensor]
@@ -230,7 +234,7 @@ def check_groups(source: Source, sampler: BatchSampler, groups: Tensor) -> None:
     small = counts[counts > 0].min() if len(counts) else 0
     if small < sampler.batch:
         raise UserError(
-            f"{source.name}: data.group_by_aspect leaves out {int(small)} images, too few for a "
-            f"batch of {sampler.batch} of their own; set a smaller data.batch, or leave "
+            f"{source.name}: data.group_by_aspect makes a group of {int(small)}, which is smaller "
+            f"than data.batch, {sampler.batch}; set a smaller data.batch, or leave "
             "data.group_by_aspect out"
         )

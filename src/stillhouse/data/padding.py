@@ -50,10 +50,14 @@ def pad_target(target: SampleTarget, height: int, width: int) -> SampleTarget:
 
 
 def clear_padding(images: Tensor, sizes: Tensor) -> Tensor:
-    """Normalised images with 0 in their padding: (N, C, H, W), (N, 2) -> (N, C, H, W)."""
-    rows, columns = (torch.arange(side, device=images.device) for side in images.shape[-2:])
-    inside = (rows < sizes[:, :1])[:, :, None] & (columns < sizes[:, 1:])[:, None, :]
-    return images * inside[:, None]
+    """Set the padding of normalised images to 0, in place: (N, C, H, W), (N, 2) -> (N, C, H, W).
+
+    `sizes` are best on the CPU, as they are read there.
+    """
+    for image, (height, width) in zip(images, sizes.tolist(), strict=True):
+        image[:, height:] = 0
+        image[:, :height, width:] = 0
+    return images
 
 
 def _pad(image: Tensor, height: int, width: int, value: float) -> Tensor:
