@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from stillhouse.batches import Batch
 from stillhouse.build.data import make_training_loader
 from stillhouse.build.networks import TeacherNetwork, example_of, make_student
 from stillhouse.build.session import Session
@@ -31,6 +32,7 @@ from stillhouse.methods.build import make_method, reshape_student
 from stillhouse.methods.combined import NoTerms
 from stillhouse.methods.per_teacher import PerTeacher
 from stillhouse.methods.setting import Setting
+from stillhouse.models.dry_run import undisturbed
 from stillhouse.models.taps import Tapped
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe, TeacherSpec, Training
@@ -50,9 +52,19 @@ def make_pupil(recipe: Recipe, session: Session, loaded: TeacherNetwork | None) 
         setting = replace(setting, student=student)
         members = loaded.members if taught_apart(recipe.teacher) else ()
         method = method_for_teachers(recipe.method, setting, members)
+        check_pair(student, loaded.network, session)
     if recipe.data.mix:
         check_mixing(recipe.method, method)
     return Pupil(Tapped(student, method.student_taps, (example,)), method, session.task)
+
+
+def check_pair(student: nn.Module, teacher: nn.Module, session: Session) -> None:
+    """Raise UserError for a student and a teacher whose outputs cannot be compared."""
+    example = example_of(session.sources)
+    keys = torch.arange(len(example))
+    inputs = session.task.inputs(Batch(example, None, keys, torch.zeros_like(keys)))
+    with undisturbed(student), undisturbed(teacher):
+        session.task.check_pair(student(*inputs), teacher(*inputs))
 
 
 def taught_apart(teacher: TeacherSpec | None) -> bool:

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stillhouse.functional.dtype import full_precision, upcast
+from stillhouse.kernels import focal as kernel
+from stillhouse.kernels.dispatch import Accelerated
 
 
 def focal(
@@ -49,11 +51,13 @@ def quality_focal(
         return (rows * weight.to(rows.dtype)).sum()
 
 
+@Accelerated
 def background(logits: Tensor, gamma: float) -> Tensor:
     """-p^gamma log(1 - p), the loss of an absent class: (...) -> (...)."""
-    softplus = F.softplus(logits)
-    # log p = z - softplus(z), so the power needs no second sigmoid
-    return (gamma * (logits - softplus)).exp() * softplus
+    return -(gamma * F.logsigmoid(logits)).exp() * F.logsigmoid(-logits)
+
+
+background.stand_in(kernel.supports)(kernel.background)
 
 
 def distribution_focal(bins: Tensor, target: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ class ClassificationSpec:
 
     label_smoothing: float = 0.0
     name: Literal["classification"] = "classification"
+    storable: ClassVar[bool] = True  # one row of logits per image
 
     def build(self, facts: Facts) -> Classification:
         """The task for the classes of the data; raises UserError for other targets."""

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stillhouse.batches import Batch, Objects, read_batch
 from stillhouse.errors import UserError
 from stillhouse.models.detectors.assign import Assignment
 from stillhouse.models.detectors.output import Dense
 from stillhouse.models.detectors.suppress import detect
+from stillhouse.models.detectors.torchvision.adapter import adapt_detector
 from stillhouse.spec import require, spec
 from stillhouse.tasks.base import Facts
 from stillhouse.tasks.meters.box_precision import BoxPrecision
@@ -39,6 +40,7 @@ class DetectionSpec:
     iou: float | None = None
     most: int | None = None
     name: Literal["detection"] = "detection"
+    storable: ClassVar[bool] = False  # predictions at every place of an image
 
     def __post_init__(self) -> None:
         for name in ("threshold", "iou"):
@@ -74,11 +76,15 @@ class Detection:
     headline: ClassVar[str] = "ap"
     chance: ClassVar[float] = 0.0
     sites: ClassVar[tuple[str, ...]] = (SITE,)
-    examine: ClassVar[tuple[str, ...]] = ()
+    examine: ClassVar[tuple[str, ...]] = ("detections", "box_precision", "detection_errors")
 
     def __post_init__(self) -> None:
         if self.protocol not in get_args(Protocol):
             raise ValueError(f"protocol must be coco, voc or voc07, got {self.protocol!r}")
+
+    def adapt(self, network: nn.Module) -> nn.Module:
+        """A RetinaNet or FCOS of torchvision as a dense detector, others as they are."""
+        return adapt_detector(network)
 
     def read(self, batch: Any) -> Batch[Objects]:
         """A batch of any loader, with `Objects` as target or as torchvision has it.
@@ -111,6 +117,8 @@ class Detection:
 
     def check_pair(self, student: Any, teacher: Any) -> None:
         """Raise UserError for two detectors whose predictions are not on one grid."""
+        for output, name in ((student, "the student"), (teacher, "the teacher")):
+            self.check_output(output, name, len(student.scores))
         found = student.priors.differences(teacher.priors)
         if found:
             raise UserError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, get_args
+from typing import ClassVar, Annotated, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ class MultilabelSpec:
     loss: Annotated[LabelLoss, BY_KIND] = BCE()
     reduction: LabelReduction = "batch"
     name: Literal["multilabel"] = "multilabel"
+    storable: ClassVar[bool] = True  # one row of logits per image
 
     def build(self, facts: Facts) -> Multilabel:
         """The task for the classes of the data; their mean frequency is the mAP of chance."""

@@ -76,4 +76,6 @@ def test_class_scores_start_at_the_prior() -> None:
 )
 def test_a_wrong_option_is_one_sentence(options: dict[str, object], text: str) -> None:
     with pytest.raises(UserError, match=text):
-        zoo.create("detector/fcos", 3, **{"backbone": "stillhouse/small", "strides": (4, 8), **options})
+        zoo.create(
+            "detector/fcos", 3, **{"backbone": "stillhouse/small", "strides": (4, 8), **options}
+        )

@@ -51,7 +51,11 @@ def loop(out: Dense, image: int, options: Suppression) -> list[Row]:
         ]
         for score, k, p in sorted(level, reverse=True)[: options.candidates]:
             x1, y1, x2, y2 = boxes[p].tolist()
-            clipped = [min(max(v, 0.0), m) for v, m in ((x1, width), (y1, height), (x2, width), (y2, height))]  # fmt: skip
+            limits = (width, height, width, height)
+            clipped = [
+                min(max(side, 0.0), limit)
+                for side, limit in zip((x1, y1, x2, y2), limits, strict=True)
+            ]
             found.append((score, k, clipped))
         start += count
     kept: list[Row] = []

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillhouse.batches import Objects
+from stillhouse.functional.deform import deformable_convolution
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.models.detectors.assign import (
     Assignment,
@@ -138,9 +139,9 @@ class PointHead(nn.Module):
             slowed = (1 - POINT_GRADIENT) * first.detach() + POINT_GRADIENT * first
             offset = slowed - self.base
             scores.append(
-                flatten(self.score(sample(self.class_points, kinds, offset)), self.classes)
+                flatten(self.score(sample(self.class_points.weight, kinds, offset)), self.classes)
             )
-            moved = self.refined(sample(self.refined_points, places, offset))
+            moved = self.refined(sample(self.refined_points.weight, places, offset))
             boxes.append(self.boxes(moved + first.detach()))
             initial.append(self.boxes(first))
         return Raw(torch.cat(scores, 1), torch.cat(boxes, 1), None, torch.cat(initial, 1))
@@ -156,13 +157,13 @@ class PointHead(nn.Module):
         return torch.cat([middle - half, middle + half], -1)
 
 
-def sample(layer: nn.Module, x: Tensor, offset: Tensor) -> Tensor:
+def sample(weight: Tensor, x: Tensor, offset: Tensor) -> Tensor:
     """A deformable convolution and a ReLU: (N, C, H, W), (N, 18, H, W) -> (N, C, H, W).
 
     It has no kernel for bfloat16, so it is computed in float32 under any autocast.
     """
     with full_precision(x):
-        return F.relu(layer(upcast(x), upcast(offset)))
+        return F.relu(deformable_convolution(upcast(x), upcast(offset), upcast(weight)))
 
 
 def _deviation(offset: Tensor) -> Tensor:

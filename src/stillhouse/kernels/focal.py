@@ -1,0 +1,39 @@
+"""The focal loss of an absent class in closed form: one tensor is saved for backward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def supports(logits: Tensor, gamma: float) -> bool:
+    """Any logits of single or double precision."""
+    return logits.dtype in (torch.float32, torch.float64)
+
+
+def background(logits: Tensor, gamma: float) -> Tensor:
+    """-p^gamma log(1 - p): (...) -> (...)."""
+    losses: Tensor = _Background.apply(logits, gamma)
+    return losses
+
+
+class _Background(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, gamma: float) -> Tensor:
+        p, loss = logits.sigmoid(), F.logsigmoid(-logits).neg_()
+        power = p.square() if gamma == 2 else p.pow(gamma)
+        if ctx.needs_input_grad[0]:
+            # the derivative is p^gamma (p + gamma (1 - p) loss)
+            slope = (1 - p).mul_(loss).mul_(gamma).add_(p).mul_(power)
+            ctx.save_for_backward(slope)
+        return loss.mul_(power)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (slope,) = ctx.saved_tensors
+        return gradient * slope, None
