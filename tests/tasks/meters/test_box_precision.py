@@ -70,7 +70,7 @@ def test_an_image_that_was_evaluated_twice_counts_once(protocol: Any) -> None:
 def test_of_unequal_evaluations_of_an_image_one_is_taken_whatever_their_order() -> None:
     truth = [Truth(0, A), Truth(0, B)]
     one = measure([Scene(3, truth, [Found(0, 0.9, A), Found(0, 0.8, B)])])
-    other = measure([Scene(3, truth, [Found(0, 0.9, A)])])
+    other = measure([Scene(3, truth, [Found(0, 0.7, [60, 60, 90, 90])])])
     summary = merged(one, other).summary()
     assert summary == merged(other, one).summary()
     assert summary["objects"] == 2

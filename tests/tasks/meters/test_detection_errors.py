@@ -93,6 +93,13 @@ def test_a_wrong_box_of_an_object_that_has_a_detection_is_removed() -> None:
     check(errors([Truth(0, A)], found), 50, localisation=(1, 50))
 
 
+def test_a_removed_detection_does_not_find_another_object() -> None:
+    found = [Found(0, 0.9, A), Found(0, 0.8, BESIDE_A)]
+    ap50 = 100 * 51 / 101
+    got = errors([Truth(0, A), Truth(0, B)], found)
+    check(got, ap50, localisation=(1, 0), missed=(1, 100 - ap50))
+
+
 def test_of_a_wrong_box_and_a_wrong_class_only_the_better_is_corrected() -> None:
     truth = [Truth(0, A), Truth(1, B)]
     found = [Found(0, 0.9, BESIDE_A), Found(1, 0.8, A), Found(1, 0.7, B)]
