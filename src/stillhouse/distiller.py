@@ -37,6 +37,10 @@ class Distiller(nn.Module):
     mapping with `image` or `pixel_values` and `label` or `labels`, or a `Batch`. `method` is a
     preset, a list of them, or a Method of your own; feature methods need an `example` batch of
     images, and those with a memory of every sample the `labels` of all: (samples,).
+
+    With `task="detection"` the networks are detectors, which may be a RetinaNet or FCOS of
+    torchvision; labels are then `Objects`, or a list of {"boxes", "labels"} with one item per
+    image.
     """
 
     def __init__(
@@ -52,13 +56,14 @@ class Distiller(nn.Module):
         labels: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.task = as_task(task)
+        student, teacher = self.task.adapt(student), self.task.adapt(teacher)
         examples = () if example is None else (example,)
         specs: Sequence[Published] = ()
         if not isinstance(method, Method):
             specs = [method] if isinstance(method, Published) else list(method)
             student, method = build_method(specs, student, teacher, example, labels)
         self.keyed = any("keys" in spec.needs for spec in specs)
-        self.task = as_task(task)
         self.pupil = Pupil(Tapped(student, method.student_taps, examples), method, self.task)
         inputs = self.task.inputs
         made: Frozen[Any] | Learner[Any] = Frozen(teacher, inputs, method.teacher_taps, examples)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from stillhouse.errors import UserError
-from stillhouse.models import zoo
+from stillhouse.models import weights, zoo
 
 FACTORIES = """
 from torch import nn
@@ -62,6 +62,36 @@ def test_a_name_gives_a_network(name: str, channels: int, options: dict[str, Any
     assert network(torch.randn(2, channels, 32, 32)).shape == (2, 7)
 
 
+@pytest.mark.parametrize(
+    ("name", "attribute"),
+    [
+        ("fcos_resnet50_fpn", "center_sampling_radius"),
+        ("retinanet_resnet50_fpn", "proposal_matcher"),
+    ],
+)
+def test_detectors_of_torchvision_are_returned_as_they_are(name: str, attribute: str) -> None:
+    network = zoo.create(f"torchvision/{name}", 7, 1, score_thresh=0.3)
+    assert type(network).__module__.startswith("torchvision.models.detection")
+    assert hasattr(network, attribute) and network.score_thresh == 0.3
+    assert network.head.classification_head.num_classes == 7
+    assert network.backbone.body.conv1.in_channels == 1
+    assert zoo.is_detector(f"torchvision/{name}") and not zoo.is_detector("torchvision/resnet18")
+    assert zoo.preprocessing(f"torchvision/{name}").mean == (0.485, 0.456, 0.406)
+
+
+def test_weights_of_a_classifier_are_for_the_backbone_of_a_detector(tmp_path: Path) -> None:
+    classifier = zoo.create("torchvision/resnet50", 3)
+    weights.save_weights(classifier, tmp_path / "classifier.safetensors")
+    detector = zoo.create("torchvision/fcos_resnet50_fpn", 3)
+    weights.load_pretrained(detector, tmp_path / "classifier.safetensors")
+    body = detector.get_submodule("backbone.body").state_dict()
+    expected = {n: part for n, part in classifier.state_dict().items() if n in body}
+    assert len(expected) == len(body) > 300
+    assert all(torch.equal(part, body[name]) for name, part in expected.items())
+    assert len({id(module) for module in detector.modules()}) == len(list(detector.modules()))
+    assert not any("pretrained_part" in name for name in detector.state_dict())
+
+
 def test_nothing_is_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a download was tried")
@@ -71,6 +101,7 @@ def test_nothing_is_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.socket.connect", refuse)
     zoo.create("timm/resnet18.a1_in1k", 10)
     zoo.create("torchvision/resnet18", 10)
+    zoo.create("torchvision/retinanet_resnet50_fpn_v2", 10)
     zoo.preprocessing("timm/resnet18.a1_in1k")
     zoo.preprocessing("torchvision/resnet18")
 
@@ -111,7 +142,11 @@ def test_the_last_map_of_a_densenet_can_be_tapped_and_nothing_else_changes() -> 
         ("timm/resnet18.a1_in2k", "timm has no network 'resnet18.a1_in2k'; did you mean"),
         ("timm/hf-hub:timm/resnet18", "timm has no network 'hf-hub:timm/resnet18'"),
         ("torchvision/resnet19", "torchvision has no network 'resnet19'; did you mean"),
-        ("torchvision/fcos_resnet50_fpn", "torchvision has no network 'fcos_resnet50_fpn'"),
+        (
+            "torchvision/fcos_resnet50",
+            "no network 'fcos_resnet50'; did you mean 'fcos_resnet50_fpn",
+        ),
+        ("torchvision/fasterrcnn_resnet50_fpn", "no network 'fasterrcnn_resnet50_fpn'"),
         ("stillhouse/tinny", "stillhouse has no network 'tinny'; did you mean 'tiny'"),
         ("tim/resnet18", "unknown source 'tim' of the network .*; did you mean 'timm'"),
         ("acme/lien", "acme has no network 'acme/lien'; did you mean 'acme/line'"),
@@ -121,6 +156,12 @@ def test_the_last_map_of_a_densenet_can_be_tapped_and_nothing_else_changes() -> 
 def test_unknown_names_are_answered_with_a_hint(name: str, said: str, plugin: None) -> None:
     with pytest.raises(UserError, match=said):
         zoo.create(name, 10)
+
+
+def test_an_option_that_torchvision_would_ignore_is_a_sentence() -> None:
+    said = "torchvision/fcos_resnet50_fpn has no option 'score_tresh'; did you mean 'score_thresh'"
+    with pytest.raises(UserError, match=said):
+        zoo.create("torchvision/fcos_resnet50_fpn", 2, score_tresh=0.1)
 
 
 @pytest.mark.parametrize("name", ["stillhouse/tiny", "timm/resnet18", "torchvision/resnet18"])
@@ -179,7 +220,12 @@ def test_names_are_searched_by_word_and_by_glob() -> None:
     assert everything == sorted(everything)
     known = {"timm/resnet18", "torchvision/resnet18", "cifar/resnet18", "stillhouse/small"}
     assert known <= set(everything)
-    assert "torchvision/fcos_resnet50_fpn" not in everything
+    assert "torchvision/fasterrcnn_resnet50_fpn" not in everything
+    assert zoo.list_models("torchvision/*_fpn*") == [
+        "torchvision/fcos_resnet50_fpn",
+        "torchvision/retinanet_resnet50_fpn",
+        "torchvision/retinanet_resnet50_fpn_v2",
+    ]
     assert zoo.list_models("stillhouse/*l*e") == ["stillhouse/large", "stillhouse/little"]
     assert all("ResNet18".lower() in name for name in zoo.list_models("ResNet18"))
 

@@ -90,6 +90,9 @@ class DetectionTask:
     sites: ClassVar[tuple[str, ...]] = ("class", "box")
     examine: ClassVar[tuple[str, ...]] = ()
 
+    def adapt(self, network: nn.Module) -> nn.Module:
+        return network
+
     def read(self, batch: Any) -> Batch[Objects]:
         return read_batch(batch)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +20,13 @@ from stillhouse.methods.build import reshape_student
 from stillhouse.methods.setting import Setting
 from stillhouse.models import weights, zoo
 from stillhouse.models.aliases import resolve_path
+from stillhouse.models.detectors.output import Dense
 from stillhouse.models.dry_run import undisturbed
 from stillhouse.models.ensemble import Ensemble
 from stillhouse.models.tap_path import TapPath
 from stillhouse.models.teacher_wrapper import TeacherWrapper, class_order
 from stillhouse.recipes.schema import Network, Recipe, TeacherMember, TeacherSpec
+from stillhouse.tasks.base import Facts, Task
 
 
 def make_network(
@@ -31,10 +34,11 @@ def make_network(
     sources: Sources,
     path: Path | None = None,
     *,
+    task: Task[Any] | None = None,
     classes: int | None = None,
     size: tuple[int, int] | None = None,
 ) -> nn.Module:
-    """A network by name, with the weights of `path` if given.
+    """A network by name, with the weights of `path` if given, adapted to the task if given.
 
     `classes` and the `size` of images default to those of the data.
     """
@@ -48,12 +52,12 @@ def make_network(
             network = spec.head.build(network, count, blank)
     if path is not None:
         weights.load_weights(network, path)
-    return network
+    return network if task is None else task.adapt(network)
 
 
 def make_student(spec: Network, session: Session) -> nn.Module:
     """The student for the classes, channels and size of the data, checked by a dry run."""
-    network = make_network(spec, session.sources, spec.weights)
+    network = make_network(spec, session.sources, spec.weights, task=session.task)
     check_network(network, spec.name, session)
     return network
 
@@ -63,11 +67,15 @@ def make_deployed(recipe: Recipe, sources: Sources, path: Path | None) -> nn.Mod
 
     It is the network that the recipe names, unless a method changes its architecture.
     """
-    network = make_network(replace(recipe.student, pretrained=None), sources)
+    task = recipe.task.build(Facts(recipe.data.name, sources.classes, None))
     specs = [spec for spec in recipe.method if spec.reshapes]
-    if specs and recipe.teacher is not None and not recipe.teacher.members:
-        teacher = make_network(replace(recipe.teacher, pretrained=None), sources)
-        network = reshape_student(specs, Setting(network, teacher, example_of(sources)))
+    reshaped = specs and recipe.teacher is not None and not recipe.teacher.members
+    student = replace(recipe.student, pretrained=None)
+    network = make_network(student, sources, None if reshaped else path, task=task)
+    if not reshaped or recipe.teacher is None:
+        return network
+    teacher = make_network(replace(recipe.teacher, pretrained=None), sources, task=task)
+    network = reshape_student(specs, Setting(network, teacher, example_of(sources)))
     if path is not None:
         weights.load_weights(network, path)
     return network
@@ -124,7 +132,7 @@ def untrained_teacher(spec: TeacherSpec, session: Session) -> TeacherNetwork:
     """The teacher with random weights, for shapes and costs before it is trained."""
     loaded = []
     for member in spec.networks:
-        network = make_network(member, session.sources)
+        network = make_network(member, session.sources, task=session.task)
         # weights may be for other classes; without them, the network must fit the data
         if member.weights is None:
             check_network(network, member.name, session)
@@ -155,7 +163,8 @@ def load_member(spec: TeacherMember, path: Path, session: Session) -> TeacherNet
             f"the teacher of {path} takes {channels} channels, but the images have "
             f"{sources.channels}; set teacher.weights to a network for such images"
         )
-    inner = make_network(spec, sources, path, classes=classes, size=teacher_size(spec, contract))
+    size = teacher_size(spec, contract)
+    inner = make_network(spec, sources, path, task=session.task, classes=classes, size=size)
     loaded = fit_teacher(spec, inner, contract, sources)
     check_network(loaded.network, spec.name, session)
     return loaded
@@ -188,7 +197,7 @@ def fit_teacher(
     if mean and std and (tuple(mean), tuple(std)) != (sources.mean, sources.std):
         normalisation = (mean, std)
         notes.append("images are normalised with the teacher's mean and std")
-    size = teacher_size(spec, contract)
+    size = resized_to(spec, inner, contract, sources)
     if size and tuple(size) != sources.size:
         notes.append(f"images are resized to {size[0]} x {size[1]} for the teacher")
     changes_images = bool(notes)
@@ -204,6 +213,28 @@ def fit_teacher(
     data = (sources.mean, sources.std)
     wrapped = TeacherWrapper(inner, data=data, teacher=normalisation, size=size, select=select)
     return TeacherNetwork(wrapped, inner, tuple(notes), size=size)
+
+
+def resized_to(
+    spec: TeacherMember, inner: nn.Module, contract: Contract | None, sources: Sources
+) -> tuple[int, int] | None:
+    """The size that images are resized to for a teacher, None where they keep their own.
+
+    A dense detector takes images of any size, and its predictions lie on the grid of its images:
+    the size that it was trained for is ignored, and another one is refused.
+    """
+    size = teacher_size(spec, contract)
+    if size is None:
+        return None
+    shape = (sources.channels, *size)
+    with undisturbed(inner), readable_errors(spec.name, shape):
+        is_dense = isinstance(inner(torch.zeros(1, *shape)), Dense)
+    if is_dense and spec.size and tuple(spec.size) != sources.size:
+        raise UserError(
+            f"the images of a detector cannot be resized to {size[0]} x {size[1]}, because its "
+            "predictions would lie on another grid than the student's; leave out teacher.size"
+        )
+    return None if is_dense else size
 
 
 def check_network(network: nn.Module, name: str, session: Session) -> None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillhouse.errors import UserError
+from stillhouse.models.detectors.output import Dense
 
 
 class TeacherWrapper(nn.Module):
-    """A teacher that takes the student's images and returns logits for the data's classes.
+    """A teacher that takes the student's images and returns scores for the data's classes.
 
-    It converts the normalisation and size of the images, and selects and orders the classes.
+    It converts the normalisation and size of the images, and selects and orders the classes, of
+    logits (N, C) or of a `Dense`. The images of a detector keep their size, because its priors
+    would be those of other images.
     """
 
     factor: Tensor
@@ -42,15 +47,28 @@ class TeacherWrapper(nn.Module):
         index = None if select is None else torch.tensor(tuple(select))
         self.register_buffer("select", index)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) normalised for the student -> (N, classes) in the data's order."""
+    def forward(self, images: Tensor) -> Any:
+        """(N, C, H, W) normalised for the student -> (N, classes) or Dense, in the data's order."""
         images = images * self.factor + self.shift
-        if self.size and tuple(images.shape[-2:]) != tuple(self.size):
+        resized = self.size is not None and tuple(images.shape[-2:]) != tuple(self.size)
+        if resized:
             images = F.interpolate(
                 images, self.size, mode="bilinear", align_corners=False, antialias=True
             )
-        logits: Tensor = self.model(images)
-        return logits if self.select is None else logits[:, self.select]
+        out = self.model(images)
+        if resized and isinstance(out, Dense):
+            raise UserError(
+                f"images cannot be resized to {self.size} for a detector, because its predictions "
+                "would lie on another grid than the student's; leave out teacher.size"
+            )
+        return out if self.select is None else select_classes(out, self.select)
+
+
+def select_classes(out: Any, index: Tensor) -> Any:
+    """Some classes of an output, in the order of their indices: (N, C) or Dense."""
+    if isinstance(out, Dense):
+        return replace(out, scores=out.scores.index_select(-1, index))
+    return out[:, index]
 
 
 def class_order(classes: Sequence[str], wanted: Sequence[str]) -> list[int] | None:

@@ -17,6 +17,8 @@ from stillhouse.errors import UserError, did_you_mean
 from stillhouse.models import small
 from stillhouse.models.cifar import catalogue as cifar
 from stillhouse.models.detectors import catalogue as detectors
+from stillhouse.models.detectors.torchvision.adapter import COLUMNS
+from stillhouse.models.detectors.torchvision.columns import read_columns
 from stillhouse.models.mobilenet_v1 import MobileNetV1
 
 PLUGINS = "stillhouse.models"  # the entry point group: NAMESPACE/NAME -> factory
@@ -34,6 +36,13 @@ _REFUSED = {
 # Without auxiliary outputs beside the logits.
 _SINGLE_OUTPUT = {"aux_logits": False, "init_weights": True}
 _TORCHVISION_OPTIONS = {"googlenet": _SINGLE_OUTPUT, "inception_v3": _SINGLE_OUTPUT}
+_TORCHVISION_DETECTORS = (
+    "fcos_resnet50_fpn",
+    "retinanet_resnet50_fpn",
+    "retinanet_resnet50_fpn_v2",
+)
+# that all weights of torchvision's detectors are trained with
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +59,9 @@ def create(name: str, classes: int, channels: int = 3, **options: Any) -> nn.Mod
 
     `timm/NAME`, `torchvision/NAME`, `cifar/NAME`, `stillhouse/NAME`, `package.module:factory`, or a
     name that an installed package registers in the entry point group `stillhouse.models`.
-    `detector/NAME` returns a `Dense` instead (see `models.detectors`).
+    `detector/NAME` returns a `Dense` instead (see `models.detectors`). A detector of torchvision is
+    returned as it is, and adapted by the task; its option `columns` is for weights with other
+    columns than the classes of the data (see `models.detectors.torchvision.columns`).
     """
     for option in options:
         if option in _REFUSED:
@@ -79,6 +90,12 @@ def list_models(pattern: str = "") -> list[str]:
     return sorted(name for name in known if pattern.lower() in name.lower())
 
 
+def is_detector(name: str) -> bool:
+    """Whether a name is that of a detector: `detector/NAME`, or one of torchvision's."""
+    source, _, rest = name.partition("/")
+    return source == "detector" or (source == "torchvision" and rest in _TORCHVISION_DETECTORS)
+
+
 def preprocessing(name: str) -> Preprocessing | None:
     """The preprocessing of the published weights of that name; None where there are none."""
     source, _, rest = name.partition("/")
@@ -87,6 +104,8 @@ def preprocessing(name: str) -> Preprocessing | None:
     if source == "timm":
         config = _library("timm").get_pretrained_cfg(rest)
         return config and Preprocessing(tuple(config.mean), tuple(config.std), config.input_size)
+    if source == "torchvision" and is_detector(name):
+        return Preprocessing(*_IMAGENET, (3, 800, 1333))
     if source == "torchvision":
         published = _library("torchvision.models").get_model_weights(rest)
         preset = getattr(published, "IMAGENET1K_V1", published.DEFAULT).transforms()
@@ -121,16 +140,42 @@ def _timm(name: str, classes: int, channels: int, **options: Any) -> nn.Module:
 
 
 def _torchvision(name: str, classes: int, channels: int, **options: Any) -> nn.Module:
+    if name in _TORCHVISION_DETECTORS:
+        return _torchvision_detector(name, classes, channels, **options)
     options = {**_TORCHVISION_OPTIONS.get(name, {}), **options}
-    get_model = _library("torchvision.models").get_model
-    network: nn.Module = get_model(name, weights=None, num_classes=classes, **options)
-    if channels != 3:
-        _replace_first_convolution(network, channels)
+    network = _from_torchvision(name, channels, num_classes=classes, **options)
     if name.startswith("densenet"):
         # Its last ReLU is a function, so that no module returns the map that is pooled. This one
         # does, and changes nothing: after an nn.ReLU that function could not write in place.
         features: Any = network.get_submodule("features")
         features.add_module("relu5", nn.Threshold(0.0, 0.0))
+    return network
+
+
+def _torchvision_detector(
+    name: str, classes: int, channels: int, columns: str | None = None, **options: Any
+) -> nn.Module:
+    width, chosen = classes, None
+    if columns is not None:
+        width, chosen = read_columns(columns, f"torchvision/{name}", classes)
+    network = _from_torchvision(name, channels, num_classes=width, weights_backbone=None, **options)
+    # torchvision's transform of images takes any option, and ignores what it does not know
+    known = [*inspect.signature(type(network)).parameters, "trainable_backbone_layers", "columns"]
+    for option in options:
+        if option not in known:
+            hint = did_you_mean(option, known)
+            raise UserError(f"torchvision/{name} has no option {option!r}{hint}")
+    if chosen is not None:
+        setattr(network, COLUMNS, chosen)
+    # where weights of a classifier belong; not registered, so that each parameter has one name
+    object.__setattr__(network, "pretrained_part", network.get_submodule("backbone.body"))
+    return network
+
+
+def _from_torchvision(name: str, channels: int, **options: Any) -> nn.Module:
+    network: nn.Module = _library("torchvision.models").get_model(name, weights=None, **options)
+    if channels != 3:
+        _replace_first_convolution(network, channels)
     return network
 
 
@@ -167,7 +212,7 @@ def _listed(source: str) -> list[str]:
         listed = _library("timm").list_models()
     else:
         models = _library("torchvision.models")
-        listed = models.list_models(module=models)
+        listed = [*models.list_models(module=models), *_TORCHVISION_DETECTORS]
     return [f"{source}/{name}" for name in listed]
 
 

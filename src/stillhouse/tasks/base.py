@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from stillhouse.batches import Batch, Target
 from stillhouse.types import Clock, Lesson, Terms, Trace
@@ -72,6 +72,13 @@ class Task(Protocol[T]):
     @property
     def sites(self) -> tuple[str, ...]:
         """The names of the sites in every lesson."""
+        ...
+
+    def adapt(self, network: nn.Module) -> nn.Module:
+        """The network with outputs as the task reads them; itself where it has them already.
+
+        It is called before the network is trained or read, and after its weights are loaded.
+        """
         ...
 
     def read(self, batch: Any) -> Batch[T]:

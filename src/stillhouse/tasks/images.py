@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stillhouse.batches import Batch, read_batch
 from stillhouse.errors import UserError
@@ -41,6 +41,10 @@ class ImageTask(ABC):
     def target(self, student: Trace, batch: Batch[Tensor]) -> Tensor | None:
         """The target of the site: (N,) class index or (N, C) shares; None without labels."""
         return batch.target
+
+    def adapt(self, network: nn.Module) -> nn.Module:
+        """The network itself."""
+        return network
 
     def read(self, batch: Any) -> Batch[Tensor]:
         """A batch of any loader: (images, labels), a mapping with both, or a `Batch`."""

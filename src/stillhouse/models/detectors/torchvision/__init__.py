@@ -1,0 +1,1 @@
+"""Detectors of torchvision as they are: their raw predictions as a `Dense`, with their losses."""

@@ -1,0 +1,74 @@
+"""Small detectors made of the classes of torchvision, for tests."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FCOS, RetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+
+from stillhouse.batches import Objects
+
+CLASSES = 4
+STRIDES = (4, 8, 16)
+
+
+class Pyramid(nn.Module):
+    """Maps of strides 4, 8 and 16."""
+
+    def __init__(self, width: int = 8, channels: int = 3) -> None:
+        super().__init__()
+        self.out_channels = width
+        self.stem = nn.Sequential(nn.Conv2d(channels, width, 4, 4), nn.Tanh())
+        self.middle = nn.Sequential(nn.Conv2d(width, width, 3, 2, 1), nn.Tanh())
+        self.deep = nn.Sequential(nn.Conv2d(width, width, 3, 2, 1), nn.Tanh())
+
+    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
+        large = self.stem(images)
+        middle = self.middle(large)
+        return OrderedDict(large=large, middle=middle, deep=self.deep(middle))
+
+
+class GroupedFCOS(FCOS):
+    """A subclass of a user's own."""
+
+
+def small_retinanet(width: int = 8, classes: int = CLASSES, **options: Any) -> Any:
+    sizes = ((6, 9), (12, 18), (24, 36))
+    anchors = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * 3)
+    return RetinaNet(Pyramid(width), classes, anchor_generator=anchors, **options)
+
+
+def small_fcos(width: int = 32, classes: int = CLASSES, **options: Any) -> Any:
+    anchors = AnchorGenerator(tuple((stride,) for stride in STRIDES), ((1.0,),) * 3)
+    return GroupedFCOS(Pyramid(width), classes, anchor_generator=anchors, **options)
+
+
+def own_outputs(model: Any, images: Tensor) -> tuple[dict[str, Tensor], list[Tensor], list[int]]:
+    """What torchvision's forward computes: head outputs, anchors of each image, level sizes."""
+    features = list(model.backbone(images).values())
+    shapes = [tuple(images.shape[-2:])] * len(images)
+    anchors = model.anchor_generator(ImageList(images, shapes), features)
+    each = model.anchor_generator.num_anchors_per_location()[0]
+    return model.head(features), anchors, [each * f.shape[2] * f.shape[3] for f in features]
+
+
+def listed(objects: Objects) -> list[dict[str, Tensor]]:
+    """Objects as the targets of torchvision."""
+    return [
+        {
+            "boxes": objects.boxes[objects.image == number],
+            "labels": objects.labels[objects.image == number],
+        }
+        for number in range(objects.images)
+    ]
+
+
+def seeded(make: Any, *arguments: Any, **options: Any) -> Any:
+    """What a maker of a network returns, with the same weights each time."""
+    torch.manual_seed(0)
+    return make(*arguments, **options)
