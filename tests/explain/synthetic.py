@@ -38,7 +38,7 @@ def make_predictions(
         for name in names
     )
     labels = torch.arange(n) % c
-    return Predictions(outputs, labels, tuple(f"c{i}" for i in range(c)), image)
+    return Predictions(outputs, tuple(f"c{i}" for i in range(c)), image, labels)
 
 
 def three_networks(**options: int) -> Predictions:

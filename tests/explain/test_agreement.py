@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from PIL import Image
 from synthetic import image, make_predictions, row, three_networks
 
 from stillhouse.explain import agreement
-from stillhouse.explain.predictions import Predictions
 from stillhouse.explain.section import ImageGrid
 from stillhouse.explain.thumbnails import encode_thumbnail
 
@@ -74,7 +74,7 @@ def test_the_most_confident_disagreements_come_first() -> None:
         shown_images.append(index)
         return image(index)
 
-    predictions = Predictions(predictions.outputs, predictions.labels, predictions.classes, picture)
+    predictions = replace(predictions, image=picture)
     chart = agreement.disagreement_images(predictions, predictions.student, predictions.outputs[0])
     assert isinstance(chart, ImageGrid) and len(chart.pictures) == 12
     assert shown_images == list(range(18, 6, -1))

@@ -31,6 +31,7 @@ from stillhouse.explain.section import (
     sections_to_json,
 )
 from stillhouse.tasks.classification import Classification
+from stillhouse.tasks.detection import Detection
 from stillhouse.tasks.multilabel import Multilabel
 
 SINGLE, SEVERAL = Classification(5).examine, Multilabel(5).examine
@@ -101,7 +102,7 @@ NAMES = [
 
 
 def test_every_task_names_diagnoses_that_exist() -> None:
-    assert {*SINGLE, *SEVERAL} == {*DIAGNOSES}
+    assert {*SINGLE, *SEVERAL, *Detection.examine} == {*DIAGNOSES}
 
 
 def test_a_classifier_s_page_has_every_part() -> None:

@@ -341,7 +341,7 @@ def test_a_failed_diagnosis_does_not_replace_a_good_one(
 def test_without_predictions_earlier_diagnoses_stay(
     copy: Path, earlier: dict[str, Section], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diagnosis, "collect_predictions", raising(RuntimeError("no memory")))
+    monkeypatch.setattr(diagnosis, "collector", raising(RuntimeError("no memory")))
     found = recompute(copy)
     assert [*found] == ["predictions", *earlier]
     assert found["predictions"].sentences == (
@@ -480,7 +480,7 @@ def test_a_task_without_diagnoses_needs_no_predictions(
 
     (copy / DIAGNOSIS_FILE).unlink()
     monkeypatch.setattr(ClassificationSpec, "build", build)
-    monkeypatch.setattr(diagnosis, "collect_predictions", raising(AssertionError("collected")))
+    monkeypatch.setattr(diagnosis, "collector", raising(AssertionError("collected")))
     page = run_page(copy)
     assert len(page.bars) == 3 and page.curves and page.notes == ()
     (section,) = page.sections

@@ -13,11 +13,10 @@ from stillhouse.explain.phrases import (
 )
 from stillhouse.explain.predictions import Outputs, Predictions
 from stillhouse.explain.row_statistics import Rows, finite_mean
-from stillhouse.explain.section import BarChart, Chart, Section, Series
+from stillhouse.explain.section import Section
 from stillhouse.functional import ranking
 
 TITLE = "Average precision per class"
-MAX_BARS = 40  # of all networks together
 
 
 def section(predictions: Predictions) -> Section:
@@ -25,11 +24,7 @@ def section(predictions: Predictions) -> Section:
     values = {one.name: class_precisions(predictions, one) for one in predictions.main}
     count = predictions.positives.sum(0).numpy()
     per_class = PerClass(predictions, values, count, "average precision")
-    charts: list[Chart] = []
-    if per_class.order:
-        charts.append(per_class.bars())
-    if 0 < len(per_class.order) * len(values) <= MAX_BARS:
-        charts.insert(0, _all_networks(per_class))
+    charts = (per_class.all_bars(), per_class.bars() if per_class.order else None)
     return Section(
         "average_precision",
         TITLE,
@@ -39,7 +34,7 @@ def section(predictions: Predictions) -> Section:
             *_missing(predictions, per_class),
         ),
         (per_class.table(),) if per_class.order else (),
-        tuple(charts),
+        tuple(chart for chart in charts if chart is not None),
     )
 
 
@@ -47,19 +42,6 @@ def class_precisions(predictions: Predictions, outputs: Outputs) -> Rows:
     """Average precision of each class, NaN for a class without positives: -> (C,)."""
     values: Rows = ranking.average_precision(outputs.logits, predictions.positives).numpy()
     return values
-
-
-def _all_networks(per_class: PerClass) -> BarChart:
-    """The bars of every network, classes in the order of the data."""
-    which = sorted(per_class.order)
-    places = tuple(map(float, range(len(which))))
-    series = tuple(
-        Series(name, places, tuple(100 * float(shares[c]) for c in which))
-        for name, shares in per_class.values.items()
-    )
-    labels = tuple(per_class.predictions.classes[c] for c in which)
-    title = f"{per_class.title} per class"
-    return BarChart(title, f"{per_class.metric}, %", labels, series)
 
 
 def _sentences(predictions: Predictions, per_class: PerClass) -> tuple[str, ...]:

@@ -4,35 +4,60 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+from torch import Tensor, nn
+
+from stillhouse.batches import Batch
 from stillhouse.explain import (
     activation,
     agreement,
     average_precision,
+    box_precision,
     calibration,
     classes,
     consistency,
     correlation,
     decisions,
+    detection_errors,
+    detection_sheet,
     disagreement,
     embedding,
     logits,
     relations,
     retrieval,
 )
+from stillhouse.explain.collect import collect_predictions
+from stillhouse.explain.compared import Compared
+from stillhouse.explain.detections import collect_detections
 from stillhouse.explain.guard import failed_section
-from stillhouse.explain.predictions import Predictions
 from stillhouse.explain.section import Section
+from stillhouse.explain.subset import SubsetLoader
 
 MISSING = "missing"  # the section that names networks without outputs
+
+
+class Collect(Protocol):
+    """Collects predictions of one kind; see `collect_predictions`."""
+
+    def __call__(
+        self,
+        networks: Mapping[str, nn.Module],
+        task: Any,
+        batches: Callable[[], Iterable[Batch[Any]]],
+        classes: Iterable[str],
+        image: Callable[[int], Tensor],
+        limit: int,
+        loader: SubsetLoader | None,
+    ) -> Compared[Any]: ...
 
 
 class Diagnosis(NamedTuple):
     """A title, and a function that returns None where the predictions do not allow it."""
 
     title: str
-    compute: Callable[[Predictions], Section | None]
+    compute: Callable[[Any], Section | None]
+    collect: Collect = collect_predictions  # the predictions that it reads
 
 
 DIAGNOSES: Mapping[str, Diagnosis] = {
@@ -49,10 +74,21 @@ DIAGNOSES: Mapping[str, Diagnosis] = {
     "classes": Diagnosis(classes.TITLE, classes.section),
     "embedding": Diagnosis(embedding.TITLE, embedding.section),
     "activation": Diagnosis(activation.TITLE, activation.section),
+    "box_precision": Diagnosis(box_precision.TITLE, box_precision.section, collect_detections),
+    "detection_errors": Diagnosis(
+        detection_errors.TITLE, detection_errors.section, collect_detections
+    ),
+    "detections": Diagnosis(detection_sheet.TITLE, detection_sheet.section, collect_detections),
 }
 
 
-def run_diagnoses(names: Iterable[str], predictions: Predictions) -> tuple[Section, ...]:
+def collector(names: Iterable[str]) -> Collect:
+    """What collects the predictions that the named diagnoses read, which are of one kind."""
+    known = (DIAGNOSES[name].collect for name in names if name in DIAGNOSES)
+    return next(known, collect_predictions)
+
+
+def run_diagnoses(names: Iterable[str], predictions: Compared[Any]) -> tuple[Section, ...]:
     """The sections of the named diagnoses, in this order, after one that names missing networks.
 
     A diagnosis that raises an error becomes a section that says why. Without a student, or with
@@ -65,14 +101,14 @@ def run_diagnoses(names: Iterable[str], predictions: Predictions) -> tuple[Secti
     lost = bool(predictions.outputs) and predictions.student.name in checked.missing
     if lost or not checked.students:
         return tuple(results)
-    if len(checked.labels):
+    if checked.student.count:
         missing = tuple(checked.missing)
         sections = (run_diagnosis(name, checked) for name in names)
         results += [replace(s, missing=missing) for s in sections if s is not None]
     return tuple(results)
 
 
-def run_diagnosis(name: str, predictions: Predictions) -> Section | None:
+def run_diagnosis(name: str, predictions: Compared[Any]) -> Section | None:
     """One diagnosis, or a section that says why it failed."""
     if name not in DIAGNOSES:
         known = ", ".join(DIAGNOSES)
@@ -85,9 +121,9 @@ def run_diagnosis(name: str, predictions: Predictions) -> Section | None:
         return failed_section(name, diagnosis.title, error)
 
 
-def drop_nonfinite(predictions: Predictions) -> Predictions:
+def drop_nonfinite(predictions: Compared[Any]) -> Compared[Any]:
     """The predictions without networks that have logits which are not finite."""
-    finite = tuple(o for o in predictions.outputs if bool(o.logits.isfinite().all()))
+    finite = tuple(one for one in predictions.outputs if one.finite)
     dropped = {
         outputs.name: f"Some logits of {outputs.name} are not finite."
         for outputs in predictions.outputs

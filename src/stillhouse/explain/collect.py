@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from stillhouse.tasks.base import Task
 from stillhouse.types import Trace
 
 FEATURES = "penultimate"
+T = TypeVar("T")
 
 
 def collect_predictions(
@@ -40,27 +41,40 @@ def collect_predictions(
     sample by its key: -> (C, H, W) uint8. With `loader`, activation maps and neighbours of a subset
     are collected, too. A network that fails is named in `missing`; the last one raises its error.
     """
-    names = tuple(classes)
     labels, keys = collect_labels(task, batches(), limit)
     subset = None if loader is None or not len(labels) else choose_subset(labels, keys, loader)
-    outputs: list[Outputs] = []
+    outputs, missing = collect_each(
+        networks,
+        lambda name, network: collect_outputs(name, network, task, batches(), limit, subset),
+    )
+    order = keys.tolist()
+    return Predictions(
+        outputs,
+        tuple(classes),
+        lambda index: image(order[index]),
+        labels,
+        subset,
+        missing=missing,
+    )
+
+
+def collect_each(
+    networks: Mapping[str, nn.Module], collect: Callable[[str, nn.Module], T]
+) -> tuple[tuple[T, ...], dict[str, str]]:
+    """What is collected of each network, and why there is nothing of others, by name.
+
+    The error of the last network, which the page is about, is raised.
+    """
+    outputs: list[T] = []
     missing: dict[str, str] = {}
     for number, (name, network) in enumerate(networks.items(), 1):
         try:
-            outputs.append(collect_outputs(name, network, task, batches(), limit, subset))
+            outputs.append(collect(name, network))
         except Exception as error:
             if number == len(networks):
                 raise
             missing[name] = failure_sentence(f"The outputs of {name}", error, "collected")
-    order = keys.tolist()
-    return Predictions(
-        tuple(outputs),
-        labels,
-        names,
-        lambda index: image(order[index]),
-        subset=subset,
-        missing=missing,
-    )
+    return tuple(outputs), missing
 
 
 def collect_outputs(

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stillhouse.explain.predictions import Layout, Outputs, Predictions
+from stillhouse.explain.compared import Layout
+from stillhouse.explain.predictions import Outputs, Predictions
 from stillhouse.explain.row_statistics import Rows, evenly_spaced
 from stillhouse.explain.section import ScatterPlot, Section, Series
 

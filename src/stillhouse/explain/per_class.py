@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stillhouse.explain.compared import Compared
 from stillhouse.explain.phrases import (
     baseline_name,
     percent,
@@ -15,22 +17,23 @@ from stillhouse.explain.phrases import (
     signed_points,
     with_article,
 )
-from stillhouse.explain.predictions import Predictions
 from stillhouse.explain.row_statistics import Rows
 from stillhouse.explain.section import BarChart, Cell, Series, Table
 
 MAX_ROWS = 100  # of the table
 ENDS = 10  # classes at each end of the chart
+MAX_BARS = 40  # of all networks together
 
 
 @dataclass(frozen=True, eq=False)
 class PerClass:
     """Shares of each class by network: (C,), where classes without images are left out."""
 
-    predictions: Predictions
+    predictions: Compared[Any]
     values: Mapping[str, Rows]
-    count: NDArray[np.int64]  # (C,) images of each class
+    count: NDArray[np.int64]  # (C,) images of each class, or objects
     metric: str  # accuracy
+    counted: str = "images"
 
     @property
     def student(self) -> Rows:
@@ -63,7 +66,7 @@ class PerClass:
 
     def table(self) -> Table:
         """The share of each class and network; of many classes, those at the two ends."""
-        columns = ("class", "images", *(f"{name}, %" for name in self.values))
+        columns = ("class", self.counted, *(f"{name}, %" for name in self.values))
         columns += () if self.gain is None else (f"gain over {baseline_name(self.predictions)}",)
         rows: list[tuple[Cell, ...]] = []
         for c in both_ends(self.order, MAX_ROWS // 2):
@@ -87,11 +90,24 @@ class PerClass:
         unit = "percentage points" if is_gain else f"{self.metric}, %"
         return BarChart(title, unit, tuple(self.predictions.classes[c] for c in which), series)
 
+    def all_bars(self) -> BarChart | None:
+        """The bars of every network, classes in the order of the data; None for too many."""
+        which = sorted(self.order)
+        if not 0 < len(which) * len(self.values) <= MAX_BARS:
+            return None
+        places = tuple(map(float, range(len(which))))
+        series = tuple(
+            Series(name, places, tuple(100 * float(shares[c]) for c in which))
+            for name, shares in self.values.items()
+        )
+        labels = tuple(self.predictions.classes[c] for c in which)
+        return BarChart(f"{self.title} per class", f"{self.metric}, %", labels, series)
+
     def sentences(self) -> tuple[str, ...]:
         """The classes at both ends, and how many improved over the control."""
         order, student = self.order, with_article(self.predictions.student)
         if not order:
-            return ("No image has a class.",)
+            return (f"No image has {'a class' if self.counted == 'images' else 'an object'}.",)
         best, worst = (f"{self.predictions.classes[c]} ({self._value(c)})" for c in _ends(order))
         if self.gain is None:
             sentences = [

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stillhouse.explain.roles import CONTROL, STUDENT, TEACHER
 
 if TYPE_CHECKING:
-    from stillhouse.explain.predictions import Outputs, Predictions
+    from stillhouse.explain.compared import Compared, NetworkOutputs
 
 NO_VALUE = "undefined"
 METRICS = {
@@ -21,7 +21,19 @@ METRICS = {
     "cf1": "CF1",
     "macro_f1": "Macro F1",
     "classes_without_positives": "Classes without positives",
+    "ap": "AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "ap_small": "AP small",
+    "ap_medium": "AP medium",
+    "ap_large": "AP large",
+    "ar1": "AR1",
+    "ar10": "AR10",
+    "ar100": "AR100",
+    "objects": "Objects",
+    "detections": "Detections",
 }
+COUNTS = ("classes_without_positives", "objects", "detections")  # metrics that are whole numbers
 PROTOCOLS = {"_oracle": ", oracle top-k", "_top3": ", top 3"}
 
 
@@ -55,13 +67,18 @@ def metric_name(key: str) -> str:
     return METRICS.get(key, key)
 
 
-def with_article(outputs: Outputs) -> str:
+def count_of(number: int, noun: str) -> str:
+    """A number with its noun: `1 image`, `1,500 images`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def with_article(outputs: NetworkOutputs) -> str:
     """`the student`; the name of a method or run as it is."""
     name = outputs.name
     return f"the {name}" if name in (TEACHER, CONTROL, STUDENT) else name
 
 
-def baseline_name(predictions: Predictions) -> str:
+def baseline_name(predictions: Compared[Any]) -> str:
     """The network that the student is compared with: `the control`; empty without one."""
     return "" if predictions.control is None else with_article(predictions.control)
 
@@ -77,7 +94,7 @@ def join_names(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more if names else "none"
 
 
-def with_control(predictions: Predictions, values: Mapping[str, str], unit: str = "") -> str:
+def with_control(predictions: Compared[Any], values: Mapping[str, str], unit: str = "") -> str:
     """The student's value with the control's in brackets: `83.1 % of images (control 74.0 %)`."""
     student, control = predictions.student.name, predictions.control
     if control is None or control.name == student or control.name not in values:

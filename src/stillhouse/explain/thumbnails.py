@@ -26,9 +26,7 @@ def resize_thumbnail(image: Tensor, largest: int = LARGEST) -> Image:
     """A grey or RGB image; the pixels of a small one are repeated: (C, H, W) uint8."""
     from PIL import Image
 
-    channels = image.cpu()[:3] if len(image) >= 3 else image.cpu()[:1]
-    array = np.ascontiguousarray(channels.permute(1, 2, 0).numpy())
-    thumbnail = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+    thumbnail = to_pil(image)
     longer = max(thumbnail.size)
     if longer < SMALLEST:
         factor = -(-SMALLEST // longer)
@@ -37,6 +35,15 @@ def resize_thumbnail(image: Tensor, largest: int = LARGEST) -> Image:
     elif longer > largest:
         thumbnail.thumbnail((largest, largest))
     return thumbnail
+
+
+def to_pil(image: Tensor) -> Image:
+    """A grey image of the first channel, or an RGB image of the first three: (C, H, W) uint8."""
+    from PIL import Image
+
+    channels = image.cpu()[:3] if len(image) >= 3 else image.cpu()[:1]
+    array = np.ascontiguousarray(channels.permute(1, 2, 0).numpy())
+    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
 
 def encode_png(image: Image, colours: int | None = None) -> str:

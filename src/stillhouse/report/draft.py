@@ -12,7 +12,7 @@ from stillhouse.engine import records
 from stillhouse.errors import UserError
 from stillhouse.explain import training_curves
 from stillhouse.explain.guard import failure_sentence
-from stillhouse.explain.phrases import metric_name
+from stillhouse.explain.phrases import COUNTS, metric_name
 from stillhouse.explain.section import Cell, Chart, Section, Table
 from stillhouse.recipes.schema import Recipe
 from stillhouse.report.page import NetworkCost
@@ -90,9 +90,15 @@ def score_table(scores: Mapping[str, Score]) -> Table:
     """Every metric on the test split, one row per network."""
     keys = list(dict.fromkeys(key for score in scores.values() for key in score["test"]))
     rows: list[tuple[Cell, ...]] = [
-        (who, *(score["test"].get(key) for key in keys)) for who, score in scores.items()
+        (who, *(metric_cell(key, score["test"].get(key)) for key in keys))
+        for who, score in scores.items()
     ]
     return Table(("network", *map(metric_name, keys)), tuple(rows), "Metrics on the test split")
+
+
+def metric_cell(key: str, value: float | None) -> Cell:
+    """The value of a metric; a count as a whole number."""
+    return int(value) if value is not None and key in COUNTS else value
 
 
 def environment_text(folder: Path) -> str:

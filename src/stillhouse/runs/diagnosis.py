@@ -26,10 +26,10 @@ from stillhouse.engine.pupil import Pupil
 from stillhouse.engine.state import STATE
 from stillhouse.errors import UserError
 from stillhouse.explain import gradients
-from stillhouse.explain.catalogue import MISSING, missing_section, run_diagnoses
-from stillhouse.explain.collect import collect_predictions
+from stillhouse.explain.catalogue import MISSING, collector, missing_section, run_diagnoses
+from stillhouse.explain.compared import Compared
 from stillhouse.explain.guard import failed_section, failure_sentence
-from stillhouse.explain.predictions import DEFAULT_OPTIONS, ExplainOptions, Predictions
+from stillhouse.explain.predictions import DEFAULT_OPTIONS, ExplainOptions
 from stillhouse.explain.roles import CONTROL, STUDENT, TEACHER
 from stillhouse.explain.section import Section, sections_from_json, sections_to_json
 from stillhouse.explain.subset import SubsetLoader
@@ -81,12 +81,16 @@ def diagnose(
 
 def predict(
     recipe: Recipe, students: Sequence[Student], session: Session, options: ExplainOptions
-) -> Predictions:
-    """The outputs of the teacher and of students on test; raises if the last one has none."""
+) -> Compared[Any]:
+    """What the task's diagnoses read, of the teacher and of students on test.
+
+    Raises if the last one has no outputs.
+    """
     networks, missing = load_networks(recipe, students, session)
     images = stratified_sample(session.sources.test, options.limit)
     loader = session.loader(images)
-    predictions = collect_predictions(
+    collect = collector(session.task.examine)
+    predictions = collect(
         networks,
         session.task,
         lambda: loader.epoch(0),
@@ -95,7 +99,8 @@ def predict(
         len(images),
         subset_loader(images, session),
     )
-    return replace(predictions, missing={**missing, **predictions.missing})
+    missing = {**missing, **predictions.missing}
+    return replace(predictions, missing=missing, source=session.sources.test.name)
 
 
 def load_networks(
