@@ -72,3 +72,10 @@ def seeded(make: Any, *arguments: Any, **options: Any) -> Any:
     """What a maker of a network returns, with the same weights each time."""
     torch.manual_seed(0)
     return make(*arguments, **options)
+
+
+def make_fcos(classes: int, channels: int, **options: Any) -> Any:
+    """A factory for recipes: `torchvision_detectors:make_fcos`."""
+    model = small_fcos(classes=classes, **options)
+    model.backbone = Pyramid(32, channels)
+    return model

@@ -363,7 +363,7 @@ def test_of_91_columns_the_80_classes_of_coco_are_taken() -> None:
 
 
 def test_a_column_of_background_is_left_out() -> None:
-    options = {"columns": "background", "detections_per_img": 7}
+    options: dict[str, Any] = {"columns": "background", "detections_per_img": 7}
     model: Any = zoo.create("torchvision/retinanet_resnet50_fpn_v2", 3, **options)
     detector = adapt_detector(model.eval())
     out = detector(images_of(1, (32, 32)).float())
