@@ -148,7 +148,7 @@ class PointHead(nn.Module):
 
     def boxes(self, points: Tensor) -> Tensor:
         """Nine points y, x of each cell -> x1, y1, x2, y2: (N, 18, H, W) -> (N, H * W, 4)."""
-        y, x = flatten(points, 2 * POINTS).float().unflatten(-1, (POINTS, 2)).unbind(-1)
+        y, x = upcast(flatten(points, 2 * POINTS)).unflatten(-1, (POINTS, 2)).unbind(-1)
         slowed = (1 - MOMENT_GRADIENT) * self.moment.detach() + MOMENT_GRADIENT * self.moment
         factor = slowed.exp()
         middle = torch.stack([x.mean(-1), y.mean(-1)], -1)

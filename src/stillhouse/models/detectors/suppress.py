@@ -30,10 +30,12 @@ def detect(out: Dense, sizes: Tensor, options: Suppression | None = None) -> Obj
         candidates = own[place[above]]
         kept = suppress(candidates, score[above], label[above], options.iou)[: options.most]
         parts.append((candidates[kept], label[above][kept], score[above][kept]))
+    none = torch.zeros(0, dtype=torch.int64, device=boxes.device)
+    parts.append((boxes.new_zeros(0, 4), none, boxes.new_zeros(0)))  # for a rank without images
     found, labels, scores = (torch.cat(part) for part in zip(*parts, strict=True))
-    counts = torch.tensor([len(part[0]) for part in parts], device=found.device)
-    image = torch.arange(len(parts), device=found.device).repeat_interleave(counts)
-    return Objects(found, labels, image, images=len(parts), scores=scores)
+    counts = torch.tensor([len(part[0]) for part in parts[:-1]], device=found.device)
+    image = torch.arange(len(boxes), device=found.device).repeat_interleave(counts.long())
+    return Objects(found, labels, image, images=len(boxes), scores=scores)
 
 
 def best_candidates(out: Dense, options: Suppression) -> tuple[Tensor, Tensor, Tensor]:

@@ -96,7 +96,9 @@ class DenseHead(nn.Module):
 
 def flatten(prediction: Tensor, width: int) -> Tensor:
     """(N, A * width, H, W) -> (N, H * W * A, width), row by row and cell by cell."""
-    return prediction.permute(0, 2, 3, 1).reshape(len(prediction), -1, width)
+    count, channels, height, columns = prediction.shape
+    priors = height * columns * channels // width  # also for a rank without images
+    return prediction.permute(0, 2, 3, 1).reshape(count, priors, width)
 
 
 def init_head(head: nn.Module, *scores: nn.Conv2d) -> None:
