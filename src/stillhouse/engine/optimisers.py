@@ -18,24 +18,36 @@ Named = Iterable[tuple[str, nn.Parameter]]
 
 @spec
 class SGD:
-    """Stochastic gradient descent with momentum."""
+    """Stochastic gradient descent with momentum.
+
+    `bias_lr` and `decay_biases` are for the biases of convolutions and linear layers, not of norms.
+    """
 
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 0.0
     nesterov: bool = False
     decay_norms: bool = True  # weight decay for norms and biases, too
+    decay_biases: bool = True
+    bias_lr: float = 1.0  # a factor of the learning rate
     kind: Literal["sgd"] = "sgd"
 
     def __post_init__(self) -> None:
         _check_common(self.lr, self.weight_decay)
         require(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
+        require(0 < self.bias_lr < math.inf, "bias_lr", "positive and finite", self.bias_lr)
         if self.nesterov and self.momentum == 0:
             raise ValueError("`nesterov` needs a positive `momentum`")
 
     def build(self, named_parameters: Named) -> torch.optim.Optimizer:
         """Create the optimiser of these parameters."""
-        groups = _groups(named_parameters, self.weight_decay, self.decay_norms)
+        named = list(named_parameters)
+        groups = _groups(named, self.weight_decay, self.decay_norms)
+        if not self.decay_biases or self.bias_lr != 1:
+            biases = _layer_biases(named)
+            decay = self.weight_decay if self.decay_biases and self.decay_norms else 0.0
+            options = {"weight_decay": decay, "lr": self.lr * self.bias_lr}
+            groups = _set_apart(groups, biases, options)
         fused = _can_fuse(groups)
         optimiser = torch.optim.SGD(
             groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=fused
@@ -193,6 +205,30 @@ def _groups(named: Named, weight_decay: float, decay_norms: bool) -> list[dict[s
     not_decayed = [parameter for parameter in parameters if parameter.ndim <= 1]
     groups = [(decayed, weight_decay), (not_decayed, 0.0)]
     return [{"params": part, "weight_decay": decay} for part, decay in groups if part]
+
+
+def _layer_biases(named: Named) -> list[nn.Parameter]:
+    """The biases of layers whose weights have two dimensions or more."""
+    known = dict(named)
+    weights = {name: known.get(name.removesuffix("bias") + "weight") for name in known}
+    return [
+        parameter
+        for name, parameter in known.items()
+        if name.endswith("bias") and (weight := weights[name]) is not None and weight.ndim > 1
+    ]
+
+
+def _set_apart(
+    groups: list[dict[str, Any]], parameters: list[nn.Parameter], options: dict[str, float]
+) -> list[dict[str, Any]]:
+    """The groups without some parameters, which become a group of their own."""
+    chosen = {id(parameter) for parameter in parameters if parameter.requires_grad}
+    rest = [
+        group | {"params": [p for p in group["params"] if id(p) not in chosen]} for group in groups
+    ]
+    apart = [p for group in groups for p in group["params"] if id(p) in chosen]
+    made = [*rest, {"params": apart, **options}]
+    return [group for group in made if group["params"]]
 
 
 def _can_fuse(groups: list[dict[str, Any]]) -> bool:

@@ -36,12 +36,16 @@ class ConstantSchedule:
 
 @spec
 class StepSchedule:
-    """The learning rate is multiplied by `drop` at each milestone."""
+    """The learning rate is multiplied by `drop` at each milestone.
+
+    With `warmup_constant`, it keeps its first value during the warm-up instead of increasing.
+    """
 
     milestones: tuple[float, ...] = (150, 180, 210)  # epochs
     drop: float = 0.1
     warmup: float = 0.0  # epochs
     warmup_start: float = 0.0  # a fraction of the learning rate
+    warmup_constant: bool = False
     kind: Literal["step"] = "step"
 
     def __post_init__(self) -> None:
@@ -53,7 +57,11 @@ class StepSchedule:
     def factor(self, step: int, steps: int, steps_per_epoch: int) -> float:
         """The factor of the learning rate at a step, counted from 0."""
         passed = sum(step >= round(epoch * steps_per_epoch) for epoch in self.milestones)
-        ramp = _ramp(step, self.warmup * steps_per_epoch, self.warmup_start)
+        length = self.warmup * steps_per_epoch
+        if self.warmup_constant:
+            ramp = self.warmup_start if step < length else 1.0
+        else:
+            ramp = _ramp(step, length, self.warmup_start)
         return float(ramp * self.drop**passed)
 
 
