@@ -307,6 +307,28 @@ def evaluate_command(
     inspection.print_evaluation(folder, split, weights)
 
 
+@app.command("predict")
+def predict_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of them.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Output folder. Default: RUN/predictions.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights file. Default: the student of the run.")
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Minimum score of a detection.")
+    ] = 0.3,
+) -> None:
+    """Predict for image files with the student of a run."""
+    from stillhouse.cli import predict
+
+    predict.print_predictions(run, images, out, weights, threshold)
+
+
 @app.command("methods")
 def methods_command(
     name: Annotated[
@@ -322,13 +344,22 @@ def methods_command(
 @app.command("models")
 def models_command(
     pattern: Annotated[
-        str, typer.Argument(metavar="PATTERN", help="Part of a name, or a glob pattern.")
+        str,
+        typer.Argument(
+            metavar="PATTERN", help="Part of a name, a glob pattern, or the name of one network."
+        ),
     ] = "",
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE", help="Options of one network, as in classes=10 head.depth=2."
+        ),
+    ] = None,
 ) -> None:
-    """List the available networks."""
+    """List the available networks, or show one in detail."""
     from stillhouse.cli import catalogue
 
-    catalogue.print_models(pattern)
+    catalogue.print_models(pattern, options or [])
 
 
 @app.command("datasets")

@@ -20,6 +20,7 @@ from stillhouse.recipes.schema import Network, Recipe, TeacherSpec
 
 COST_FILE = "cost.json"
 BATCH = 32
+MOST_ON_CPU = 3e11  # FLOPs of a batch that is measured there: that of a ResNet-50 takes seconds
 Measured = dict[str, Any]  # name, parameters, flops, latency_1, latency_32, memory
 # A recipe stands for its student where the method changes the student's shape.
 NetworkSpec = Network | TeacherSpec | Recipe
@@ -109,16 +110,25 @@ def build_network(spec: NetworkSpec, session: Session) -> nn.Module:
 
 
 def measure_network(spec: NetworkSpec, session: Session) -> Measured:
-    """The costs of one network with random weights; None where one cannot be measured."""
+    """The costs of one network with random weights; None where one cannot be measured.
+
+    On a CPU a batch of 32 is not measured where that would take minutes.
+    """
     network = build_network(spec, session)
     network.to(session.hardware.device).eval()
     one = example_of(session.sources)[:1].to(session.hardware.device)
-    many = one.expand(BATCH, *one.shape[1:]).contiguous()
-    return {
+    flops = _value_or_none(cost.flops, network, one)
+    measured = {
         "name": describe_network(spec),
         "parameters": cost.parameters(network),
-        "flops": _value_or_none(cost.flops, network, one),
+        "flops": flops,
         "latency_1": _value_or_none(cost.latency, network, one),
+    }
+    if one.device.type == "cpu" and (flops or 0) * BATCH > MOST_ON_CPU:
+        return measured
+    many = one.expand(BATCH, *one.shape[1:]).contiguous()
+    return {
+        **measured,
         "latency_32": _value_or_none(cost.latency, network, many),
         "memory": _value_or_none(cost.peak_memory, network, many),
     }
