@@ -7,7 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import FCOS, RetinaNet
+from torchvision.models.detection import (
+    FCOS,
+    RetinaNet,
+    fasterrcnn_mobilenet_v3_large_320_fpn,
+)
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
@@ -79,3 +83,10 @@ def make_fcos(classes: int, channels: int, **options: Any) -> Any:
     model = small_fcos(classes=classes, **options)
     model.backbone = Pyramid(32, channels)
     return model
+
+
+def two_stages(classes: int) -> Any:
+    """A factory of a detector that cannot be adapted."""
+    return fasterrcnn_mobilenet_v3_large_320_fpn(
+        weights=None, weights_backbone=None, num_classes=classes
+    )

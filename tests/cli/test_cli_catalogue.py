@@ -87,6 +87,89 @@ def test_models_by_part_of_a_name_and_by_glob(call: Call) -> None:
     assert result == ["torchvision/resnet101", "torchvision/resnet152", "torchvision/resnet18"]
 
 
+def test_detectors_are_listed(call: Call) -> None:
+    listed = call("models", "detector").out.split()
+    assert listed == [
+        f"detector/{name}" for name in ("atss", "fcos", "gfocal", "reppoints", "retinanet")
+    ]
+    assert "torchvision/retinanet_resnet50_fpn_v2" in call("models", "retinanet").out.split()
+
+
+def rows_of(text: str) -> dict[str, str]:
+    """The rows of a page of two columns."""
+    parts = [line.partition("  ") for line in text.splitlines()]
+    return {name: value.strip() for name, _, value in parts if name}
+
+
+def test_details_of_a_detector(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    words = ("backbone=timm/resnet18", "classes=80", "last=7")
+    found = rows_of(call("models", "detector/gfocal", *words).out)
+    # 19,420,889 with last=16: 36 outputs less per location and 257 parameters each at stride 1
+    count = 19_420_889 - 36 * (256 * 9 + 1)
+    assert found == {
+        "name": "detector/gfocal",
+        "classes": "80",
+        "parameters": f"{count:,}, of which {count - 157_504:,} are trained",
+        "levels": "p3 (stride 8), p4 (stride 16), p5 (stride 32), p6 (stride 64), p7 (stride 128)",
+        "stages": "stage1 (stride 4), stage2 (stride 8), stage3 (stride 16), stage4 (stride 32)",
+        "sites": "class",
+        "family": "GFocal: scale=8.0, candidates=9, last=7, beta=2.0",
+        "detections": "threshold=0.05, candidates=1000, iou=0.6, most=100",
+    }
+
+
+def test_options_of_the_parts_of_a_detector(call: Call) -> None:
+    words = "backbone=stillhouse/small strides=[4,8] neck.width=16 neck.extra=0 head.depth=1"
+    depths = [f"{words} head.width=16".replace("depth=1", f"depth={depth}") for depth in (1, 2)]
+    shown = [rows_of(call("models", "detector/fcos", *line.split()).out) for line in depths]
+    assert shown[0]["levels"] == "p2 (stride 4), p3 (stride 8)" and shown[0]["classes"] == "80"
+    counts = [int(rows["parameters"].split(", of")[0].replace(",", "")) for rows in shown]
+    assert counts[1] - counts[0] == 2 * (
+        16 * 16 * 9 + 2 * 16
+    )  # a convolution and a group norm each
+
+
+def test_details_of_a_classifier_and_of_a_detector_of_torchvision(call: Call) -> None:
+    found = rows_of(call("models", "timm/resnet18", "classes=10", "channels=1").out)
+    assert found["classes"] == "10" and found["parameters"].startswith(
+        "11,175,370, of which 11,175,370"
+    )
+    assert "levels" not in found and "family" not in found and found["sites"] == "class"
+    tokens = squeezed(call("models", "timm/vit_tiny_patch16_224").out)
+    assert "classes 1000 " in tokens and " stages stage1, stage2, " in tokens
+    foreign = rows_of(call("models", "torchvision/fcos_resnet50_fpn", "score_thresh=0.1").out)
+    assert foreign["family"] == "TorchvisionFCOS: threshold=0.1, radius=1.5, relative=True"
+    assert foreign["classes"] == "80"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["detector/fcos", "raduis=1"],
+            "detector/fcos has no option 'raduis'; did you mean 'radius'",
+        ),
+        (["detector/fcos", "head.deph=2"], "head={'deph': 2}: got an unexpected keyword argument"),
+        (["detector/fcoss", "radius=1"], "detector has no network 'fcoss'; did you mean 'fcos'"),
+        (["stillhouse/tiny", "classes=no"], "classes must be a positive integer, got False"),
+        (["stillhouse/tiny", "channels=0"], "channels must be a positive integer, got 0"),
+        (["stillhouse/tiny", "wide"], "'wide' is not an override; write key=value"),
+        (["tiny", "classes=2"], "'tiny' does not say where the network comes from"),
+        (["no_such_module:make"], "importing 'no_such_module' failed"),
+        (
+            ["torchvision_detectors:two_stages", "classes=2"],
+            "FasterRCNN cannot be used for task detection: it scores proposals",
+        ),
+    ],
+)
+def test_a_wrong_option_of_a_network_is_one_sentence(
+    call: Call, words: list[str], message: str
+) -> None:
+    ended = call("models", *words)
+    assert message in ended.error and ended.out == ""
+
+
 def test_datasets_with_their_layouts(call: Call) -> None:
     from stillhouse.data.catalogue import entries
 

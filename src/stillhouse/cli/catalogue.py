@@ -95,11 +95,16 @@ def format_defaults(preset: Any) -> str:
     return ", ".join(options)
 
 
-def print_models(pattern: str) -> None:
-    """Print the networks whose names match."""
+def print_models(pattern: str, options: list[str]) -> None:
+    """Print the networks whose names match; one in detail if it is named, or has options."""
     from stillhouse.models.zoo import list_models
 
     matches = list_models(pattern)
+    if options or pattern in matches or ":" in pattern:
+        from stillhouse.cli.networks import print_network
+
+        print_network(pattern, options)
+        return
     if not matches:
         raise UserError(f"no network matches {pattern!r}" + did_you_mean(pattern, list_models()))
     print("\n".join(matches))
