@@ -82,3 +82,13 @@ def test_a_network_that_cannot_be_built_is_named_and_the_others_are_measured(
             "`stillhouse explain RUN --debug` for the traceback.",
         )
     assert not (tmp_path / COST_FILE).exists()  # they are measured again next time
+
+
+def test_a_large_batch_is_not_measured_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session.open(quick(), quiet=True)
+    limit = cost.flops(zoo.create("stillhouse/tiny", 10, 1), example_of(session.sources)[:1])
+    for most, known in ((limit * BATCH, True), (limit * BATCH - 1, False)):
+        monkeypatch.setattr(costs, "MOST_ON_CPU", most)
+        found = measure_network(quick().student, session)
+        assert ({"latency_32", "memory"} <= found.keys()) is known
+        assert found["latency_1"] > 0 and found["flops"] == limit
