@@ -14,7 +14,7 @@ from stillhouse.errors import UserError
 from stillhouse.functional.dtype import upcast
 from stillhouse.spec import spec
 from stillhouse.tasks.base import Facts
-from stillhouse.tasks.images import ImageTask, logits
+from stillhouse.tasks.images import ImageTask, logits, refuse_objects
 from stillhouse.tasks.meters.accuracy import Accuracy
 from stillhouse.types import Term, Trace
 
@@ -30,6 +30,7 @@ class ClassificationSpec:
     def build(self, facts: Facts) -> Classification:
         """The task for the classes of the data; raises UserError for other targets."""
         target = facts.validation
+        refuse_objects(facts, "classification")
         if target is not None and not (isinstance(target, Tensor) and target.ndim == 1):
             raise UserError(
                 f"the images of {facts.data} have several labels each, but task classification "

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stillhouse.batches import Batch, read_batch
+from stillhouse.batches import Batch, Objects, read_batch
 from stillhouse.errors import UserError
 from stillhouse.functional.dtype import upcast
 from stillhouse.models.scores import class_scores
+from stillhouse.tasks.base import Facts
 from stillhouse.types import Clock, Lesson, Site, Term, Terms, Trace
 
 SITE = "class"
@@ -121,6 +122,15 @@ class ImageTask(ABC):
         error = (chance * (100 - chance) / max(1, images)) ** 0.5
         needed = min(max(chance + 4 * error, 1.5 * chance), (100 + chance) / 2)
         return bool(summary[self.headline] >= needed)
+
+
+def refuse_objects(facts: Facts, task: str) -> None:
+    """Raise UserError for data whose images have boxes."""
+    if isinstance(facts.validation, Objects):
+        raise UserError(
+            f"the images of {facts.data} have boxes, but task {task} needs classes of whole "
+            "images; set task=detection"
+        )
 
 
 def logits(trace: Trace) -> Tensor:

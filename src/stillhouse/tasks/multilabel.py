@@ -13,7 +13,7 @@ from stillhouse.errors import UserError
 from stillhouse.functional.losses import BCE, LabelLoss
 from stillhouse.spec import BY_KIND, spec
 from stillhouse.tasks.base import Facts
-from stillhouse.tasks.images import ImageTask, logits, multi_hot
+from stillhouse.tasks.images import ImageTask, logits, multi_hot, refuse_objects
 from stillhouse.tasks.meters.average_precision import MeanAveragePrecision
 from stillhouse.types import Term, Trace
 
@@ -35,6 +35,7 @@ class MultilabelSpec:
 
     def build(self, facts: Facts) -> Multilabel:
         """The task for the classes of the data; their mean frequency is the mAP of chance."""
+        refuse_objects(facts, "multilabel")
         classes, target = len(facts.classes), facts.validation
         several = isinstance(target, Tensor) and target.ndim == 2
         share = float(target.mean()) if several and isinstance(target, Tensor) else 1 / classes
