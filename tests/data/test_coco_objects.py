@@ -150,6 +150,7 @@ def test_what_is_not_needed_may_be_absent(tmp_path: Path) -> None:
         for thing in content["annotations"]:
             for key in ("segmentation", "area", "iscrowd", "id"):
                 del thing[key]
+        content["annotations"][1]["area"] = None
         for row in content["images"]:
             del row["height"], row["width"]
 
@@ -161,6 +162,21 @@ def test_what_is_not_needed_may_be_absent(tmp_path: Path) -> None:
     assert not any(row[1] for rows in found.values() for row in rows)
     assert [row[2] for row in found[9]] == [3 * 1.25, 35]
     assert source.shapes.tolist() == [[5, 7]] * 3
+
+
+def test_images_have_the_sizes_that_are_annotated(tmp_path: Path) -> None:
+    """Images are listed in another order than that of their names."""
+    write(tmp_path)
+    sizes = {9: (5, 7), 25: (6, 8), 11: (9, 10)}
+
+    def resize(content: Json) -> None:
+        for row in content["images"]:
+            row["height"], row["width"] = sizes[row["id"]]
+
+    change(tmp_path, resize)
+    source = read_coco(tmp_path, "train")
+    found = zip(source.paths, source.shapes.tolist(), strict=True)
+    assert {int(Path(path).stem): tuple(shape) for path, shape in found} == sizes
 
 
 @pytest.mark.parametrize("indent", [None, 2])
@@ -269,11 +285,13 @@ FOUR = "must be 4 numbers x, y, width, height, got"
         ("bbox", [1, 2, 3], f"bbox of annotations[1] {FOUR} [1, 2, 3]"),
         ("bbox", [1, 2, "3", 4], f"bbox of annotations[1] {FOUR} [1, 2, '3', 4]"),
         ("bbox", [1, 2, None, 4], f"bbox of annotations[1] {FOUR} [1, 2, None, 4]"),
-        ("bbox", [1, True, 3, 4], f"bbox of annotations[1] {FOUR} [1, True, 3, 4]"),
+        ("bbox", [[1, 2, 3, 4]], f"bbox of annotations[1] {FOUR} [[1, 2, 3, 4]]"),
+        ("bbox", 5, f"bbox of annotations[1] {FOUR} 5"),
         ("bbox", {"x": 1}, f"bbox of annotations[1] {FOUR} {{'x': 1}}"),
         ("bbox", None, f"bbox of annotations[1] {FOUR} None"),
         ("area", "5", "area of annotations[1] must be a number, got '5'"),
-        ("area", float("nan"), "area of annotations[1] must be a number, got nan"),
+        ("area", float("inf"), "area of annotations[1] must be a number, got inf"),
+        ("area", [5], "area of annotations[1] must be a number, got [5]"),
         ("image_id", "9", "image_id of annotations[1] must be int, got '9'"),
         ("image_id", 77, "annotations[1] belongs to image 77, which is not among the 3 images"),
         ("category_id", 3.0, "category_id of annotations[1] must be int, got 3.0"),
@@ -287,6 +305,25 @@ def test_values_of_annotations_that_cannot_be(
     assert said(lambda: read_coco(tmp_path, "train")) == (
         f"{file}: {words}; download or export the annotations again"
     )
+
+
+def test_boxes_that_all_lack_a_number(tmp_path: Path) -> None:
+    write(tmp_path)
+
+    def cut(content: Json) -> None:
+        for thing in content["annotations"]:
+            thing["bbox"] = thing["bbox"][:3]
+
+    change(tmp_path, cut)
+    assert "bbox of annotations[0] must be 4 numbers" in said(lambda: read_coco(tmp_path, "train"))
+
+
+def test_a_file_without_objects(tmp_path: Path) -> None:
+    write(tmp_path)
+    change(tmp_path, lambda content: content.update(annotations=[]))
+    source = read_coco(tmp_path, "train")
+    assert rows_of(source) == {9: [], 11: [], 25: []}
+    assert source[0].target.boxes.shape == (0, 4)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "1e400"])

@@ -157,6 +157,13 @@ def test_the_fingerprint_follows_everything_but_pixels_and_place(
     assert replace(source).fingerprint != source.fingerprint
 
 
+def test_the_order_of_files_without_objects_counts(source: ObjectSource) -> None:
+    none = source.targets.objects(torch.zeros(0, dtype=torch.int64))
+    bare = replace(source, targets=none)
+    other = replace(bare, paths=bare.paths[::-1], shapes=bare.shapes.flip(0))
+    assert other.fingerprint != bare.fingerprint
+
+
 def test_it_travels_to_other_processes(source: ObjectSource) -> None:
     copy = pickle.loads(pickle.dumps(source))
     assert copy.fingerprint == source.fingerprint and len(copy) == 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -98,29 +97,41 @@ def _labels(content: Instances) -> tuple[Sequence[int], tuple[str, ...], IntArra
 def _boxes(content: Instances) -> FloatArray:
     """The boxes as x1, y1, x2, y2: -> (M, 4)."""
     rows = [thing.get("bbox") for thing in content.tables["annotations"]]
-    for i, row in enumerate(rows):
-        if type(row) is not list or len(row) != 4 or not all(map(_is_number, row)):
-            raise UserError(
-                f"{content.file}: bbox of annotations[{i}] must be 4 numbers x, y, width, height, "
-                f"got {row!r}; {_REMEDY}"
-            )
-    boxes = np.array(rows, dtype=np.float64).reshape(-1, 4)
+    boxes = _numbers(rows) if rows else np.zeros((0, 4))
+    if boxes.shape != (len(rows), 4):
+        i = next(i for i, row in enumerate(rows) if _numbers([row]).shape != (1, 4))
+        raise UserError(
+            f"{content.file}: bbox of annotations[{i}] must be 4 numbers x, y, width, height, "
+            f"got {rows[i]!r}; {_REMEDY}"
+        )
     boxes[:, 2:] += boxes[:, :2]
     return boxes
 
 
 def _areas(content: Instances, boxes: FloatArray) -> FloatArray:
     """The annotated area of each object, that of its box where it is absent: -> (M,)."""
-    values = [thing.get("area") for thing in content.tables["annotations"]]
-    for i, value in enumerate(values):
-        if value is not None and not (_is_number(value) and math.isfinite(value)):
-            raise UserError(
-                f"{content.file}: area of annotations[{i}] must be a number, got {value!r}; "
-                f"{_REMEDY}"
-            )
-    areas = np.array(values, dtype=np.float64)  # None becomes NaN
-    return np.where(np.isnan(areas), np.abs(boxes[:, 2:] - boxes[:, :2]).prod(1), areas)
+    own = np.abs(boxes[:, 2:] - boxes[:, :2]).prod(1)
+    given = [thing.get("area") for thing in content.tables["annotations"]]
+    values = [box if area is None else area for box, area in zip(own, given, strict=True)]
+    areas = _numbers(values)
+    if areas.shape != (len(values),) or not np.isfinite(areas).all():
+        i = next(i for i, value in enumerate(values) if not _is_finite(value))
+        raise UserError(
+            f"{content.file}: area of annotations[{i}] must be a number, got {values[i]!r}; "
+            f"{_REMEDY}"
+        )
+    return areas
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) is float or type(value) is int
+def _is_finite(value: Any) -> bool:
+    number = _numbers([value])
+    return number.shape == (1,) and bool(np.isfinite(number).all())
+
+
+def _numbers(rows: Sequence[Any]) -> FloatArray:
+    """Numbers, or rows of as many numbers each: -> (N,), (N, K), or of no dimension for others."""
+    try:
+        values = np.array(rows)
+    except ValueError:  # rows of different lengths
+        return np.array(np.nan)
+    return values.astype(np.float64) if values.dtype.kind in "if" else np.array(np.nan)

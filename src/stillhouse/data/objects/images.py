@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -30,16 +31,19 @@ def usable_images(found: Annotations, policy: ObjectPolicy) -> Usable:
     absent = find_missing(found.root, found.paths)
     kept, notes = _settled(found, np.arange(len(absent)), _MISSING, absent, policy)
     rows = np.flatnonzero(kept)
-    paths = [found.root / found.paths[row] for row in rows.tolist()]
     shapes = found.shapes[rows]
     unknown = np.flatnonzero((shapes <= 0).any(1))
-    read = read_shapes([paths[i] for i in unknown.tolist()])
+    read = read_shapes(_files(found, rows[unknown]))
     shapes[unknown] = np.array(read, dtype=np.int64).reshape(-1, 2)
     broken: BoolArray = np.asarray((shapes <= 0).any(1))
     if policy.broken == "skip":  # otherwise, a broken image raises when it is read
-        broken = broken | ~np.array(are_readable(paths), dtype=bool)
+        broken = broken | ~np.array(are_readable(_files(found, rows)), dtype=bool)
     kept, more = _settled(found, rows, _BROKEN, broken, policy)
     return Usable(rows[kept], shapes[kept], (*notes, *more))
+
+
+def _files(found: Annotations, rows: IntArray) -> list[Path]:
+    return [found.root / found.paths[row] for row in rows.tolist()]
 
 
 def _settled(
