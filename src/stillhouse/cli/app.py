@@ -344,19 +344,11 @@ def methods_command(
 @app.command("models")
 def models_command(
     pattern: Annotated[
-        str,
-        typer.Argument(
-            metavar="PATTERN", help="Part of a name, a glob pattern, or the name of one network."
-        ),
+        str, typer.Argument(metavar="NAME", help="Name of a network, part of one, or a glob.")
     ] = "",
-    options: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="KEY=VALUE", help="Options of one network, as in classes=10 head.depth=2."
-        ),
-    ] = None,
+    options: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE")] = None,
 ) -> None:
-    """List the available networks, or show one in detail."""
+    """List the available networks, or show one, made with options such as classes=10."""
     from stillhouse.cli import catalogue
 
     catalogue.print_models(pattern, options or [])
