@@ -54,6 +54,44 @@ def write_coco(root: Path, train: int, test: int) -> Path:
     return root
 
 
+def boxes_of(seed: int, count: int) -> list[list[int]]:
+    """Boxes x, y, width, height inside any image of `save_image`."""
+    random = np.random.default_rng(seed)
+    corners, sides = random.integers(0, 12, (count, 2)), random.integers(10, 28, (count, 2))
+    return np.concatenate([corners, sides], 1).tolist()  # type: ignore[no-any-return]
+
+
+def write_coco_objects(root: Path, train: int, test: int) -> Path:
+    """COCO 2017: sizes, boxes, areas and crowds; the last image of each part has no object."""
+    names = ("person", "car", "bird", "fork", "toothbrush")
+    categories = [{"id": 1 + 20 * i, "name": name} for i, name in enumerate(names)]
+    for part, count in (("train2017", train), ("val2017", test)):
+        images, annotations = [], []
+        for i, labels in enumerate([*labels_of(count, names), []]):
+            name = f"{9 + 16 * i:012d}.jpg"
+            save_image(root / part / name, i)
+            with Image.open(root / part / name) as image:
+                width, height = image.size
+            images.append({"id": 9 + 16 * i, "file_name": name, "width": width, "height": height})
+            annotations += [
+                {
+                    "id": 1000 * i + j,
+                    "image_id": 9 + 16 * i,
+                    "category_id": 1 + 20 * names.index(label),
+                    "iscrowd": int(j == 2),
+                    "area": box[2] * box[3] / 2,
+                    "bbox": box,
+                    "segmentation": [[1.0, 2.0, 21.0, 2.0, 21.0, 22.0]],
+                }
+                for j, (label, box) in enumerate(zip(labels, boxes_of(i, len(labels)), strict=True))
+            ]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        file = root / "annotations" / f"instances_{part}.json"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(content))
+    return root
+
+
 def write_voc(root: Path, train: int, test: int) -> Path:
     """Train and val are halves of trainval."""
     place = root / "VOCdevkit" / "VOC2007"
@@ -68,7 +106,9 @@ def write_voc(root: Path, train: int, test: int) -> Path:
             "<ymin>2</ymin><xmax>20</xmax><ymax>22</ymax></bndbox></object>"
             for label in labels
         )
-        content = f"<annotation><filename>{name}.jpg</filename>{objects}</annotation>"
+        with Image.open(place / "JPEGImages" / f"{name}.jpg") as image:
+            size = f"<size><width>{image.width}</width><height>{image.height}</height></size>"
+        content = f"<annotation><filename>{name}.jpg</filename>{size}{objects}</annotation>"
         (place / "Annotations" / f"{name}.xml").write_text(content)
     half = train // 2
     lists = {"train": names[:half], "val": names[half:train], "trainval": names[:train]}

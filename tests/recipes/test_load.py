@@ -367,3 +367,25 @@ def test_every_new_name_exists() -> None:
     keys = complaints.known_keys()
     for old, new in complaints.RENAMED.items():
         assert "=" in old or new.rpartition(".")[2] in keys, f"{old} -> {new}"
+
+
+TASKS = {
+    "digits/raw": "classification",
+    "digits/labels": "multilabel",
+    "digits/objects": "detection",
+    "coco/objects": "detection",
+}
+
+
+@pytest.mark.parametrize(("data", "task"), TASKS.items())
+def test_the_task_follows_from_the_data(data: str, task: str) -> None:
+    content = {"data": data, "student": "stillhouse/small", "method": "none"}
+    assert load.validate_recipe(content, Path("recipe")).task.name == task
+    named = {**content, "task": "classification"}
+    assert load.validate_recipe(named, Path("recipe")).task.name == "classification"
+
+
+def test_options_of_a_task_need_no_name() -> None:
+    content = {"data": {"name": "digits/objects"}, "student": "detector/fcos", "method": "none"}
+    made = load.validate_recipe({**content, "task": {"protocol": "voc"}}, Path("recipe")).task
+    assert (made.name, made.protocol) == ("detection", "voc")

@@ -11,6 +11,7 @@ import torch
 from stillhouse.data.catalogue import IMAGENET, entry, open_source
 from stillhouse.data.loader import BatchSampler, Loader
 from stillhouse.data.positions import SEARCHED, has_positions
+from stillhouse.data.problems import MissingSplit
 from stillhouse.data.sampler import aspect_groups
 from stillhouse.data.source import Source, hold_out, notes_of, targets_of
 from stillhouse.data.transforms import Cutout, RandAugment, Transform, is_random
@@ -120,7 +121,10 @@ def open_test(data: Data) -> Source | None:
     below = entry(data.name).test
     if below and data.path and not (data.path.expanduser() / below).exists():
         return None
-    return open_split(data, "test")
+    try:
+        return open_split(data, "test")
+    except MissingSplit:
+        return None
 
 
 def open_split(data: Data, name: str) -> Source:

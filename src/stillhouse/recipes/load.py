@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from stillhouse.data.catalogue import entries
 from stillhouse.errors import UserError, did_you_mean
 from stillhouse.recipes.complaints import RENAMED, describe_error, describe_renamed_value
 from stillhouse.recipes.schema import Recipe
@@ -22,6 +23,7 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where it can be, 
 ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 # Sections that a string names: `student=timm/resnet18` changes the name and keeps the rest.
 NAMED_SECTIONS = ("student", "teacher", "data", "task")
+TASK_OF_KIND = {"labels": "multilabel", "objects": "detection"}
 RECIPE_FILE = "recipe.yaml"  # the name of the resolved recipe in the folder of a run
 # Keys that may differ between two runs of the same experiment.
 NOT_IN_DIGEST = ("engine", "title", "paper", "control", "study")
@@ -72,9 +74,23 @@ def validate_recipe(content: Any, path: Path, overrides: Sequence[str] = ()) -> 
     if message := describe_renamed_value(content, path, overrides):
         raise UserError(message)
     try:
-        return ADAPTER.validate_python(content)
+        return ADAPTER.validate_python(with_task(content))
     except ValidationError as error:
         raise UserError(describe_error(error, path, overrides)) from error
+
+
+def with_task(content: Any) -> Any:
+    """The content with the name of the task that its data are for, if it names none."""
+    if not isinstance(content, dict):
+        return content
+    task = content.get("task", {})
+    if not isinstance(task, dict) or "name" in task:
+        return content
+    data = content.get("data")
+    name = data.get("name") if isinstance(data, dict) else data
+    kinds = {known.name: known.kind for known in entries()}
+    default = TASK_OF_KIND.get(kinds.get(str(name), "class"))
+    return {**content, "task": {"name": default, **task}} if default else content
 
 
 # -------------------------------------------------------------------------------------- from files
