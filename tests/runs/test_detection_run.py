@@ -105,6 +105,10 @@ def test_a_teacher_that_finds_nothing_is_refused(tmp_path: Path) -> None:
         (["student=stillhouse/small"], "stillhouse/small"),
         (["data.mix={mixup: 0.2}"], "leave data.mix out"),
         (["student.options.scal=3"], "did you mean 'scale'"),
+        (
+            ["student.options.backbone=timm/resnet18", "student.options.strides=[4, 8]"],
+            "the stem and the first 1 stages and the statistics of batch norms would be frozen",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_before_training(

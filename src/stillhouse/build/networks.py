@@ -58,6 +58,12 @@ def make_network(
 def make_student(spec: Network, session: Session) -> nn.Module:
     """The student for the classes, channels and size of the data, checked by a dry run."""
     network = make_network(spec, session.sources, spec.weights, task=session.task)
+    frozen = getattr(network, "frozen_parts", "")
+    if frozen and spec.weights is None and spec.pretrained is None:
+        raise UserError(
+            f"{spec.name}: {frozen} would be frozen with random weights; set pretrained to a file "
+            "of weights of the backbone, or options.frozen=0 and options.frozen_norms=false"
+        )
     check_network(network, spec.name, session)
     return network
 

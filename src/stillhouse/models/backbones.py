@@ -60,6 +60,7 @@ class Backbone(nn.Module):
         self._channels_last = {name: stage.channels_last for name, stage in chosen.items()}
         last = list(chosen.values())[-1].path
         cut_after(body, last, recording.calls)
+        self._frozen = frozen
         self._fixed = paths_up_to(self.stages, frozen, recording) if frozen else ()
         self._frozen_norms = frozen_norms
         self.body = body
@@ -88,6 +89,13 @@ class Backbone(nn.Module):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
+
+    @property
+    def frozen_parts(self) -> str:
+        """What is not trained, as words of a sentence; "" for nothing."""
+        stages = [f"the stem and the first {self._frozen} stages"] if self._frozen else []
+        norms = ["the statistics of batch norms"] if self._frozen_norms else []
+        return " and ".join([*stages, *norms])
 
     def places(self, prefix: str) -> dict[str, str]:
         """The paths of the stages in a network that has this backbone at `prefix`."""

@@ -35,6 +35,11 @@ class Detector(nn.Module):
         """The network that weights of a classifier are for."""
         return self.backbone.body
 
+    @property
+    def frozen_parts(self) -> str:
+        """What of the backbone is not trained, as words of a sentence; "" for nothing."""
+        return self.backbone.frozen_parts
+
     def forward(self, images: Tensor) -> Dense:
         """(N, C, H, W) -> Dense."""
         levels = self.neck(self.backbone(images))
