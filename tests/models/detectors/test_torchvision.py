@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models import mobilenet_v3_small
 from torchvision.models._meta import _COCO_CATEGORIES
 from torchvision.models.detection import (
@@ -164,6 +165,13 @@ def test_boxes_without_any_anchor_and_equal_boxes_are_matched_as_by_torchvision(
         check_losses(Case(name), objects)
 
 
+@pytest.mark.parametrize("name", ["retinanet", "fcos", "wide centre"])
+def test_boxes_on_the_grid_are_matched_as_by_torchvision(name: str) -> None:
+    boxes = [[0.0, 0, 40, 40], [8, 8, 24, 40], [16, 0, 64, 48], [0, 8, 16, 24], [32, 16, 48, 32]]
+    labels, image = torch.tensor([0, 1, 2, 3, 0]), torch.tensor([0, 0, 1, 2, 2])
+    check_losses(Case(name), Objects(torch.tensor(boxes).double(), labels, image, 3))
+
+
 @MODEL
 def test_the_sums_of_two_ranks_are_those_of_one(name: str) -> None:
     case, objects = Case(name), some_objects(*COUNTS, classes=CLASSES)
@@ -204,14 +212,52 @@ def test_the_smaller_of_two_objects_has_the_point_even_if_areas_are_close() -> N
     assert (index == 1).any() and not (index == 0).any()
 
 
+class Waits(TorchDispatchMode):
+    """Notes the operations whose result the host must read, or whose shape it must wait for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        name = str(function)
+        by_mask = name == "aten.index.Tensor" and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        if by_mask or name.startswith(("aten._local_scalar", "aten.nonzero", "aten.repeat_inter")):
+            self.seen.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@BOTH
+def test_a_step_does_not_wait_for_a_device(make: Any) -> None:
+    model, images = seeded(make).double(), images_of()
+    detector, objects = TorchvisionDetector(model), some_objects(*COUNTS, classes=CLASSES)
+    with Waits() as watch:
+        out = detector(images)
+        terms = out.family.terms(out, out.family.assign(out, objects))
+        sum(term.total / term.mass for term in terms.values()).backward()
+    assert watch.seen == []
+    with watch:
+        model.compute_loss(
+            listed(objects), *own_outputs(model, images)[: 3 if make is small_fcos else 2]
+        )
+    assert watch.seen  # torchvision's own losses do
+
+
 # --------------------------------------------------------------------------------------- detections
 
 
 @pytest.mark.parametrize("name", ["retinanet", "coder, L1", "fcos", "pixels"])
-def test_detections_are_those_of_torchvision(name: str) -> None:
+@pytest.mark.parametrize(("candidates", "most", "threshold"), [(40, 25, 0.3), (5000, 900, 0.72)])
+def test_detections_are_those_of_torchvision(
+    name: str, candidates: int, most: int, threshold: float
+) -> None:
     case = Case(name)
-    case.model.topk_candidates, case.model.detections_per_img = 40, 25
-    case.model.score_thresh, case.model.nms_thresh = 0.65, 0.4
+    case.model.topk_candidates, case.model.detections_per_img = candidates, most
+    case.model.score_thresh, case.model.nms_thresh = threshold, 0.4
     shapes = [(48, 64), (40, 50), (48, 33)]
     family = TorchvisionDetector(case.model).family
     found = detect(replace(case.out, family=family), torch.tensor(shapes))

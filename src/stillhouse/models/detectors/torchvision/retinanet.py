@@ -95,7 +95,7 @@ class TorchvisionRetinaNet:
         share = 1 / assigned.positives.clamp(min=1).to(out.priors.boxes.dtype)[:, None]
         class_total = focal(out.scores, assigned.labels, assigned.counted * share)
         box_total = masked_sum(self._box_losses(out, assigned), assigned.positive * share)
-        images = class_total.new_tensor(float(len(share)))
+        images = class_total.new_full((), len(share))
         return {"class": Term(class_total, images), "box": Term(box_total, images)}
 
     def _box_losses(self, out: Dense, assigned: Assignment) -> Tensor:
