@@ -40,6 +40,7 @@ def loop(out: Dense, image: int, options: Suppression) -> list[Row]:
     height, width = SIZES[image].tolist()
     boxes: Tensor = out.family.decode(out)[image]
     ranked, plain = out.family.probabilities(out)[image], out.scores[image].sigmoid()
+    x, y = out.priors.centres.unbind(1)
     found: list[Row] = []
     start = 0
     for count in out.priors.counts:
@@ -47,7 +48,7 @@ def loop(out: Dense, image: int, options: Suppression) -> list[Row]:
             (float(ranked[p, k]), k, p)
             for p in range(start, start + count)
             for k in range(ranked.shape[1])
-            if plain[p, k] > options.threshold
+            if plain[p, k] > options.threshold and x[p] <= width and y[p] <= height
         ]
         for score, k, p in sorted(level, reverse=True)[: options.candidates]:
             x1, y1, x2, y2 = boxes[p].tolist()

@@ -24,12 +24,15 @@ def detect(out: Dense, sizes: Tensor, options: Suppression | None = None) -> Obj
     boxes = out.family.decode(out).float()
     height, width = sizes.to(boxes)[:, None].unbind(-1)
     boxes = clip_boxes(boxes, height, width)
+    # priors in the padding of a batch would give slivers at the border of the image
+    inside = (out.priors.centres <= sizes.to(boxes).flip(1)[:, None]).all(-1)
+    candidates = best_candidates(out, options, inside)
     parts = []
-    for own, score, place, label in zip(boxes, *best_candidates(out, options), strict=True):
+    for own, score, place, label in zip(boxes, *candidates, strict=True):
         above = score > 0
-        candidates = own[place[above]]
-        kept = suppress(candidates, score[above], label[above], options.iou)[: options.most]
-        parts.append((candidates[kept], label[above][kept], score[above][kept]))
+        found = own[place[above]]
+        kept = suppress(found, score[above], label[above], options.iou)[: options.most]
+        parts.append((found[kept], label[above][kept], score[above][kept]))
     none = torch.zeros(0, dtype=torch.int64, device=boxes.device)
     parts.append((boxes.new_zeros(0, 4), none, boxes.new_zeros(0)))  # for a rank without images
     found, labels, scores = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -38,13 +41,16 @@ def detect(out: Dense, sizes: Tensor, options: Suppression | None = None) -> Obj
     return Objects(found, labels, image, images=len(boxes), scores=scores)
 
 
-def best_candidates(out: Dense, options: Suppression) -> tuple[Tensor, Tensor, Tensor]:
+def best_candidates(
+    out: Dense, options: Suppression, inside: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """The best pairs of prior and class of each level, and their score, 0 below the threshold.
 
-    -> (N, K) score, (N, K) prior, (N, K) class.
+    `inside` (N, P) are the priors that count. -> (N, K) score, (N, K) prior, (N, K) class.
     """
     ranked = out.family.probabilities(out).float()
-    ranked = ranked.masked_fill(out.scores.float().sigmoid() <= options.threshold, 0)
+    counts = (out.scores.float().sigmoid() > options.threshold) & inside[..., None]
+    ranked = ranked.masked_fill(~counts, 0)
     found, start = [], 0
     for part in ranked.split(out.priors.counts, 1):
         flat = part.flatten(1)
