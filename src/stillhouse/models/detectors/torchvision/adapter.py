@@ -44,7 +44,8 @@ class TorchvisionDetector(nn.Module):
     layers; it may be of a subclass and have any backbone. Only its parts are called, so that its
     own forward, `compute_loss` and `transform` are not used: images are resized, normalised and
     padded where they are loaded. torchvision's models are trained with mean and standard deviation
-    of ImageNet.
+    of ImageNet. Detections equal torchvision's, but for anchors in the padding of an image: they
+    give none.
 
     `columns` are the columns of the logits that are the classes of the data, in their order; by
     default those of the model's attribute `class_columns`, or all. Places: the stages of
