@@ -91,9 +91,9 @@ class PerClass:
         return BarChart(title, unit, tuple(self.predictions.classes[c] for c in which), series)
 
     def all_bars(self) -> BarChart | None:
-        """The bars of every network, classes in the order of the data; None for too many."""
+        """The bars of several networks, classes in the order of the data; None for too many."""
         which = sorted(self.order)
-        if not 0 < len(which) * len(self.values) <= MAX_BARS:
+        if len(self.values) < 2 or not 0 < len(which) * len(self.values) <= MAX_BARS:
             return None
         places = tuple(map(float, range(len(which))))
         series = tuple(
