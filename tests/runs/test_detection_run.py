@@ -16,7 +16,10 @@ from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.doctor import check_recipe
 from stillhouse.runs.execute import Result, evaluate_run, execute, run_job
 
-TINY = "{backbone: stillhouse/small, strides: [4, 8], neck: {width: 16, extra: 0}, head: {width: 16, depth: 1}, scale: 4}"  # fmt: skip
+TINY = (
+    "{backbone: stillhouse/small, strides: [4, 8], neck: {width: 16, extra: 0}, "
+    "head: {width: 16, depth: 1}, scale: 4}"
+)
 WORDS = (
     "data.train.count=48",
     "data.val.count=16",
@@ -126,7 +129,7 @@ def test_what_does_not_fit_is_refused_before_training(
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["data.name=digits/labels", "data.pad=1", "data.transforms=[]"], "needs images with boxes"),
+        (["data.name=digits/labels", "data.pad=1", "data.transforms=[]"], "images with boxes"),
         (["task=classification"], "set task=detection"),
         (["task=multilabel"], "set task=detection"),
         (["task.protocol=pascal"], "'coco', 'voc' or 'voc07'"),

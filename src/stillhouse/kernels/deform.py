@@ -32,4 +32,5 @@ def sampled_convolution(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
     samples = F.grid_sample(x, grid.flatten(1, 2), align_corners=False)
     columns = samples.reshape(count, channels * side * side, height * width)
     moved: Tensor = weight.flatten(1) @ columns
-    return moved.unflatten(-1, (height, width))
+    spread: Tensor = moved.unflatten(-1, (height, width))
+    return spread

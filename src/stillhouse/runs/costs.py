@@ -106,7 +106,7 @@ def build_network(spec: NetworkSpec, session: Session) -> nn.Module:
         return make_deployed(spec, session.sources, None)
     if isinstance(spec, TeacherSpec):
         return untrained_teacher(spec, session).network
-    return make_network(replace(spec, pretrained=None), session.sources)
+    return make_network(replace(spec, pretrained=None), session.sources, task=session.task)
 
 
 def measure_network(spec: NetworkSpec, session: Session) -> Measured:

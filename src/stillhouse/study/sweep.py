@@ -242,7 +242,7 @@ def common_stages(student: Network, teacher: TeacherSpec, session: Session) -> l
     if teacher.members:
         return []  # several networks have no common names of stages
     student_stages = find_aliases(make_student(student, session), example)
-    teacher_stages = find_aliases(make_network(teacher, sources), example)
+    teacher_stages = find_aliases(make_network(teacher, sources, task=session.task), example)
     common = [name for name in student_stages if name in teacher_stages and student_stages[name]]
     return [name for name in common if is_stage(name)]
 
