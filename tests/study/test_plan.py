@@ -310,3 +310,8 @@ def test_folder_names_are_safe_and_unique() -> None:
     assert len({name.lower() for name in result.values()}) == 6
     assert not any(sign in name for name in result.values() for sign in "/: ")
     assert ".." not in result.values()
+
+
+def test_outputs_of_detectors_are_not_stored() -> None:
+    plan = make_plan(load.load("digits/objects"))
+    assert all(arm.recipe.teacher is None or arm.recipe.teacher.store is None for arm in plan.arms)

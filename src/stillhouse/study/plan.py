@@ -280,5 +280,9 @@ def with_shared_store(recipe: Recipe) -> Recipe:
     assert teacher is not None
     live = teacher.ensemble == "separate" or not all(method.storable for method in recipe.method)
     finite = data_is_finite(recipe.data)
-    store = None if live or not finite else teacher.store or StoreSpec(precision="full")
+    store = (
+        None
+        if live or not finite or not recipe.task.storable
+        else teacher.store or StoreSpec(precision="full")
+    )
     return replace(recipe, teacher=replace(teacher, store=store, remember=False))
