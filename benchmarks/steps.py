@@ -49,7 +49,7 @@ def recipes() -> dict[str, Recipe]:
     live = load.load("digits/numbers", ["engine.device=cpu", "teacher.remember=false"])
     made = {PLAIN: replace(live, method=(Control(),), teacher=None)}
     for name in published():
-        if name not in ELSEWHERE:
+        if name not in ELSEWHERE and "boxes" not in published()[name].card.needs:
             words: dict[str, str | int] = {"name": name, **OPTIONS.get(name, {})}
             made[name] = load.replace_sections(live, {"method": words})
     dist_plus = ["dist", "channel_relation", "spatial_relation", "acclimation"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -87,6 +88,38 @@ class Site:
     mass: Tensor | None = None  # () what a sum over rows is to be divided by: objects, positives
 
 
+class Sites(Mapping[str, Site]):
+    """Sites by name, each made when it is first asked for."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Site]]) -> None:
+        self._makers = dict(makers)
+        self._made: dict[str, Site] = {}
+
+    @staticmethod
+    def of(sites: Mapping[str, Site]) -> Sites:
+        """The same sites of any mapping."""
+        return sites if isinstance(sites, Sites) else Sites({}).joined(sites)
+
+    def __getitem__(self, name: str) -> Site:
+        if name not in self._made:
+            self._made[name] = self._makers[name]()
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+    def joined(self, others: Mapping[str, Site], suffix: str = "") -> Sites:
+        """These and other sites, the others under the names of a variant if `suffix` is given."""
+        named = {variant(name, suffix) if suffix else name: name for name in others}
+        return Sites(
+            {name: partial(self.__getitem__, name) for name in self}
+            | {new: partial(others.__getitem__, old) for new, old in named.items()}
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Clock:
     """The step of a training."""
@@ -123,3 +156,4 @@ class Lesson:
     weight: Tensor | None = None  # (N,) of each image; zero drops it
     labels: Tensor | None = None  # (N,) class of each image, or (N, C) multi-hot
     objects: Any = None  # what is in the images, for methods that work on objects
+    assigned: Any = None  # which prediction each of them belongs to, in dense tasks

@@ -19,7 +19,7 @@ from stillhouse.types import (
     STRONG,
     Clock,
     Lesson,
-    Site,
+    Sites,
     Terms,
     Trace,
     variant,
@@ -75,16 +75,17 @@ class Pupil(nn.Module, Generic[T]):
         trained, student = self.method.moves_teacher, traces[FIRST_VIEW]
         fixed = {name: trace.detached() if trained else trace for name, trace in teacher.items()}
         lesson = make_lesson(student, fixed[FIRST_VIEW])
-        sites: dict[str, Site] = dict(lesson.sites)
+        sites = Sites.of(lesson.sites)
         for name in traces.keys() - {FIRST_VIEW}:
-            sites |= name_variants(make_lesson(traces[name], fixed[name]).sites, name)
+            sites = sites.joined(make_lesson(traces[name], fixed[name]).sites, name)
         if trained:
             reverse = make_lesson(student.detached(), teacher[FIRST_VIEW])
-            sites |= name_variants(reverse.sites, LEARNING)
+            sites = sites.joined(reverse.sites, LEARNING)
         for number in range(self.method.members):
             for name, trace in traces.items():
                 member = make_lesson(trace, member_trace(fixed[name], number))
-                sites |= name_variants(name_variants(member.sites, name), member_tap(number))
+                viewed = Sites({}).joined(member.sites, name)
+                sites = sites.joined(viewed, member_tap(number))
         return replace(lesson, sites=sites)
 
     def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
@@ -103,11 +104,6 @@ def select_views(batch: Batch[T], method: Method) -> dict[str, Batch[T]]:
     """The views of a batch that a method needs, by name."""
     views = {FIRST_VIEW: batch}
     return views | {STRONG: batch.second_view()} if method.views > 1 else views
-
-
-def name_variants(sites: Mapping[str, Site], name: str) -> dict[str, Site]:
-    """The sites under the names of a variant, `class@strong`; unchanged if `name` is ""."""
-    return {variant(site, name) if name else site: value for site, value in sites.items()}
 
 
 def check_method_sites(method: Method, task: Task[Any]) -> None:

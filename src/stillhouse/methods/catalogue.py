@@ -9,6 +9,7 @@ from pydantic import Field
 from stillhouse.methods.acclimation import Acclimation
 from stillhouse.methods.attention import AT
 from stillhouse.methods.boundary import AB
+from stillhouse.methods.boxes import BCKD, ILD
 from stillhouse.methods.classmaps import CATKD
 from stillhouse.methods.contrast import CRD
 from stillhouse.methods.control import Control
@@ -20,9 +21,11 @@ from stillhouse.methods.generation import MGD
 from stillhouse.methods.hint import FitNet
 from stillhouse.methods.information import VID
 from stillhouse.methods.labelwise import CD, ID, L2D
+from stillhouse.methods.localisation import LD
 from stillhouse.methods.mlkd import MLKD
 from stillhouse.methods.overhaul import OFD
 from stillhouse.methods.plugin import Plugin
+from stillhouse.methods.ranking import RM
 from stillhouse.methods.regression import SRRL
 from stillhouse.methods.relational import PKT, RKD, SP
 from stillhouse.methods.review import ReviewKD
@@ -57,7 +60,11 @@ ComposedSpec = Annotated[
     | FSP
     | CD
     | ID
-    | L2D,
+    | L2D
+    | ILD
+    | BCKD
+    | LD
+    | RM,
     Field(discriminator="name"),
 ]
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-# "labels": the labels of each image; "class": exactly one label per image
-Need = Literal["logits", "labels", "class", "features", "batch", "views", "keys", "head", "moves"]
+# "labels": the labels of each image; "class": exactly one label per image; "boxes": predictions of
+# a dense detector and its assignment of objects
+Need = Literal[
+    "logits", "labels", "class", "features", "batch", "views", "keys", "head", "moves", "boxes"
+]
 
 
 class Card(NamedTuple):
@@ -21,4 +24,4 @@ class Card(NamedTuple):
     @property
     def storable(self) -> bool:
         """Whether stored teacher logits are all that it needs of the teacher."""
-        return not {"features", "views", "head", "moves"} & set(self.needs)
+        return not {"features", "views", "head", "moves", "boxes"} & set(self.needs)

@@ -127,8 +127,16 @@ class LogitObjective:
                 losses = apply_weight(losses, kappa)
             else:
                 losses = losses * kappa
-            term = self.reduction(losses, weight, site.mass)
+            term = self.reduction(losses, weight, self._mass(site))
         return term._replace(weight=self.weight)
+
+    def _mass(self, site: Site) -> Tensor | None:
+        """The mass of a dense site, for divergences of rows and for `per_object`.
+
+        Squares and correlations are means over rows at any site, as their papers have them.
+        """
+        counted = self.distance.tempered and not self.activation.relational
+        return site.mass if counted or self.reduction.counts_objects else None
 
     def _kappa(self, tau: Temperature) -> Temperature:
         square = self.kappa == "square" or (self.kappa == "auto" and self.distance.tempered)

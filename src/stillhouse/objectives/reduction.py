@@ -33,12 +33,13 @@ class BaseReduction:
 
 @spec
 class Mean(BaseReduction):
-    """Weighted mean over rows: (N, ...), (N,) -> Term."""
+    """Weighted sum over rows / the site's mass, or without one, the weighted mean over rows."""
 
     kind: Literal["mean"] = "mean"
 
     def __call__(self, losses: Tensor, weight: Tensor, mass: Tensor | None) -> Term:
-        return Term((self.flatten(losses) * weight).sum(), weight.sum())
+        total = (self.flatten(losses) * weight).sum()
+        return Term(total, weight.sum() if mass is None else mass)
 
 
 @spec

@@ -17,8 +17,9 @@ from stillhouse.models.detectors.suppress import detect
 from stillhouse.models.detectors.torchvision.adapter import adapt_detector
 from stillhouse.spec import require, spec
 from stillhouse.tasks.base import Facts
+from stillhouse.tasks.dense_sites import SITES, dense_sites
 from stillhouse.tasks.meters.box_precision import BoxPrecision
-from stillhouse.types import Clock, Lesson, Site, Term, Terms, Trace
+from stillhouse.types import Clock, Lesson, Sites, Term, Terms, Trace
 
 Protocol = Literal["coco", "voc", "voc07"]
 SITE = "class"
@@ -60,12 +61,14 @@ class DetectionSpec:
 
 @dataclass(frozen=True)
 class Detection:
-    """Dense detectors, whose output is a `Dense`; the site is `class`.
+    """Dense detectors, whose output is a `Dense`.
 
-    The rows of `class` are all priors of all images, N P of them, with C logits each; their mass
-    is the sum over images of max(positives, 1). Its target is the class of each prior, -1 for
-    background, and priors that are neither have weight 0. Crowds and difficult objects are not
-    trained on. Images without labels add nothing to label terms.
+    The rows of the sites `class` are all priors of all images, N P of them, with C logits each, and
+    those of `box` their decoded boxes. Their mass is the sum over images of max(positives, 1). The
+    target of `class` is the class of each prior, -1 for background, and priors that are neither
+    have weight 0. Those of `edge` are the four sides of each prior with their bins. See
+    `dense_sites` for the regions. Crowds and difficult objects are not trained on. Images without
+    labels add nothing to label terms.
     """
 
     classes: int | None = None
@@ -75,7 +78,7 @@ class Detection:
     most: int | None = None
     headline: ClassVar[str] = "ap"
     chance: ClassVar[float] = 0.0
-    sites: ClassVar[tuple[str, ...]] = (SITE,)
+    sites: ClassVar[tuple[str, ...]] = SITES
     examine: ClassVar[tuple[str, ...]] = ("detections", "box_precision", "detection_errors")
 
     def __post_init__(self) -> None:
@@ -148,13 +151,20 @@ class Detection:
         clock: Clock,
         assigned: Any = None,
     ) -> Lesson:
-        """The class scores of both networks at the site `class`, one row per prior."""
-        sites = {}
+        """The sites of both networks, one row per prior, and the assignment of objects."""
+        sites = Sites({})
         if teacher.out is not None:
             self.check_pair(student.out, teacher.out)
-            pair = (student.out.scores.flatten(0, 1), teacher.out.scores.flatten(0, 1))
-            sites[SITE] = class_site(pair, assigned)
-        return Lesson(student, teacher, sites, clock, keys=batch.keys, objects=batch.target)
+            sites = dense_sites(student.out, teacher.out, assigned, batch.target)
+        return Lesson(
+            student,
+            teacher,
+            sites,
+            clock,
+            keys=batch.keys,
+            objects=batch.target,
+            assigned=assigned,
+        )
 
     def detect(self, trace: Trace, batch: Batch[Any]) -> Objects:
         """The detections in pixels of the batch's images, with scores, the best first."""
@@ -194,14 +204,6 @@ class Detection:
     def meter(self) -> BoxPrecision:
         """A meter of average precision by the protocol."""
         return BoxPrecision(self.classes or 0, self.detect, self.protocol)
-
-
-def class_site(pair: tuple[Tensor, Tensor], assigned: Assignment | None) -> Site:
-    """The site of class scores (N P, C); without labels, all rows count and the mass is theirs."""
-    if assigned is None:
-        return Site(*pair)
-    weight = assigned.counted.flatten().to(pair[0].dtype)
-    return Site(*pair, assigned.labels.flatten(), weight, assigned.mass.to(weight.dtype))
 
 
 def image_sizes(batch: Batch[Any]) -> Tensor:

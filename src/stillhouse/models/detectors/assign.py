@@ -152,14 +152,19 @@ def assign_adaptively(objects: Objects, priors: Priors, candidates: int = 9) -> 
     distance = offset.square().sum(-1)
     chosen = nearest_per_level(distance, priors, candidates)
     among = overlap.gather(1, chosen)
-    mean = among.mean(1, keepdim=True)
-    variance = (among - mean).square().sum(1, keepdim=True) / max(1, among.shape[1] - 1)
-    threshold = mean + variance.sqrt()
+    threshold = adaptive_threshold(among)
     inside = encode_distances(boxes[:, None], priors.centres).amin(-1) > 0.01
     passes = (among >= threshold) & inside.gather(1, chosen) & ~objects.ignored[:, None]
     values = torch.full_like(overlap, -math.inf)
     values = values.scatter(1, chosen, among.masked_fill(~passes, -math.inf))
     return best_objects(values, objects)[1]
+
+
+def adaptive_threshold(overlaps: Tensor) -> Tensor:
+    """The mean plus the sample standard deviation of the candidates' IoU: (M, K) -> (M, 1)."""
+    mean = overlaps.mean(1, keepdim=True)
+    variance = (overlaps - mean).square().sum(1, keepdim=True) / max(1, overlaps.shape[1] - 1)
+    return mean + variance.sqrt()
 
 
 def nearest_per_level(distance: Tensor, priors: Priors, count: int) -> Tensor:

@@ -53,7 +53,7 @@ class ATSS:
         mass = assigned.mass.to(weight.dtype)
         return {
             "class": Term(class_total(out, assigned), mass),
-            "box": giou_term(self.decode(out), assigned, weight, 2.0),
+            "box": giou_term(out.decoded, assigned, weight, 2.0),
             "quality": Term(quality_total(out, assigned, weight), mass),
         }
 

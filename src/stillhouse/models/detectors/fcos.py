@@ -57,7 +57,7 @@ class FCOS:
         count = assigned.positives.sum().to(weight.dtype)
         return {
             "class": Term(class_total(out, assigned), count, least=1.0),
-            "box": log_iou_term(self.decode(out), assigned, weight),
+            "box": log_iou_term(out.decoded, assigned, weight),
             "quality": Term(quality_total(out, assigned, weight), count, least=1.0),
         }
 

@@ -52,7 +52,7 @@ class GFocal:
 
         The target of a class is the IoU of the predicted box, without a gradient.
         """
-        boxes = self.decode(out)
+        boxes = out.decoded
         with torch.no_grad():
             best = out.scores.to(boxes.dtype).amax(-1).sigmoid() * assigned.positive
             quality = iou(boxes, assigned.boxes)

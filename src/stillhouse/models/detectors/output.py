@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from torch import Tensor
@@ -23,6 +24,11 @@ class Dense:
     family: Family
     quality: Tensor | None = None  # (N, P) logits of centre-ness, where the family has it
     initial: Tensor | None = None  # (N, P, B) of a first stage that the boxes refine
+
+    @cached_property
+    def decoded(self) -> Tensor:
+        """Boxes x1, y1, x2, y2 in pixels: -> (N, P, 4)."""
+        return self.family.decode(self)
 
 
 @dataclass(frozen=True)

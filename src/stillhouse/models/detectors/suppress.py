@@ -21,7 +21,7 @@ def detect(out: Dense, sizes: Tensor, options: Suppression | None = None) -> Obj
     overlapping ones of one class are suppressed, and the best `most` of an image remain.
     """
     options = options or out.family.suppression
-    boxes = out.family.decode(out).float()
+    boxes = out.decoded.float()
     height, width = sizes.to(boxes)[:, None].unbind(-1)
     boxes = clip_boxes(boxes, height, width)
     # priors in the padding of a batch would give slivers at the border of the image

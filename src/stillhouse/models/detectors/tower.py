@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.models.fpn import group_norm
+from stillhouse.models.tap_path import INPUT
 
 PRIOR = 0.01  # the probability of every class at the start of training
 
@@ -24,9 +25,13 @@ class Raw(NamedTuple):
 
 
 class Tower(nn.Sequential):
-    """3x3 convolutions with ReLU, and group norm in between by choice: (N, before, H, W)."""
+    """3x3 convolutions with ReLU, and group norm in between by choice: (N, before, H, W).
+
+    It can be resumed behind any of its `depth` layers, with a map from before their ReLU.
+    """
 
     def __init__(self, before: int, width: int, depth: int, norm: bool) -> None:
+        self.depth, self._each = depth, 3 if norm else 2  # modules of a layer, the ReLU last
         layers: list[nn.Module] = []
         for index in range(depth):
             layers.append(nn.Conv2d(width if index else before, width, 3, padding=1, bias=not norm))
@@ -34,6 +39,20 @@ class Tower(nn.Sequential):
                 layers.append(group_norm(width))
             layers.append(nn.ReLU())
         super().__init__(*layers)
+
+    def forward(self, x: Tensor, after: int = 0) -> Tensor:
+        """(N, before, H, W) -> (N, width, H, W); with `after`, from the map at `place(after)` on."""
+        for layer in list(self)[self._first(after) :]:
+            x = layer(x)
+        return x
+
+    def place(self, after: int) -> str:
+        """The tap of the map before the ReLU of layer `after`, counted from 1; 0 is the input."""
+        return str(self._first(after) - 1) if after else f"0{INPUT}"
+
+    def _first(self, after: int) -> int:
+        """The index of the first module that reads the map at `place(after)`."""
+        return self._each * after - 1 if after else 0
 
 
 class Scale(nn.Module):
@@ -82,16 +101,23 @@ class DenseHead(nn.Module):
 
     def forward(self, levels: Sequence[Tensor]) -> Raw:
         """The predictions of all levels."""
-        scores, boxes, quality = [], [], []
-        for level, scale in zip(levels, self.scales, strict=True):
-            kinds, places = self.class_tower(level), self.box_tower(level)
+        return self.resume(levels, levels)
+
+    def resume(self, classes: Sequence[Tensor], boxes: Sequence[Tensor], after: int = 0) -> Raw:
+        """The predictions from maps inside the two towers, one for each level.
+
+        The maps are those at `Tower.place(after)`.
+        """
+        scores, sides, quality = [], [], []
+        for of_class, of_box, scale in zip(classes, boxes, self.scales, strict=True):
+            kinds, places = self.class_tower(of_class, after), self.box_tower(of_box, after)
             scores.append(flatten(self.score(kinds), self.classes))
-            boxes.append(flatten(scale(self.box(places)), self.box_width))
+            sides.append(flatten(scale(self.box(places)), self.box_width))
             if self.quality is not None:
                 read = kinds if self.quality_from == "class" else places
                 quality.append(flatten(self.quality(read), 1)[..., 0])
         together = torch.cat(quality, 1) if quality else None
-        return Raw(torch.cat(scores, 1), torch.cat(boxes, 1), together)
+        return Raw(torch.cat(scores, 1), torch.cat(sides, 1), together)
 
 
 def flatten(prediction: Tensor, width: int) -> Tensor:
