@@ -141,7 +141,7 @@ class CurriculumTemperature(Method):
                 self.latest = tau.detach().mean()
             for name, objective in self.objectives.items():
                 rows = gather_site(site) if objective.relational else site
-                term = objective(rows, temperature=tau)
+                term = objective.at(site)(rows, temperature=tau)
                 terms[f"{place}/{name}"] = term._replace(weight=ramp * term.weight)
         return terms
 

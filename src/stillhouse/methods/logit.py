@@ -27,7 +27,7 @@ class Logits(Method):
         for place in self.sites:
             site = lesson.sites[place]
             for name, objective in self.objectives.items():
-                term = objective(gather_site(site) if objective.relational else site)
+                term = objective.at(site)(gather_site(site) if objective.relational else site)
                 terms[f"{place}/{name}"] = term._replace(weight=ramp * term.weight)
         return terms
 

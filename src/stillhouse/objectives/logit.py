@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -21,9 +23,9 @@ from stillhouse.objectives.activation import (
 )
 from stillhouse.objectives.distance import KL, CrossEntropy, Distance
 from stillhouse.objectives.preprocess import Identity, Preprocess, Standardize
-from stillhouse.objectives.reduction import Mean, Reduction
+from stillhouse.objectives.reduction import Mean, PerObject, Reduction
 from stillhouse.objectives.targets import as_multi_hot
-from stillhouse.objectives.weighting import Uniform, Weighting
+from stillhouse.objectives.weighting import Disagreement, Uniform, Weighting
 from stillhouse.spec import spec
 from stillhouse.types import Site, Term
 
@@ -38,6 +40,9 @@ FUSED: dict[tuple[type, type], FusedDistance] = {
         s / tau, t / tau, as_multi_hot(target, s, "partial_softmax")
     ),
 }
+
+# Distances of sigmoids whose classes one function weighs and sums: whether they include the entropy.
+SUMMED: dict[type, bool] = {KL: False, CrossEntropy: True}
 
 
 @spec
@@ -119,24 +124,26 @@ class LogitObjective:
             if self.activation.relational:
                 losses, weight = self._relate(student, teacher, site, tau, weight)
             else:
-                losses = self._compare(student, teacher, site.target, tau)
+                losses = self._weigh(student, teacher, site.target, tau)
                 losses = self._inner_mean(losses, student.shape[1])
-                losses = apply_weight(losses, self.weighting(student, teacher))
             kappa = self._kappa(tau)
             if isinstance(kappa, Tensor) and kappa.ndim == 1:
                 losses = apply_weight(losses, kappa)
             else:
                 losses = losses * kappa
-            term = self.reduction(losses, weight, self._mass(site))
+            term = self.reduction(losses, weight, site.mass)
         return term._replace(weight=self.weight)
 
-    def _mass(self, site: Site) -> Tensor | None:
-        """The mass of a dense site, for divergences of rows and for `per_object`.
+    def at(self, site: Site) -> LogitObjective:
+        """The same for a site: means of divergences are divided by its mass, if it has one.
 
         Squares and correlations are means over rows at any site, as their papers have them.
         """
-        counted = self.distance.tempered and not self.activation.relational
-        return site.mass if counted or self.reduction.counts_objects else None
+        if site.mass is None or self.relational or not self.distance.tempered:
+            return self
+        if not isinstance(self.reduction, Mean):
+            return self
+        return replace(self, reduction=PerObject(self.reduction.inner))
 
     def _kappa(self, tau: Temperature) -> Temperature:
         square = self.kappa == "square" or (self.kappa == "auto" and self.distance.tempered)
@@ -154,6 +161,25 @@ class LogitObjective:
     ) -> tuple[Tensor, Tensor]:
         t = self.teacher_transform(self.preprocess(teacher, target), target)
         return self.preprocess(student, target), t
+
+    def _weigh(
+        self, student: Tensor, teacher: Tensor, target: Tensor | None, tau: Temperature
+    ) -> Tensor:
+        """Weighted loss of each row or class: (N, C), (N, C) -> (N,) or (N, C)."""
+        if not self._sums_classes():
+            losses = self._compare(student, teacher, target, tau)
+            return apply_weight(losses, self.weighting(student, teacher))
+        s, t = self._prepare(student, teacher, target)
+        total = partial(divergence.sum_of_classes, entropy=SUMMED[type(self.distance)])
+        if isinstance(self.weighting, Disagreement):
+            return total(s, t, tau, beta=self.weighting.beta, detach=self.weighting.detach)
+        return apply_weight(total(s, t, tau), self.weighting(student, teacher))
+
+    def _sums_classes(self) -> bool:
+        """Whether no loss of a single class is needed; disagreement is that of the raw logits."""
+        raw = self.preprocess == self.teacher_transform == Identity()
+        summed = isinstance(self.activation, Sigmoid) and type(self.distance) in SUMMED
+        return summed and (raw or not self.weighting.elementwise)
 
     def _compare(
         self, student: Tensor, teacher: Tensor, target: Tensor | None, tau: Temperature

@@ -33,13 +33,12 @@ class BaseReduction:
 
 @spec
 class Mean(BaseReduction):
-    """Weighted sum over rows / the site's mass, or without one, the weighted mean over rows."""
+    """Weighted mean over rows: (N, ...), (N,) -> Term."""
 
     kind: Literal["mean"] = "mean"
 
     def __call__(self, losses: Tensor, weight: Tensor, mass: Tensor | None) -> Term:
-        total = (self.flatten(losses) * weight).sum()
-        return Term(total, weight.sum() if mass is None else mass)
+        return Term((self.flatten(losses) * weight).sum(), weight.sum())
 
 
 @spec

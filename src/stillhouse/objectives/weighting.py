@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
+from stillhouse.functional.divergence import disagreement
 from stillhouse.spec import require, spec
 
 
@@ -70,10 +70,7 @@ class Disagreement:
         require(self.beta >= 0, "beta", "non-negative", self.beta)
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor | None:
-        student = student.detach() if self.detach else student
-        difference = (teacher.sigmoid() - student.sigmoid()).abs()
-        equal = difference == 0  # where a power below 1 has an infinite gradient
-        return torch.where(equal, 1, difference).pow(self.beta).where(~equal, float(self.beta == 0))
+        return disagreement(student, teacher, self.beta, self.detach)
 
 
 Weighting = Annotated[
