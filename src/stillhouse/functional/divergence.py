@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stillhouse.functional.dtype import upcast
-from stillhouse.kernels import binary
+from stillhouse.kernels import binary, binary_rows, softmax_rows
 from stillhouse.kernels.dispatch import Accelerated
 
 
@@ -73,6 +73,41 @@ def sigmoid_cross_entropy(
     return cross_entropy(s, t)
 
 
+def disagreement(student: Tensor, teacher: Tensor, beta: float, detach: bool = False) -> Tensor:
+    """|q - p|^beta of two sigmoids, constant in the student if `detach`: (...), (...) -> (...).
+
+    Where both are equal, the gradient is 0, also for a beta below 1.
+    """
+    student = student.detach() if detach else student
+    difference = (teacher.sigmoid() - student.sigmoid()).abs()
+    equal = difference == 0  # where a power below 1 has an infinite gradient
+    return torch.where(equal, 1, difference).pow(beta).where(~equal, float(beta == 0))
+
+
+@Accelerated
+def sum_of_classes(
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float | Tensor = 1.0,
+    *,
+    entropy: bool = False,
+    beta: float = 0.0,
+    detach: bool = False,
+) -> Tensor:
+    """Sum over classes of their `sigmoid_kl`: (..., C), (..., C) -> (...).
+
+    With `entropy` it is the cross-entropy. `beta` weighs each class by the `disagreement` of the
+    networks, at temperature 1.
+    """
+    divergence = sigmoid_cross_entropy if entropy else sigmoid_kl
+    losses = divergence(student, teacher, temperature)
+    if beta:
+        losses = losses * disagreement(upcast(student), upcast(teacher), beta, detach)
+    return losses.sum(-1)
+
+
+softmax_kl.stand_in(softmax_rows.supports)(softmax_rows.softmax_kl)
+sum_of_classes.stand_in(binary_rows.supports)(binary_rows.sum_of_classes)
 sigmoid_kl.stand_in(binary.supports)(binary.binary_kl)
 sigmoid_cross_entropy.stand_in(binary.supports)(binary.binary_cross_entropy)
 

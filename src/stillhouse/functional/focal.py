@@ -25,7 +25,7 @@ def focal(
     """
     with full_precision(logits):
         z = upcast(logits)
-        absent = (1 - alpha) * background(z, gamma).sum(-1)
+        absent = (1 - alpha) * sum_of_backgrounds(z, gamma)
         at, known = _at_labels(z, labels)
         present = alpha * background(-at, gamma) - (1 - alpha) * background(at, gamma)
         rows = absent + present.where(known, 0)
@@ -42,7 +42,7 @@ def quality_focal(
     """
     with full_precision(logits):
         z = upcast(logits)
-        absent = background(z, beta).sum(-1)
+        absent = sum_of_backgrounds(z, beta)
         at, known = _at_labels(z, labels)
         target = quality.to(z.dtype)
         error = (target - at.sigmoid()).abs().pow(beta)
@@ -57,6 +57,13 @@ def background(logits: Tensor, gamma: float) -> Tensor:
     return -(gamma * F.logsigmoid(logits)).exp() * F.logsigmoid(-logits)
 
 
+@Accelerated
+def sum_of_backgrounds(logits: Tensor, gamma: float) -> Tensor:
+    """`background` summed over the classes of each row: (..., C) -> (...)."""
+    return background(logits, gamma).sum(-1)
+
+
+sum_of_backgrounds.stand_in(kernel.supports)(kernel.sum_of_backgrounds)
 background.stand_in(kernel.supports)(kernel.background)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from stillhouse.kernels.rows import loss_of_rows, softplus
 
 
 def supports(logits: Tensor, gamma: float) -> bool:
@@ -19,6 +23,25 @@ def background(logits: Tensor, gamma: float) -> Tensor:
     """-p^gamma log(1 - p): (...) -> (...)."""
     losses: Tensor = _Background.apply(logits, gamma)
     return losses
+
+
+def sum_of_backgrounds(logits: Tensor, gamma: float) -> Tensor:
+    """The same, summed over the classes of a row: (..., C) -> (...)."""
+    return loss_of_rows(partial(_formula, gamma=gamma), logits)
+
+
+def _formula(
+    scratch: Sequence[Tensor], gradient: Tensor | None, logits: Tensor, *, gamma: float
+) -> Tensor:
+    p, loss, power, spare, _ = scratch
+    softplus(logits, loss, spare)
+    torch.sigmoid(logits, out=p)
+    torch.pow(p, gamma, out=power)
+    if gradient is not None:
+        # the derivative is p^gamma (p + gamma (1 - p) loss)
+        torch.mul(loss, torch.neg(p, out=spare).add_(1), out=gradient)
+        gradient.mul_(gamma).add_(p).mul_(power)
+    return loss.mul_(power).sum(-1)
 
 
 class _Background(torch.autograd.Function):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import partial
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -41,7 +41,7 @@ FUSED: dict[tuple[type, type], FusedDistance] = {
     ),
 }
 
-# Distances of sigmoids whose classes one function weighs and sums: whether they include the entropy.
+# Distances of sigmoids whose classes one function sums, and whether they include the entropy.
 SUMMED: dict[type, bool] = {KL: False, CrossEntropy: True}
 
 

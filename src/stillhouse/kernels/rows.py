@@ -1,0 +1,84 @@
+"""Losses of rows in chunks that fit into the cache, each with its gradient in the same pass.
+
+Only the gradient is as large as the logits. It is saved by forward and scaled in place by backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# (scratch, gradient, logits, *others) of some rows -> (n,). `scratch` is memory, (BUFFERS, n, C).
+# The slope of each row's loss is written into `gradient`, (n, C), unless that is None.
+Formula = Callable[..., Tensor]
+
+BUFFERS = 5
+ELEMENTS_OF_A_CHUNK = {"cpu": 2**15}  # what fits into a cache of 1 MB
+ELEMENTS_ELSEWHERE = 2**20  # fewer and larger kernels
+
+
+def loss_of_rows(formula: Formula, logits: Tensor, *others: Tensor) -> Tensor:
+    """Loss of each row, differentiable in the logits only: (..., C), (..., K)... -> (...)."""
+    flat = [x.flatten(0, -2) for x in (logits, *others)]
+    losses: Tensor = _Rows.apply(formula, *flat)
+    return losses.view(logits.shape[:-1])
+
+
+class _Rows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, formula: Formula, logits: Tensor, *others: Tensor) -> Tensor:
+        ctx.formula = formula
+        ctx.save_for_backward(logits, *others)
+        losses, ctx.gradient = _sweep(formula, logits, others, ctx.needs_input_grad[1])
+        return losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        logits, *others = ctx.saved_tensors
+        gradient, ctx.gradient = ctx.gradient, None
+        if gradient is None:  # used up by an earlier backward of the same graph
+            gradient = _sweep(formula=ctx.formula, logits=logits, others=others, slope=True)[1]
+        return None, gradient.mul_(upstream[:, None]), *[None] * len(others)
+
+
+def _sweep(
+    formula: Formula, logits: Tensor, others: Sequence[Tensor], slope: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Losses, and the gradient of each where `slope`: (N, C), (N, K)... -> (N,), (N, C)."""
+    count, classes = logits.shape
+    losses = logits.new_empty(count)
+    gradient = logits.new_empty(count, classes) if slope else None
+    elements = ELEMENTS_OF_A_CHUNK.get(logits.device.type, ELEMENTS_ELSEWHERE)
+    step = min(count, max(1, elements // max(1, classes)))
+    scratch = logits.new_empty(BUFFERS, step, classes)
+    for start in range(0, count, step or 1):
+        rows = slice(start, min(start + step, count))
+        memory = scratch[:, : rows.stop - start].unbind()
+        part = None if gradient is None else gradient[rows]
+        losses[rows] = formula(memory, part, logits[rows], *(x[rows] for x in others))
+    return losses, gradient
+
+
+def is_per_row(temperature: float | Tensor, logits: Tensor) -> bool:
+    """Whether each row of (..., C) has one temperature: a number, () or (..., 1)."""
+    if not isinstance(temperature, Tensor) or temperature.ndim == 0:
+        return logits.ndim > 1
+    return logits.ndim > 1 and temperature.shape == (*logits.shape[:-1], 1)
+
+
+def inverse_temperature(temperature: float | Tensor, logits: Tensor) -> Tensor:
+    """1 / temperature in float32 or better: (), (..., C) -> (..., 1)."""
+    kind = torch.promote_types(logits.dtype, torch.float32)
+    tau = torch.as_tensor(temperature, dtype=kind, device=logits.device)
+    return tau.reciprocal().expand(*logits.shape[:-1], 1)
+
+
+def softplus(x: Tensor, out: Tensor, spare: Tensor) -> Tensor:
+    """log(1 + e^x), exact at any x, where torch's is cut off at 20: (...) -> `out`, (...)."""
+    torch.abs(x, out=out).neg_().exp_().log1p_()
+    return out.add_(torch.clamp_min(x, 0, out=spare))
