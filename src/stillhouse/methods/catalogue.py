@@ -14,6 +14,7 @@ from stillhouse.methods.classmaps import CATKD
 from stillhouse.methods.contrast import CRD
 from stillhouse.methods.control import Control
 from stillhouse.methods.correlation import CC
+from stillhouse.methods.crosskd import CrossKD
 from stillhouse.methods.ctkd import CTKD
 from stillhouse.methods.factor import FT
 from stillhouse.methods.flow import FSP
@@ -55,6 +56,7 @@ ComposedSpec = Annotated[
     | PKT
     | CC
     | CRD
+    | CrossKD
     | SP
     | NST
     | FSP

@@ -31,7 +31,6 @@ class Tower(nn.Sequential):
     """
 
     def __init__(self, before: int, width: int, depth: int, norm: bool) -> None:
-        self.depth, self._each = depth, 3 if norm else 2  # modules of a layer, the ReLU last
         layers: list[nn.Module] = []
         for index in range(depth):
             layers.append(nn.Conv2d(width if index else before, width, 3, padding=1, bias=not norm))
@@ -39,9 +38,10 @@ class Tower(nn.Sequential):
                 layers.append(group_norm(width))
             layers.append(nn.ReLU())
         super().__init__(*layers)
+        self.depth, self._each = depth, 3 if norm else 2  # modules of a layer, the ReLU last
 
     def forward(self, x: Tensor, after: int = 0) -> Tensor:
-        """(N, before, H, W) -> (N, width, H, W); with `after`, from the map at `place(after)` on."""
+        """(N, before, H, W) -> (N, width, H, W); with `after`, from `place(after)` on."""
         for layer in list(self)[self._first(after) :]:
             x = layer(x)
         return x
@@ -99,17 +99,17 @@ class DenseHead(nn.Module):
         self.scales = nn.ModuleList(Scale() if scales else nn.Identity() for _ in range(levels))
         init_head(self, self.score)
 
-    def forward(self, levels: Sequence[Tensor]) -> Raw:
-        """The predictions of all levels."""
-        return self.resume(levels, levels)
+    def forward(
+        self, levels: Sequence[Tensor], boxes: Sequence[Tensor] | None = None, after: int = 0
+    ) -> Raw:
+        """The predictions of all levels.
 
-    def resume(self, classes: Sequence[Tensor], boxes: Sequence[Tensor], after: int = 0) -> Raw:
-        """The predictions from maps inside the two towers, one for each level.
-
-        The maps are those at `Tower.place(after)`.
+        With `after`, `levels` and `boxes` are maps at `Tower.place(after)`, of the tower of classes
+        and of that of boxes.
         """
         scores, sides, quality = [], [], []
-        for of_class, of_box, scale in zip(classes, boxes, self.scales, strict=True):
+        inputs = zip(levels, boxes or levels, self.scales, strict=True)
+        for of_class, of_box, scale in inputs:
             kinds, places = self.class_tower(of_class, after), self.box_tower(of_box, after)
             scores.append(flatten(self.score(kinds), self.classes))
             sides.append(flatten(scale(self.box(places)), self.box_width))
