@@ -25,10 +25,9 @@ def focal(
     """
     with full_precision(logits):
         z = upcast(logits)
-        absent = (1 - alpha) * sum_of_backgrounds(z, gamma)
-        at, known = _at_labels(z, labels)
+        absent, at = background_of_rows(z, labels, gamma)
         present = alpha * background(-at, gamma) - (1 - alpha) * background(at, gamma)
-        rows = absent + present.where(known, 0)
+        rows = (1 - alpha) * absent + present.where(labels >= 0, 0)
         return (rows * weight.to(rows.dtype)).sum()
 
 
@@ -42,12 +41,11 @@ def quality_focal(
     """
     with full_precision(logits):
         z = upcast(logits)
-        absent = sum_of_backgrounds(z, beta)
-        at, known = _at_labels(z, labels)
+        absent, at = background_of_rows(z, labels, beta)
         target = quality.to(z.dtype)
         error = (target - at.sigmoid()).abs().pow(beta)
         present = error * F.binary_cross_entropy_with_logits(at, target, reduction="none")
-        rows = absent + (present - background(at, beta)).where(known, 0)
+        rows = absent + (present - background(at, beta)).where(labels >= 0, 0)
         return (rows * weight.to(rows.dtype)).sum()
 
 
@@ -58,12 +56,16 @@ def background(logits: Tensor, gamma: float) -> Tensor:
 
 
 @Accelerated
-def sum_of_backgrounds(logits: Tensor, gamma: float) -> Tensor:
-    """`background` summed over the classes of each row: (..., C) -> (...)."""
-    return background(logits, gamma).sum(-1)
+def background_of_rows(logits: Tensor, labels: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+    """`background` summed over classes, and the logit of the class of each row.
+
+    (..., C), (...) class or -1 -> (...), (...); without a class it is the logit of the first one.
+    """
+    at = logits.gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+    return background(logits, gamma).sum(-1), at
 
 
-sum_of_backgrounds.stand_in(kernel.supports)(kernel.sum_of_backgrounds)
+background_of_rows.stand_in(kernel.supports_rows)(kernel.background_of_rows)
 background.stand_in(kernel.supports)(kernel.background)
 
 
@@ -81,9 +83,3 @@ def distribution_focal(bins: Tensor, target: Tensor) -> Tensor:
         two = torch.stack([index, index + 1], -1)
         near, far = log.gather(-1, two).unbind(-1)
         return -(1 - share) * near - share * far
-
-
-def _at_labels(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The logit of the class of each row, and whether it has one: -> (...), (...)."""
-    known = labels >= 0
-    return z.gather(-1, labels.clamp(min=0)[..., None])[..., 0], known

@@ -1,9 +1,9 @@
 """Binary divergences summed over the classes of a row, weighted by the disagreement or not.
 
-The losses are symmetric in the signs of both logits. The teacher's is made positive, so that r, the
-probability of the state that it thinks less likely, is small and precise, where 1 - 4e-8 is 1. With
-p, that of the student, and the logits a of the student and b > 0 of the teacher, the cross-entropy
-is softplus(-a) + r a, and its slope in a is r - p.
+They are symmetric in the signs of both logits. The teacher's is made negative, so that its q is at
+most 1/2 and precise, where 1 - 4e-8 is 1. With the tempered logits a of the student and b of the
+teacher, the cross-entropy is softplus(a) - q a, the KL is that minus softplus(b) - q b, and the
+slope of both in a is p - q.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stillhouse.kernels.binary import FINITE
 from stillhouse.kernels.binary import supports as only_the_student_learns
-from stillhouse.kernels.rows import inverse_temperature, is_per_row, loss_of_rows
+from stillhouse.kernels.rows import inverse_temperature, is_per_row, loss_of_rows, softplus
 
 
 def supports(
@@ -61,23 +61,23 @@ def _formula(
     beta: float,
     detach: bool,
 ) -> Tensor:
-    scale, a, r, loss, spare = scratch
-    torch.copysign(inverse, teacher, out=scale)
-    torch.mul(teacher, scale, out=r)
+    scale, a, b, loss, spare = scratch
+    torch.copysign(inverse, teacher, out=scale).neg_()
+    torch.mul(teacher, scale, out=b)
     # infinite logits are a masked class; 0 * infinity would be NaN
     torch.clamp(student, -FINITE, FINITE, out=a).mul_(scale)
-    (_cross_entropy if entropy else _kl)(a, r, loss, spare)
+    (_cross_entropy if entropy else _kl)(a, b, loss, spare)
     if gradient is None and not beta:
         return loss.sum(-1)
-    p = a.neg_().sigmoid_()
-    slope = r.sub_(p)
+    p, q = a.sigmoid_(), b
+    slope = torch.sub(p, q, out=q)
     if beta:
         weight = torch.abs(slope, out=spare)
         weight = weight if beta == 1 else weight.pow_(beta)
         if gradient is not None:
             torch.mul(slope, weight, out=gradient)
             if not detach:
-                # the slope of |r - p|^beta is beta times `rate` times p (1 - p)
+                # the slope of |p - q|^beta is beta times `rate` times p (1 - p)
                 rate = slope.sign_() if beta == 1 else _quotient(weight, slope)
                 gradient.addcmul_(rate, p.addcmul_(p, p, value=-1).mul_(loss), value=beta)
             gradient.mul_(scale)
@@ -88,22 +88,20 @@ def _formula(
 
 
 def _cross_entropy(a: Tensor, b: Tensor, loss: Tensor, spare: Tensor) -> None:
-    """Writes the cross-entropy of each class into `loss`, and r = sigmoid(-b) into `b`."""
-    r = b.neg_().sigmoid_()
-    torch.abs(a, out=loss).neg_().exp_().log1p_()
-    loss.addcmul_(r, a).sub_(torch.clamp_max(a, 0, out=spare))
+    """Writes the cross-entropy of each class into `loss`, and q into `b`, which is at most 0."""
+    q = b.sigmoid_()
+    softplus(a, loss, spare).addcmul_(q, a, value=-1)
 
 
 def _kl(a: Tensor, b: Tensor, loss: Tensor, spare: Tensor) -> None:
-    """As above, for softplus(-a) - softplus(-b) + r (a - b), with one logarithm for both."""
-    b.clamp_max_(FINITE)
-    torch.abs(a, out=loss).neg_().exp_()
-    loss.sub_(torch.neg(b, out=spare).exp_())
+    """Writes the KL of each class into `loss`, with one logarithm for both softplus, and q."""
+    b.clamp_min_(-FINITE)
+    torch.abs(a, out=loss).neg_().exp_().sub_(torch.exp(b, out=spare))
     torch.sub(a, b, out=spare)
-    r = b.neg_().sigmoid_()
-    # (1 + e^-|a|) / (1 + e^-b) = 1 + (e^-|a| - e^-b) (1 - r)
-    loss.addcmul_(loss, r, value=-1).log1p_().addcmul_(r, spare)
-    loss.sub_(torch.clamp_max(a, 0, out=spare))
+    q = b.sigmoid_()
+    # (1 + e^-|a|) / (1 + e^b) = 1 + (e^-|a| - e^b) (1 - q)
+    loss.addcmul_(loss, q, value=-1).log1p_().addcmul_(q, spare, value=-1)
+    loss.add_(torch.clamp_min(a, 0, out=spare))
 
 
 def _quotient(weight: Tensor, slope: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from stillhouse.kernels.rows import loss_of_rows, softplus
+from stillhouse.kernels.rows import loss_and_entry_of_rows, softplus
 
 
 def supports(logits: Tensor, gamma: float) -> bool:
@@ -25,9 +25,15 @@ def background(logits: Tensor, gamma: float) -> Tensor:
     return losses
 
 
-def sum_of_backgrounds(logits: Tensor, gamma: float) -> Tensor:
-    """The same, summed over the classes of a row: (..., C) -> (...)."""
-    return loss_of_rows(partial(_formula, gamma=gamma), logits)
+def supports_rows(logits: Tensor, labels: Tensor, gamma: float) -> bool:
+    """As `supports`."""
+    return supports(logits, gamma)
+
+
+def background_of_rows(logits: Tensor, labels: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+    """The sum over classes, and the logit of one class: (..., C), (...) -> (...), (...)."""
+    formula = partial(_formula, gamma=gamma)
+    return loss_and_entry_of_rows(formula, logits, labels.clamp(min=0))
 
 
 def _formula(

@@ -17,33 +17,51 @@ from torch.autograd.function import once_differentiable
 Formula = Callable[..., Tensor]
 
 BUFFERS = 5
-ELEMENTS_OF_A_CHUNK = {"cpu": 2**15}  # what fits into a cache of 1 MB
+ELEMENTS_OF_A_CHUNK = {"cpu": 2**16}  # BUFFERS of them fit into a cache of 2 MB
 ELEMENTS_ELSEWHERE = 2**20  # fewer and larger kernels
 
 
 def loss_of_rows(formula: Formula, logits: Tensor, *others: Tensor) -> Tensor:
     """Loss of each row, differentiable in the logits only: (..., C), (..., K)... -> (...)."""
     flat = [x.flatten(0, -2) for x in (logits, *others)]
-    losses: Tensor = _Rows.apply(formula, *flat)
+    losses: Tensor = _Rows.apply(formula, None, *flat)[0]
     return losses.view(logits.shape[:-1])
+
+
+def loss_and_entry_of_rows(
+    formula: Formula, logits: Tensor, index: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Loss of each row, and its logit at `index`: (..., C), (...) int -> (...), (...).
+
+    The gradients of both share their memory.
+    """
+    losses, entries = _Rows.apply(formula, index.flatten()[:, None], logits.flatten(0, -2))
+    return losses.view(index.shape), entries.view(index.shape)
 
 
 class _Rows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, formula: Formula, logits: Tensor, *others: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, formula: Formula, index: Tensor | None, logits: Tensor, *others: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
         ctx.formula = formula
-        ctx.save_for_backward(logits, *others)
-        losses, ctx.gradient = _sweep(formula, logits, others, ctx.needs_input_grad[1])
-        return losses
+        ctx.save_for_backward(index, logits, *others)
+        losses, ctx.gradient = _sweep(formula, logits, others, ctx.needs_input_grad[2])
+        return losses, None if index is None else logits.gather(1, index)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        logits, *others = ctx.saved_tensors
+    def backward(
+        ctx: Any, upstream: Tensor, upstream_of_entries: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        index, logits, *others = ctx.saved_tensors
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:  # used up by an earlier backward of the same graph
-            gradient = _sweep(formula=ctx.formula, logits=logits, others=others, slope=True)[1]
-        return None, gradient.mul_(upstream[:, None]), *[None] * len(others)
+            gradient = _sweep(ctx.formula, logits, others, slope=True)[1]
+        gradient.mul_(upstream[:, None])
+        if index is not None:
+            gradient.scatter_add_(1, index, upstream_of_entries)
+        return None, None, gradient, *[None] * len(others)
 
 
 def _sweep(

@@ -171,7 +171,8 @@ class Raw(RealActivation):
     kind: Literal["raw"] = "raw"
 
     def __call__(self, logits: Tensor, target: Tensor | None, temperature: Temperature) -> Tensor:
-        return self.event_axis_last(logits / temperature)
+        same = not isinstance(temperature, Tensor) and temperature == 1  # which needs no copy
+        return self.event_axis_last(logits if same else logits / temperature)
 
 
 Activation = Annotated[
