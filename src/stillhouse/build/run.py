@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stillhouse.batches import Batch
+from stillhouse.batches import Batch, Objects
 from stillhouse.build.data import make_training_loader
+from stillhouse.build.inherit import check_class_order, inherit_weights
 from stillhouse.build.networks import TeacherNetwork, example_of, make_student
 from stillhouse.build.session import Session
 from stillhouse.build.store import Say, silent
@@ -39,14 +40,20 @@ from stillhouse.recipes.schema import Recipe, TeacherSpec, Training
 from stillhouse.teachers.base import Teacher
 
 
-def make_pupil(recipe: Recipe, session: Session, loaded: TeacherNetwork | None) -> Pupil[Any]:
-    """A new student with its method, on the CPU."""
+def make_pupil(
+    recipe: Recipe, session: Session, loaded: TeacherNetwork | None, say: Say = silent
+) -> Pupil[Any]:
+    """A new student with its method, on the CPU; it inherits what the recipe names."""
     check_labels(recipe.method, session.sources.train)
     student, example = make_student(recipe.student, session), example_of(session.sources)
     method: Method = NoTerms()
     if loaded is not None:
+        check_heads(recipe.method, loaded)
+        loaded.network.cpu()
+        if recipe.student.inherit:
+            say(inherit_weights(student, loaded, recipe.student.inherit))
         setting = Setting(
-            student, loaded.inner.cpu(), example, lambda: training_labels(session.sources.train)
+            student, loaded.inner, example, lambda: training_labels(session.sources.train)
         )
         student = reshape_student(recipe.method, setting)
         setting = replace(setting, student=student)
@@ -56,6 +63,13 @@ def make_pupil(recipe: Recipe, session: Session, loaded: TeacherNetwork | None) 
     if recipe.data.mix:
         check_mixing(recipe.method, method)
     return Pupil(Tapped(student, method.student_taps, (example,)), method, session.task)
+
+
+def check_heads(specs: Sequence[Any], teacher: TeacherNetwork) -> None:
+    """Raise UserError for a method that uses the head of a teacher with classes of its own."""
+    for spec in specs:
+        if "head" in spec.needs:
+            check_class_order(teacher, f"method {spec.name} uses the teacher's head")
 
 
 def check_pair(student: nn.Module, teacher: nn.Module, session: Session) -> None:
@@ -102,7 +116,8 @@ def check_labels(specs: Sequence[Any], train: Source) -> None:
                 f"method {spec.name} needs the labels of every image, but {train.name} has images "
                 "without labels; choose a method that needs none, such as kd"
             )
-        if "class" in spec.needs and not isinstance(first, int):
+        dense = isinstance(first, Objects) and getattr(spec, "dense", False)
+        if "class" in spec.needs and not isinstance(first, int) and not dense:
             raise UserError(
                 f"method {spec.name} needs one class per image, but {train.name} has other "
                 "targets; choose a method that does not, such as tld, or one for several classes, "
@@ -131,7 +146,7 @@ def make_run(
 ) -> Iterator[Run]:
     """The run of a recipe in a folder; its record files are closed when the context ends."""
     hardware, engine = session.hardware, recipe.engine
-    pupil = make_pupil(recipe, session, loaded)
+    pupil = make_pupil(recipe, session, loaded, say)
     student, method = pupil.student.model, pupil.method
     if engine.channels_last and hardware.device.type != "cpu":  # there torch corrupts its heap
         pupil.to(memory_format=torch.channels_last)

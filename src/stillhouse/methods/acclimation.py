@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
 from stillhouse.methods.setting import AtSites, Setting
 from stillhouse.objectives.activation import (
@@ -36,7 +37,8 @@ class Acclimation(AtSites):
     """Trains the teacher's last block and head to match the student on the non-target classes.
 
     It is combined with methods that train the student and does not change their loss: its gradient
-    reaches the teacher only. `classes` and `distance` are the paper's ablations.
+    reaches the teacher only. `classes` and `distance` are the paper's ablations. In dense tasks the
+    rows are those with a class, as the positive priors of a detector.
     """
 
     rate: float = 0.1  # of the student's learning rate
@@ -46,17 +48,20 @@ class Acclimation(AtSites):
     distance: Literal["pearson", "kl"] = "pearson"
     layers: tuple[str, ...] = ()  # of the teacher; empty: its last block and its head
     name: Literal["acclimation"] = "acclimation"
+    dense: ClassVar[bool] = True  # whether one class per row is enough, where images have several
     card: ClassVar[Card] = Card(
         "Teacher acclimation of DIST+",
         "weight / N * sum (1 - rho(E_s, E_t)), E = softmax(z / tau) without the target class; "
-        "its gradient reaches the teacher only",
+        "N images, or positive priors; its gradient reaches the teacher only",
         "Huang et al.: DIST+, the journal extension of Knowledge distillation from a stronger "
         "teacher",
         ("logits", "labels", "class", "moves"),
         "backward through the teacher's last block; optimiser group `teacher`",
         "With three classes, the correlation of the two non-target classes is only a sign. For a "
         "mixed image, the class of the larger share is the target. The teacher's outputs change "
-        "and cannot be cached.",
+        "and cannot be cached. How the paper does it in dense detectors is our reading: softmax of "
+        "the class scores at positive priors; the last block of the backbone and the layers of the "
+        "head that give these scores are trained, but neither neck nor box layers.",
     )
 
     def __post_init__(self) -> None:
@@ -93,17 +98,38 @@ class Acclimating(Method):
         ramp = self.spec.ramp_factor(lesson.clock)
         terms = {}
         for place in self.spec.sites:
-            term = self.point(swap_roles(lesson.sites[variant(place, LEARNING)]))
+            site = swap_roles(lesson.sites[variant(place, LEARNING)])
+            check_classes(self.spec, site)
+            term = self.point(site)
             terms[f"{place}/acclimation"] = term._replace(weight=ramp * term.weight)
         return terms
 
 
 def swap_roles(site: Site) -> Site:
-    """The site with student and teacher exchanged, the student detached, and a target (N,)."""
+    """The site with student and teacher exchanged, the student detached, and a target (N,).
+
+    Rows of a dense site without a class, such as background, get weight 0; the mass is the number
+    of the others.
+    """
     target = None if site.target is None else class_index(site.target)
-    return replace(site, student=site.teacher, teacher=site.student.detach(), target=target)
+    swapped = replace(site, student=site.teacher, teacher=site.student.detach(), target=target)
+    if site.mass is None or target is None:
+        return swapped
+    counted = (target >= 0).to(site.student.dtype)
+    weight = counted if site.weight is None else counted * site.weight
+    return replace(swapped, target=target.clamp(min=0), weight=weight, mass=None)
 
 
 def class_index(target: Tensor) -> Tensor:
-    """The class index of each image, that of the largest share: (N,) or (N, C) -> (N,)."""
+    """The class index of each row, that of the largest share: (N,) or (N, C) -> (N,)."""
     return target if target.ndim == 1 else target.argmax(1)
+
+
+def check_classes(spec: Acclimation, site: Site) -> None:
+    """Raise UserError where fewer than two classes are left to correlate."""
+    count = site.student.shape[1] - (spec.classes == "rest")
+    if count < 2:
+        raise UserError(
+            f"acclimation correlates the probabilities of {count} "
+            f"class{'' if count == 1 else 'es'} in each row, and needs 2 or more; leave it out"
+        )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from stillhouse.data.mixing import Mix
 from stillhouse.data.mosaic import Mosaic
@@ -82,6 +82,14 @@ class Data:
             )
 
 
+Part = Literal["backbone", "neck", "head"]  # of a network
+
+
+def split_parts(value: Any) -> Any:
+    """The parts in a text such as `neck+head`; anything else as it is."""
+    return tuple(part.strip() for part in value.split("+")) if isinstance(value, str) else value
+
+
 @spec
 class Network:
     """A network by name, and its weights."""
@@ -91,6 +99,8 @@ class Network:
     options: dict[str, Any] = field(default_factory=dict)
     head: Annotated[HeadSpec | None, BY_KIND] = None  # replaces its own classifier
     pretrained: Path | None = None  # pretrained weights, without those of another classifier
+    # parts that start with the teacher's weights where names and shapes agree: neck+head
+    inherit: Annotated[tuple[Part, ...], BeforeValidator(split_parts)] = ()
 
 
 # --------------------------------------------------------------------------- training and teachers
@@ -277,6 +287,24 @@ class Comparison:
                     )
 
 
+def check_inherit(teacher: TeacherSpec | None, info: ValidationInfo) -> TeacherSpec | None:
+    """Refuse a student that inherits without one teacher network to inherit from."""
+    student = info.data.get("student")
+    if not getattr(student, "inherit", ()):
+        return teacher
+    if teacher is None:
+        raise ValueError(
+            "student.inherit takes weights of the teacher, but there is none; add a teacher, or "
+            "leave inherit out"
+        )
+    if teacher.members:
+        raise ValueError(
+            "student.inherit takes weights of one network, but this teacher has members; set one "
+            "network as the teacher"
+        )
+    return teacher
+
+
 @spec
 class Recipe:
     """All options of one run."""
@@ -284,7 +312,9 @@ class Recipe:
     data: Annotated[Data, BY_NAME]
     student: Annotated[Network, BY_NAME]
     method: Methods = (presets.kd(),)
-    teacher: Annotated[TeacherSpec | None, BY_NAME] = None
+    teacher: Annotated[
+        TeacherSpec | None, BY_NAME, AfterValidator(check_inherit), Field(validate_default=True)
+    ] = None
     task: TaskSpec = ClassificationSpec()
     train: Training = Training()
     engine: Engine = Engine()
@@ -295,11 +325,18 @@ class Recipe:
     study: Comparison | None = None  # what `stillhouse study` compares
 
     def __post_init__(self) -> None:
+        if self.teacher is None and self.student.inherit:  # the control of such a student
+            object.__setattr__(self, "student", replace(self.student, inherit=()))
         if not self.method:
             raise ValueError("method is an empty list; set method=none to train on labels only")
         if self.distils and self.teacher is None:
             raise ValueError(
                 f"method {self.method[0].name} needs a teacher; add a teacher, or set method=none"
+            )
+        if self.student.inherit and not self.distils:
+            raise ValueError(
+                "student.inherit needs a method that uses the teacher; with method=none, set "
+                "student.pretrained to the teacher's weights"
             )
         if len(self.method) > 1 and not self.distils:
             raise ValueError("method none cannot be combined with others; set method=none alone")
