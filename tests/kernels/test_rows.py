@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from references import plain
 from stillhouse.functional.divergence import softmax_kl, sum_of_classes
 from stillhouse.functional.focal import background_of_rows
 from stillhouse.kernels import binary_rows, focal, rows, softmax_rows
+from stillhouse.kernels.dispatch import reference_only
 from stillhouse.objectives.activation import Sigmoid
 from stillhouse.objectives.distance import CrossEntropy
 from stillhouse.objectives.logit import LogitObjective
@@ -55,6 +57,11 @@ def judge(function: Function, student: Tensor, *others: Any, upstream: Tensor, *
     return losses.detach(), torch.autograd.grad(losses, leaf, upstream.to(losses.dtype))[0]
 
 
+def judge_reference(function: Function, *args: Any, **words: Any) -> tuple[Tensor, Tensor]:
+    with reference_only():
+        return judge(function, *args, **words)
+
+
 def close(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...], tolerance: float) -> None:
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one.double(), other.double(), rtol=tolerance, atol=tolerance)
@@ -72,12 +79,10 @@ def test_it_equals_the_reference(function: Any, words: dict[str, Any], shape: An
     for tau in temperatures:
         fast = function.pick(student, teacher, tau, **words)
         assert fast in (binary_rows.sum_of_classes, softmax_rows.softmax_kl)
-        pair = [
-            judge(f, student, teacher, tau, upstream=upstream, **words)
-            for f in (fast, function.reference)
-        ]
-        assert pair[0][0].shape == shape[:-1]
-        close(*pair, tolerance=1e-12)
+        at = student, teacher, tau
+        found = judge(function, *at, upstream=upstream, **words)
+        assert found[0].shape == shape[:-1]
+        close(found, judge_reference(function, *at, upstream=upstream, **words), 1e-12)
 
 
 @case
@@ -92,7 +97,7 @@ def test_it_computes_in_single_precision(
     found = judge(function, student, teacher, upstream=upstream, **words)
     assert (found[0].dtype, found[1].dtype) == (torch.float, dtype)
     wide = (student.double(), teacher.double())
-    wanted = judge(function.reference, *wide, upstream=upstream, **words)
+    wanted = judge_reference(function, *wide, upstream=upstream, **words)
     close(found[:1], wanted[:1], 5e-6)
     close(found[1:], wanted[1:], tolerance)
 
@@ -125,7 +130,7 @@ def test_it_is_exact_at_extremes(function: Any, words: dict[str, Any]) -> None:
     upstream = torch.ones(81)
     found = judge(function, student, teacher, upstream=upstream, **words)
     wide = (student.double(), teacher.double())
-    wanted = judge(function.reference, *wide, upstream=upstream, **words)
+    wanted = judge_reference(function, *wide, upstream=upstream, **words)
     assert all(part.isfinite().all() for part in found)
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one.double(), other, rtol=2e-6, atol=4e-6)
@@ -139,7 +144,7 @@ def test_small_probabilities_are_precise(words: dict[str, Any], entropy: bool) -
     words, upstream = words | {"entropy": entropy}, torch.ones(50)
     found = judge(sum_of_classes, student, teacher, upstream=upstream, **words)
     wide = student.double(), teacher.double()
-    wanted = judge(sum_of_classes.reference, *wide, upstream=upstream, **words)
+    wanted = judge_reference(sum_of_classes, *wide, upstream=upstream, **words)
     for one, other in zip(found, wanted, strict=True):
         assert other.abs().max() < 2e-3
         torch.testing.assert_close(
@@ -205,7 +210,8 @@ def test_a_graph_that_is_kept_gives_the_same_gradient_again(
         torch.autograd.grad(losses, student, up, retain_graph=True)[0]
         for up in (first, second, first)
     ]
-    theirs = function.reference(student, teacher, **words)
+    with reference_only():
+        theirs = function(student, teacher, **words)
     (want,) = torch.autograd.grad(theirs, student, second)
     torch.testing.assert_close(ours[1], want, rtol=1e-12, atol=1e-12)
     assert torch.equal(ours[0], ours[2])
@@ -241,12 +247,13 @@ def test_backgrounds_of_rows_equal_the_reference(gamma: float, shape: tuple[int,
     labels = (draw(*shape[:-1], seed=1) * last).long().clamp(-1, last - 1)
     upstream = draw(*shape[:-1], seed=2), draw(*shape[:-1], seed=3)
     found = []
-    for function in (background_of_rows.reference, focal.background_of_rows):
+    for context in (nullcontext, reference_only):
         leaf = logits.clone().requires_grad_()
-        both = function(leaf, labels, gamma)
+        with context():
+            both = background_of_rows(leaf, labels, gamma)
         found.append((*(x.detach() for x in both), *torch.autograd.grad(both, leaf, upstream)))
     assert background_of_rows.pick(logits, labels, gamma) is focal.background_of_rows
-    close(found[1], found[0], 1e-12)
+    close(*found, 1e-12)
 
 
 @pytest.mark.parametrize("preprocess", ["no", "yes"])
