@@ -72,10 +72,11 @@ def find_parts(network: nn.Module) -> dict[str, str]:
     paths = {path for path, _ in network.named_modules()}
     children = [name for name, _ in network.named_children() if name not in MODULES]
     wrappers = ["", *(f"{name}." for name in children)]
-    found = {}
+    found: dict[str, str] = {}
     for part, names in MODULES.items():
-        places = [f"{wrapper}{name}" for wrapper in wrappers for name in names]
-        found |= {part: path for path in places[::-1] if path in paths}
+        for place in (f"{wrapper}{name}" for wrapper in wrappers for name in names):
+            if place in paths:
+                found.setdefault(part, place)
     classifier = None if "head" in found else find_classifier(network)
     return found | ({"head": classifier} if classifier else {})
 
