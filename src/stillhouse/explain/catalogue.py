@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -24,8 +24,10 @@ from stillhouse.explain import (
     disagreement,
     embedding,
     logits,
+    loss_maps,
     relations,
     retrieval,
+    score_errors,
 )
 from stillhouse.explain.collect import collect_predictions
 from stillhouse.explain.compared import Compared
@@ -53,11 +55,15 @@ class Collect(Protocol):
 
 
 class Diagnosis(NamedTuple):
-    """A title, and a function that returns None where the predictions do not allow it."""
+    """A title, and a function that returns None where the predictions do not allow it.
+
+    It takes the predictions, and with `of_method` also the specs of the student's method.
+    """
 
     title: str
-    compute: Callable[[Any], Section | None]
+    compute: Callable[..., Section | None]
     collect: Collect = collect_predictions  # the predictions that it reads
+    of_method: bool = False
 
 
 DIAGNOSES: Mapping[str, Diagnosis] = {
@@ -79,6 +85,8 @@ DIAGNOSES: Mapping[str, Diagnosis] = {
         detection_errors.TITLE, detection_errors.section, collect_detections
     ),
     "detections": Diagnosis(detection_sheet.TITLE, detection_sheet.section, collect_detections),
+    "loss_maps": Diagnosis(loss_maps.TITLE, loss_maps.section, collect_detections, True),
+    "score_errors": Diagnosis(score_errors.TITLE, score_errors.section, collect_detections),
 }
 
 
@@ -88,11 +96,14 @@ def collector(names: Iterable[str]) -> Collect:
     return next(known, collect_predictions)
 
 
-def run_diagnoses(names: Iterable[str], predictions: Compared[Any]) -> tuple[Section, ...]:
+def run_diagnoses(
+    names: Iterable[str], predictions: Compared[Any], method: Sequence[Any] = ()
+) -> tuple[Section, ...]:
     """The sections of the named diagnoses, in this order, after one that names missing networks.
 
-    A diagnosis that raises an error becomes a section that says why. Without a student, or with
-    logits of the student that are not finite, there is only the section of missing networks.
+    `method` are the specs of the student's method. A diagnosis that raises an error becomes a
+    section that says why. Without a student, or with logits of the student that are not finite,
+    there is only the section of missing networks.
     """
     checked = drop_nonfinite(predictions)
     results: list[Section] = []
@@ -103,12 +114,14 @@ def run_diagnoses(names: Iterable[str], predictions: Compared[Any]) -> tuple[Sec
         return tuple(results)
     if checked.student.count:
         missing = tuple(checked.missing)
-        sections = (run_diagnosis(name, checked) for name in names)
+        sections = (run_diagnosis(name, checked, method) for name in names)
         results += [replace(s, missing=missing) for s in sections if s is not None]
     return tuple(results)
 
 
-def run_diagnosis(name: str, predictions: Compared[Any]) -> Section | None:
+def run_diagnosis(
+    name: str, predictions: Compared[Any], method: Sequence[Any] = ()
+) -> Section | None:
     """One diagnosis, or a section that says why it failed."""
     if name not in DIAGNOSES:
         known = ", ".join(DIAGNOSES)
@@ -116,7 +129,7 @@ def run_diagnosis(name: str, predictions: Compared[Any]) -> Section | None:
         return Section(name, name, (sentence,), failed=True)
     diagnosis = DIAGNOSES[name]
     try:
-        return diagnosis.compute(predictions)
+        return diagnosis.compute(predictions, *([method] if diagnosis.of_method else []))
     except Exception as error:
         return failed_section(name, diagnosis.title, error)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -12,8 +13,10 @@ from stillhouse.batches import Batch, Objects
 from stillhouse.errors import UserError
 from stillhouse.explain.collect import collect_each, first_batches
 from stillhouse.explain.compared import Compared
+from stillhouse.explain.dense_maps import ComparesDense, DenseBatches, dense_batches
 from stillhouse.explain.predictions import MAX_IMAGES
-from stillhouse.explain.subset import SubsetLoader
+from stillhouse.explain.roles import TEACHER
+from stillhouse.explain.subset import SubsetLoader, thin_out
 from stillhouse.models.dry_run import undisturbed
 from stillhouse.tasks.meters.detection_rows import (
     ObjectRows,
@@ -24,13 +27,11 @@ from stillhouse.tasks.meters.detection_rows import (
 )
 from stillhouse.types import Trace
 
+PLACES = 100  # images whose predictions are compared place by place, at most
 
-class Detects(Protocol):
+
+class Detects(ComparesDense, Protocol):
     """A task with detections."""
-
-    def inputs(self, batch: Batch[Objects], teacher: Trace | None = None) -> tuple[Any, ...]:
-        """The arguments of a network."""
-        ...
 
     def collect(self, trace: Trace) -> Tensor:
         """Logits, which are finite if those of all predictions are."""
@@ -57,7 +58,12 @@ class DetectionOutputs:
 
 @dataclass(frozen=True)
 class DetectionPredictions(Compared[DetectionOutputs]):
-    """Detections of images; `image` takes the key of an image."""
+    """Detections of images; `image` takes the key of an image.
+
+    `dense` computes the raw predictions of teacher and students again, for at most 100 images.
+    """
+
+    dense: DenseBatches | None = field(default=None, kw_only=True)  # None without a teacher
 
     @property
     def images(self) -> Tensor:
@@ -82,13 +88,18 @@ def collect_detections(
     """The detections of all networks for the first images of a split, the same at each call.
 
     The order of the networks is kept: teacher, control, students. `image` gives the pixels of a
-    sample by its key: -> (C, H, W) uint8, in which boxes are. No image is needed a second time, so
-    `loader` is not used. A network that fails is named in `missing`; the last one raises its error.
+    sample by its key: -> (C, H, W) uint8, in which boxes are. `loader` loads some images again, for
+    what is too large to be kept of all. A network that fails is named in `missing`; the last one
+    raises its error.
     """
     outputs, missing = collect_each(
         networks, lambda name, network: detections_of(name, network, task, batches(), limit)
     )
-    return DetectionPredictions(outputs, tuple(classes), image, missing=missing)
+    dense = None
+    if loader is not None and any(one.name == TEACHER for one in outputs):
+        keys = thin_out(outputs[-1].rows.images, PLACES)
+        dense = partial(dense_batches, networks, task, loader, keys)
+    return DetectionPredictions(outputs, tuple(classes), image, missing=missing, dense=dense)
 
 
 def detections_of(

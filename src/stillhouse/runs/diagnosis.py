@@ -76,7 +76,8 @@ def diagnose(
         predictions = predict(recipe, students, session, options)
     except Exception as error:
         return (failed_section(PREDICTIONS, "Predictions", error),)
-    return run_diagnoses(names, replace(predictions, baseline=baseline, layout=options.layout))
+    compared = replace(predictions, baseline=baseline, layout=options.layout)
+    return run_diagnoses(names, compared, recipe.method)
 
 
 def predict(

@@ -79,7 +79,13 @@ class Detection:
     headline: ClassVar[str] = "ap"
     chance: ClassVar[float] = 0.0
     sites: ClassVar[tuple[str, ...]] = SITES
-    examine: ClassVar[tuple[str, ...]] = ("detections", "box_precision", "detection_errors")
+    examine: ClassVar[tuple[str, ...]] = (
+        "detections",
+        "box_precision",
+        "detection_errors",
+        "loss_maps",
+        "score_errors",
+    )
 
     def __post_init__(self) -> None:
         if self.protocol not in get_args(Protocol):
