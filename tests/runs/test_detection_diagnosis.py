@@ -10,7 +10,7 @@ import pytest
 
 from stillhouse.build.session import Session
 from stillhouse.explain.predictions import ExplainOptions
-from stillhouse.explain.section import ImageGrid, Section
+from stillhouse.explain.section import BarChart, ImageGrid, Section
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.report.compare import compare_page
@@ -38,7 +38,14 @@ control: true
 train: {{epochs: 1}}
 engine: {{device: cpu, tensorboard: false}}
 """
-NAMES = ["detections", "box_precision", "detection_errors", "gradients"]
+NAMES = [
+    "detections",
+    "box_precision",
+    "detection_errors",
+    "loss_maps",
+    "score_errors",
+    "gradients",
+]
 
 
 @pytest.fixture(scope="module")
@@ -122,11 +129,30 @@ def test_without_a_teacher_the_others_are_diagnosed(
     assert kept["sections"][1]["missing"] == ["teacher"]
 
 
+def test_the_losses_are_those_of_the_recipe(sections: tuple[Section, ...]) -> None:
+    losses, errors = sections[3:5]
+    assert losses.tables[0].rows[0][0] == "TLD, temperature 0.5 (this run)"
+    assert "on 9 images of digits/objects/test" in losses.sentences[0]
+    assert errors.tables[0].columns == ("level", "control", "student")
+    assert [row[0] for row in errors.tables[0].rows][:3] == ["stride 4", "stride 8", "stride 16"]
+
+
+def test_what_errors_cost_is_in_the_result(done: Result, sections: tuple[Section, ...]) -> None:
+    assert done.control is not None
+    chart = sections[2].charts[0]
+    assert isinstance(chart, BarChart)
+    kept = json.loads((done.folder / "result.json").read_text())["errors"]
+    assert [*kept] == [*chart.labels]
+    for score, series in ((done.control, chart.series[1]), (done.student, chart.series[2])):
+        assert [*score["errors"].values()] == pytest.approx([*series.y], abs=1e-3)
+    assert kept == done.student["errors"]
+
+
 def test_two_runs_are_compared(done: Result, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(done.folder, other)
     page = compare_page(done.folder, other)
-    assert [section.name for section in page.sections] == NAMES[:3]
+    assert [section.name for section in page.sections] == NAMES[:5]
     table = page.sections[1].tables[0]
     assert table.columns[2:] == ("teacher, %", "run, %", "other, %", "gain over run")
     assert all(row[-1] == 0 for row in table.rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -18,7 +18,6 @@ from stillhouse.types import Trace
 T = TypeVar("T", bound=Target)
 
 
-@torch.no_grad()
 def evaluate(
     task: Task[T],
     network: Callable[..., Trace],
@@ -26,13 +25,38 @@ def evaluate(
     hardware: Hardware,
 ) -> Mapping[str, float]:
     """The scores of a network, by the task's meter; each rank passes its own batches."""
+    return measure(task, network, batches, hardware).summary()
+
+
+@torch.no_grad()
+def measure(
+    task: Task[T],
+    network: Callable[..., Trace],
+    batches: Iterable[Batch[T]],
+    hardware: Hardware,
+) -> Meter[Batch[T]]:
+    """A meter that has seen the batches of all ranks."""
     meter = task.meter()
     for batch in batches:
         with hardware.autocast():
             trace = network(*task.inputs(batch))
         meter.update(trace, batch)
     merge_ranks(meter, hardware.device)
-    return meter.summary()
+    return meter
+
+
+@runtime_checkable
+class KnowsErrors(Protocol):
+    """A meter that tells kinds of errors apart."""
+
+    def errors(self) -> Mapping[str, float]:
+        """What each kind of error costs, in points of a score, by kind."""
+        ...
+
+
+def errors_of(meter: Meter[Any]) -> dict[str, float]:
+    """What each kind of error costs; empty for a meter that does not tell them apart."""
+    return dict(meter.errors()) if isinstance(meter, KnowsErrors) else {}
 
 
 @torch.no_grad()

@@ -14,18 +14,21 @@ from stillhouse.methods.control import CONTROL
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Comparison, Recipe
 from stillhouse.report import draft
+from stillhouse.report.error_kinds import error_chart, error_table
 from stillhouse.report.page import Page, ScoreBar
 from stillhouse.report.render import write_page
 from stillhouse.runs.costs import NetworkSpec, student_spec
 from stillhouse.runs.diagnosis import Student, diagnose, keep_or_compute
 from stillhouse.runs.training import STUDENT
 from stillhouse.study import table
+from stillhouse.study.errors_by_term import error_rows, write_errors
 from stillhouse.study.results import ArmResult, Study
 from stillhouse.study.table import StudyRow, make_rows, search_lines
 
 
 def write_study(study: Study, against: str | None = None, *, explain: bool = True) -> Path:
-    """Write the page of a study into its folder."""
+    """Write the page of a study into its folder, and what kinds of errors cost as CSV."""
+    write_errors(study)
     page = study_page(study, against, explain=explain)
     return write_page(page, study.folder / draft.PAGE_FILE)
 
@@ -45,7 +48,7 @@ def study_page(
     sections = (
         parts.sections(lambda session: study_sections(study, session, options)) if explain else ()
     )
-    curves = (gain_chart(study, rows), *parts.curves(curve_folders(study), study.headline))
+    curves = (*result_charts(study, rows), *parts.curves(curve_folders(study), study.headline))
     return Page(
         title=study.title,
         answers=answer_lines(study, rows),
@@ -142,8 +145,11 @@ def method_notes(study: Study, rows: list[StudyRow]) -> tuple[str, ...]:
 
 
 def result_tables(study: Study, rows: list[StudyRow], against: str | None) -> tuple[Table, ...]:
-    """The comparison, the score of every seed, and the hyperparameter search."""
+    """The comparison, the score of every seed, kinds of errors, and the hyperparameter search."""
     tables = [comparison_table(study, rows, against), seed_table(study, rows)]
+    errors = error_table(error_rows(study))
+    if errors is not None:
+        tables.append(errors)
     if study.searched:
         tables.append(search_table(study))
     return tuple(tables)
@@ -241,6 +247,12 @@ def first_environment(study: Study) -> str:
     """The environment of the first finished run."""
     folders = [arm.folder / str(seed) for arm in study.arms for seed in arm.scores]
     return draft.environment_text(folders[0]) if folders else ""
+
+
+def result_charts(study: Study, rows: list[StudyRow]) -> tuple[Chart, ...]:
+    """The gains, and the changes of each kind of error where runs tell them apart."""
+    errors = error_chart(error_rows(study))
+    return (gain_chart(study, rows), *([] if errors is None else [errors]))
 
 
 def gain_chart(study: Study, rows: list[StudyRow]) -> Chart:

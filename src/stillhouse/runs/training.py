@@ -18,7 +18,7 @@ from stillhouse.build.store import Say, silent
 from stillhouse.data.random import derive_seed
 from stillhouse.distributed import on_first_rank, rank
 from stillhouse.engine import environment, state
-from stillhouse.engine.evaluate import evaluate
+from stillhouse.engine.evaluate import errors_of, evaluate, measure
 from stillhouse.engine.folder import LOCK, MARK, lock_folder
 from stillhouse.engine.run import Run
 from stillhouse.engine.train import train
@@ -125,9 +125,11 @@ def finish_training(
     state.save_run(run)
     with state.averaged_weights(run):
         network = run.bare_pupil.student.eval()
-        test = {} if blind else evaluate(session.task, network, session.test(), session.hardware)
+        meter = None if blind else measure(session.task, network, session.test(), session.hardware)
         on_first_rank(lambda: weights.save_weights(run.student, folder / STUDENT))
-    score = make_score(recipe, run, session, test)
+    score = make_score(recipe, run, session, {} if meter is None else meter.summary())
+    if meter is not None and (errors := errors_of(meter)):
+        score["errors"] = errors
     teacher = run.teacher.trained_network
     if teacher is not None:
         score["acclimation"] = acclimation_scores(teacher, run, session, blind=blind)

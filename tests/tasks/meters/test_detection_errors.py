@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from detection_cases import Box, Found, Scene, Truth, measure, overlap, random_scenes
+from stillhouse.engine.evaluate import errors_of
+from stillhouse.tasks.meters.accuracy import Accuracy
 from stillhouse.tasks.meters.detection_errors import (
     KINDS,
     MISSED,
@@ -184,3 +186,10 @@ def test_nothing_to_find(scenes: list[Scene]) -> None:
     got = detection_errors(measure(scenes, 2).collected(), 2)
     count = sum(len(scene.found) for scene in scenes)
     check(got, 0, background=(count, 0))
+
+
+def test_a_meter_says_what_each_kind_costs_and_others_say_nothing() -> None:
+    meter = measure(random_scenes(4))
+    assert errors_of(meter) == detection_errors(meter.collected(), 4).costs
+    assert [*errors_of(meter)] == [*KINDS, MISSED]
+    assert errors_of(Accuracy()) == {}

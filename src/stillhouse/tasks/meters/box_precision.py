@@ -12,6 +12,7 @@ from torch import Tensor
 from stillhouse.batches import Batch, Objects
 from stillhouse.errors import UserError
 from stillhouse.tasks.meters.coco import coco_precision
+from stillhouse.tasks.meters.detection_errors import detection_errors
 from stillhouse.tasks.meters.detection_rows import (
     NAMES,
     Rows,
@@ -123,6 +124,11 @@ class BoxPrecision:
             "objects": float((~rows.objects.ignored).sum()),
             "detections": float(len(rows.detections.key)),
         }
+
+    def errors(self) -> Mapping[str, float]:
+        """The points of AP50 that each kind of error costs, see `detection_errors`."""
+        rows = self.collected()
+        return detection_errors(rows, self.classes or count_classes(rows)).costs
 
     def per_class(self) -> dict[int, float]:
         """The average precision in percent of each class that has objects, by class index."""
