@@ -6,6 +6,7 @@ Only the gradient is as large as the logits. It is saved by forward and scaled i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -69,17 +70,17 @@ def _sweep(
 ) -> tuple[Tensor, Tensor | None]:
     """Losses, and the gradient of each where `slope`: (N, C), (N, K)... -> (N,), (N, C)."""
     count, classes = logits.shape
-    losses = logits.new_empty(count)
-    gradient = logits.new_empty(count, classes) if slope else None
     elements = ELEMENTS_OF_A_CHUNK.get(logits.device.type, ELEMENTS_ELSEWHERE)
-    step = min(count, max(1, elements // max(1, classes)))
-    scratch = logits.new_empty(BUFFERS, step, classes)
-    for start in range(0, count, step or 1):
-        rows = slice(start, min(start + step, count))
-        memory = scratch[:, : rows.stop - start].unbind()
-        part = None if gradient is None else gradient[rows]
-        losses[rows] = formula(memory, part, logits[rows], *(x[rows] for x in others))
-    return losses, gradient
+    step = max(1, elements // max(1, classes))
+    scratch = logits.new_empty(BUFFERS, min(step, count), classes)
+    gradient = logits.new_empty(count, classes) if slope else None
+    slopes = repeat(None) if gradient is None else gradient.split(step)
+    chunks = zip(*(x.split(step) for x in (logits, *others)), strict=True)
+    losses = [
+        formula(scratch[:, : len(chunk[0])].unbind(), part, *chunk)
+        for chunk, part in zip(chunks, slopes, strict=False)
+    ]
+    return torch.cat(losses), gradient
 
 
 def is_per_row(temperature: float | Tensor, logits: Tensor) -> bool:
@@ -92,8 +93,9 @@ def is_per_row(temperature: float | Tensor, logits: Tensor) -> bool:
 def inverse_temperature(temperature: float | Tensor, logits: Tensor) -> Tensor:
     """1 / temperature in float32 or better: (), (..., C) -> (..., 1)."""
     kind = torch.promote_types(logits.dtype, torch.float32)
-    tau = torch.as_tensor(temperature, dtype=kind, device=logits.device)
-    return tau.reciprocal().expand(*logits.shape[:-1], 1)
+    inverse = 1 / (temperature.to(kind) if isinstance(temperature, Tensor) else temperature)
+    inverse = torch.as_tensor(inverse, dtype=kind, device=logits.device)
+    return inverse.expand(*logits.shape[:-1], 1)
 
 
 def softplus(x: Tensor, out: Tensor, spare: Tensor) -> Tensor:
