@@ -127,8 +127,6 @@ class PointHead(nn.Module):
         base = torch.stack([y, x], -1).reshape(1, 2 * POINTS, 1, 1)
         self.register_buffer("base", base, persistent=False)
         init_head(self, self.score)
-        for layer in (self.class_points, self.refined_points):
-            nn.init.normal_(layer.weight, std=0.01)
 
     def forward(self, levels: Sequence[Tensor]) -> Raw:
         """The predictions of all levels."""
