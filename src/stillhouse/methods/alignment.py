@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-import torch.distributed.nn.functional as collective
+import torch.distributed as dist
 from torch import Tensor
 
 from stillhouse.distributed import world_size
@@ -50,7 +51,17 @@ def channel_statistics(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 def sum_over_ranks(x: Tensor) -> Tensor:
     """The sum over all ranks, whose gradient is summed over them, too: (...) -> (...)."""
-    if world_size() == 1:
-        return x
-    total: Tensor = collective.all_reduce(x)
+    total: Tensor = _Sum.apply(x) if world_size() > 1 else x
     return total
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _Sum.forward(ctx, grad)
