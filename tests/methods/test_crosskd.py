@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +32,8 @@ from stillhouse.models.detectors.output import Dense
 from stillhouse.models.taps import Tapped
 from stillhouse.models.weights import state_hash
 from stillhouse.objectives.published import Ramp
+from stillhouse.recipes import load
+from stillhouse.runs.execute import execute
 from stillhouse.tasks.detection import Detection
 from stillhouse.types import Clock, Lesson, Terms
 from torchvision_detectors import small_fcos
@@ -398,6 +402,33 @@ def test_a_loop_of_one_s_own() -> None:
         optimiser.step()
         found.append(float(terms["class/crosskd"]))
     assert found[-1] < found[0]
+
+
+def test_a_run(tmp_path: Path) -> None:
+    options = (
+        "{{backbone: stillhouse/{}, strides: [4, 8], neck: {{width: 16, extra: 0}}, "
+        "head: {{width: 16, depth: 2}}, scale: 4}}"
+    )
+    recipe = load.load(
+        "digits/objects",
+        [
+            *(f"data.{split}.count=8" for split in ("train", "val", "test")),
+            "data.batch=4",
+            f"student.options={options.format('small')}",
+            f"teacher.options={options.format('medium')}",
+            "teacher.train.epochs=1",
+            "teacher.gate=false",
+            "train.epochs=1",
+            "engine.device=cpu",
+            "engine.tensorboard=false",
+            "engine.log_every=1",
+            "method=[{name: crosskd, after: 1}, {name: pkd, pairs: levels}]",
+        ],
+    )
+    execute(recipe, tmp_path / "run", say=lambda _: None)
+    lines = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    terms = {name for line in lines for name in line if name.startswith("term/crosskd")}
+    assert terms == {"term/crosskd/class/crosskd", "term/crosskd/box/crosskd"}
 
 
 # ---------------------------------------------------------------------------------------- alignment

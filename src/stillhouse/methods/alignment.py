@@ -38,7 +38,7 @@ def channel_statistics(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     They are over the images and pixels of all ranks; 0 where there are none. The deviation has no
     gradient where it is 0.
     """
-    count = torch.stack([x.new_tensor(x[:, 0].numel()) for x in maps])[:, None]
+    count = torch.stack([x.new_full((), x[:, 0].numel()) for x in maps])[:, None]
     total = torch.stack([x.sum((0, 2, 3)) for x in maps])
     sums = sum_over_ranks(torch.cat([count, total], 1))
     count, mean = sums[:, :1], sums[:, 1:] / sums[:, :1].clamp(min=1)
