@@ -70,3 +70,12 @@ def test_the_larger_map_is_pooled() -> None:
 def test_a_mask_that_leaves_nothing_is_refused(masked: float) -> None:
     with pytest.raises(ValueError, match="`masked` must be in "):
         MGD(masked=masked)
+
+
+def test_a_mask_of_locations_hides_all_channels() -> None:
+    method = MGD(masked=0.5, mask="location").build(setting())
+    maps = torch.ones(4, 3, 8, 8)
+    mask = method.mask(maps)
+    assert mask.shape == (4, 1, 8, 8) and set(mask.unique().tolist()) == {0.0, 1.0}
+    assert 0.3 < float(mask.mean()) < 0.7
+    assert MGD(masked=0.5).build(setting()).mask(maps).shape == (4, 3, 1, 1)

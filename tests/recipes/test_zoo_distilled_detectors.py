@@ -312,8 +312,8 @@ def at_levels(term: str, levels: tuple[str, ...] = FIVE) -> set[str]:
 TERMS: dict[str, set[str]] = {
     "tld": {"class/tld"},
     "bcd": {"class_gated/bcd"},
-    "ild": {"box"},
-    "bckd": {"bcd/class_gated/bcd", "ild/box"},
+    "ild": {"box/ild"},
+    "bckd": {"bcd/class_gated/bcd", "ild/box/ild"},
     "ld": {*of("ld", "main", "rest"), *of("kd", KD)},
     "kd": {KD},
     "rm": {"rank"},
@@ -329,7 +329,6 @@ TERMS: dict[str, set[str]] = {
     "mimic": at_levels("mimic"),
     "crosskd": {"class/crosskd", "box/crosskd"},
 }
-COLLIDES = pytest.mark.xfail(reason="the term of ild replaces the label term of the same name")
 
 
 @pytest.fixture(scope="module")
@@ -341,9 +340,7 @@ def detector(family: str) -> torch.nn.Module:
     return zoo.create(f"detector/{family}", 5, **OPTIONS)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[COLLIDES] if name == "ild" else []) for name in METHODS]
-)
+@pytest.mark.parametrize("name", METHODS)
 def test_two_steps_of_each_method(name: str, coco: Path, tmp_path: Path) -> None:
     teacher = tmp_path / "teacher.safetensors"
     weights.save_weights(detector("gfocal"), teacher)

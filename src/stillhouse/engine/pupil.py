@@ -51,6 +51,11 @@ class Pupil(nn.Module, Generic[T]):
         assigned = self.task.assign(traces[FIRST_VIEW], batch)
         labels = self.supervise(traces, views, assigned, self.method.share(clock))
         distillation: Terms = self.method(self.lesson(traces, teacher, batch, clock, assigned))
+        if both := labels.keys() & distillation.keys():
+            raise UserError(
+                f"the method has a term {min(both)!r}, which is the name of a label term; call it "
+                "another name"
+            )
         return labels | distillation
 
     def supervise(

@@ -103,7 +103,7 @@ class BoxDistillation(Method):
         self.sites = (self.class_site, self.box_site)
 
     def forward(self, lesson: Lesson) -> Terms:
-        """The term `box`."""
+        """The term `box/ild`."""
         ramp = self.spec.ramp_factor(lesson.clock)
         scores, boxes = lesson.sites[self.class_site], lesson.sites[self.box_site]
         student, teacher = upcast(boxes.student), upcast(boxes.teacher.detach())
@@ -114,7 +114,7 @@ class BoxDistillation(Method):
                 weight = weight * boxes.weight.to(weight.dtype)
             total = (losses.where(weight > 0, 0) * weight).sum()
         mass = total.new_tensor(len(losses)) if boxes.mass is None else boxes.mass
-        return {"box": Term(total, mass.to(total.dtype), ramp * self.weight)}
+        return {"box/ild": Term(total, mass.to(total.dtype), ramp * self.weight)}
 
 
 @torch.no_grad()

@@ -21,16 +21,19 @@ from stillhouse.spec import require, spec
 class MGD(PairedSpec):
     """Squared difference of the teacher's map and one generated from the student's masked map.
 
-    `masked` is the probability with which each channel of each image is set to zero.
+    `masked` is the probability with which a part of the student's map is set to zero: each channel
+    of an image, as for classification, or with `mask` "location" each place of it in all channels,
+    as for detection and segmentation.
     """
 
     alpha: float = 7e-5
     masked: float = 0.15
+    mask: Literal["channel", "location"] = "channel"
     name: Literal["mgd"] = "mgd"
     card: ClassVar[Card] = Card(
         "Masked generative distillation",
         "alpha / N * sum ( G(M * align(f_s)) - f_t )^2,  G = conv3x3, ReLU, conv3x3; M zero for a "
-        "channel with probability `masked`",
+        "channel or a location with probability `masked`",
         "Yang Z. et al.: Masked generative distillation, ECCV 2022",
         ("features",),
         "two 3x3 convolutions at the teacher's width, which may be larger than the student; "
@@ -67,7 +70,7 @@ class Generation(Paired):
     ) -> None:
         super().__init__(spec, pairs, [spec.alpha] * len(pairs))
         self.generators = nn.ModuleList(generators)
-        self.masked = spec.masked
+        self.masked, self.by_channel = spec.masked, spec.mask == "channel"
 
     def compare(self, index: int, student: Tensor, teacher: Tensor) -> Tensor:
         """The loss of each image: (N, C, H, W), (N, C, h, w) -> (N,)."""
@@ -77,6 +80,8 @@ class Generation(Paired):
         return losses
 
     def mask(self, maps: Tensor) -> Tensor:
-        """A new random mask, 0 or 1 for each channel: (N, C, H, W) -> (N, C, 1, 1)."""
-        drawn = torch.rand(*maps.shape[:2], 1, 1, device=maps.device)
+        """A new random mask of 0 and 1: (N, C, H, W) -> (N, C, 1, 1) or (N, 1, H, W)."""
+        count, channels, height, width = maps.shape
+        shape = (count, channels, 1, 1) if self.by_channel else (count, 1, height, width)
+        drawn = torch.rand(shape, device=maps.device)
         return (drawn >= self.masked).to(maps.dtype)
