@@ -19,7 +19,10 @@ def supports(student: Tensor, teacher: Tensor, temperature: float | Tensor = 1.0
 
 
 def softmax_kl(student: Tensor, teacher: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
-    """KL of tempered softmaxes: (..., C), (..., C) -> (...)."""
+    """KL of tempered softmaxes: (..., C), (..., C) -> (...).
+
+    A class that the student alone rules out by a logit of -inf costs 1e30 times its probability.
+    """
     inverse = inverse_temperature(temperature, student)
     s, t = (z.to(inverse.dtype) for z in (student, teacher))
     return loss_of_rows(_formula, s, t, inverse)
