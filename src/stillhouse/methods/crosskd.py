@@ -101,8 +101,8 @@ class CrossKD(ComposedMethod):
         "same, and the KL of centre-ness at positives with weight 1. FCOS 2; 0.4; 0.75, -log IoU. "
         "GFocal 3; 1; 4, KL of bins over the sum of w. For FCOS the authors divide by the sum of "
         "centre-ness instead of positives. Features cross over before the ReLU of their layer. As "
-        "in the authors' code, they first get the teacher's mean and deviation per channel, over the "
-        "images of all ranks, unless align is false. Both heads must have the same width.",
+        "in the authors' code, they first get the teacher's mean and deviation per channel (over "
+        "images of all ranks), unless align is false. Both heads must have the same width.",
     )
 
     def __post_init__(self) -> None:
