@@ -27,7 +27,7 @@ from stillhouse.objectives import presets
 from stillhouse.tasks.classification import Classification
 from stillhouse.teachers.base import observe
 from stillhouse.teachers.frozen import Frozen
-from stillhouse.types import Lesson, Site, Trace
+from stillhouse.types import Lesson, Site, Term, Terms, Trace
 from tiny import CLOCK, Looking, Net, batch
 
 TASK = Classification(5)
@@ -248,3 +248,15 @@ def test_a_recipe_says_its_sites() -> None:
     assert spec == presets.tld(sites=("class",)) == presets.tld()
     with pytest.raises(UserError, match="sites must name at least one site"):
         quick("method={name: tld, sites: []}")
+
+
+def test_a_term_may_not_take_the_name_of_a_label_term() -> None:
+    class Clash(Method):
+        def forward(self, lesson: Lesson) -> Terms:
+            return {"label": Term(torch.zeros(()), torch.ones(()))}
+
+    images, labels = torch.randn(2, 3), torch.tensor([0, 1])
+    two = Batch(images, labels, torch.arange(2), torch.zeros_like(labels))
+    pupil = Pupil(Tapped(torch.nn.Linear(3, 4)), Clash(), Classification(4))
+    with pytest.raises(UserError, match="has a term 'label', which is the name of a label term"):
+        pupil(two, {"": Trace(None)}, CLOCK)
