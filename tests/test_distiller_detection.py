@@ -38,7 +38,9 @@ def scenes(*counts: int) -> Batch:
 
 def distiller(make: Any, method: Any = None, **options: Any) -> Distiller:
     student, teacher = seeded(make), make()
-    return Distiller(student, teacher, method or presets.tld(), task="detection", **options)
+    return Distiller(
+        student, teacher, method or presets.tld(subtract_entropy=True), task="detection", **options
+    )
 
 
 @pytest.mark.parametrize(("make", "rate"), [(small_fcos, 0.01), (small_retinanet, 0.3)])
@@ -55,7 +57,7 @@ def test_the_student_learns_and_the_teacher_does_not(make: Any, rate: float) -> 
         optimiser.step()
         losses.append(float(loss.detach()))
         assert all(bool(value.isfinite()) for value in terms.values())
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.85 * losses[0]
     assert all(parameter.grad is not None for parameter in made.student.parameters())
     assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
     assert made.teacher.fingerprint() == before

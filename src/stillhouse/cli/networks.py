@@ -41,9 +41,15 @@ def print_network(name: str, words: Sequence[str]) -> None:
         "classes": str(classes),
         "parameters": f"{parameters(network):,}, of which {trained:,} are trained",
         **describe_places(network, list(examples(name, channels, options))),
-        "sites": ", ".join(TASKS["detection" if family else "classification"]().sites),
+        "sites": ", ".join(sites_of(family)),
     }
     print(format_rows(rows | (describe_family(family) if family else {})))
+
+
+def sites_of(family: Any) -> list[str]:
+    """The sites of a network's task; those of sides only for a family with bins."""
+    sites = TASKS["detection" if family else "classification"]().sites
+    return [name for name in sites if not name.startswith("edge") or hasattr(family, "last")]
 
 
 def read_count(options: dict[str, Any], name: str, default: int) -> int:

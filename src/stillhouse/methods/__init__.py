@@ -3,10 +3,12 @@
 from stillhouse.methods.acclimation import Acclimation
 from stillhouse.methods.attention import AT
 from stillhouse.methods.boundary import AB
+from stillhouse.methods.boxes import BCKD, ILD
 from stillhouse.methods.catalogue import composed_methods, published
 from stillhouse.methods.classmaps import CATKD
 from stillhouse.methods.contrast import CRD
 from stillhouse.methods.correlation import CC
+from stillhouse.methods.crosskd import CrossKD
 from stillhouse.methods.ctkd import CTKD
 from stillhouse.methods.factor import FT
 from stillhouse.methods.flow import FSP
@@ -14,8 +16,10 @@ from stillhouse.methods.generation import MGD
 from stillhouse.methods.hint import FitNet
 from stillhouse.methods.information import VID
 from stillhouse.methods.labelwise import CD, ID, L2D
+from stillhouse.methods.localisation import LD
 from stillhouse.methods.mlkd import MLKD
 from stillhouse.methods.overhaul import OFD
+from stillhouse.methods.ranking import RM
 from stillhouse.methods.regression import SRRL
 from stillhouse.methods.relational import PKT, RKD, SP
 from stillhouse.methods.review import ReviewKD
@@ -24,23 +28,28 @@ from stillhouse.methods.simkd import SimKD
 
 ab, acclimation, at, catkd, cc, cd, crd, ctkd = AB, Acclimation, AT, CATKD, CC, CD, CRD, CTKD
 fitnet, fsp, ft, id, l2d, mgd, mlkd, nst, ofd = FitNet, FSP, FT, ID, L2D, MGD, MLKD, NST, OFD
+bckd, crosskd, ild, ld, rm = BCKD, CrossKD, ILD, LD, RM
 pkt, reviewkd, rkd, simkd, sp, srrl, vid = PKT, ReviewKD, RKD, SimKD, SP, SRRL, VID
 
 __all__ = [
     "ab",
     "acclimation",
     "at",
+    "bckd",
     "catkd",
     "cc",
     "cd",
     "composed_methods",
     "crd",
+    "crosskd",
     "ctkd",
     "fitnet",
     "fsp",
     "ft",
     "id",
+    "ild",
     "l2d",
+    "ld",
     "mgd",
     "mlkd",
     "nst",
@@ -49,6 +58,7 @@ __all__ = [
     "published",
     "reviewkd",
     "rkd",
+    "rm",
     "simkd",
     "sp",
     "srrl",
