@@ -27,7 +27,7 @@ def format_rows(rows: dict[str, str], max_margin: int = 24) -> str:
     if margin > text_width() // 2:  # no room for two columns
         return "\n".join(f"{name}\n{wrap_text(text, '  ', '  ')}" for name, text in rows.items())
     return "\n".join(
-        wrap_text(text, f"{name:<{margin}}", " " * margin) for name, text in rows.items()
+        wrap_text(text, f"{name:<{margin - 1}} ", " " * margin) for name, text in rows.items()
     )
 
 
