@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 import torchvision_networks
-from detectors import RECIPE, overrides
+from detector_families import RECIPE, overrides
 from rows import Options, Row, options, write
 from stillhouse.batches import Batch, Objects
 from stillhouse.build.data import make_training_loader

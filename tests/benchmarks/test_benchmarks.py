@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import consistency
+import detector_families
+import detector_steps
 import keep
 import labelwise
 import losses
@@ -16,7 +18,10 @@ import store
 import temperatures
 from alone import Alone
 from quick import kept_teacher, quick
+from rows import Options
 from stillhouse.methods.catalogue import published
+from stillhouse.models import zoo
+from stillhouse.recipes import load
 from stillhouse.study.plan import make_plan
 from stillhouse.study.runner import run_study
 
@@ -102,3 +107,23 @@ def test_keep(study: Path, tmp_path: Path) -> None:
     keep.main([str(tmp_path / "kept"), str(study)])
     assert (tmp_path / "kept" / "cells.csv").read_text() == "a,b\n"
     assert not (tmp_path / "kept" / "study.json").exists()
+
+
+@pytest.mark.parametrize("size", detector_families.SIZES)
+def test_detectors_are_those_that_the_table_names(size: str) -> None:
+    kept = table(RESULTS / "detector_families.csv")
+    for family in detector_families.FAMILIES:
+        recipe = load.load(detector_families.RECIPE, detector_families.overrides(family, size, 1))
+        network = zoo.create(recipe.student.name, 10, **recipe.student.options)
+        counts = {
+            row["parameters"] for row in kept if (row["family"], row["size"]) == (family, size)
+        }
+        assert counts == {str(sum(p.numel() for p in network.parameters()))}
+        assert recipe.seed == 1 and not recipe.distils
+    assert len(kept) == 3 * len(detector_families.SIZES) * len(detector_families.FAMILIES)
+
+
+def test_steps_of_detectors(tmp_path: Path) -> None:
+    rows = detector_steps.measure(Options(1, 0, tmp_path / "steps.csv", 1))
+    assert [row["network"] for row in rows] == ["ours", "adapted", "torchvision"]
+    assert all(float(row["images_s"]) > 0 and float(row["ratio"]) > 0 for row in rows)

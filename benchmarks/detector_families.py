@@ -1,8 +1,9 @@
 """Every family of dense detectors at two sizes, trained on embedded scenes, over several seeds.
 
-`.venv/bin/python benchmarks/detectors.py` trains 30 detectors in two processes, in about half an
-hour, and writes benchmarks/results/detectors.csv: AP, AP50 and AP75 on the test split, validation
-AP, parameters and processor time of each. What is finished in `--runs` is not trained again.
+`.venv/bin/python benchmarks/detector_families.py` trains 30 detectors in two processes, in about
+half an hour, and writes benchmarks/results/detector_families.csv: AP, AP50 and AP75 on the test
+split, validation AP, parameters and processor time of each. What is finished in `--runs` is not
+trained again.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def train(family: str, size: str, seed: int, folder: Path) -> Row:
     return {
         "family": family,
         "size": size,
-        "seed": seed,
+        "training_seed": seed,
         **{name: round(test[name], 2) for name in ("ap", "ap50", "ap75")},
         "validation_ap": round(score["validation"]["ap"], 2),
         "parameters": score["parameters"],
@@ -80,8 +81,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--runs", type=Path, default=Path("runs/detectors"))
-    results = Path(__file__).parent / "results" / "detectors.csv"
+    parser.add_argument("--runs", type=Path, default=Path("runs/detector-families"))
+    results = Path(__file__).parent / "results" / "detector_families.csv"
     parser.add_argument("--out", type=Path, default=results)
     words = parser.parse_args(argv)
     jobs = [
