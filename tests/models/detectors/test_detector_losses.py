@@ -367,3 +367,25 @@ def test_a_few_steps_lower_the_loss(family: str) -> None:
         optimiser.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_the_later_version_of_fcos() -> None:
+    """Distances in strides, GIoU weighted by centre-ness, points near the centre only."""
+    batch = some_batch(*COUNTS)
+    out = small_detector("fcos", later=True).double()(batch.images)
+    out = replace(out, boxes=out.boxes.detach() + 1.5)
+    assigned = out.family.assign(out, batch.target)
+    plain = replace(out.family, radius=0.0).assign(out, batch.target)
+    assert 0 < int(assigned.positives.sum()) < int(plain.positives.sum())
+    total = weights = 0.0
+    loop = Loop("fcos", out, assigned)
+    for n, p in loop.places:
+        (a, b, c, d), raw, stride = loop.priors[p], loop.boxes[n][p], loop.strides[p]
+        x, y = (a + c) / 2, (b + d) / 2
+        far = [max(0.0, z) * stride for z in raw]
+        box = [x - far[0], y - far[1], x + far[2], y + far[3]]
+        weight = loop.centre(n, p)
+        total += weight * (1 - overlaps(box, loop.targets[n][p])[1])
+        weights += weight
+    found = out.family.terms(out, assigned)["box"].mean()
+    assert float(found.detach()) == pytest.approx(total / max(1.0, weights), rel=1e-9)
