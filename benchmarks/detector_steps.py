@@ -3,7 +3,8 @@
 `.venv/bin/python benchmarks/detector_steps.py` times, in turn, a step (forward, loss, backward) of
 our FCOS, of torchvision's FCOS through our adapter, and of torchvision's FCOS by its own forward
 and losses, with the same backbone, pyramid, width and images; then trains the first two over three
-seeds by the same recipe. Ours is the later version of FCOS, as torchvision's is. It writes benchmarks/results/detector_steps.csv.
+seeds by the same recipe. Ours is the later version of FCOS, as torchvision's is. It writes
+benchmarks/results/detector_steps.csv.
 """
 
 from __future__ import annotations
