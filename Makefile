@@ -6,7 +6,8 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 	&& echo $$p && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format evidence evidence-methods evidence-labels clean
+.PHONY: demo test lint format evidence evidence-methods evidence-labels evidence-detectors \
+	evidence-detection clean
 
 demo: $(VENV)/.installed
 	$(BIN)/stillhouse demo
@@ -60,6 +61,17 @@ evidence-labels: $(VENV)/.developed
 	$(BIN)/python benchmarks/keep.py docs/results/multilabel runs/labels-sweep runs/labels
 	$(BIN)/python benchmarks/keep.py docs/results/multilabel/temperatures runs/labels-temperatures
 	$(BIN)/python benchmarks/keep.py docs/results/multilabel/strength runs/labels-strength
+
+# What docs/results/detectors holds, but for the blood cells, whose images are not ours: half an hour.
+evidence-detectors: $(VENV)/.developed
+	$(BIN)/python benchmarks/detector_families.py
+	$(BIN)/python benchmarks/detector_steps.py
+	$(BIN)/python benchmarks/dense_losses.py
+
+# What docs/results/detection holds: all methods of the study, in about two hours.
+evidence-detection: $(VENV)/.developed
+	$(BIN)/stillhouse study $(STUDIES)/detection.yaml --out runs/detection
+	$(BIN)/python benchmarks/keep.py docs/results/detection runs/detection
 
 # The versions in constraints.txt are those that were tested; uv is used where it is installed.
 define install

@@ -18,6 +18,7 @@ KEPT = (
     "table.md",
     "cells.csv",
     "consistency.csv",
+    "errors.csv",
     "temperatures.csv",
     "temperatures.png",
 )
