@@ -68,7 +68,7 @@ evidence-detectors: $(VENV)/.developed
 	$(BIN)/python benchmarks/detector_steps.py
 	$(BIN)/python benchmarks/dense_losses.py
 
-# What docs/results/detection holds: all methods of the study, in about two hours.
+# What docs/results/detection holds, in three quarters of an hour.
 evidence-detection: $(VENV)/.developed
 	$(BIN)/stillhouse study $(STUDIES)/detection.yaml --out runs/detection
 	$(BIN)/python benchmarks/keep.py docs/results/detection runs/detection

@@ -206,8 +206,8 @@ MUTATIONS = (
     Mutation(
         "tested_on_validation",
         "runs/training.py",
-        "evaluate(session.task, network, session.test(), session.hardware)",
-        "evaluate(session.task, network, session.val(), session.hardware)",
+        "measure(session.task, network, session.test(), session.hardware)",
+        "measure(session.task, network, session.val(), session.hardware)",
         "runs/test_execute.py",
     ),
     Mutation(

@@ -21,6 +21,7 @@ TABLES = {
     "labels": "multilabel",
     "labels_temperatures": "multilabel/temperatures",
     "labels_strength": "multilabel/strength",
+    "detection": "detection",
 }
 every_study = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 

@@ -91,7 +91,8 @@ CHANGES = {"l2d_paper": ["resize", "flip", "cutout", "rand_augment"]}
 def test_bases_say_what_the_paper_and_its_code_say(name: str) -> None:
     content = load.to_dict(loaded(name))
     for one in (*content["data"]["transforms"], *content["data"]["evaluation"]):
-        one.pop("interpolation", None)
+        for option in ("interpolation", "longest", "range"):
+            one.pop(option, None)
     wanted = PROTOCOL | BASES[name]
     assert {key: value_at(content, key) for key in wanted} == wanted
     kinds = [one["kind"] for one in content["data"]["transforms"]]
