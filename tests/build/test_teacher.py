@@ -78,11 +78,11 @@ def test_a_recipe_says_it_in_a_word_or_in_full(word: str, wanted: StoreSpec | No
     assert again == recipe
 
 
-def test_where_it_lies_is_no_part_of_a_run_and_how_it_is_kept_is() -> None:
+def test_where_it_lies_is_no_part_of_a_run_and_how_it_is_kept_is(tmp_path: Path) -> None:
     def digest(*words: str) -> str:
         return load.digest(quick("teacher.remember=false", *words))
 
-    here, there = (f"teacher.store.path=/tmp/{name}" for name in ("here", "there"))
+    here, there = (f"teacher.store.path={tmp_path / name}" for name in ("here", "there"))
     assert digest("teacher.store=true") == digest(here) == digest(there)
     kinds = {digest(f"teacher.store={w}") for w in ("false", "true", "{precision: full}")}
     assert len(kinds | {digest("teacher.store={top: 3}")}) == 4

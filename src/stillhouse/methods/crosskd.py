@@ -54,7 +54,7 @@ def bin_losses(cross: Dense, own: Dense) -> Tensor:
     return softmax_kl(*rows).view(*own.boxes.shape[:2], SIDES).mean(-1)
 
 
-class Published(NamedTuple):
+class Settings(NamedTuple):
     """What the authors' configurations have for one family of teachers."""
 
     after: int
@@ -65,11 +65,11 @@ class Published(NamedTuple):
     quality: bool = False  # whether centre-ness is compared
 
 
-PUBLISHED: Mapping[type, Published] = {
-    RetinaNet: Published(3, 1.0, 1.0),
-    FCOS: Published(2, 0.4, 0.75, log_iou_losses),
-    ATSS: Published(3, 1.0, 1.0, quality=True),
-    GFocal: Published(3, 1.0, 4.0, bin_losses, by_confidence=True),
+PUBLISHED: Mapping[type, Settings] = {
+    RetinaNet: Settings(3, 1.0, 1.0),
+    FCOS: Settings(2, 0.4, 0.75, log_iou_losses),
+    ATSS: Settings(3, 1.0, 1.0, quality=True),
+    GFocal: Settings(3, 1.0, 4.0, bin_losses, by_confidence=True),
 }
 
 
@@ -183,7 +183,7 @@ class CrossHead(Method):
     def __init__(
         self,
         spec: CrossKD,
-        published: Published,
+        published: Settings,
         after: int,
         head: nn.Module,
         taps: tuple[tuple[str, ...], tuple[str, ...]],

@@ -39,7 +39,7 @@ def dense_sites(
         objects = no_objects(student)
         index = torch.full_like(student.scores[..., 0], BACKGROUND, dtype=torch.int64)
         assigned = make_assignment(index, objects, student.priors.boxes)
-    return Sites(Places(student, teacher, assigned, objects).makers())
+    return Sites(SiteMaker(student, teacher, assigned, objects).makers())
 
 
 def no_objects(out: Dense) -> Objects:
@@ -64,7 +64,7 @@ def relative_boxes(out: Dense) -> Tensor:
     return (out.decoded - torch.cat([points, points], -1)) / out.priors.stride[:, None]
 
 
-class Places:
+class SiteMaker:
     """The sites of two detectors with an assignment of objects."""
 
     def __init__(

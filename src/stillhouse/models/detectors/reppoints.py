@@ -22,7 +22,7 @@ from stillhouse.models.detectors.assign import (
 from stillhouse.models.detectors.losses import class_total, masked_sum
 from stillhouse.models.detectors.output import Dense, Suppression
 from stillhouse.models.detectors.priors import PointGrid
-from stillhouse.models.detectors.tower import Raw, Tower, flatten, init_head
+from stillhouse.models.detectors.tower import HeadOutput, Tower, flatten, init_head
 from stillhouse.types import Term, Terms
 
 POINTS = 9
@@ -102,8 +102,8 @@ class RepPoints:
 class PointHead(nn.Module):
     """Nine points for each cell, refined by a deformable convolution at the first ones.
 
-    N x (N, before, H, W) -> Raw, whose boxes are x1, y1, x2, y2 in strides around the cell's point:
-    the mean of the points, plus and minus their standard deviation times a learnable factor.
+    N x (N, before, H, W) -> HeadOutput, whose boxes are x1, y1, x2, y2 in strides around the cell's
+    point: the mean of the points, plus and minus their standard deviation times a learnable factor.
     """
 
     base: Tensor
@@ -128,7 +128,7 @@ class PointHead(nn.Module):
         self.register_buffer("base", base, persistent=False)
         init_head(self, self.score)
 
-    def forward(self, levels: Sequence[Tensor]) -> Raw:
+    def forward(self, levels: Sequence[Tensor]) -> HeadOutput:
         """The predictions of all levels."""
         scores, boxes, initial = [], [], []
         for level in levels:
@@ -142,7 +142,7 @@ class PointHead(nn.Module):
             moved = self.refined(sample(self.refined_points.weight, places, offset))
             boxes.append(self.boxes(moved + first.detach()))
             initial.append(self.boxes(first))
-        return Raw(torch.cat(scores, 1), torch.cat(boxes, 1), None, torch.cat(initial, 1))
+        return HeadOutput(torch.cat(scores, 1), torch.cat(boxes, 1), None, torch.cat(initial, 1))
 
     def boxes(self, points: Tensor) -> Tensor:
         """Nine points y, x of each cell -> x1, y1, x2, y2: (N, 18, H, W) -> (N, H * W, 4)."""

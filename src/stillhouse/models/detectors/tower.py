@@ -15,7 +15,7 @@ from stillhouse.models.tap_path import INPUT
 PRIOR = 0.01  # the probability of every class at the start of training
 
 
-class Raw(NamedTuple):
+class HeadOutput(NamedTuple):
     """The predictions of a head for all levels, flattened."""
 
     scores: Tensor  # (N, P, C)
@@ -55,7 +55,7 @@ class Tower(nn.Sequential):
         return self._each * after - 1 if after else 0
 
 
-class Scale(nn.Module):
+class LevelScale(nn.Module):
     """A learnable factor: (...) -> (...)."""
 
     def __init__(self) -> None:
@@ -70,8 +70,8 @@ class Scale(nn.Module):
 class DenseHead(nn.Module):
     """Class scores, boxes and by choice a quality at each prior of each level.
 
-    N x (N, before, H, W) -> Raw. Box predictions of a level are multiplied by its own learnable
-    scale if `scales`. The quality is read from the tower of classes or from that of boxes.
+    N x (N, before, H, W) -> HeadOutput. Box predictions of a level are multiplied by its own
+    learnable scale if `scales`. The quality is read from the tower of classes or that of boxes.
     """
 
     def __init__(
@@ -96,12 +96,14 @@ class DenseHead(nn.Module):
         self.score = nn.Conv2d(after, each * classes, 3, padding=1)
         self.box = nn.Conv2d(after, each * box, 3, padding=1)
         self.quality = nn.Conv2d(after, each, 3, padding=1) if quality else None
-        self.scales = nn.ModuleList(Scale() if scales else nn.Identity() for _ in range(levels))
+        self.scales = nn.ModuleList(
+            LevelScale() if scales else nn.Identity() for _ in range(levels)
+        )
         init_head(self, self.score)
 
     def forward(
         self, levels: Sequence[Tensor], boxes: Sequence[Tensor] | None = None, after: int = 0
-    ) -> Raw:
+    ) -> HeadOutput:
         """The predictions of all levels.
 
         With `after`, `levels` and `boxes` are maps at `Tower.place(after)`, of the tower of classes
@@ -117,7 +119,7 @@ class DenseHead(nn.Module):
                 read = kinds if self.quality_from == "class" else places
                 quality.append(flatten(self.quality(read), 1)[..., 0])
         together = torch.cat(quality, 1) if quality else None
-        return Raw(torch.cat(scores, 1), torch.cat(sides, 1), together)
+        return HeadOutput(torch.cat(scores, 1), torch.cat(sides, 1), together)
 
 
 def flatten(prediction: Tensor, width: int) -> Tensor:
