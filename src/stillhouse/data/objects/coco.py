@@ -110,7 +110,8 @@ def _boxes(content: Instances) -> FloatArray:
 
 def _areas(content: Instances, boxes: FloatArray) -> FloatArray:
     """The annotated area of each object, that of its box where it is absent: -> (M,)."""
-    own = np.abs(boxes[:, 2:] - boxes[:, :2]).prod(1)
+    with np.errstate(invalid="ignore"):  # boxes that are not finite are refused later
+        own = np.abs(boxes[:, 2:] - boxes[:, :2]).prod(1)
     given = [thing.get("area") for thing in content.tables["annotations"]]
     values = [box if area is None else area for box, area in zip(own, given, strict=True)]
     areas = _numbers(values)
