@@ -116,7 +116,7 @@ def check_labels(specs: Sequence[Any], train: Source) -> None:
                 f"method {spec.name} needs the labels of every image, but {train.name} has images "
                 "without labels; choose a method that needs none, such as kd"
             )
-        dense = isinstance(first, Objects) and getattr(spec, "dense", False)
+        dense = isinstance(first, Objects) and spec.dense
         if "class" in spec.needs and not isinstance(first, int) and not dense:
             raise UserError(
                 f"method {spec.name} needs one class per image, but {train.name} has other "

@@ -95,7 +95,7 @@ def check_storable(recipe: Recipe, method: Method | None = None) -> None:
     if not recipe.task.storable:
         raise UserError(
             f"teacher.{key} keeps one row of logits per image, but task={recipe.task.name} has "
-            f"predictions for every place of an image; set teacher.{key}=false"
+            f"predictions at every location of an image; set teacher.{key}=false"
         )
     spec = next((m for m in recipe.method if m.storable is False), None)
     if spec or (method and (method.teacher_taps or method.views > 1 or method.moves_teacher)):

@@ -48,7 +48,7 @@ class Acclimation(AtSites):
     distance: Literal["pearson", "kl"] = "pearson"
     layers: tuple[str, ...] = ()  # of the teacher; empty: its last block and its head
     name: Literal["acclimation"] = "acclimation"
-    dense: ClassVar[bool] = True  # whether one class per row is enough, where images have several
+    dense: ClassVar[bool] = True
     card: ClassVar[Card] = Card(
         "Teacher acclimation of DIST+",
         "weight / N * sum (1 - rho(E_s, E_t)), E = softmax(z / tau) without the target class; "

@@ -22,6 +22,7 @@ class Control:
     storable: ClassVar[bool | None] = True
     moves_teacher: ClassVar[bool] = False
     reshapes: ClassVar[bool] = False
+    dense: ClassVar[bool] = False
     sites: ClassVar[tuple[str, ...]] = ()
 
     def build(self, setting: Setting) -> Method:

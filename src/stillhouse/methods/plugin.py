@@ -27,6 +27,7 @@ class Plugin:
     storable: ClassVar[bool | None] = None  # not known before it is built
     moves_teacher: ClassVar[bool] = False
     reshapes: ClassVar[bool] = False
+    dense: ClassVar[bool] = False
     sites: ClassVar[tuple[str, ...]] = ()
 
     def build(self, setting: Setting) -> Method:

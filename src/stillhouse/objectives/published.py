@@ -47,6 +47,7 @@ class Published:
     label_weight: float | None = field(default=None, kw_only=True)  # None: as in the paper
     card: ClassVar[Card]
     teaches: ClassVar[bool] = True
+    dense: ClassVar[bool] = False  # whether one class per row is enough, where images have several
     reshapes: ClassVar[bool] = False  # whether it changes the architecture of the student
     labels: ClassVar[float] = 1.0  # weight of the label loss in the paper
 

@@ -102,7 +102,7 @@ class SiteMaker:
 
     def best_score(self) -> Tensor:
         """The student's highest score at positive priors, without a gradient: -> (N, P)."""
-        score = self.student.scores.detach().to(self.dtype).amax(-1).sigmoid()
+        score = self.student.scores.detach().amax(-1).to(self.dtype).sigmoid()
         return score * self.main()
 
     def rest(self, closeness: Closeness = "diou") -> Tensor:

@@ -41,7 +41,7 @@ class DetectionSpec:
     iou: float | None = None
     most: int | None = None
     name: Literal["detection"] = "detection"
-    storable: ClassVar[bool] = False  # predictions at every place of an image
+    storable: ClassVar[bool] = False  # predictions at every location of an image
 
     def __post_init__(self) -> None:
         for name in ("threshold", "iou"):

@@ -54,7 +54,7 @@ class GFocal:
         """
         boxes = out.decoded
         with torch.no_grad():
-            best = out.scores.to(boxes.dtype).amax(-1).sigmoid() * assigned.positive
+            best = out.scores.amax(-1).to(boxes.dtype).sigmoid() * assigned.positive
             quality = iou(boxes, assigned.boxes)
         total = quality_focal(out.scores, assigned.labels, quality, assigned.counted, self.beta)
         return {
