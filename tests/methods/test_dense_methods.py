@@ -35,6 +35,7 @@ DENSE = {
     if "boxes" in spec.card.needs and "features" not in spec.card.needs
 }
 EXAMPLE = torch.zeros(1, 3, 48, 64, dtype=torch.double)
+NOWHERE = Setting(torch.nn.Identity(), torch.nn.Identity(), EXAMPLE)  # methods that tap nothing
 every = pytest.mark.parametrize("name", DENSE)
 Box = list[float]
 SHIFTS = {"fcos": 1.5, "reppoints": torch.tensor([-1.0, -1.0, 1.0, 1.0])}
@@ -69,7 +70,7 @@ def lesson_of(family: str = "gfocal", counts: tuple[int, ...] = (2, 0, 3)) -> Le
 
 
 def terms_of(method: Any, lesson: Lesson) -> Terms:
-    return method.build(Setting(torch.nn.Identity(), torch.nn.Identity(), EXAMPLE))(lesson)
+    return method.build(NOWHERE)(lesson)
 
 
 def sigmoid(z: float) -> float:
@@ -309,7 +310,7 @@ def test_extreme_logits_stay_finite(name: str) -> None:
 
 @every
 def test_a_dense_method_is_refused_for_images_of_one_class(name: str) -> None:
-    method = DENSE[name]().build(Setting(torch.nn.Identity(), torch.nn.Identity(), EXAMPLE))
+    method = DENSE[name]().build(NOWHERE)
     with pytest.raises(UserError, match="compares the networks at site"):
         Pupil(Tapped(torch.nn.Identity()), method, Classification(5))
 
@@ -327,14 +328,42 @@ def test_every_logit_method_speaks_at_the_class_scores(family: str) -> None:
         presets.mld(),
         presets.ps(),
         presets.ttm(),
+        presets.dkd(),
+        presets.ats(),
     ):
         for site in ("class", "class_main", "class_rest", "class_gated"):
-            method = make_method(
-                (replace(preset, sites=(site,)),),
-                Setting(torch.nn.Identity(), torch.nn.Identity(), EXAMPLE),
-            )
-            terms = method(lesson)
+            terms = make_method((replace(preset, sites=(site,)),), NOWHERE)(lesson)
             assert all(t.total.isfinite() for t in terms.values()), (preset.name, site)
+
+
+def softmax(row: list[float]) -> list[float]:
+    powers = [math.exp(z - max(row)) for z in row]
+    return [power / sum(powers) for power in powers]
+
+
+def divergence(p: list[float], q: list[float]) -> float:
+    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+
+
+@pytest.mark.parametrize("site", ["class", "class_main"])
+def test_dkd_compares_priors_that_have_a_class(site: str) -> None:
+    """Background has no target class to split from the others."""
+    lesson = lesson_of("atss")
+    loop, tau = Loop(lesson), 2.0
+    target, rest = 0.0, 0.0
+    for n, p in loop.all:
+        if (label := loop.labels[n][p]) >= 0:
+            rows = [[z / tau for z in scores[n][p]] for scores in loop.scores]
+            hits = [softmax(row)[label] for row in rows]
+            target += tau**2 * divergence(*[[hit, 1 - hit] for hit in hits[::-1]])
+            others = [softmax([z for c, z in enumerate(row) if c != label]) for row in rows]
+            rest += tau**2 * divergence(*others[::-1])
+    assert target > 0 and rest > 0
+    method = presets.dkd(temperature=tau, alpha=1, beta=8, sites=(site,))
+    terms = make_method((method,), NOWHERE)(lesson)
+    found = {name: (float(term.mean().detach()), term.weight) for name, term in terms.items()}
+    assert found[f"{site}/target"] == (pytest.approx(target / loop.mass, rel=1e-9), 1)
+    assert found[f"{site}/rest"] == (pytest.approx(rest / loop.mass, rel=1e-9), 8)
 
 
 def test_sites_of_bins_need_bins() -> None:

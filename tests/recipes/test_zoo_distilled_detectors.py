@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -340,16 +341,28 @@ def detector(family: str) -> torch.nn.Module:
     return zoo.create(f"detector/{family}", 5, **OPTIONS)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_two_steps_of_each_method(name: str, coco: Path, tmp_path: Path) -> None:
-    teacher = tmp_path / "teacher.safetensors"
-    weights.save_weights(detector("gfocal"), teacher)
-    small = "[{kind: resize, size: 64, longest: 96}]"
-    words = [
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The file of a teacher of each family, with random weights."""
+    folder = tmp_path_factory.mktemp("teachers")
+
+    def file(family: str) -> Path:
+        path = folder / f"{family}.safetensors"
+        if not path.exists():
+            weights.save_weights(detector(family), path)
+        return path
+
+    return file
+
+
+def small(coco: Path, teacher: Path) -> list[str]:
+    """Overrides for small networks and images, two batches, and a teacher that is not judged."""
+    resize = "[{kind: resize, size: 64, longest: 96}]"
+    return [
         *SMALL,
         f"data.path={coco}",
-        f"data.transforms={small}",
-        f"data.evaluation={small}",
+        f"data.transforms={resize}",
+        f"data.evaluation={resize}",
         "data.holdout=2",  # 16 images are left: two batches
         "data.group_by_aspect=false",
         f"student.options={OPTIONS}",
@@ -361,11 +374,32 @@ def test_two_steps_of_each_method(name: str, coco: Path, tmp_path: Path) -> None
         "train.schedule={kind: constant}",
         "engine.log_every=1",
     ]
-    recipe = load.load(f"{HERE}/methods/{name}", words)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_two_steps_of_each_method(
+    name: str, coco: Path, teachers: Callable[[str], Path], tmp_path: Path
+) -> None:
+    recipe = load.load(f"{HERE}/methods/{name}", small(coco, teachers("gfocal")))
     lines = two_steps(recipe, tmp_path / "run", "ap")
     said = [key.removeprefix("term/") for key in lines[0] if key.startswith("term/")]
     assert set(said) == LABELS | TERMS[name]
     assert len(said) == len(LABELS) + len(TERMS[name])
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_two_steps_of_each_arm_of_a_table(
+    name: str, coco: Path, teachers: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Pairs differ by networks, which are small here, and grids by a number: one of each is run."""
+    arms = {}
+    for arm in plan_of(f"{HERE}/tables/{name}").arms:
+        if not arm.is_control:
+            family = arm.recipe.student.name.partition("/")[2]
+            arms[family, *(one.name for one in arm.recipe.method)] = arm.recipe
+    for number, ((family, *_), recipe) in enumerate(arms.items()):
+        recipe = load.replace_sections(recipe, {}, small(coco, teachers(family)))
+        two_steps(recipe, tmp_path / str(number), "ap")
 
 
 @pytest.mark.parametrize("name", ["bckd_retinanet", "bckd_fcos", "tld_methods", "tld_features"])

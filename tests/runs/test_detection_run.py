@@ -103,7 +103,7 @@ def test_a_teacher_that_finds_nothing_is_refused(tmp_path: Path) -> None:
         (["teacher.options.strides=[2, 4]"], "level 0: stride 4 and 2"),
         (["teacher.name=detector/retinanet"], "priors per cell 1 and 9"),
         (["teacher.remember=true", "data.views=1"], "set teacher.remember=false"),
-        (["method=dkd"], "method dkd needs one class per image"),
+        (["method=crd"], "method crd needs one class per image"),
         (["method.sites=[edges]"], "'edges'"),
         (["student=stillhouse/small"], "stillhouse/small"),
         (["data.mix={mixup: 0.2}"], "leave data.mix out"),

@@ -21,6 +21,7 @@ from stillhouse.objectives.activation import (
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.distance import KL, Distance, Pearson
 from stillhouse.objectives.logit import LogitObjective
+from stillhouse.objectives.targets import leave_out_background
 from stillhouse.spec import require, spec
 from stillhouse.types import LEARNING, Lesson, Site, Terms, variant
 
@@ -113,11 +114,7 @@ def swap_roles(site: Site) -> Site:
     """
     target = None if site.target is None else class_index(site.target)
     swapped = replace(site, student=site.teacher, teacher=site.student.detach(), target=target)
-    if site.mass is None or target is None:
-        return swapped
-    counted = (target >= 0).to(site.student.dtype)
-    weight = counted if site.weight is None else counted * site.weight
-    return replace(swapped, target=target.clamp(min=0), weight=weight, mass=None)
+    return replace(leave_out_background(swapped), mass=None)
 
 
 def class_index(target: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from stillhouse.methods.setting import AtSites, Setting
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.softmax import DKD, KD
 from stillhouse.objectives.presets.standardized import LSKD
+from stillhouse.objectives.targets import leave_out_background
 from stillhouse.spec import BY_NAME, require, spec
 from stillhouse.types import Clock, Lesson, Site, Terms
 
@@ -40,6 +41,7 @@ class CTKD(AtSites):
     initial: float = 1.0  # before the sigmoid: the first temperature is lowest + span * 0.731
     loops: float = 10.0  # epochs; below 1 a fraction of the run
     name: Literal["ctkd"] = "ctkd"
+    dense: ClassVar[bool] = True
     card: ClassVar[Card] = Card(
         "Curriculum temperature",
         "min over the student, max over theta: L_base at tau = lowest + span * sigmoid(theta), its "
@@ -118,6 +120,7 @@ class CurriculumTemperature(Method):
         self.objectives = spec.base.objectives()
         self.label_share = spec.label_share
         self.needs_labels = "labels" in spec.base.needs
+        self.needs_class = "class" in spec.base.needs
         # the mean temperature of the last batch, for logging
         start = spec.lowest + spec.span / (1 + math.exp(-spec.initial))
         self.register_buffer("latest", torch.tensor(start))
@@ -136,6 +139,8 @@ class CurriculumTemperature(Method):
         terms = {}
         for place in self.sites:
             site = lesson.sites[place]
+            if self.needs_class:
+                site = leave_out_background(site)
             tau = self.temperature(site, lesson.clock)
             if len(site.student):
                 self.latest = tau.detach().mean()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from stillhouse.distributed import gather_site
 from stillhouse.methods.base import Method
 from stillhouse.objectives.presets.base import LogitPreset, temperature_of
+from stillhouse.objectives.targets import leave_out_background
 from stillhouse.types import Clock, Lesson, Term, Terms
 
 
@@ -19,6 +20,7 @@ class Logits(Method):
         self.objectives = preset.objectives()
         self.label_share = preset.label_share
         self.needs_labels = "labels" in preset.needs
+        self.needs_class = "class" in preset.needs
 
     def forward(self, lesson: Lesson) -> Terms:
         """One term per site and objective, named `SITE/OBJECTIVE`."""
@@ -26,6 +28,8 @@ class Logits(Method):
         terms: dict[str, Term] = {}
         for place in self.sites:
             site = lesson.sites[place]
+            if self.needs_class:
+                site = leave_out_background(site)
             for name, objective in self.objectives.items():
                 term = objective.at(site)(gather_site(site) if objective.relational else site)
                 terms[f"{place}/{name}"] = term._replace(weight=ramp * term.weight)

@@ -1,8 +1,11 @@
 """Converting and checking targets, for all axes."""
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from stillhouse.errors import UserError
+from stillhouse.types import Site
 
 
 def as_class_index(target: Tensor | None, logits: Tensor, kind: str) -> Tensor:
@@ -26,6 +29,19 @@ def as_class_index(target: Tensor | None, logits: Tensor, kind: str) -> Tensor:
         f"{kind} needs one class per row, as an index or one-hot, "
         f"got {target.dtype} of shape {tuple(target.shape)}"
     )
+
+
+def leave_out_background(site: Site) -> Site:
+    """A dense site whose rows without a class, of target -1, have weight 0 and any target.
+
+    Other sites are returned as they are: there a missing label is an error.
+    """
+    target = site.target
+    if site.mass is None or target is None or target.ndim != 1:
+        return site
+    counted = (target >= 0).to(site.student.dtype)
+    weight = counted if site.weight is None else counted * site.weight
+    return replace(site, target=target.clamp(min=0), weight=weight)
 
 
 def as_multi_hot(target: Tensor | None, logits: Tensor, kind: str) -> Tensor:

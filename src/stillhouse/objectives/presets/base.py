@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -53,6 +53,7 @@ class LogitPreset(Preset):
     """A published loss on logits, at one or more sites of a task."""
 
     sites: tuple[str, ...] = field(default=("class",), kw_only=True)
+    dense: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
