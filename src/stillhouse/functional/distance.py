@@ -10,12 +10,19 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from stillhouse.kernels import correlation
+from stillhouse.kernels.dispatch import Accelerated
+
 Epsilon = Literal["clamp", "add"]
 
 
+@Accelerated
 def mse(student: Tensor, teacher: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean squared difference: (..., E), (..., E), (E,) -> (...)."""
     return weighted_mean((student - teacher).square(), weight).squeeze(-1)
+
+
+mse.stand_in(correlation.supports_rows)(correlation.mean_squared_error)
 
 
 def cosine(
@@ -40,6 +47,7 @@ def cosine(
     return ((s - t).square().sum(-1) / 2).where(~flat, 1 - (s * t).sum(-1))
 
 
+@Accelerated
 def pearson(
     student: Tensor,
     teacher: Tensor,
@@ -53,12 +61,15 @@ def pearson(
     1, and the gradient is 0 instead of noise divided by `eps`.
     """
     s, t = (x - weighted_mean(x, weight) for x in (student, teacher))
-    centred, size = s.detach(), student.detach().abs()
-    if weight is not None:
-        centred, size = centred * (weight > 0), size * (weight > 0)
-    flat = vector_norm(centred) <= 1e-5 * size.mean(-1) * student.shape[-1] ** 0.5
+    centred = s.detach() if weight is None else s.detach() * weight.sqrt()
+    count = student.shape[-1] if weight is None else weight.sum()
+    size = weighted_mean(student.detach().abs(), weight).squeeze(-1) * count**0.5
+    flat = vector_norm(centred) <= correlation.FLAT * size
     s = torch.where(flat[..., None], s.detach(), s)
     return cosine(s, t, weight, eps, mode)
+
+
+pearson.stand_in(correlation.supports_correlation)(correlation.correlation)
 
 
 def weighted_mean(x: Tensor, weight: Tensor | None) -> Tensor:

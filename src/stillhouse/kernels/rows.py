@@ -70,8 +70,7 @@ def _sweep(
 ) -> tuple[Tensor, Tensor | None]:
     """Losses, and the gradient of each where `slope`: (N, C), (N, K)... -> (N,), (N, C)."""
     count, classes = logits.shape
-    elements = ELEMENTS_OF_A_CHUNK.get(logits.device.type, ELEMENTS_ELSEWHERE)
-    step = max(1, elements // max(1, classes))
+    step = chunk_of_rows(logits)
     scratch = logits.new_empty(BUFFERS, min(step, count), classes)
     gradient = logits.new_empty(count, classes) if slope else None
     slopes = repeat(None) if gradient is None else gradient.split(step)
@@ -81,6 +80,12 @@ def _sweep(
         for chunk, part in zip(chunks, slopes, strict=False)
     ]
     return torch.cat(losses), gradient
+
+
+def chunk_of_rows(matrix: Tensor) -> int:
+    """How many rows of (N, C) are worked on at a time."""
+    elements = ELEMENTS_OF_A_CHUNK.get(matrix.device.type, ELEMENTS_ELSEWHERE)
+    return max(1, elements // max(1, matrix.shape[1]))
 
 
 def is_per_row(temperature: float | Tensor, logits: Tensor) -> bool:
