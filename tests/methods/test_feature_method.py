@@ -60,6 +60,22 @@ def test_the_larger_map_is_pooled_to_the_smaller(ours: int, theirs: int) -> None
     torch.testing.assert_close(term.mean(), (s - t).square().mean())
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [((4, 6), (8, 12)), ((8, 6), (4, 3)), ((5, 4), (5, 7))]
+)
+def test_pkd_interpolates_the_map_of_the_student(
+    ours: tuple[int, int], theirs: tuple[int, int]
+) -> None:
+    student, teacher = torch.randn(2, 3, *ours), torch.randn(2, 3, *theirs)
+    (term,) = Features(presets.pkd(), [same()])(
+        lesson(student={"body": student}, teacher={"layer4": teacher})
+    ).values()
+    resized = nn.Upsample(theirs, mode="bilinear")(student)
+    both = [x.transpose(0, 1).flatten(1) for x in (resized, teacher)]
+    s, t = ((x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1e-6) for x in both)
+    torch.testing.assert_close(term.weight * term.mean(), 3 * (s - t).square().mean())
+
+
 @pytest.mark.parametrize("preset", [presets.mimic(), presets.cwd(), presets.pkd()])
 def test_images_without_weight_are_as_if_absent(preset: presets.FeaturePreset) -> None:
     student, teacher = maps(4, 3, 4), maps(4, 3, 4)

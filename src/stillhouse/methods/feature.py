@@ -9,14 +9,17 @@ from torch import Tensor, nn
 from stillhouse.distributed import gather
 from stillhouse.methods.base import Method
 from stillhouse.methods.paired import AdaptedPair, term_names
-from stillhouse.models.adapters import align
+from stillhouse.models.adapters import align, resize_student
 from stillhouse.objectives.presets.base import temperature_of
 from stillhouse.objectives.presets.feature import FeaturePreset
 from stillhouse.types import Clock, Lesson, Terms
 
 
+RESIZE = {"smaller": align, "teacher": resize_student}
+
+
 class Features(Method):
-    """A feature preset at each pair of taps; the larger map is pooled to the smaller."""
+    """A feature preset at each pair of taps, whose maps are resized as the preset says."""
 
     def __init__(self, preset: FeaturePreset, pairs: Sequence[AdaptedPair]) -> None:
         super().__init__()
@@ -31,12 +34,12 @@ class Features(Method):
     def forward(self, lesson: Lesson) -> Terms:
         """One term per pair and objective, named `TAP/OBJECTIVE`."""
         ramp = self.preset.ramp_factor(lesson.clock)
-        terms = {}
+        terms, resize = {}, RESIZE[self.preset.resize]
         taps = zip(self.student_taps, self.teacher_taps, strict=True)
         pairs = zip(self.names, taps, self.adapters, strict=True)
         for place, (student_tap, teacher_tap), adapter in pairs:
             student = adapter(lesson.student.taps[student_tap])
-            maps = align(student, lesson.teacher.taps[teacher_tap].detach())
+            maps = resize(student, lesson.teacher.taps[teacher_tap].detach())
             site = self.preset.site(*self.whole(*maps, lesson.weight))
             for name, objective in self.objectives.items():
                 term = objective(site)

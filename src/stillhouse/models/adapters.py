@@ -100,6 +100,18 @@ def align(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return pool(student, height, width), pool(teacher, height, width)
 
 
+def resize_student(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """The student's map interpolated to the teacher's resolution, by bilinear samples.
+
+    (N, C, H, W), (N, D, h, w) -> (N, C, h, w), (N, D, h, w). Maps of one size, vectors and tokens
+    are returned unchanged.
+    """
+    if student.ndim != 4 or student.shape[2:] == teacher.shape[2:]:
+        return student, teacher
+    size = teacher.shape[2:]
+    return F.interpolate(student, size, mode="bilinear", align_corners=False), teacher
+
+
 def resize_conv(
     before: int, after: int, student: tuple[int, ...], teacher: tuple[int, ...]
 ) -> nn.Conv2d | nn.ConvTranspose2d:

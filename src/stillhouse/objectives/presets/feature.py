@@ -36,6 +36,8 @@ class FeaturePreset(Preset):
     adapter: AdapterName = field(default="pointwise", kw_only=True)
     view: ClassVar[Callable[[Tensor], Tensor]]
     batch_wide: ClassVar[bool] = False  # whether a row spans all images
+    # maps of different sizes: the larger is pooled to the smaller, or the student's interpolated
+    resize: ClassVar[Literal["smaller", "teacher"]] = "smaller"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -121,13 +123,15 @@ class PKD(FeaturePreset):
     name: Literal["pkd"] = "pkd"
     view: ClassVar[Callable[[Tensor], Tensor]] = rows.channels_of_batch
     batch_wide: ClassVar[bool] = True
+    resize: ClassVar[Literal["smaller", "teacher"]] = "teacher"
     card: ClassVar[Card] = Card(
         "Pearson distillation of features",
         "weight / 2 * mean (S - T)^2,  S, T = channels standardised over images and pixels",
         "Cao et al.: PKD: General distillation framework for object detectors via Pearson "
         "correlation coefficient, NeurIPS 2022",
         ("features", "batch"),
-        "a mean and a deviation per channel; maps of all ranks are gathered",
+        "a mean and a deviation per channel; maps of all ranks are gathered, and the student's are "
+        "interpolated to the teacher's size",
         "Both networks need the same channels with the same meaning, since there is no adapter by "
         "default.",
     )
