@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import consistency
+import detection_steps
 import detector_families
 import detector_steps
 import keep
@@ -58,11 +59,18 @@ def test_steps(tmp_path: Path) -> None:
     path = tmp_path / "steps.csv"
     steps.main(once(path, "--steps", "1"))
     rows = {row["method"]: row for row in table(path)}
-    image_methods = [n for n, s in published().items() if "boxes" not in s.card.needs]
     image_methods = [name for name, one in published().items() if "boxes" not in one.card.needs]
     assert set(rows) == {"none", "dist+", *image_methods} - set(steps.ELSEWHERE)
     assert int(rows["none"]["trained"]) == 0 < int(rows["fitnet"]["trained"])
     assert list(rows["none"]) == list(table(RESULTS / path.name)[0])
+
+
+def test_steps_of_distilled_detectors(tmp_path: Path) -> None:
+    path = tmp_path / "steps.csv"
+    detection_steps.main(once(path, "--steps", "1"))
+    rows = {row["method"]: row for row in table(path)}
+    assert {"none", "bckd", "tld", "pkd+tld", "dist+", "rm"} <= set(rows)
+    assert int(rows["bckd"]["trained"]) == 0 < int(rows["dist+"]["trained"])
 
 
 def test_store(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from stillhouse.explain.detections import DetectionPredictions, collect_detectio
 from stillhouse.explain.map_strips import encode_strip, enlarge_cells, strides_text
 from stillhouse.explain.section import ImageGrid, Section, sections_to_json
 from stillhouse.explain.subset import SubsetLoader
-from stillhouse.methods.boxes import BCKD
+from stillhouse.methods import BCKD, LD, RM
 from stillhouse.models.detectors.assign import IGNORED
 from stillhouse.models.detectors.output import Dense
 from stillhouse.objectives.presets import dist, kd, tld
@@ -234,15 +234,19 @@ def test_images_without_a_value_are_left_out_of_the_mean() -> None:
 
 
 def test_losses_of_the_run_come_first_and_once() -> None:
-    losses, without = loss_maps.compared_losses((tld(0.5, 20.0), kd(3.0), dist(), BCKD()))
-    assert [*losses][:3] == [
+    method = (tld(0.5, 20.0), kd(3.0), dist(), BCKD(), RM(), LD(rest=0))
+    losses, without = loss_maps.compared_losses(method)
+    assert [*losses][:6] == [
         "TLD, temperature 0.5 (this run)",
         "kd (this run)",
         "dist/inter (this run)",
+        "bckd/bcd (this run)",
+        "bckd/ild (this run)",
+        "ld/main (this run)",
     ]
-    assert len(losses) == 7 + 2 and "TLD, temperature 0.5" not in losses
+    assert len(losses) == 7 + 5 and "TLD, temperature 0.5" not in losses
     (sentence,) = without
-    assert sentence.endswith("without a map: dist/intra, bckd.")
+    assert sentence.endswith("without a map: dist/intra, rm.")
     named, nothing = loss_maps.compared_losses((tld(sites=("class_main", "edge")),))
     assert named["tld at class_main (this run)"].site == "class_main"
     assert nothing[0].endswith(": tld at edge.")
@@ -251,7 +255,8 @@ def test_losses_of_the_run_come_first_and_once() -> None:
 
 def test_the_section_has_shares_and_entropies_of_both_students() -> None:
     found = compared()
-    result = loss_maps.section(found, (tld(0.5), dist()))
+    method = (tld(0.5), dist(), BCKD())
+    result = loss_maps.section(found, method)
     assert result is not None and not result.failed
     (table,) = result.tables
     assert table.columns[1:] == (
@@ -260,7 +265,7 @@ def test_the_section_has_shares_and_entropies_of_both_students() -> None:
         "control, entropy",
         "student, entropy",
     )
-    losses, _ = loss_maps.compared_losses((tld(0.5), dist()))
+    losses, _ = loss_maps.compared_losses(method)
     assert [row[0] for row in table.rows] == [*losses, "equal at all places"]
     label = "TLD, temperature 0.5 (this run)"
     shares, entropies = [], []

@@ -276,6 +276,19 @@ def test_equal_networks_have_no_loss(name: str) -> None:
         assert leaf.grad is None or float(leaf.grad.abs().max()) < 1e-12
 
 
+@pytest.mark.parametrize("name", ["ild", "bckd", "ld"])
+@pytest.mark.parametrize("variant", ["reference", "paper"])
+def test_losses_of_priors_add_up_to_the_terms(name: str, variant: str) -> None:
+    """They are what maps of a loss show."""
+    lesson, method = lesson_of(fitting(name)), DENSE[name](variant=variant)
+    terms = {key.split("/")[-1]: term for key, term in terms_of(method, lesson).items()}
+    for key, losses in method.prior_losses().items():
+        rows = losses(lesson.sites)
+        assert rows.shape == (lesson.student.out.scores.flatten(0, 1).shape[0],)
+        torch.testing.assert_close(rows.sum(), terms.pop(key).total)
+    assert not terms
+
+
 @every
 def test_only_the_student_has_a_gradient(name: str) -> None:
     lesson = lesson_of(fitting(name))

@@ -1,4 +1,4 @@
-"""Where in an image losses of class scores are large (figures 3 to 5 of TLD)."""
+"""Where in an image the losses of a detector are large (figures 3 to 5 of TLD)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from stillhouse.explain.section import CaptionedImage, Cell, ImageGrid, Section,
 from stillhouse.objectives.activation import Softmax
 from stillhouse.objectives.logit import LogitObjective
 from stillhouse.objectives.presets import LogitPreset, bcd, tld
+from stillhouse.objectives.published import PriorLoss, Published
 from stillhouse.objectives.reduction import Mean
 from stillhouse.objectives.rows import row_losses
+from stillhouse.types import Site
 
 NAME, TITLE = "loss_maps", "Where the losses are"
 SHOWN = 2  # images
@@ -38,6 +40,16 @@ class Loss(NamedTuple):
     objective: LogitObjective
     site: str = SITE
 
+    def of_priors(self, sites: Mapping[str, Site]) -> Tensor:
+        """The loss of each prior: -> (N P,)."""
+        return row_losses(self.objective, sites[self.site])
+
+
+class OtherLoss(NamedTuple):
+    """A loss of priors that is no objective of class scores, such as one of boxes."""
+
+    of_priors: PriorLoss
+
 
 class Spread(NamedTuple):
     """How one loss is spread over one image."""
@@ -46,7 +58,7 @@ class Spread(NamedTuple):
     entropy: float  # of the map, in [0, 1], the mean over levels; NaN without a level of two cells
 
 
-Losses = Mapping[str, Loss]
+Losses = Mapping[str, Loss | OtherLoss]
 Spreads = Mapping[tuple[str, str], list[Spread]]  # by loss and network, one for each image
 
 
@@ -96,7 +108,9 @@ def compared_losses(method: Sequence[Any]) -> tuple[dict[str, Loss], tuple[str, 
     A loss of the method that is one of the usual ones, up to its weight, has the name of that.
     """
     own, without = own_losses(method)
-    usual = {name: Loss(objective) for name, objective in usual_objectives().items()}
+    usual: dict[str, Loss | OtherLoss] = {
+        name: Loss(objective) for name, objective in usual_objectives().items()
+    }
     known = {_shape(loss): name for name, loss in usual.items()}
     first = {known.get(_shape(loss), name): loss for name, loss in own.items()}
     others = {name: loss for name, loss in usual.items() if name not in first}
@@ -116,14 +130,17 @@ def usual_objectives() -> dict[str, LogitObjective]:
     }
 
 
-def own_losses(method: Sequence[Any]) -> tuple[dict[str, Loss], tuple[str, ...]]:
-    """The losses of class scores in the specs of a method, by name, and which have no map."""
-    found: dict[str, Loss] = {}
+def own_losses(method: Sequence[Any]) -> tuple[dict[str, Loss | OtherLoss], tuple[str, ...]]:
+    """The losses of priors in the specs of a method, by name, and which have no map."""
+    found: dict[str, Loss | OtherLoss] = {}
     without: list[str] = []
     for spec in method:
         own_name = spec.name
         if not isinstance(spec, LogitPreset):
-            without.append(own_name)
+            losses = spec.prior_losses() if isinstance(spec, Published) else {}
+            for name, loss in losses.items():
+                found[own_name if name == own_name else f"{own_name}/{name}"] = OtherLoss(loss)
+            without += [] if losses else [own_name]
             continue
         for (name, objective), place in product(spec.objectives().items(), spec.sites):
             label = own_name if name == own_name else f"{own_name}/{name}"
@@ -135,11 +152,13 @@ def own_losses(method: Sequence[Any]) -> tuple[dict[str, Loss], tuple[str, ...]]
     if not without:
         return found, ()
     names = ", ".join(without)
-    return found, (f"Not an objective of class scores place by place, so without a map: {names}.",)
+    return found, (f"Without a loss for each place, and so without a map: {names}.",)
 
 
-def _shape(loss: Loss) -> Loss:
+def _shape(loss: Loss | OtherLoss) -> Loss | OtherLoss:
     """The loss without what only scales it."""
+    if isinstance(loss, OtherLoss):
+        return loss
     return loss._replace(objective=replace(loss.objective, weight=1.0, reduction=Mean()))
 
 
@@ -152,8 +171,8 @@ def loss_maps(batch: DenseBatch, losses: Losses) -> dict[tuple[str, str], tuple[
     maps: dict[tuple[str, str], tuple[Tensor, ...]] = {}
     for name in batch.students:
         sites = batch.sites(name)
-        for label, (objective, place) in losses.items():
-            rows = row_losses(objective, sites[place])
+        for label, loss in losses.items():
+            rows = loss.of_priors(sites)
             maps[label, name] = cell_maps(rows.float().cpu(), batch.levels)
     return maps
 
@@ -264,7 +283,7 @@ def _sentences(
     with_objects = sum(not math.isnan(one.share) for one in even)
     source = f" of {predictions.source}" if predictions.source else ""
     yield (
-        f"The loss between the class scores of a student and the teacher at each place, on "
+        f"The loss between the predictions of a student and the teacher at each place, on "
         f"{count_of(len(even), 'image')}{source}. In the boxes of objects "
         f"({count_of(with_objects, 'image')} with any) lie {percent(share)} of the places."
     )

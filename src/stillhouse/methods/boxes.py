@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import field
 from typing import ClassVar, Literal
 
@@ -17,6 +18,8 @@ from stillhouse.methods.setting import ComposedMethod, Setting
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.base import Variant
 from stillhouse.objectives.presets.binary import BCD
+from stillhouse.objectives.published import PriorLoss
+from stillhouse.objectives.rows import row_losses
 from stillhouse.spec import spec
 from stillhouse.types import Lesson, Site, Term, Terms
 
@@ -52,6 +55,10 @@ class ILD(ComposedMethod):
         """The method; it has no trainable parameters."""
         return BoxDistillation(self, self.weight, self.variant)
 
+    def prior_losses(self) -> Mapping[str, PriorLoss]:
+        """The loss of the box of each prior."""
+        return {"ild": BoxDistillation(self, self.weight, self.variant).losses}
+
 
 @spec
 class BCKD(ComposedMethod):
@@ -76,14 +83,27 @@ class BCKD(ComposedMethod):
 
     def build(self, setting: Setting) -> Method:
         """The method; it has no trainable parameters."""
-        bcd = BCD(weight=self.weight, detach=self.detach, sites=(gated("class", self.variant),))
-        parts: dict[str, Method] = {
-            "bcd": Logits(bcd),
-            "ild": BoxDistillation(self, self.box_weight, self.variant),
-        }
+        parts = {"bcd": Logits(self.class_part()), "ild": self.box_part()}
         method = Combined(parts)
         method.label_share = self.label_share
         return method
+
+    def class_part(self) -> BCD:
+        """The loss of the class scores."""
+        site = gated("class", self.variant)
+        return BCD(weight=self.weight, detach=self.detach, sites=(site,))
+
+    def box_part(self) -> BoxDistillation:
+        """The loss of the boxes."""
+        return BoxDistillation(self, self.box_weight, self.variant)
+
+    def prior_losses(self) -> Mapping[str, PriorLoss]:
+        """The losses of the class scores and of the box of each prior."""
+        (objective,), (site,) = self.class_part().objectives().values(), self.class_part().sites
+        return {
+            "bcd": lambda sites: row_losses(objective, sites[site]),
+            "ild": self.box_part().losses,
+        }
 
 
 def gated(site: str, variant: Variant) -> str:
@@ -104,17 +124,21 @@ class BoxDistillation(Method):
 
     def forward(self, lesson: Lesson) -> Terms:
         """The term `box/ild`."""
-        ramp = self.spec.ramp_factor(lesson.clock)
-        scores, boxes = lesson.sites[self.class_site], lesson.sites[self.box_site]
+        ramp, site = self.spec.ramp_factor(lesson.clock), lesson.sites[self.box_site]
+        losses = self.losses(lesson.sites)
+        mass = losses.new_tensor(len(losses)) if site.mass is None else site.mass
+        return {"box/ild": Term(losses.sum(), mass.to(losses.dtype), ramp * self.weight)}
+
+    def losses(self, sites: Mapping[str, Site]) -> Tensor:
+        """The weighted loss of the box of each prior: -> (N P,)."""
+        boxes = sites[self.box_site]
         student, teacher = upcast(boxes.student), upcast(boxes.teacher.detach())
         with full_precision(student):
             losses = 1 - self.overlap(student, teacher)
-            weight = score_difference(scores)
+            weight = score_difference(sites[self.class_site])
             if boxes.weight is not None:
                 weight = weight * boxes.weight.to(weight.dtype)
-            total = (losses.where(weight > 0, 0) * weight).sum()
-        mass = total.new_tensor(len(losses)) if boxes.mass is None else boxes.mass
-        return {"box/ild": Term(total, mass.to(total.dtype), ramp * self.weight)}
+            return losses.where(weight > 0, 0) * weight
 
 
 @torch.no_grad()

@@ -14,7 +14,6 @@ from stillhouse.objectives.presets.base import temperature_of
 from stillhouse.objectives.presets.feature import FeaturePreset
 from stillhouse.types import Clock, Lesson, Terms
 
-
 RESIZE = {"smaller": align, "teacher": resize_student}
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import field
+from functools import partial
 from typing import ClassVar, Literal
+
+from torch import Tensor
 
 from stillhouse.functional.divergence import softmax_kl
 from stillhouse.functional.dtype import full_precision, upcast
@@ -11,10 +15,12 @@ from stillhouse.methods.base import Method
 from stillhouse.methods.setting import ComposedMethod, Setting
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.base import Variant
+from stillhouse.objectives.published import PriorLoss
 from stillhouse.spec import require, spec
 from stillhouse.types import Lesson, Site, Term, Terms
 
 MAIN, REST, RELEASED = "edge", "edge_rest", "edge_rest_released"
+SIDES = 4
 MAIN_MASS, REST_MASS = 4.0, 16.0  # what the released code divides its sums by
 
 
@@ -54,6 +60,15 @@ class LD(ComposedMethod):
         """The method; it has no trainable parameters."""
         return SideDistillation(self)
 
+    def prior_losses(self) -> Mapping[str, PriorLoss]:
+        """The losses of the four sides of each prior, by region."""
+        method = SideDistillation(self)
+
+        def losses(place: str, sites: Mapping[str, Site]) -> Tensor:
+            return method.losses(sites[place]).view(-1, SIDES).sum(1)
+
+        return {name: partial(losses, place) for name, (place, _, _) in method.regions.items()}
+
 
 class SideDistillation(Method):
     """Tempered KL at the sides of priors in one or two regions."""
@@ -82,15 +97,20 @@ class SideDistillation(Method):
 
     def compare(self, site: Site, mass: float) -> Term:
         """The weighted divergences of all sides: (R, bins) twice -> Term."""
+        assert site.mass is not None
+        total = self.losses(site).sum()
+        if self.reference:
+            return Term(total, total.new_tensor(mass))
+        return Term(total, site.mass.to(total.dtype))
+
+    def losses(self, site: Site) -> Tensor:
+        """The weighted divergence of each side: (R, bins) twice -> (R,)."""
         tau = self.spec.temperature
         student, teacher = upcast(site.student), upcast(site.teacher.detach())
-        assert site.weight is not None and site.mass is not None
+        assert site.weight is not None
         with full_precision(student):
             losses = tau**2 * softmax_kl(student, teacher, tau)
             if self.reference:
                 losses = losses / student.shape[1]
             weight = site.weight.to(losses.dtype)
-            total = (losses.where(weight > 0, 0) * weight).sum()
-        if self.reference:
-            return Term(total, total.new_tensor(mass))
-        return Term(total, site.mass.to(total.dtype))
+            return losses.where(weight > 0, 0) * weight

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import ClassVar, Literal
 
+from torch import Tensor
+
 from stillhouse.objectives.card import Card
 from stillhouse.spec import require, spec
-from stillhouse.types import Clock
+from stillhouse.types import Clock, Site
+
+PriorLoss = Callable[[Mapping[str, Site]], Tensor]  # sites of a detector -> (N P,), one per prior
 
 
 @spec
@@ -77,6 +82,10 @@ class Published:
         if self.ramp:
             return self.ramp.factor(clock)
         return min(1.0, clock.epoch / self.warmup) if self.warmup > 0 else 1.0
+
+    def prior_losses(self) -> Mapping[str, PriorLoss]:
+        """Functions of the loss of each prior of a detector, by name; empty where it has none."""
+        return {}
 
     @property
     def label_share(self) -> float:
