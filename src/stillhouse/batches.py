@@ -5,7 +5,7 @@ The loader, the sampler, checkpoints and the engine never look at the target.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, TypeVar
 
@@ -74,6 +74,42 @@ class Objects:
         """The same in pinned memory; called by torch's DataLoader."""
         pinned: dict[str, Any] = {n: part.pin_memory() for n, part in self.tensors().items()}
         return replace(self, **pinned)
+
+
+def join_objects(targets: Sequence[Objects | None]) -> Objects:
+    """The objects of several images, each with the same tensors; None is an image without any."""
+    known = [(number, target) for number, target in enumerate(targets) if target is not None]
+    image = [torch.full_like(target.image, number) for number, target in known]
+    parts: dict[str, Any] = {
+        name: torch.cat([getattr(target, name) for _, target in known])
+        for name in known[0][1].tensors()
+        if name != "image"
+    }
+    return replace(known[0][1], image=torch.cat(image), images=len(targets), **parts)
+
+
+def read_objects(target: Any, where: str) -> Objects:
+    """The objects of one image as torchvision has them: a mapping with `boxes` and `labels`.
+
+    `iscrowd` and `masks` are optional. Raises UserError, which begins with `where`, for others.
+    """
+    if not isinstance(target, Mapping) or not {"boxes", "labels"} <= target.keys():
+        raise UserError(f"{where}: a target with objects must have `boxes` and `labels`")
+    boxes = torch.as_tensor(target["boxes"]).as_subclass(Tensor).float().reshape(-1, 4)
+    labels = torch.as_tensor(target["labels"]).long().reshape(-1)
+    if len(boxes) != len(labels):
+        raise UserError(
+            f"{where}: there are {len(boxes)} boxes, but {len(labels)} labels; give one label per "
+            "box"
+        )
+    crowd, masks = target.get("iscrowd"), target.get("masks")
+    return Objects(
+        boxes,
+        labels,
+        torch.zeros_like(labels),
+        crowd=None if crowd is None else torch.as_tensor(crowd).bool().reshape(-1),
+        masks=None if masks is None else torch.as_tensor(masks).as_subclass(Tensor).bool(),
+    )
 
 
 ABSENT = -1  # the class index, or the share of each class, of an image without labels

@@ -102,6 +102,12 @@ def gather(x: Tensor) -> Tensor:
     return gathered
 
 
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """The sum over all ranks, whose gradient is summed over them, too: (...) -> (...)."""
+    total: Tensor = _Sum.apply(x) if world_size() > 1 else x
+    return total
+
+
 def gather_objects(value: V) -> list[V]:
     """The values of all ranks, in rank order."""
     if world_size() == 1:
@@ -155,6 +161,18 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         return grad.narrow(0, *ctx.span) * world_size()
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _Sum.forward(ctx, grad)
 
 
 def on_first_rank(action: Callable[[], V]) -> V:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stillhouse.batches import Objects, Target, select_target
+from stillhouse.batches import Objects, Target, read_objects, select_target
 from stillhouse.data.stratify import stratify
 from stillhouse.data.targets import (
     SampleTarget,
@@ -175,7 +175,13 @@ class FromTorch:
         if label is None:
             return None
         if isinstance(label, Mapping):
-            return _objects_of(label, count, where)
+            objects = read_objects(label, where)
+            labels = objects.labels
+            if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < count:
+                raise UserError(
+                    f"{where}: labels must be from 0 to {count - 1}, got {labels.tolist()}"
+                )
+            return objects
         if isinstance(label, Tensor | np.ndarray) and label.ndim == 1 and len(label) == 1 != count:
             label = label[0]  # some data sets give a class index of shape (1,)
         if isinstance(label, list | tuple) or getattr(label, "ndim", 0) == 1:
@@ -184,28 +190,6 @@ class FromTorch:
         if not 0 <= index < count:
             raise UserError(f"{where}: label must be from 0 to {count - 1}, got {index}")
         return index
-
-
-def _objects_of(target: Mapping[Any, Any], count: int, where: str) -> Objects:
-    if "boxes" not in target or "labels" not in target:
-        raise UserError(f"{where}: a target with objects must have `boxes` and `labels`")
-    boxes = torch.as_tensor(target["boxes"]).as_subclass(Tensor).float().reshape(-1, 4)
-    labels = torch.as_tensor(target["labels"]).long().reshape(-1)
-    if len(boxes) != len(labels):
-        raise UserError(
-            f"{where}: there are {len(boxes)} boxes, but {len(labels)} labels; give one label per "
-            "box"
-        )
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < count:
-        raise UserError(f"{where}: labels must be from 0 to {count - 1}, got {labels.tolist()}")
-    crowd, masks = target.get("iscrowd"), target.get("masks")
-    return Objects(
-        boxes,
-        labels,
-        torch.zeros_like(labels),
-        crowd=None if crowd is None else torch.as_tensor(crowd).bool(),
-        masks=None if masks is None else torch.as_tensor(masks).as_subclass(Tensor).bool(),
-    )
 
 
 def _hot_of(label: Any, count: int, where: str) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stillhouse.batches import ABSENT, Objects, Target
+from stillhouse.batches import ABSENT, Objects, Target, join_objects
 from stillhouse.errors import UserError
 
 SampleTarget = int | Tensor | Objects | None
@@ -33,7 +33,7 @@ def collate(targets: Sequence[SampleTarget]) -> Target:
     if len({_kind(target) for target in known}) > 1:
         raise UserError("the samples of a batch must have one kind of target")
     if isinstance(known[0], Objects):
-        return _collate_objects(targets)
+        return join_objects(targets)  # type: ignore[arg-type]
     if isinstance(known[0], Tensor):
         absent = torch.full_like(known[0], IGNORE if is_spatial(known[0]) else ABSENT)
         return torch.stack([t if isinstance(t, Tensor) else absent for t in targets])
@@ -45,19 +45,6 @@ def _kind(target: SampleTarget) -> tuple[Any, ...]:
     if isinstance(target, Objects):
         return "objects", *target.tensors()
     return (target.dtype, target.shape) if isinstance(target, Tensor) else ("index",)
-
-
-def _collate_objects(targets: Sequence[Any]) -> Objects:
-    known = [target for target in targets if target is not None]
-    numbers = [number for number, target in enumerate(targets) if target is not None]
-    image = [torch.full_like(t.image, n) for t, n in zip(known, numbers, strict=True)]
-    parts = {
-        name: torch.cat([getattr(target, name) for target in known])
-        for name in known[0].tensors()
-        if name != "image"
-    }
-    whole: Objects = replace(known[0], image=torch.cat(image), images=len(targets), **parts)
-    return whole
 
 
 def target_at(targets: Target, index: int) -> SampleTarget:

@@ -102,7 +102,9 @@ def section(predictions: DetectionPredictions, method: Sequence[Any] = ()) -> Se
 # --------------------------------------------------------------------------------------- the losses
 
 
-def compared_losses(method: Sequence[Any]) -> tuple[dict[str, Loss], tuple[str, ...]]:
+def compared_losses(
+    method: Sequence[Any],
+) -> tuple[dict[str, Loss | OtherLoss], tuple[str, ...]]:
     """The losses of a run's method, then the usual ones, by name; a sentence on those without map.
 
     A loss of the method that is one of the usual ones, up to its weight, has the name of that.

@@ -49,7 +49,6 @@ def quality_focal(
         return (rows * weight.to(rows.dtype)).sum()
 
 
-@Accelerated
 def background(logits: Tensor, gamma: float) -> Tensor:
     """-p^gamma log(1 - p), the loss of an absent class: (...) -> (...)."""
     return -(gamma * F.logsigmoid(logits)).exp() * F.logsigmoid(-logits)
@@ -66,7 +65,6 @@ def background_of_rows(logits: Tensor, labels: Tensor, gamma: float) -> tuple[Te
 
 
 background_of_rows.stand_in(kernel.supports_rows)(kernel.background_of_rows)
-background.stand_in(kernel.supports)(kernel.background)
 
 
 def distribution_focal(bins: Tensor, target: Tensor) -> Tensor:

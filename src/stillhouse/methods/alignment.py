@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from stillhouse.distributed import world_size
+from stillhouse.distributed import sum_over_ranks
 from stillhouse.functional.dtype import full_precision, upcast
 
 EPS = 1e-6  # added to the deviation of the student's channels
@@ -47,21 +45,3 @@ def channel_statistics(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     variance = squares / (count - 1).clamp(min=1)
     varies = variance > 0
     return mean, variance.where(varies, 1).sqrt().where(varies, 0)
-
-
-def sum_over_ranks(x: Tensor) -> Tensor:
-    """The sum over all ranks, whose gradient is summed over them, too: (...) -> (...)."""
-    total: Tensor = _Sum.apply(x) if world_size() > 1 else x
-    return total
-
-
-class _Sum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        total = x.contiguous().clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return _Sum.forward(ctx, grad)

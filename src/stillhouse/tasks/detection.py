@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from stillhouse.batches import Batch, Objects, read_batch
+from stillhouse.batches import Batch, Objects, join_objects, read_batch, read_objects
 from stillhouse.errors import UserError
 from stillhouse.models.detectors.assign import Assignment
 from stillhouse.models.detectors.output import Dense
@@ -21,7 +21,7 @@ from stillhouse.tasks.dense_sites import SITES, dense_sites
 from stillhouse.tasks.meters.box_precision import BoxPrecision
 from stillhouse.types import Clock, Lesson, Sites, Term, Terms, Trace
 
-Protocol = Literal["coco", "voc", "voc07"]
+ScoreProtocol = Literal["coco", "voc", "voc07"]
 SITE = "class"
 FOUND = 1.0  # percent of AP50 that a teacher must reach; a random detector has nearly none
 
@@ -36,7 +36,7 @@ class DetectionSpec:
     detections per image.
     """
 
-    protocol: Protocol = "coco"
+    protocol: ScoreProtocol = "coco"
     threshold: float | None = None
     iou: float | None = None
     most: int | None = None
@@ -72,7 +72,7 @@ class Detection:
     """
 
     classes: int | None = None
-    protocol: Protocol = "coco"
+    protocol: ScoreProtocol = "coco"
     threshold: float | None = None
     iou: float | None = None
     most: int | None = None
@@ -88,7 +88,7 @@ class Detection:
     )
 
     def __post_init__(self) -> None:
-        if self.protocol not in get_args(Protocol):
+        if self.protocol not in get_args(ScoreProtocol):
             raise ValueError(f"protocol must be coco, voc or voc07, got {self.protocol!r}")
 
     def adapt(self, network: nn.Module) -> nn.Module:
@@ -237,21 +237,9 @@ def read_targets(target: Any) -> Any:
     """`Objects` of a list with the boxes and labels of each image; anything else as it is."""
     if not isinstance(target, list | tuple):
         return target
-    for number, one in enumerate(target):
-        if not isinstance(one, Mapping) or not {"boxes", "labels"} <= one.keys():
-            raise UserError(
-                f"the target of image {number} must be a mapping with `boxes` (M, 4) and `labels` "
-                "(M,)"
-            )
-    counts = [len(one["labels"]) for one in target]
-    image = torch.arange(len(target)).repeat_interleave(torch.tensor(counts, dtype=torch.int64))
-    crowd = [one.get("iscrowd") for one in target]
-    known = all(part is not None for part in crowd) and crowd
-    labels = torch.cat([one["labels"].long().reshape(-1) for one in target])
-    return Objects(
-        torch.cat([one["boxes"].float().reshape(-1, 4) for one in target]),
-        labels,
-        image.to(labels.device),
-        images=len(target),
-        crowd=torch.cat([part.bool().reshape(-1) for part in crowd]) if known else None,
-    )
+    images = [
+        read_objects(one, f"image {number} of the batch") for number, one in enumerate(target)
+    ]
+    if any(one.crowd is not None for one in images):
+        images = [replace(one, crowd=one.ignored) for one in images]  # False where not given
+    return join_objects(images)
