@@ -19,6 +19,7 @@ KEPT = (
     "cells.csv",
     "consistency.csv",
     "errors.csv",
+    "scores.csv",
     "temperatures.csv",
     "temperatures.png",
 )

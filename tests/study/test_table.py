@@ -117,7 +117,7 @@ def test_latex_escapes_labels() -> None:
 def test_table_files_and_all_jobs(tmp_path: Path) -> None:
     study = study_of(tmp_path)
     paths = write_tables(study, "kd")
-    assert {path.name for path in paths} == {*TABLE_FILES.values(), "cells.csv"}
+    assert {path.name for path in paths} == {*TABLE_FILES.values(), "cells.csv", "scores.csv"}
     for kind, name in TABLE_FILES.items():
         assert (tmp_path / name).read_text(encoding="utf-8") == format_table(study, kind, "kd")
     cells = [*csv.DictReader((tmp_path / "cells.csv").open())]

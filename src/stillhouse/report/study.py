@@ -14,21 +14,20 @@ from stillhouse.methods.control import CONTROL
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Comparison, Recipe
 from stillhouse.report import draft
-from stillhouse.report.error_kinds import error_chart, error_table
+from stillhouse.report.changes import ERRORS, SCORES, change_table, error_chart
 from stillhouse.report.page import Page, ScoreBar
 from stillhouse.report.render import write_page
 from stillhouse.runs.costs import NetworkSpec, student_spec
 from stillhouse.runs.diagnosis import Student, diagnose, keep_or_compute
 from stillhouse.runs.training import STUDENT
 from stillhouse.study import table
-from stillhouse.study.errors_by_term import error_rows, write_errors
+from stillhouse.study.changes import error_changes, score_changes
 from stillhouse.study.results import ArmResult, Study
 from stillhouse.study.table import StudyRow, make_rows, search_lines
 
 
 def write_study(study: Study, against: str | None = None, *, explain: bool = True) -> Path:
-    """Write the page of a study into its folder, and what kinds of errors cost as CSV."""
-    write_errors(study)
+    """Write the page of a study into its folder."""
     page = study_page(study, against, explain=explain)
     return write_page(page, study.folder / draft.PAGE_FILE)
 
@@ -145,11 +144,11 @@ def method_notes(study: Study, rows: list[StudyRow]) -> tuple[str, ...]:
 
 
 def result_tables(study: Study, rows: list[StudyRow], against: str | None) -> tuple[Table, ...]:
-    """The comparison, the score of every seed, kinds of errors, and the hyperparameter search."""
+    """The comparison, the score of every seed, other scores, kinds of errors, and the search."""
     tables = [comparison_table(study, rows, against), seed_table(study, rows)]
-    errors = error_table(error_rows(study))
-    if errors is not None:
-        tables.append(errors)
+    scores = [row for row in score_changes(study) if row.name != study.headline]
+    changes = change_table(scores, SCORES), change_table(error_changes(study), ERRORS)
+    tables += [one for one in changes if one is not None]
     if study.searched:
         tables.append(search_table(study))
     return tuple(tables)
@@ -251,7 +250,7 @@ def first_environment(study: Study) -> str:
 
 def result_charts(study: Study, rows: list[StudyRow]) -> tuple[Chart, ...]:
     """The gains, and the changes of each kind of error where runs tell them apart."""
-    errors = error_chart(error_rows(study))
+    errors = error_chart(error_changes(study))
     return (gain_chart(study, rows), *([] if errors is None else [errors]))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from stillhouse.errors import UserError, did_you_mean
 from stillhouse.files import csv_text, replace_nonfinite, write_text
 from stillhouse.methods.control import CONTROL
+from stillhouse.study.changes import write_changes
 from stillhouse.study.results import ArmResult, Study, summarize_arm
 from stillhouse.study.statistics import holm_correction, standard_deviation
 
@@ -224,14 +225,14 @@ def format_table(study: Study, kind: str, against: str | None = None) -> str:
 
 
 def write_tables(study: Study, against: str | None = None) -> list[Path]:
-    """Write the table in every format, and all jobs as CSV, into the folder of the study."""
+    """Write the table in every format, and jobs, scores and kinds of errors as CSV."""
     paths, rows = [], make_rows(study, against)
     for kind, name in TABLE_FILES.items():
         paths.append(study.folder / name)
         write_text(paths[-1], FORMATS[kind](rows, study.headline, against))
     paths.append(study.folder / JOBS_FILE)
     write_text(paths[-1], jobs_csv(study))
-    return paths
+    return [*paths, *write_changes(study)]
 
 
 def jobs_csv(study: Study) -> str:

@@ -1,4 +1,4 @@
-"""What each kind of error costs in a study of results that were made up."""
+"""All scores and kinds of errors of a study of results that were made up."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 
 from quick import quick
 from stillhouse.explain.section import BarChart
-from stillhouse.report.error_kinds import error_chart, error_table
+from stillhouse.report.changes import ERRORS, SCORES, change_table, error_chart
 from stillhouse.report.study import result_charts, result_tables
-from stillhouse.study.errors_by_term import ErrorRow, error_rows, errors_csv, write_errors
+from stillhouse.study.changes import Change, error_changes, score_changes, write_changes
 from stillhouse.study.results import ArmResult, Study, read_study
 from stillhouse.study.statistics import IntervalKind, bootstrap_interval, t_interval
 from stillhouse.study.table import make_rows
@@ -32,7 +32,7 @@ COSTS: dict[str, Costs] = {
 def score(errors: Mapping[str, float | None]) -> dict[str, Any]:
     known = {kind: cost for kind, cost in errors.items() if cost is not None}
     return {
-        "test": {"ap": 30.0},
+        "test": {"ap": 30.0, "objects": 7.0},
         "best": {"ap": 31.0},
         "seconds": 2.0,
         **({"errors": known} if known else {}),
@@ -52,13 +52,13 @@ def study_of(
     return Study(folder, "A study", "ap", arms, {}, quick(), kind=kind)
 
 
-def by_name(rows: Sequence[ErrorRow]) -> dict[tuple[str, str], ErrorRow]:
-    return {(row.method, row.kind): row for row in rows}
+def by_name(rows: Sequence[Change]) -> dict[tuple[str, str], Change]:
+    return {(row.method, row.name): row for row in rows}
 
 
 @pytest.mark.parametrize("kind", ["t", "bootstrap"])
 def test_changes_are_paired_with_the_control(kind: IntervalKind) -> None:
-    rows = by_name(error_rows(study_of(COSTS, kind=kind)))
+    rows = by_name(error_changes(study_of(COSTS, kind=kind)))
     assert [*rows] == [(m, k) for m in COSTS for k in ("class", "localisation")]
     interval = t_interval if kind == "t" else bootstrap_interval
     for (method, name), row in rows.items():
@@ -74,7 +74,7 @@ def test_changes_are_paired_with_the_control(kind: IntervalKind) -> None:
 
 def test_only_common_seeds_are_compared() -> None:
     control: Costs = {"class": [9.0, None, None]}
-    rows = by_name(error_rows(study_of({"none": control, "bcd": COSTS["bcd"]})))
+    rows = by_name(error_changes(study_of({"none": control, "bcd": COSTS["bcd"]})))
     one = rows["bcd", "class"]
     assert (one.seeds, one.change, one.low, one.high) == (3, 6.0 - 9.0, None, None)
     lost = rows["bcd", "localisation"]
@@ -83,30 +83,30 @@ def test_only_common_seeds_are_compared() -> None:
 
 def test_the_file_has_a_row_for_each_method_and_kind(tmp_path: Path) -> None:
     study = study_of(COSTS, tmp_path)
-    path = write_errors(study)
-    assert path == tmp_path / "errors.csv"
+    paths = write_changes(study)
+    assert paths == [tmp_path / "scores.csv", tmp_path / "errors.csv"]
+    path = paths[-1]
     lines = [*csv.DictReader(path.open())]
-    rows = error_rows(study)
+    rows = error_changes(study)
     assert [*lines[0]] == ["method", "kind", "seeds", "mean", "change", "low", "high"]
     for line, row in zip(lines, rows, strict=True):
-        assert (line["method"], line["kind"]) == (row.method, row.kind)
+        assert (line["method"], line["kind"]) == (row.method, row.name)
         assert float(line["mean"]) == row.mean
         assert line["change"] == ("" if row.change is None else str(row.change))
-    assert path.read_text() == errors_csv(rows)
 
 
 def test_a_study_without_kinds_has_no_file_table_or_chart(tmp_path: Path) -> None:
     study = study_of({name: {"class": [None, None]} for name in COSTS}, tmp_path)
-    assert error_rows(study) == [] and write_errors(study) is None
+    assert error_changes(study) == [] and write_changes(study) == [tmp_path / "scores.csv"]
     assert not (tmp_path / "errors.csv").exists()
-    assert error_table([]) is None and error_chart([]) is None
+    assert change_table([], ERRORS) is None and error_chart([]) is None
     rows = make_rows(study)
     assert len(result_tables(study, rows, None)) == 2 and len(result_charts(study, rows)) == 1
 
 
 def test_the_page_has_a_table_and_bars() -> None:
     study = study_of(COSTS)
-    rows = by_name(error_rows(study))
+    rows = by_name(error_changes(study))
     *_, table = result_tables(study, make_rows(study), None)
     assert table.columns == ("method", "seeds", "class", "localisation")
     cells = {line[0]: line[1:] for line in table.rows}
@@ -127,7 +127,8 @@ def test_the_page_has_a_table_and_bars() -> None:
 
 def test_a_single_seed_has_changes_without_intervals() -> None:
     study = study_of({"none": {"class": [9.0]}, "bcd": {"class": [7.25]}})
-    table, chart = error_table(error_rows(study)), error_chart(error_rows(study))
+    rows = error_changes(study)
+    table, chart = change_table(rows, ERRORS), error_chart(rows)
     assert table is not None and chart is not None
     assert table.rows == (("none", 1, "9.00"), ("bcd", 1, "-1.75"))
     assert chart.series[0].error == (0.0,) and chart.series[0].y == (-1.75,)
@@ -135,7 +136,7 @@ def test_a_single_seed_has_changes_without_intervals() -> None:
 
 def test_a_kind_that_a_method_lacks_is_an_empty_cell() -> None:
     study = study_of({"none": COSTS["none"], "bcd": {"localisation": [4.0, 4.0, 4.0]}})
-    table = error_table(error_rows(study))
+    table = change_table(error_changes(study), ERRORS)
     assert table is not None and table.rows[1][2] is None
 
 
@@ -151,6 +152,23 @@ def test_results_are_read_from_the_folder_of_a_study(tmp_path: Path) -> None:
             place = tmp_path / folder / str(seed)
             place.mkdir(parents=True)
             (place / "result.json").write_text(json.dumps(score({"class": cost})))
-    rows = by_name(error_rows(read_study(tmp_path)))
+    rows = by_name(error_changes(read_study(tmp_path)))
     assert rows["kd", "class"].change == pytest.approx(-2.5)
-    assert rows["none", "class"] == ErrorRow("none", "class", 2, 4.0)
+    assert rows["none", "class"] == Change("none", "class", 2, 4.0)
+
+
+def test_scores_beside_the_headline() -> None:
+    """Counts are left out, and the headline has a table of its own."""
+    made = study_of({"none": COSTS["none"], "bcd": COSTS["bcd"]})
+    for number, arm in enumerate(made.arms):
+        for seed, one in arm.scores.items():
+            one["test"] |= {"ap50": 50.0 + 2 * number + seed * (1 + number)}
+    rows = by_name(score_changes(made))
+    assert [*rows] == [(m, s) for m in ("none", "bcd") for s in ("ap", "ap50")]
+    own, control = [52.0, 54.0, 56.0], [50.0, 51.0, 52.0]
+    found = rows["bcd", "ap50"]
+    assert (found.change, found.low, found.high) == t_interval(own, control)
+    table = next(one for one in result_tables(made, make_rows(made), None) if one.title == SCORES)
+    assert table.columns == ("method", "seeds", "AP50")
+    assert table.rows[0] == ("none", 3, "51.00")
+    assert table.rows[1] == ("bcd", 3, f"+3.00 ({found.low:.2f} … {found.high:.2f})")
