@@ -35,6 +35,8 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "ld": (methods.ld(variant="paper"),),
     "rm": (methods.rm(temperature=0.1),),
     "crosskd": (methods.crosskd(after=1),),
+    "relations": (presets.dist(), presets.tld_dist(sites=("class_main",))),
+    "rows": (presets.dkd(), presets.lskd(), presets.mse(), presets.bcd(sites=("class_rest",))),
     "features": (presets.pkd(pairs="levels"), methods.mgd(masked=0, pairs="levels")),
 }
 
