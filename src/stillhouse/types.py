@@ -156,4 +156,5 @@ class Lesson:
     weight: Tensor | None = None  # (N,) of each image; zero drops it
     labels: Tensor | None = None  # (N,) class of each image, or (N, C) multi-hot
     objects: Any = None  # what is in the images, for methods that work on objects
+    sizes: Tensor | None = None  # (N, 2) height and width of each image before padding
     assigned: Any = None  # which prediction each of them belongs to, in dense tasks

@@ -169,6 +169,7 @@ class Detection:
             clock,
             keys=batch.keys,
             objects=batch.target,
+            sizes=image_sizes(batch),
             assigned=assigned,
         )
 
