@@ -1,4 +1,4 @@
-"""The types that all packages share. It imports torch only."""
+"""The types that all packages share. It imports torch and `errors` only."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.utils._pytree import tree_map
+
+from stillhouse.errors import UserError
 
 
 class Term(NamedTuple):
@@ -89,7 +91,10 @@ class Site:
 
 
 class Sites(Mapping[str, Site]):
-    """Sites by name, each made when it is first asked for."""
+    """Sites by name, each made when it is first asked for.
+
+    Raises UserError for a site that a task may have, but that these two networks do not.
+    """
 
     def __init__(self, makers: Mapping[str, Callable[[], Site]]) -> None:
         self._makers = dict(makers)
@@ -101,9 +106,17 @@ class Sites(Mapping[str, Site]):
         return sites if isinstance(sites, Sites) else Sites({}).joined(sites)
 
     def __getitem__(self, name: str) -> Site:
+        if name not in self._makers:
+            raise UserError(
+                f"the method compares the networks at site {name!r}, but these two networks have "
+                f"{', '.join(self._makers) or 'no sites'}; choose another method, or set its sites"
+            )
         if name not in self._made:
             self._made[name] = self._makers[name]()
         return self._made[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._makers
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._makers)

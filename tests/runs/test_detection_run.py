@@ -105,6 +105,10 @@ def test_a_teacher_that_finds_nothing_is_refused(tmp_path: Path) -> None:
         (["teacher.remember=true", "data.views=1"], "set teacher.remember=false"),
         (["method=crd"], "method crd needs one class per image"),
         (["method.sites=[edges]"], "'edges'"),
+        (
+            ["teacher.name=detector/retinanet", "student.name=detector/retinanet", "method=ld"],
+            "at site 'edge', but these two networks have class, class_main",
+        ),
         (["student=stillhouse/small"], "stillhouse/small"),
         (["data.mix={mixup: 0.2}"], "leave data.mix out"),
         (["student.options.scal=3"], "did you mean 'scale'"),

@@ -38,6 +38,7 @@ from stillhouse.models.taps import Tapped
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe, TeacherSpec, Training
 from stillhouse.teachers.base import Teacher
+from stillhouse.types import Clock, Sites, Trace
 
 
 def make_pupil(
@@ -59,7 +60,7 @@ def make_pupil(
         setting = replace(setting, student=student)
         members = loaded.members if taught_apart(recipe.teacher) else ()
         method = method_for_teachers(recipe.method, setting, members)
-        check_pair(student, loaded.network, session)
+        check_pair(student, loaded.network, session, method)
     if recipe.data.mix:
         check_mixing(recipe.method, method)
     return Pupil(Tapped(student, method.student_taps, (example,)), method, session.task)
@@ -72,13 +73,21 @@ def check_heads(specs: Sequence[Any], teacher: TeacherNetwork) -> None:
             check_class_order(teacher, f"method {spec.name} uses the teacher's head")
 
 
-def check_pair(student: nn.Module, teacher: nn.Module, session: Session) -> None:
-    """Raise UserError for a student and a teacher whose outputs cannot be compared."""
+def check_pair(
+    student: nn.Module, teacher: nn.Module, session: Session, method: Method
+) -> None:
+    """Raise UserError for a student and a teacher that cannot be compared as the method needs."""
     example = example_of(session.sources)
     keys = torch.arange(len(example))
-    inputs = session.task.inputs(Batch(example, None, keys, torch.zeros_like(keys)))
+    batch = Batch(example, None, keys, torch.zeros_like(keys))
+    inputs = session.task.inputs(batch)
     with undisturbed(student), undisturbed(teacher):
-        session.task.check_pair(student(*inputs), teacher(*inputs))
+        ours, theirs = student(*inputs), teacher(*inputs)
+    session.task.check_pair(ours, theirs)
+    sites = Sites.of(session.task.lesson(Trace(ours), Trace(theirs), batch, Clock(0, 1, 1)).sites)
+    for site in method.sites:
+        if "@" not in site:  # variants have the sites of the first view
+            sites[site]
 
 
 def taught_apart(teacher: TeacherSpec | None) -> bool:
