@@ -64,7 +64,7 @@ def _detached(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach()
     if is_dataclass(value) and not isinstance(value, type):
-        parts = {part.name: _detached(getattr(value, part.name)) for part in fields(value)}
+        parts = {p.name: tree_map(_detached, getattr(value, p.name)) for p in fields(value)}
         return replace(value, **parts)
     return value
 

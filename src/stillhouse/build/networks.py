@@ -20,7 +20,7 @@ from stillhouse.methods.build import reshape_student
 from stillhouse.methods.setting import Setting
 from stillhouse.models import weights, zoo
 from stillhouse.models.aliases import resolve_path
-from stillhouse.models.detectors.output import Dense
+from stillhouse.models.detectors.suppress import Detections
 from stillhouse.models.dry_run import undisturbed
 from stillhouse.models.ensemble import Ensemble
 from stillhouse.models.tap_path import TapPath
@@ -226,7 +226,7 @@ def resized_to(
 ) -> tuple[int, int] | None:
     """The size that images are resized to for a teacher, None where they keep their own.
 
-    A dense detector takes images of any size, and its predictions lie on the grid of its images:
+    A detector takes images of any size, and its predictions lie on the grid of its images:
     the size that it was trained for is ignored, and another one is refused.
     """
     size = teacher_size(spec, contract)
@@ -234,13 +234,13 @@ def resized_to(
         return None
     shape = (sources.channels, *size)
     with undisturbed(inner), readable_errors(spec.name, shape):
-        is_dense = isinstance(inner(torch.zeros(1, *shape)), Dense)
-    if is_dense and spec.size and tuple(spec.size) != sources.size:
+        is_detector = isinstance(inner(torch.zeros(1, *shape)), Detections)
+    if is_detector and spec.size and tuple(spec.size) != sources.size:
         raise UserError(
             f"the images of a detector cannot be resized to {size[0]} x {size[1]}, because its "
             "predictions would lie on another grid than the student's; leave out teacher.size"
         )
-    return None if is_dense else size
+    return None if is_detector else size
 
 
 def check_network(network: nn.Module, name: str, session: Session) -> None:

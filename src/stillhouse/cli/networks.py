@@ -15,7 +15,7 @@ from stillhouse.models import zoo
 from stillhouse.models.aliases import find_aliases
 from stillhouse.models.backbones import EXAMPLE
 from stillhouse.models.cost import parameters
-from stillhouse.models.detectors.output import Dense
+from stillhouse.models.detectors.suppress import Detections
 from stillhouse.models.dry_run import undisturbed
 from stillhouse.models.places import declared_places, is_stage
 from stillhouse.models.taps import tap_shapes
@@ -91,7 +91,7 @@ def describe_places(network: nn.Module, blanks: Sequence[Tensor]) -> dict[str, s
 def level_strides(network: nn.Module, out: Any) -> dict[str, int | None]:
     """The levels of a detector with the strides of its priors, None where some have no name."""
     names = list(declared_places(network).levels)
-    known = out.priors.strides if isinstance(out, Dense) else ()
+    known = out.strides if isinstance(out, Detections) else ()
     return dict(zip(names, known if len(known) == len(names) else [None] * len(names), strict=True))
 
 

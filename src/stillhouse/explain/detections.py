@@ -17,6 +17,7 @@ from stillhouse.explain.dense_maps import ComparesDense, DenseBatches, dense_bat
 from stillhouse.explain.predictions import MAX_IMAGES
 from stillhouse.explain.roles import TEACHER
 from stillhouse.explain.subset import SubsetLoader, thin_out
+from stillhouse.models.detectors.output import Dense
 from stillhouse.models.dry_run import undisturbed
 from stillhouse.tasks.meters.detection_rows import (
     ObjectRows,
@@ -49,6 +50,7 @@ class DetectionOutputs:
     name: str  # teacher, control, student, or the name of a method or run
     rows: Rows  # in order, with boxes in pixels of the images as read
     finite: bool = True  # whether all logits are finite
+    dense: bool = True  # whether the network predicts at all places, in one stage
 
     @property
     def count(self) -> int:
@@ -63,7 +65,8 @@ class DetectionPredictions(Compared[DetectionOutputs]):
     `dense` computes the raw predictions of teacher and students again, for at most 100 images.
     """
 
-    dense: DenseBatches | None = field(default=None, kw_only=True)  # None without a teacher
+    # None without a teacher, or with one of two stages
+    dense: DenseBatches | None = field(default=None, kw_only=True)
 
     @property
     def images(self) -> Tensor:
@@ -96,7 +99,7 @@ def collect_detections(
         networks, lambda name, network: detections_of(name, network, task, batches(), limit)
     )
     dense = None
-    if loader is not None and any(one.name == TEACHER for one in outputs):
+    if loader is not None and any(one.name == TEACHER and one.dense for one in outputs):
         keys = thin_out(outputs[-1].rows.images, PLACES)
         dense = partial(dense_batches, networks, task, loader, keys)
     return DetectionPredictions(outputs, tuple(classes), image, missing=missing, dense=dense)
@@ -111,14 +114,15 @@ def detections_of(
 ) -> DetectionOutputs:
     """The detections of one network for at most `limit` images, in eval mode; it is not changed."""
     parts: list[Rows] = []
-    finite = True
+    finite, dense = True, True
     with undisturbed(network):
         for batch in first_batches(batches, limit):
             if batch.target is None:
                 raise UserError("the images have no objects annotated, which the diagnoses need")
             trace = Trace(network(*task.inputs(batch)))
             finite = finite and bool(task.collect(trace).isfinite().all())
+            dense = isinstance(trace.out, Dense)
             parts.append(collect_rows(task.detect(trace, batch), batch))
     if not parts:
         raise UserError(f"the split has no images for {name}; choose a split with images")
-    return DetectionOutputs(name, order_rows(concatenate_rows(parts)), finite)
+    return DetectionOutputs(name, order_rows(concatenate_rows(parts)), finite, dense)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stillhouse.errors import UserError
 
-Extra = Literal["c5", "p5"]
+Extra = Literal["c5", "p5", "pool"]
 GROUPS = 32  # of group norm, in the neck and in heads
 
 
@@ -42,7 +42,8 @@ class FPN(nn.Module):
 
     Levels `p3`, `p4`, ... are modules of these names, after the logarithm of their stride: those of
     the backbone, then `extra` more, each of half the size, made from the last map of the backbone
-    (`c5`) or from the last level (`p5`). With `relu`, there is a ReLU between two extra levels.
+    (`c5`) or from the last level (`p5`), or every other cell of the level before (`pool`). With
+    `relu`, there is a ReLU between two extra levels.
     """
 
     def __init__(
@@ -71,7 +72,9 @@ class FPN(nn.Module):
             self.add_module(name, ConvNorm(width, width, 3, 1, norm))
         before = widths[-1] if extra_from == "c5" else width
         for name in self.names[self._inner :]:
-            self.add_module(name, ConvNorm(before, width, 3, 2, norm))
+            pooled = extra_from == "pool"
+            level = nn.MaxPool2d(1, 2) if pooled else ConvNorm(before, width, 3, 2, norm)
+            self.add_module(name, level)
             before = width
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,15 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillhouse.errors import UserError
-from stillhouse.models.detectors.output import Dense
+from stillhouse.models.detectors.suppress import Detections
 
 
 class TeacherWrapper(nn.Module):
     """A teacher that takes the student's images and returns scores for the data's classes.
 
     It converts the normalisation and size of the images, and selects and orders the classes, of
-    logits (N, C) or of a `Dense`. The images of a detector keep their size, because its priors
-    would be those of other images.
+    logits (N, C) or of a detector's output. The images of a detector keep their size, because its
+    priors would be those of other images.
     """
 
     factor: Tensor
@@ -56,7 +55,7 @@ class TeacherWrapper(nn.Module):
                 images, self.size, mode="bilinear", align_corners=False, antialias=True
             )
         out = self.model(images)
-        if resized and isinstance(out, Dense):
+        if resized and isinstance(out, Detections):
             raise UserError(
                 f"images cannot be resized to {self.size} for a detector, because its predictions "
                 "would lie on another grid than the student's; leave out teacher.size"
@@ -65,10 +64,8 @@ class TeacherWrapper(nn.Module):
 
 
 def select_classes(out: Any, index: Tensor) -> Any:
-    """Some classes of an output, in the order of their indices: (N, C) or Dense."""
-    if isinstance(out, Dense):
-        return replace(out, scores=out.scores.index_select(-1, index))
-    return out[:, index]
+    """Some classes of an output, in the order of their indices: (N, C), or of a detector."""
+    return out.select(index) if isinstance(out, Detections) else out[:, index]
 
 
 def class_order(classes: Sequence[str], wanted: Sequence[str]) -> list[int] | None:

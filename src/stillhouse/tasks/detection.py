@@ -13,12 +13,14 @@ from stillhouse.batches import Batch, Objects, join_objects, read_batch, read_ob
 from stillhouse.errors import UserError
 from stillhouse.models.detectors.assign import Assignment
 from stillhouse.models.detectors.output import Dense
-from stillhouse.models.detectors.suppress import detect
+from stillhouse.models.detectors.suppress import Detections, detect
 from stillhouse.models.detectors.torchvision.adapter import adapt_detector
+from stillhouse.models.detectors.two_stage import TwoStage, TwoStageAssignment
 from stillhouse.spec import require, spec
 from stillhouse.tasks.base import Facts
 from stillhouse.tasks.dense_sites import SITES, dense_sites
 from stillhouse.tasks.meters.box_precision import BoxPrecision
+from stillhouse.tasks.region_sites import REGIONS, region_sites
 from stillhouse.types import Clock, Lesson, Sites, Term, Terms, Trace
 
 ScoreProtocol = Literal["coco", "voc", "voc07"]
@@ -78,7 +80,7 @@ class Detection:
     most: int | None = None
     headline: ClassVar[str] = "ap"
     chance: ClassVar[float] = 0.0
-    sites: ClassVar[tuple[str, ...]] = SITES
+    sites: ClassVar[tuple[str, ...]] = (*SITES, REGIONS)
     examine: ClassVar[tuple[str, ...]] = (
         "detections",
         "box_precision",
@@ -111,13 +113,13 @@ class Detection:
         return (batch.images,)
 
     def check_output(self, output: Any, name: str, images: int) -> None:
-        """Raise UserError for an output that is not a `Dense` of the task's classes."""
-        if not isinstance(output, Dense):
+        """Raise UserError for an output that is not that of a detector of the task's classes."""
+        if not isinstance(output, Detections):
             raise UserError(
                 f"{name} gives an output of type {type(output).__name__}, which is not that of a "
-                "dense detector; take detector/fcos or another one of `stillhouse models detector`"
+                "detector; take detector/fcos or another one of `stillhouse models detector`"
             )
-        count, _, classes = output.scores.shape
+        count, classes = len(output), output.classes
         if count != images or classes != (self.classes or classes):
             raise UserError(
                 f"{name} gives scores of {classes} classes for {count} images; expected "
@@ -125,9 +127,14 @@ class Detection:
             )
 
     def check_pair(self, student: Any, teacher: Any) -> None:
-        """Raise UserError for two detectors whose predictions are not on one grid."""
+        """Raise UserError for two dense detectors whose predictions are not on one grid.
+
+        A dense and a two-stage detector can be compared by their features only.
+        """
         for output, name in ((student, "the student"), (teacher, "the teacher")):
-            self.check_output(output, name, len(student.scores))
+            self.check_output(output, name, len(student))
+        if not (isinstance(student, Dense) and isinstance(teacher, Dense)):
+            return
         found = student.priors.differences(teacher.priors)
         if found:
             raise UserError(
@@ -136,18 +143,21 @@ class Detection:
                 "and the same number of priors per cell"
             )
 
-    def assign(self, student: Trace, batch: Batch[Objects]) -> Assignment | None:
-        """The object of each prior; None for images without labels."""
-        out: Dense = student.out
-        return None if batch.target is None else out.family.assign(out, batch.target)
+    def assign(
+        self, student: Trace, batch: Batch[Objects]
+    ) -> Assignment | TwoStageAssignment | None:
+        """The object of each prior, or of sampled regions; None for images without labels."""
+        out: Detections = student.out
+        return None if batch.target is None else out.assign(batch.target)
 
     def supervise(self, student: Trace, batch: Batch[Objects], assigned: Any = None) -> Terms:
         """The loss terms of the student's family; without labels, one term of mass 0."""
-        out: Dense = student.out
+        out: Detections = student.out
         if assigned is None:
-            nothing = 0.0 * out.scores.sum()
+            first = out.proposal if isinstance(out, TwoStage) else out
+            nothing = 0.0 * first.scores.sum()
             return {SITE: Term(nothing, torch.zeros_like(nothing))}
-        return out.family.terms(out, assigned)
+        return out.terms(assigned)
 
     def lesson(
         self,
@@ -161,7 +171,7 @@ class Detection:
         sites = Sites({})
         if teacher.out is not None:
             self.check_pair(student.out, teacher.out)
-            sites = dense_sites(student.out, teacher.out, assigned, batch.target)
+            sites = make_sites(student.out, teacher.out, assigned, batch.target)
         return Lesson(
             student,
             teacher,
@@ -175,15 +185,14 @@ class Detection:
 
     def detect(self, trace: Trace, batch: Batch[Any]) -> Objects:
         """The detections in pixels of the batch's images, with scores, the best first."""
-        out: Dense = trace.out
+        out: Detections = trace.out
         known = {"threshold": self.threshold, "iou": self.iou, "most": self.most}
         given: dict[str, Any] = {key: value for key, value in known.items() if value is not None}
         return detect(out, image_sizes(batch), replace(out.family.suppression, **given))
 
-    def select(self, output: Dense, index: Tensor) -> Tensor:
+    def select(self, output: Detections, index: Tensor) -> Tensor:
         """The highest logit of one class in each image: (N,) -> (N,)."""
-        highest: Tensor = output.scores.amax(1).gather(1, index[:, None])[:, 0]
-        return highest
+        return output.class_logits().gather(1, index[:, None])[:, 0]
 
     def storable(self, output: Any) -> Tensor:
         """Raise UserError: the predictions of all priors would fill a disk."""
@@ -194,7 +203,7 @@ class Detection:
 
     def collect(self, trace: Trace) -> Tensor:
         """The highest logit of each class in each image: -> (N, C)."""
-        highest: Tensor = trace.out.scores.amax(1)
+        highest: Tensor = trace.out.class_logits()
         return highest
 
     def collect_target(self, batch: Batch[Objects]) -> Tensor:
@@ -211,6 +220,17 @@ class Detection:
     def meter(self) -> BoxPrecision:
         """A meter of average precision by the protocol."""
         return BoxPrecision(self.classes or 0, self.detect, self.protocol)
+
+
+def make_sites(
+    student: Detections, teacher: Detections, assigned: Any, objects: Objects | None
+) -> Sites:
+    """The sites of two detectors: of dense ones, of two-stage ones, or none."""
+    if isinstance(student, Dense) and isinstance(teacher, Dense):
+        return dense_sites(student, teacher, assigned, objects)
+    if isinstance(student, TwoStage) and isinstance(teacher, TwoStage):
+        return region_sites(student, teacher, objects)
+    return Sites({})
 
 
 def image_sizes(batch: Batch[Any]) -> Tensor:

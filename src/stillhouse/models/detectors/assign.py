@@ -79,13 +79,17 @@ def best_objects(values: Tensor, objects: Objects) -> tuple[Tensor, Tensor]:
 
 
 def assign_by_iou(
-    objects: Objects, boxes: Tensor, positive: float = 0.5, negative: float = 0.4
+    objects: Objects,
+    boxes: Tensor,
+    positive: float = 0.5,
+    negative: float = 0.4,
+    least: float = 0.0,
 ) -> Tensor:
     """The object of the highest IoU: priors (P, 4) or, for each image, (N, P, 4) -> (N, P).
 
     A prior is positive from `positive` on, background below `negative`, ignored between. The best
-    priors of each object are positive for it whatever their IoU, if they overlap at all; of several
-    such objects the last counts. Ignored objects do not take part.
+    priors of each object are positive for it, if they overlap and their IoU is at least `least`; of
+    several such objects the last counts. Ignored objects do not take part.
     """
     if boxes.ndim == 3:
         overlap = elementwise_iou(objects.boxes[:, None].to(boxes.dtype), boxes[objects.image])
@@ -98,7 +102,7 @@ def assign_by_iou(
     if not len(overlap):
         return index
     highest = overlap.amax(1, keepdim=True)
-    is_highest = (overlap == highest) & (highest > 0)
+    is_highest = (overlap == highest) & (highest > 0) & (highest >= least)
     number = torch.arange(len(overlap), device=overlap.device)[:, None].expand_as(overlap)
     forced = torch.full_like(index, BACKGROUND).scatter_reduce(
         0,

@@ -14,8 +14,10 @@ from stillhouse.models.detectors.atss import ATSS
 from stillhouse.models.detectors.detector import Detector
 from stillhouse.models.detectors.fcos import FCOS
 from stillhouse.models.detectors.gfocal import GFocal
+from stillhouse.models.detectors.rcnn import CascadeRCNN, FasterRCNN
 from stillhouse.models.detectors.reppoints import RepPoints
 from stillhouse.models.detectors.retinanet import RetinaNet
+from stillhouse.models.detectors.two_stage_detector import TwoStageDetector
 from stillhouse.models.fpn import FPN
 
 FAMILIES: Mapping[str, Callable[..., Any]] = {
@@ -24,7 +26,10 @@ FAMILIES: Mapping[str, Callable[..., Any]] = {
     "atss": ATSS,
     "gfocal": GFocal,
     "reppoints": RepPoints,
+    "faster_rcnn": FasterRCNN,
+    "cascade_rcnn": CascadeRCNN,
 }
+STRIDES = {"faster_rcnn": (4, 8, 16, 32), "cascade_rcnn": (4, 8, 16, 32)}  # of others 8 to 32
 PUBLISHED = ("timm/", "torchvision/")  # backbones that have weights of ImageNet
 CreateNetwork = Callable[..., nn.Module]  # name, classes, channels, options -> network
 
@@ -37,16 +42,17 @@ def make_detector(
     *,
     backbone: str = "timm/resnet50",
     backbone_options: Mapping[str, Any] | None = None,
-    strides: tuple[int, ...] = (8, 16, 32),
+    strides: tuple[int, ...] | None = None,
     frozen: int | None = None,
     frozen_norms: bool | None = None,
     neck: Mapping[str, Any] | None = None,
     head: Mapping[str, Any] | None = None,
     **options: Any,
-) -> Detector:
+) -> Detector | TwoStageDetector:
     """A detector of one of `FAMILIES` with random weights; `create` makes the backbone by name.
 
-    `strides` are those of the backbone's maps that the neck reads. `frozen` is the number of stages
+    `strides` are those of the backbone's maps that the neck reads, by default those of the family,
+    8 to 32 or 4 to 32. `frozen` is the number of stages
     with fixed parameters, the stem with the first; by default 1, with frozen batch norms, for a
     backbone that has published weights, and 0 for others. `neck` and `head` are options of `FPN`
     and of the family's head, `options` those of the family.
@@ -65,7 +71,7 @@ def make_detector(
     size = (backbone_options or {}).get("img_size", EXAMPLE)
     trunk = Backbone(
         body,
-        tuple(strides),
+        STRIDES.get(name, (8, 16, 32)) if strides is None else tuple(strides),
         channels=channels,
         frozen=int(published) if frozen is None else frozen,
         frozen_norms=published if frozen_norms is None else frozen_norms,
@@ -73,6 +79,9 @@ def make_detector(
     )
     try:
         pyramid = FPN(trunk.widths, trunk.strides, **{**family.neck, **(neck or {})})
+        if isinstance(family, FasterRCNN):
+            heads = family.heads(pyramid.width, classes, **(head or {}))
+            return TwoStageDetector(trunk, pyramid, family, classes, heads)
         tower = family.head(pyramid.width, classes, len(pyramid.strides), **(head or {}))
     except TypeError as error:
         reason = str(error).rpartition("() ")[2]

@@ -28,6 +28,12 @@ def masked_sum(values: Tensor, weight: Tensor) -> Tensor:
     return (values.where(weight > 0, 0) * weight.to(values.dtype)).sum()
 
 
+def smooth_l1(difference: Tensor, beta: float = 0.0) -> Tensor:
+    """The absolute value, quadratic below `beta`: (...) -> (...)."""
+    far = difference.abs()
+    return far if not beta else (far.square() / (2 * beta)).where(far < beta, far - beta / 2)
+
+
 def giou_term(boxes: Tensor, assigned: Assignment, weight: Tensor, factor: float) -> Term:
     """1 - GIoU of decoded boxes (N, P, 4) with those of their objects, weighted by (N, P)."""
     losses = 1 - giou(boxes, assigned.boxes)

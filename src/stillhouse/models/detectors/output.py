@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -24,6 +24,35 @@ class Dense:
     family: Family
     quality: Tensor | None = None  # (N, P) logits of centre-ness, where the family has it
     initial: Tensor | None = None  # (N, P, B) of a first stage that the boxes refine
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return self.scores.shape[-1]
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Those of all levels."""
+        return self.priors.strides
+
+    def select(self, index: Tensor) -> Dense:
+        """Some classes, in the order of their indices: (K,) int64."""
+        return replace(self, scores=self.scores.index_select(-1, index))
+
+    def assign(self, objects: Objects) -> Assignment:
+        """The object of each prior."""
+        return self.family.assign(self, objects)
+
+    def terms(self, assigned: Assignment) -> Terms:
+        """The loss terms of the family."""
+        return self.family.terms(self, assigned)
+
+    def class_logits(self) -> Tensor:
+        """The highest logit of each class in each image: -> (N, C)."""
+        return self.scores.amax(1)
 
     @cached_property
     def decoded(self) -> Tensor:

@@ -1,0 +1,198 @@
+"""Faster R-CNN (Ren et al., 2015) and Cascade R-CNN (Cai & Vasconcelos, 2018)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stillhouse.batches import Objects
+from stillhouse.functional.boxes import clip_boxes, pairwise_iou
+from stillhouse.functional.dtype import full_precision, upcast
+from stillhouse.models.detectors.assign import Assignment
+from stillhouse.models.detectors.coding import Deviations, encode_deltas
+from stillhouse.models.detectors.losses import masked_sum, smooth_l1
+from stillhouse.models.detectors.output import Suppression
+from stillhouse.models.detectors.proposals import RPN, propose
+from stillhouse.models.detectors.region_head import RegionHead
+from stillhouse.models.detectors.sampling import sample
+from stillhouse.models.detectors.two_stage import (
+    Regions,
+    SampledRegions,
+    TwoStage,
+    TwoStageAssignment,
+)
+from stillhouse.types import Term, Terms
+
+NARROW: Deviations = (0.1, 0.1, 0.2, 0.2)
+
+
+@dataclass(frozen=True)
+class FasterRCNN:
+    """One stage of regions: softmax over classes and background, and a box for each class."""
+
+    suppression: Suppression = field(default=Suppression(iou=0.5))
+    scale: float = 8.0  # side of the anchors in strides
+    overlaps: tuple[float, ...] = (0.5,)  # from which a region is positive, for each stage
+    sampled: int = 512  # regions of an image that are trained on
+    share: float = 0.25  # of positives among them, at most
+    proposals: int = 1000  # of an image
+    candidates: int = 1000  # of each level before suppression, twice as many in training
+    deviations: ClassVar[tuple[Deviations, ...]] = (NARROW,)
+    weights: ClassVar[tuple[float, ...]] = (1.0,)  # of the losses of each stage
+    agnostic: ClassVar[bool] = False  # one box for all classes
+    beta: ClassVar[float] = 0.0  # below which the loss of a delta is quadratic
+    proposal_beta: ClassVar[float] = 0.0  # the same for the proposals
+    neck: ClassVar[dict[str, object]] = {"extra": 1, "extra_from": "pool"}
+
+    @property
+    def rpn(self) -> RPN:
+        """The proposals of this kind of detector."""
+        return RPN(scale=self.scale, beta=self.proposal_beta)
+
+    def heads(self, before: int, classes: int, **options: Any) -> list[RegionHead]:
+        """A head for each stage."""
+        return [
+            RegionHead(before, classes, agnostic=self.agnostic, **options) for _ in self.weights
+        ]
+
+    # ------------------------------------------------------------------------------------ training
+
+    def propose(self, out: TwoStage, training: bool) -> Objects:
+        """The proposals of all images, the best of each image first."""
+        candidates = self.candidates * (2 if training else 1)
+        limits = replace(self.rpn.suppression, candidates=candidates, most=self.proposals)
+        return propose(out.proposal, out.size, limits)
+
+    def assign(self, out: TwoStage, objects: Objects) -> TwoStageAssignment:
+        """Sample anchors and, in each stage, the regions of the stage before and the objects."""
+        assigned = self.rpn.assign(out.proposal, objects)
+        proposals = self.propose(out, training=True)
+        boxes, image = proposals.boxes, proposals.image
+        stages = []
+        for stage, overlap in enumerate(self.overlaps):
+            found = sample_regions(boxes, image, objects, overlap, self.sampled, self.share)
+            stages.append(train_on(out, found, objects, stage))
+            boxes, image = refine(stages[-1].regions.rows(found.proposed), out.size)
+        return TwoStageAssignment(assigned, tuple(stages))
+
+    def terms(self, out: TwoStage, assigned: TwoStageAssignment) -> Terms:
+        """Those of the proposals, then `class` and `box`; of several stages `class_1`, `box_1` ...
+
+        Both are means over all sampled regions.
+        """
+        assert isinstance(assigned.proposal, Assignment)
+        terms = self.rpn.terms(out.proposal, assigned.proposal)
+        for stage, (found, weight) in enumerate(zip(assigned.stages, self.weights, strict=True)):
+            name = f"_{stage + 1}" if len(self.weights) > 1 else ""
+            scored, box = region_terms(found, weight, self.beta)
+            terms |= {f"class{name}": scored, f"box{name}": box}
+        return terms
+
+    # ---------------------------------------------------------------------------------- evaluation
+
+    def predict(self, out: TwoStage) -> tuple[Regions, ...]:
+        """The predictions of all stages: the first for proposals, others for refined boxes."""
+        proposals = self.propose(out, training=False)
+        boxes, image = proposals.boxes, proposals.image
+        stages: list[Regions] = []
+        for stage in range(len(self.weights)):
+            stages.append(out.score(boxes, image, stage))
+            boxes, image = refine(stages[-1], out.size)
+        return tuple(stages)
+
+
+@dataclass(frozen=True)
+class CascadeRCNN(FasterRCNN):
+    """Three stages, each trained on the refined regions of the one before."""
+
+    overlaps: tuple[float, ...] = (0.5, 0.6, 0.7)
+    deviations: ClassVar[tuple[Deviations, ...]] = (
+        NARROW,
+        (0.05, 0.05, 0.1, 0.1),
+        (0.033, 0.033, 0.067, 0.067),
+    )
+    weights: ClassVar[tuple[float, ...]] = (1.0, 0.5, 0.25)
+    agnostic: ClassVar[bool] = True
+    beta: ClassVar[float] = 1.0
+    proposal_beta: ClassVar[float] = 1 / 9
+
+
+@dataclass(frozen=True, eq=False)
+class SampledBoxes:
+    """Boxes of several images, and the object of each, -1 for background."""
+
+    boxes: Tensor  # (R, 4)
+    image: Tensor  # (R,)
+    index: Tensor  # (R,)
+    proposed: Tensor  # (R,) bool, False for objects that were added
+
+
+@torch.no_grad()
+def sample_regions(
+    boxes: Tensor, image: Tensor, objects: Objects, overlap: float, count: int, share: float
+) -> SampledBoxes:
+    """A random sample of regions and objects; positives overlap an object by `overlap` or more.
+
+    Objects themselves are regions too, so that there are positives at the start of training.
+    """
+    known = objects.objects(~objects.ignored)
+    proposed = torch.arange(len(boxes) + len(known.boxes), device=boxes.device) < len(boxes)
+    boxes = torch.cat([boxes, known.boxes.to(boxes.dtype)])
+    image = torch.cat([image, known.image])
+    index = match_regions(boxes, image, objects, overlap)
+    kept = sample(image, index >= 0, index < 0, count, share).nonzero()[:, 0]
+    kept = kept[image[kept].argsort(stable=True)]
+    return SampledBoxes(boxes[kept], image[kept], index[kept], proposed[kept])
+
+
+def match_regions(boxes: Tensor, image: Tensor, objects: Objects, overlap: float) -> Tensor:
+    """The object of the highest IoU of each region, -1 below `overlap`: (R, 4), (R,) -> (R,)."""
+    if not len(objects.labels):
+        return torch.full_like(image, -1)
+    values = pairwise_iou(boxes, objects.boxes.to(boxes.dtype))
+    other = (image[:, None] != objects.image) | objects.ignored
+    best, index = values.masked_fill(other, -1.0).max(1)
+    return index.where(best >= overlap, -1)
+
+
+def train_on(out: TwoStage, found: SampledBoxes, objects: Objects, stage: int) -> SampledRegions:
+    """The predictions of a stage for sampled boxes, with their classes and boxes to learn."""
+    regions = out.score(found.boxes, found.image, stage)
+    if not len(objects.labels):
+        return SampledRegions(regions, torch.full_like(found.index, out.classes), found.boxes)
+    known, place = found.index >= 0, found.index.clamp(min=0)
+    labels = objects.labels[place].where(known, out.classes)
+    targets = objects.boxes.to(found.boxes.dtype)[place].where(known[:, None], found.boxes)
+    return SampledRegions(regions, labels, targets)
+
+
+@torch.no_grad()
+def refine(regions: Regions, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The boxes that a stage gives to the next one: -> (R, 4), (R,).
+
+    Boxes for each class are those of the most probable class.
+    """
+    best = regions.scores[:, :-1].argmax(1)
+    decoded = regions.decoded
+    place = torch.zeros_like(best) if decoded.shape[1] == 1 else best
+    boxes = decoded.gather(1, place[:, None, None].expand(-1, 1, 4))[:, 0]
+    return clip_boxes(boxes, float(size[0]), float(size[1])), regions.image
+
+
+def region_terms(found: SampledRegions, weight: float, beta: float) -> tuple[Term, Term]:
+    """Cross-entropy with background as a class, and L1 of the deltas of the object's class."""
+    regions, mass = found.regions, found.labels.new_tensor(len(found.labels))
+    with full_precision(regions.scores):
+        scores, deltas = upcast(regions.scores), upcast(regions.deltas)
+        losses = F.cross_entropy(scores, found.labels, reduction="sum")
+        place = found.labels.clamp(max=deltas.shape[1] - 1)
+        own = deltas.gather(1, place[:, None, None].expand(-1, 1, 4))[:, 0]
+        wanted = encode_deltas(found.targets, regions.boxes, regions.deviations)
+        far = smooth_l1(own - wanted.to(own.dtype), beta).sum(-1)
+        total = masked_sum(far, found.positive)
+    divisor = mass.to(losses.dtype)
+    return Term(losses, divisor, weight), Term(total, divisor, weight)
