@@ -69,6 +69,27 @@ METHODS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     ],
     "mimic": [("mimic", {"weight": 1, "adapter": "pointwise", **LEVELS})],
     "crosskd": [("crosskd", {"after": None, "weight": None, "box_weight": None})],
+    "fgd": [
+        (
+            "fgd",
+            {
+                "alpha": 1e-3,
+                "beta": 5e-4,
+                "gamma": 5e-4,
+                "lam": 5e-6,
+                "temperature": 0.5,
+                "variant": "paper",
+                "pairs": tuple((f"neck.{p}.conv", f"neck.{p}.conv") for p in FIVE),
+            },
+        )
+    ],
+    "fkd": [("fkd", {"alpha": 4.2e-4, "beta": 2.4e-2, "temperature": 0.1, "images": 2, **LEVELS})],
+    "fgfi": [("fgfi", {"weight": 0.01, "share": 0.5, "variant": "paper", **LEVELS})],
+    "defeat": [("defeat", {"foreground": 3, "background": 12, "finest": 56, **LEVELS})],
+    "gid": [
+        ("gid", {"weight": 0.005, "relation": 40, "classes": 0.1, "boxes": 0.1, **LEVELS}),
+    ],
+    "maskd": [("maskd", {"weight": 10, "tokens": 6, "variant": "paper", **LEVELS})],
 }
 
 
@@ -85,7 +106,7 @@ def test_a_method_has_its_weights_and_all_of_the_labels(name: str) -> None:
         assert one.label_share == 1
     base = loaded("distil_1x")
     assert (recipe.data, recipe.train, recipe.teacher) == (base.data, base.train, base.teacher)
-    assert recipe.student.inherit == (("neck", "head") if name == "mgd" else ())
+    assert recipe.student.inherit == (("neck", "head") if name in ("mgd", "fgd") else ())
 
 
 # -------------------------------------------------------------------------------------- the pairs
@@ -329,6 +350,12 @@ TERMS: dict[str, set[str]] = {
     "mgd": {f"neck.{level}.conv" for level in FIVE},
     "mimic": at_levels("mimic"),
     "crosskd": {"class/crosskd", "box/crosskd"},
+    "fgd": {"foreground", "background", "attention", "context"},
+    "fkd": {"attention", "channel", "space", "relation"},
+    "fgfi": {"imitation"},
+    "defeat": at_levels("foreground") | at_levels("background"),
+    "gid": {"instance", "relation", "class/gid", "box/gid"},
+    "maskd": {"tokens", "diversity", "masked"},
 }
 
 

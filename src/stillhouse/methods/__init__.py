@@ -10,13 +10,19 @@ from stillhouse.methods.contrast import CRD
 from stillhouse.methods.correlation import CC
 from stillhouse.methods.crosskd import CrossKD
 from stillhouse.methods.ctkd import CTKD
+from stillhouse.methods.defeat import DeFeat
 from stillhouse.methods.factor import FT
+from stillhouse.methods.fgd import FGD
+from stillhouse.methods.fgfi import FGFI
+from stillhouse.methods.fkd import FKD
 from stillhouse.methods.flow import FSP
 from stillhouse.methods.generation import MGD
+from stillhouse.methods.gid import GID
 from stillhouse.methods.hint import FitNet
 from stillhouse.methods.information import VID
 from stillhouse.methods.labelwise import CD, ID, L2D
 from stillhouse.methods.localisation import LD
+from stillhouse.methods.maskd import MasKD
 from stillhouse.methods.mlkd import MLKD
 from stillhouse.methods.overhaul import OFD
 from stillhouse.methods.ranking import RM
@@ -29,6 +35,7 @@ from stillhouse.methods.simkd import SimKD
 ab, acclimation, at, catkd, cc, cd, crd, ctkd = AB, Acclimation, AT, CATKD, CC, CD, CRD, CTKD
 fitnet, fsp, ft, id, l2d, mgd, mlkd, nst, ofd = FitNet, FSP, FT, ID, L2D, MGD, MLKD, NST, OFD
 bckd, crosskd, ild, ld, rm = BCKD, CrossKD, ILD, LD, RM
+defeat, fgd, fgfi, fkd, gid, maskd = DeFeat, FGD, FGFI, FKD, GID, MasKD
 pkt, reviewkd, rkd, simkd, sp, srrl, vid = PKT, ReviewKD, RKD, SimKD, SP, SRRL, VID
 
 __all__ = [
@@ -43,13 +50,19 @@ __all__ = [
     "crd",
     "crosskd",
     "ctkd",
+    "defeat",
+    "fgd",
+    "fgfi",
     "fitnet",
+    "fkd",
     "fsp",
     "ft",
+    "gid",
     "id",
     "ild",
     "l2d",
     "ld",
+    "maskd",
     "mgd",
     "mlkd",
     "nst",

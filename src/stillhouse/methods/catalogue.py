@@ -16,13 +16,19 @@ from stillhouse.methods.control import Control
 from stillhouse.methods.correlation import CC
 from stillhouse.methods.crosskd import CrossKD
 from stillhouse.methods.ctkd import CTKD
+from stillhouse.methods.defeat import DeFeat
 from stillhouse.methods.factor import FT
+from stillhouse.methods.fgd import FGD
+from stillhouse.methods.fgfi import FGFI
+from stillhouse.methods.fkd import FKD
 from stillhouse.methods.flow import FSP
 from stillhouse.methods.generation import MGD
+from stillhouse.methods.gid import GID
 from stillhouse.methods.hint import FitNet
 from stillhouse.methods.information import VID
 from stillhouse.methods.labelwise import CD, ID, L2D
 from stillhouse.methods.localisation import LD
+from stillhouse.methods.maskd import MasKD
 from stillhouse.methods.mlkd import MLKD
 from stillhouse.methods.overhaul import OFD
 from stillhouse.methods.plugin import Plugin
@@ -66,7 +72,13 @@ ComposedSpec = Annotated[
     | ILD
     | BCKD
     | LD
-    | RM,
+    | RM
+    | FGD
+    | FKD
+    | FGFI
+    | DeFeat
+    | GID
+    | MasKD,
     Field(discriminator="name"),
 ]
 

@@ -1,0 +1,76 @@
+"""The instances at which two dense detectors differ most, and their features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from stillhouse.batches import Objects
+from stillhouse.functional.boxes import box_area, clip_boxes
+from stillhouse.functional.dtype import upcast
+from stillhouse.functional.foreground import level_of_scale
+from stillhouse.methods.levels import Level
+from stillhouse.models.detectors.output import Dense
+from stillhouse.models.detectors.suppress import suppress
+
+FINEST = 14.0  # strides: root of the area of a box at the lower end of a level
+SAMPLES = 2  # per bin and direction
+
+
+@torch.no_grad()
+def select_instances(
+    student: Dense,
+    teacher: Dense,
+    sizes: Tensor,
+    iou: float = 0.3,
+    most: int = 10,
+    candidates: int = 3000,
+) -> Objects:
+    """The boxes of the largest differences of class probabilities, all of class 0.
+
+    The score of a prior is max_c |p_t - p_s|, its box that of the network with the higher
+    probability, clipped to the image (`sizes` (N, 2), height and width). Of overlapping boxes the
+    best remains, and of each image the best `most`. Priors in the padding, boxes without an area
+    and priors without a difference do not count.
+    """
+    s, t = (upcast(out.scores).sigmoid() for out in (student, teacher))
+    score = (t - s).abs().amax(-1)
+    surer = (t.amax(-1) > s.amax(-1))[..., None]
+    height, width = sizes.to(student.decoded)[:, None].unbind(-1)
+    boxes = clip_boxes(teacher.decoded.where(surer, student.decoded), height, width)
+    inside = (student.priors.centres <= sizes.to(boxes).flip(1)[:, None]).all(-1)
+    score = score.where(inside & (box_area(boxes) > 0), 0)
+    best = score.topk(min(candidates, score.shape[1]), 1)
+    found, image = [boxes.new_zeros(0, 4)], [best.indices.new_zeros(0)]  # for no images at all
+    for number, (values, places) in enumerate(zip(*best, strict=True)):
+        counted = places[values > 0]
+        own, values = boxes[number, counted], values[values > 0]
+        kept = own[suppress(own, values, torch.zeros_like(counted), iou)[:most]]
+        found.append(kept)
+        image.append(counted.new_full((len(kept),), number))
+    together = torch.cat(image)
+    return Objects(torch.cat(found), torch.zeros_like(together), together, images=len(score))
+
+
+def align_features(levels: Sequence[Level], instances: Objects, side: int) -> list[Tensor]:
+    """The features of instances on a grid of `side` x `side`, of student and teacher.
+
+    L levels -> 2 x (K, C, side, side). Each instance is read from one level, by its size
+    (RoIAlign, He et al., 2017).
+    """
+    from torchvision.ops import roi_align
+
+    boxes = instances.boxes.to(levels[0].student.dtype)
+    rois = torch.cat([instances.image[:, None].to(boxes.dtype), boxes], 1)
+    place = level_of_scale(boxes, FINEST * levels[0].stride, len(levels))
+    order = torch.cat([(place == index).nonzero()[:, 0] for index in range(len(levels))]).argsort()
+    found = []
+    for maps in zip(*((level.student, level.teacher) for level in levels), strict=True):
+        parts = [
+            roi_align(each, rois[place == index], side, 1 / level.stride, SAMPLES, aligned=True)
+            for index, (each, level) in enumerate(zip(maps, levels, strict=True))
+        ]
+        found.append(torch.cat(parts)[order])
+    return found
