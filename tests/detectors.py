@@ -27,6 +27,22 @@ def small_detector(family: str, classes: int = 5, **options: Any) -> Detector:
     return made
 
 
+def small_two_stage(family: str = "faster_rcnn", classes: int = 5, **options: Any) -> Any:
+    """Levels of strides 4 and 8, and a third one for proposals; all anchors and regions are sampled."""
+    known: dict[str, Any] = {
+        "backbone": "stillhouse/small",
+        "strides": (4, 8),
+        "scale": 4.0,
+        "anchors": 4096,
+        "sampled": 4096,
+        "share": 1.0,
+        "proposals": 30,
+        "neck": {"width": 16},
+        "head": {"width": 24},
+    }
+    return zoo.create(f"detector/{family}", classes, **{**known, **options})
+
+
 def some_objects(*counts: int, classes: int = 5, seed: int = 0) -> Objects:
     """Random boxes inside an image of `SIZE`, so many in each image; float64."""
     random = torch.Generator().manual_seed(seed)

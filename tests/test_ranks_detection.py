@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from detectors import FAMILIES, small_detector, some_batch
+from detectors import FAMILIES, small_detector, small_two_stage, some_batch
 from stillhouse import methods
 from stillhouse.distributed import combine, mean_terms, rank
 from stillhouse.engine.devices import Hardware
@@ -50,12 +50,15 @@ METHODS: dict[str, tuple[Any, ...]] = {
 PLAIN = (presets.tld(weight=2.0),)
 
 
+AT_REGIONS = (presets.kd(sites=("roi",)), presets.dist(sites=("roi",)))
+TWO_STAGES = ("faster_rcnn", "cascade_rcnn")
+
+
 def pupil_of(family: str, method: Any = PLAIN) -> tuple[Pupil[Any], Frozen[Any]]:
     torch.manual_seed(0)
-    student = (
-        small_detector(family).double().eval()
-    )  # batch norms of a rank differ from those of all
-    teacher = small_detector(family, backbone="stillhouse/medium").double()
+    make = small_two_stage if family in TWO_STAGES else small_detector
+    student = make(family).double().eval()  # batch norms of a rank differ from those of all
+    teacher = make(family, backbone="stillhouse/medium").double()
     example = torch.zeros(1, 3, 48, 64, dtype=torch.double)
     made = make_method(method, Setting(student, teacher, example)).double().eval()
     task = Detection(5)
@@ -86,6 +89,9 @@ def on_each_rank() -> dict[str, Any]:
         pupil, teacher = pupil_of(family)
         wrapped = DistributedDataParallel(pupil)
         found[family] = step(wrapped, teacher, split(CUTS, rank()))
+    for family in TWO_STAGES:
+        pupil, teacher = pupil_of(family, AT_REGIONS)
+        found[family] = step(DistributedDataParallel(pupil), teacher, split(CUTS, rank()))
     for name, method in METHODS.items():
         pupil, teacher = pupil_of("gfocal", method)
         unused = pupil.method.unused_parameters
@@ -113,6 +119,14 @@ def test_three_ranks_are_one_process(ranks: list[dict[str, Any]], family: str) -
     pupil, teacher = pupil_of(family)
     whole = step(pupil, teacher, some_batch(*COUNTS))
     assert {"class", "box", "class/tld"} <= set(whole["means"])
+    for found in ranks:
+        compare(found[family], whole)
+
+
+@pytest.mark.parametrize("family", TWO_STAGES)
+def test_two_stages_on_three_ranks(ranks: list[dict[str, Any]], family: str) -> None:
+    whole = step(*pupil_of(family, AT_REGIONS), some_batch(*COUNTS))
+    assert {"kd/roi/kd", "dist/roi/inter", "dist/roi/intra", "proposal"} <= set(whole["means"])
     for found in ranks:
         compare(found[family], whole)
 

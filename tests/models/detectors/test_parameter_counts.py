@@ -52,6 +52,22 @@ def test_parts_of_a_detector_have_the_published_sizes() -> None:
     assert count(small.neck) == 3_770_368 and count(large.neck) == 3_868_672
 
 
+TWO_STAGES = {  # the cascade without its mask heads, 3 * 2,643,280 parameters
+    "faster_rcnn": (28_684_256, 38_792_416, 41_753_056, 60_745_184),
+    "cascade_rcnn": (56_325_966, 66_434_126, 69_394_766, 88_386_894),
+}
+
+
+@pytest.mark.parametrize("family", TWO_STAGES)
+def test_parameters_equal_the_published_detectors_of_two_stages(family: str) -> None:
+    for backbone, expected in zip(BACKBONES, TWO_STAGES[family], strict=True):
+        network = zoo.create(f"detector/{family}", 80, backbone=f"timm/{backbone}")
+        assert count(network) == expected, backbone
+        assert count(network.get_submodule("rpn")) == 593_935
+    if family == "faster_rcnn":
+        assert count(network.get_submodule("heads")) == 14_306_705
+
+
 def test_the_largest_backbone() -> None:
     assert count(made("retinanet", "timm/resnext101_64x4d")) == 95_866_932
 

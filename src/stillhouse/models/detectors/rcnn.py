@@ -36,6 +36,7 @@ class FasterRCNN:
 
     suppression: Suppression = field(default=Suppression(iou=0.5))
     scale: float = 8.0  # side of the anchors in strides
+    anchors: int = 256  # of an image that are trained on
     overlaps: tuple[float, ...] = (0.5,)  # from which a region is positive, for each stage
     sampled: int = 512  # regions of an image that are trained on
     share: float = 0.25  # of positives among them, at most
@@ -51,7 +52,7 @@ class FasterRCNN:
     @property
     def rpn(self) -> RPN:
         """The proposals of this kind of detector."""
-        return RPN(scale=self.scale, beta=self.proposal_beta)
+        return RPN(scale=self.scale, sampled=self.anchors, beta=self.proposal_beta)
 
     def heads(self, before: int, classes: int, **options: Any) -> list[RegionHead]:
         """A head for each stage."""
