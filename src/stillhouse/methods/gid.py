@@ -95,10 +95,10 @@ class Instances(AtLevels):
 
     def responses(self, student: Dense, teacher: Dense, found: Objects) -> Terms:
         """The losses of the priors that belong to the instances."""
-        with torch.no_grad():
-            positive = student.family.assign(student, found).positive
         classes = sigmoid_kl(upcast(student.scores), upcast(teacher.scores))
         boxes = 1 - giou(student.decoded, teacher.decoded)
+        with torch.no_grad():
+            positive = student.family.assign(student, found).positive
         mass = positive.sum().to(boxes.dtype)
         return {
             "class/gid": Term(masked_sum(classes.sum(-1), positive), mass, self.spec.classes),

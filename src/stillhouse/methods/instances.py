@@ -19,7 +19,6 @@ FINEST = 14.0  # strides: root of the area of a box at the lower end of a level
 SAMPLES = 2  # per bin and direction
 
 
-@torch.no_grad()
 def select_instances(
     student: Dense,
     teacher: Dense,
@@ -35,19 +34,21 @@ def select_instances(
     best remains, and of each image the best `most`. Priors in the padding, boxes without an area
     and priors without a difference do not count.
     """
-    s, t = (upcast(out.scores).sigmoid() for out in (student, teacher))
+    # Not under no_grad, where boxes that are decoded for the first time would lose their gradient.
+    s, t = (upcast(out.scores.detach()).sigmoid() for out in (student, teacher))
+    own, others = student.decoded.detach(), teacher.decoded.detach()
     score = (t - s).abs().amax(-1)
     surer = (t.amax(-1) > s.amax(-1))[..., None]
-    height, width = sizes.to(student.decoded)[:, None].unbind(-1)
-    boxes = clip_boxes(teacher.decoded.where(surer, student.decoded), height, width)
+    height, width = sizes.to(own)[:, None].unbind(-1)
+    boxes = clip_boxes(others.where(surer, own), height, width)
     inside = (student.priors.centres <= sizes.to(boxes).flip(1)[:, None]).all(-1)
     score = score.where(inside & (box_area(boxes) > 0), 0)
     best = score.topk(min(candidates, score.shape[1]), 1)
     found, image = [boxes.new_zeros(0, 4)], [best.indices.new_zeros(0)]  # for no images at all
     for number, (values, places) in enumerate(zip(*best, strict=True)):
         counted = places[values > 0]
-        own, values = boxes[number, counted], values[values > 0]
-        kept = own[suppress(own, values, torch.zeros_like(counted), iou)[:most]]
+        known, values = boxes[number, counted], values[values > 0]
+        kept = known[suppress(known, values, torch.zeros_like(counted), iou)[:most]]
         found.append(kept)
         image.append(counted.new_full((len(kept),), number))
     together = torch.cat(image)
