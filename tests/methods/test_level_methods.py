@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detectors import small_detector, some_batch
+from detectors import small_detector, small_two_stage, some_batch
 from level_room import EXAMPLE, FIRST, LAST, LevelRoom, rows, values, with_maps
 from stillhouse import methods
+from stillhouse.distiller import Distiller
 from stillhouse.distributed import combine
 from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError
@@ -41,6 +42,7 @@ SPECS: dict[str, Any] = {
     "maskd": methods.maskd(),
     "maskd reference": methods.maskd(variant="reference", customise=2.0),
 }
+LABELS = {"proposal", "proposal_box", "class", "box"}
 NAMES = ("fgd", "fkd", "fgfi", "defeat", "gid", "maskd")
 TERMS = {
     "fgd": {"foreground", "background", "attention", "context"},
@@ -329,6 +331,28 @@ def test_a_detector_of_torchvision(name: str) -> None:
         return
     method = SPECS[name].build(setting)
     assert method.student_taps == tuple(declared_places(student).levels)
+
+
+@each
+def test_two_stage_detectors(name: str) -> None:
+    """Anchors are those of the proposals."""
+    student, teacher, batch = small_two_stage(), small_two_stage(), some_batch(2, 1)
+    assert batch.target is not None
+    single = replace(batch.target, boxes=batch.target.boxes.float())
+    batch = replace(batch, images=batch.images.float(), target=single)
+    if name in ("gid", "maskd"):
+        refused = (
+            "at each prior, but the student gives a TwoStage; take a dense|TwoStageDetector has"
+        )
+        with pytest.raises(UserError, match=refused):
+            made = Distiller(student, teacher, SPECS[name], "detection", example=batch.images)
+            made(batch)
+        return
+    loss, terms = Distiller(student, teacher, SPECS[name], "detection", example=batch.images)(batch)
+    loss.backward()
+    new = {term: value for term, value in terms.items() if term not in LABELS}
+    assert {term.split("/")[-1] for term in new} == {term.split("/")[-1] for term in TERMS[name]}
+    assert all(value.isfinite() for value in new.values()) and sum(new.values()) > 0
 
 
 @each

@@ -52,9 +52,9 @@ class FGD(LevelsSpec):
         "discarded after training",
         "A sum over the map, so the weights are for images of 800 x 1333. Published: RetinaNet and "
         "GFocal as the defaults; RepPoints 1.6e-3, 8e-4, 8e-4, 8e-6; FCOS the same with "
-        "temperature 0.8; two-stage 5e-5, 2.5e-5, 5e-5, 5e-7. A box covers the cells up to the one "
-        "after its last edge, as in the authors' code. The block of the teacher is trained, too, "
-        "as in the paper.",
+        "temperature 0.8; two-stage 5e-5, 2.5e-5, 5e-5, 5e-7 at p2 to p5. A box covers the cells "
+        "up to the one after its last edge, as in the authors' code. The block of the teacher is "
+        "trained, too, as in the paper.",
     )
 
     def __post_init__(self) -> None:

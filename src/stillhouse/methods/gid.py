@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from stillhouse.batches import Objects
+from stillhouse.errors import UserError
 from stillhouse.functional.boxes import giou
 from stillhouse.functional.divergence import sigmoid_kl
 from stillhouse.functional.dtype import upcast
@@ -82,6 +83,8 @@ class Instances(AtLevels):
     def compare(self, levels: Sequence[Level], lesson: Lesson) -> Terms:
         """The losses at the instances of one batch."""
         student, teacher = lesson.student.out, lesson.teacher.detached().out
+        check_dense("student", student)
+        check_dense("teacher", teacher)
         assert lesson.sizes is not None
         found = select_instances(student, teacher, lesson.sizes, self.spec.iou, self.spec.most)
         s, t = align_features(levels, found, self.spec.side)
@@ -104,6 +107,15 @@ class Instances(AtLevels):
             "class/gid": Term(masked_sum(classes.sum(-1), positive), mass, self.spec.classes),
             "box/gid": Term(masked_sum(boxes, positive), mass, self.spec.boxes),
         }
+
+
+def check_dense(side: str, out: Any) -> None:
+    """Raise UserError for an output that is not that of a dense detector."""
+    if not isinstance(out, Dense):
+        raise UserError(
+            f"method gid compares predictions at each prior, but the {side} gives a "
+            f"{type(out).__name__}; take a dense detector, such as detector/gfocal"
+        )
 
 
 def relation_term(student: Tensor, teacher: Tensor, found: Objects) -> Term:
