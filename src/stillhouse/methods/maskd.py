@@ -58,7 +58,8 @@ class MasKD(LevelsSpec):
         "in the first phase the teacher's head, forward and backward; a 3x3 convolution per level "
         "at the teacher's width; discarded after training",
         "The authors learn the tokens before the student is trained; here the student learns from "
-        "labels meanwhile. The teacher must be detector/..., and the levels all of its neck. "
+        "labels meanwhile. The teacher must be a dense detector of this library. All levels of "
+        "its neck are compared. "
         "Weights of the authors: 1 two-stage, 7 RetinaNet, 10 FCOS and RepPoints. Beside it they "
         "compare predictions, which is another method here. Tokens are not trained after `init`.",
     )
@@ -166,13 +167,13 @@ class Masked(AtLevels):
 
 
 def find_detector(network: nn.Module) -> Detector:
-    """The detector of this library in a network; raises UserError for others."""
+    """The dense detector of this library in a network; raises UserError for others."""
     for part in network.modules():
         if isinstance(part, Detector):
             return part
     raise UserError(
         f"method maskd runs the teacher's head on masked maps, but {type(network).__name__} has no "
-        "head that can be run alone; take a teacher of `stillhouse models detector`"
+        "head that can be run alone; take a dense teacher, such as detector/gfocal"
     )
 
 
