@@ -28,7 +28,7 @@ def small_detector(family: str, classes: int = 5, **options: Any) -> Detector:
 
 
 def small_two_stage(family: str = "faster_rcnn", classes: int = 5, **options: Any) -> Any:
-    """Levels of strides 4 and 8, and a third one for proposals; all anchors and regions are sampled."""
+    """Levels of strides 4 and 8, a third one for proposals; all anchors and regions are sampled."""
     known: dict[str, Any] = {
         "backbone": "stillhouse/small",
         "strides": (4, 8),

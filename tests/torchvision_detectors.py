@@ -9,11 +9,15 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import (
     FCOS,
+    FasterRCNN,
+    MaskRCNN,
     RetinaNet,
-    fasterrcnn_mobilenet_v3_large_320_fpn,
+    ssdlite320_mobilenet_v3_large,
 )
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import MultiScaleRoIAlign
 
 from stillhouse.batches import Objects
 
@@ -85,8 +89,28 @@ def make_fcos(classes: int, channels: int, **options: Any) -> Any:
     return model
 
 
-def two_stages(classes: int) -> Any:
+def single_shot(classes: int) -> Any:
     """A factory of a detector that cannot be adapted."""
-    return fasterrcnn_mobilenet_v3_large_320_fpn(
-        weights=None, weights_backbone=None, num_classes=classes
-    )
+    return ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=classes)
+
+
+def small_rcnn(kind: Any = FasterRCNN, classes: int = CLASSES, **options: Any) -> Any:
+    """Faster R-CNN, whose first column is the background; all anchors and regions are sampled."""
+    known: dict[str, Any] = {
+        "rpn_anchor_generator": AnchorGenerator(((8,), (16,), (32,)), ((0.5, 1.0, 2.0),) * 3),
+        "box_roi_pool": MultiScaleRoIAlign(["large", "middle"], 7, 2),
+        "box_head": TwoMLPHead(8 * 49, 24),
+        "box_predictor": FastRCNNPredictor(24, classes + 1),
+        "rpn_batch_size_per_image": 8192,
+        "box_batch_size_per_image": 8192,
+        "box_positive_fraction": 1.0,
+        "rpn_pre_nms_top_n_train": 60,
+        "rpn_pre_nms_top_n_test": 40,
+        "rpn_post_nms_top_n_train": 40,
+        "rpn_post_nms_top_n_test": 30,
+    }
+    if kind is MaskRCNN:
+        known["mask_roi_pool"] = MultiScaleRoIAlign(["large", "middle"], 14, 2)
+        known["mask_head"] = nn.Identity()
+        known["mask_predictor"] = nn.Identity()
+    return kind(Pyramid(), **{**known, **options})

@@ -165,8 +165,8 @@ def test_details_of_a_classifier_and_of_a_detector_of_torchvision(call: Call) ->
         (["tiny", "classes=2"], "'tiny' does not say where the network comes from"),
         (["no_such_module:make"], "importing 'no_such_module' failed"),
         (
-            ["torchvision_detectors:two_stages", "classes=2"],
-            "FasterRCNN cannot be used for task detection: it scores proposals",
+            ["torchvision_detectors:single_shot", "classes=2"],
+            "SSD cannot be used for task detection: the classes of an SSD share",
         ),
     ],
 )

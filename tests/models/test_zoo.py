@@ -146,7 +146,7 @@ def test_the_last_map_of_a_densenet_can_be_tapped_and_nothing_else_changes() -> 
             "torchvision/fcos_resnet50",
             "no network 'fcos_resnet50'; did you mean 'fcos_resnet50_fpn",
         ),
-        ("torchvision/fasterrcnn_resnet50_fpn", "no network 'fasterrcnn_resnet50_fpn'"),
+        ("torchvision/ssd300_vgg16", "no network 'ssd300_vgg16'"),
         ("stillhouse/tinny", "stillhouse has no network 'tinny'; did you mean 'tiny'"),
         ("tim/resnet18", "unknown source 'tim' of the network .*; did you mean 'timm'"),
         ("acme/lien", "acme has no network 'acme/lien'; did you mean 'acme/line'"),
@@ -220,9 +220,13 @@ def test_names_are_searched_by_word_and_by_glob() -> None:
     assert everything == sorted(everything)
     known = {"timm/resnet18", "torchvision/resnet18", "cifar/resnet18", "stillhouse/small"}
     assert known <= set(everything)
-    assert "torchvision/fasterrcnn_resnet50_fpn" not in everything
-    assert zoo.list_models("torchvision/*_fpn*") == [
+    assert "torchvision/keypointrcnn_resnet50_fpn" not in everything
+    assert zoo.list_models("torchvision/*50_fpn*") == [
+        "torchvision/fasterrcnn_resnet50_fpn",
+        "torchvision/fasterrcnn_resnet50_fpn_v2",
         "torchvision/fcos_resnet50_fpn",
+        "torchvision/maskrcnn_resnet50_fpn",
+        "torchvision/maskrcnn_resnet50_fpn_v2",
         "torchvision/retinanet_resnet50_fpn",
         "torchvision/retinanet_resnet50_fpn_v2",
     ]

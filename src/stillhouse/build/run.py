@@ -73,9 +73,7 @@ def check_heads(specs: Sequence[Any], teacher: TeacherNetwork) -> None:
             check_class_order(teacher, f"method {spec.name} uses the teacher's head")
 
 
-def check_pair(
-    student: nn.Module, teacher: nn.Module, session: Session, method: Method
-) -> None:
+def check_pair(student: nn.Module, teacher: nn.Module, session: Session, method: Method) -> None:
     """Raise UserError for a student and a teacher that cannot be compared as the method needs."""
     example = example_of(session.sources)
     keys = torch.arange(len(example))

@@ -40,7 +40,14 @@ _TORCHVISION_DETECTORS = (
     "fcos_resnet50_fpn",
     "retinanet_resnet50_fpn",
     "retinanet_resnet50_fpn_v2",
+    "fasterrcnn_resnet50_fpn",
+    "fasterrcnn_resnet50_fpn_v2",
+    "fasterrcnn_mobilenet_v3_large_fpn",
+    "fasterrcnn_mobilenet_v3_large_320_fpn",
+    "maskrcnn_resnet50_fpn",
+    "maskrcnn_resnet50_fpn_v2",
 )
+_TWO_STAGE = ("fasterrcnn", "maskrcnn")  # whose first column is the background
 # that all weights of torchvision's detectors are trained with
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -155,7 +162,7 @@ def _torchvision(name: str, classes: int, channels: int, **options: Any) -> nn.M
 def _torchvision_detector(
     name: str, classes: int, channels: int, columns: str | None = None, **options: Any
 ) -> nn.Module:
-    width, chosen = classes, None
+    width, chosen = classes + name.startswith(_TWO_STAGE), None
     if columns is not None:
         width, chosen = read_columns(columns, f"torchvision/{name}", classes)
     network = _from_torchvision(name, channels, num_classes=width, weights_backbone=None, **options)

@@ -16,7 +16,6 @@ from torchvision.models import mobilenet_v3_small
 from torchvision.models._meta import _COCO_CATEGORIES
 from torchvision.models.detection import (
     RetinaNet,
-    fasterrcnn_mobilenet_v3_large_320_fpn,
     ssdlite320_mobilenet_v3_large,
 )
 from torchvision.models.detection._utils import BoxCoder, BoxLinearCoder
@@ -344,7 +343,7 @@ def test_places_of_a_backbone_with_one_map() -> None:
     features.out_channels = 576
     anchors = AnchorGenerator(((32, 64),), ((1.0, 2.0),))
     detector = TorchvisionDetector(RetinaNet(features, 3, anchor_generator=anchors)).eval()
-    assert detector.strides == (32,) and detector.each == 4
+    assert detector.trunk.strides == (32,) and detector.trunk.each == 4
     assert detector.places.levels == {"p5": "model.backbone.12"}
     made = Tapped(detector, ("p5", "stage2"))(images_of(1, (64, 96)).float()).taps
     assert made["p5"].shape == (1, 576, 2, 3) and made["stage2"].shape[2:] == (8, 12)
@@ -469,10 +468,6 @@ def on_odd_images() -> Any:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (
-            lambda: fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None),
-            "FasterRCNN cannot be used for task detection: it scores proposals in a second stage",
-        ),
         (
             lambda: ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None),
             "SSD cannot .*: the classes of an SSD share a softmax with the background",

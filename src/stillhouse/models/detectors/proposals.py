@@ -78,12 +78,16 @@ class RPN:
     def assign(self, out: Dense, objects: Objects) -> Assignment:
         """A random sample of anchors, by IoU; those that are not sampled are ignored."""
         anchors = out.priors.boxes
-        index = assign_by_iou(objects, anchors, self.positive, self.negative, self.negative)
+        index = self.match(objects, anchors)
         flat = index.flatten()
         image = torch.arange(len(index), device=index.device).repeat_interleave(index.shape[1])
         kept = sample(image, flat >= 0, flat == BACKGROUND, self.sampled, self.share)
         index = flat.masked_fill(~kept, IGNORED).view_as(index)
         return make_assignment(index, objects, anchors)
+
+    def match(self, objects: Objects, anchors: Tensor) -> Tensor:
+        """The object of each anchor, before the sample: (P, 4) -> (N, P)."""
+        return assign_by_iou(objects, anchors, self.positive, self.negative, self.negative)
 
     def terms(self, out: Dense, assigned: Assignment) -> Terms:
         """`proposal`: binary cross-entropy; `proposal_box`: L1 of deltas; both over the sample."""

@@ -41,12 +41,14 @@ class FasterRCNN:
     sampled: int = 512  # regions of an image that are trained on
     share: float = 0.25  # of positives among them, at most
     proposals: int = 1000  # of an image
-    candidates: int = 1000  # of each level before suppression, twice as many in training
-    deviations: ClassVar[tuple[Deviations, ...]] = (NARROW,)
-    weights: ClassVar[tuple[float, ...]] = (1.0,)  # of the losses of each stage
-    agnostic: ClassVar[bool] = False  # one box for all classes
-    beta: ClassVar[float] = 0.0  # below which the loss of a delta is quadratic
-    proposal_beta: ClassVar[float] = 0.0  # the same for the proposals
+    candidates: int = 1000  # of each level, before suppression
+    training_proposals: int = 1000
+    training_candidates: int = 2000
+    deviations: tuple[Deviations, ...] = (NARROW,)  # of the deltas of each stage
+    weights: tuple[float, ...] = (1.0,)  # of the losses of each stage
+    agnostic: bool = False  # one box for all classes
+    beta: float = 0.0  # below which the loss of a delta is quadratic
+    proposal_beta: float = 0.0  # the same for the proposals
     neck: ClassVar[dict[str, object]] = {"extra": 1, "extra_from": "pool"}
 
     @property
@@ -64,8 +66,12 @@ class FasterRCNN:
 
     def propose(self, out: TwoStage, training: bool) -> Objects:
         """The proposals of all images, the best of each image first."""
-        candidates = self.candidates * (2 if training else 1)
-        limits = replace(self.rpn.suppression, candidates=candidates, most=self.proposals)
+        candidates, most = (
+            (self.training_candidates, self.training_proposals)
+            if training
+            else (self.candidates, self.proposals)
+        )
+        limits = replace(self.rpn.suppression, candidates=candidates, most=most)
         return propose(out.proposal, out.size, limits)
 
     def assign(self, out: TwoStage, objects: Objects) -> TwoStageAssignment:
@@ -111,15 +117,15 @@ class CascadeRCNN(FasterRCNN):
     """Three stages, each trained on the refined regions of the one before."""
 
     overlaps: tuple[float, ...] = (0.5, 0.6, 0.7)
-    deviations: ClassVar[tuple[Deviations, ...]] = (
+    deviations: tuple[Deviations, ...] = (
         NARROW,
         (0.05, 0.05, 0.1, 0.1),
         (0.033, 0.033, 0.067, 0.067),
     )
-    weights: ClassVar[tuple[float, ...]] = (1.0, 0.5, 0.25)
-    agnostic: ClassVar[bool] = True
-    beta: ClassVar[float] = 1.0
-    proposal_beta: ClassVar[float] = 1 / 9
+    weights: tuple[float, ...] = (1.0, 0.5, 0.25)
+    agnostic: bool = True
+    beta: float = 1.0
+    proposal_beta: float = 1 / 9
 
 
 @dataclass(frozen=True, eq=False)

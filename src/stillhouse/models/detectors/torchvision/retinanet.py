@@ -72,23 +72,8 @@ class TorchvisionRetinaNet:
     def assign(self, out: Dense, objects: Objects) -> Assignment:
         """By IoU with the anchors; those between the two thresholds are ignored."""
         anchors = out.priors.boxes
-        overlap = pairwise_iou(objects.boxes.to(anchors.dtype), anchors)
-        overlap = overlap.masked_fill(objects.ignored[:, None], -math.inf)
-        best, nearest = best_objects(overlap, objects)
-        index = nearest.where(best >= self.negative, BACKGROUND)
-        between = (best >= self.negative) & (best < self.positive)
-        index = index.masked_fill(between, IGNORED)
-        if self.low_quality:
-            index = nearest.where(self._is_best(overlap, objects), index)
+        index = match_anchors(objects, anchors, self.positive, self.negative, self.low_quality)
         return make_assignment(index, objects, anchors)
-
-    def _is_best(self, overlap: Tensor, objects: Objects) -> Tensor:
-        """The anchors that an object of their image overlaps most: (M, P) -> (N, P)."""
-        # As in torchvision, an object that overlaps no anchor has its highest IoU, 0, with many.
-        best = (overlap == overlap.amax(1, keepdim=True)) & (overlap > -math.inf)
-        image = objects.image[:, None].expand_as(overlap)
-        found = best.new_zeros(objects.images, overlap.shape[1], dtype=torch.uint8)
-        return found.scatter_reduce(0, image, best.to(torch.uint8), "amax") > 0
 
     def terms(self, out: Dense, assigned: Assignment) -> Terms:
         """`class` and `box`: sums over max(positives, 1) of each image, over the images."""
@@ -118,3 +103,24 @@ class TorchvisionRetinaNet:
     def probabilities(self, out: Dense) -> Tensor:
         """-> (N, P, C)."""
         return out.scores.sigmoid()
+
+
+def match_anchors(
+    objects: Objects, anchors: Tensor, positive: float, negative: float, low_quality: bool
+) -> Tensor:
+    """The object of each anchor as torchvision matches them: (P, 4) -> (N, P)."""
+    overlap = pairwise_iou(objects.boxes.to(anchors.dtype), anchors)
+    overlap = overlap.masked_fill(objects.ignored[:, None], -math.inf)
+    best, nearest = best_objects(overlap, objects)
+    index = nearest.where(best >= negative, BACKGROUND)
+    index = index.masked_fill((best >= negative) & (best < positive), IGNORED)
+    return nearest.where(_is_best(overlap, objects), index) if low_quality else index
+
+
+def _is_best(overlap: Tensor, objects: Objects) -> Tensor:
+    """The anchors that an object of their image overlaps most: (M, P) -> (N, P)."""
+    # As in torchvision, an object that overlaps no anchor has its highest IoU, 0, with many.
+    best = (overlap == overlap.amax(1, keepdim=True)) & (overlap > -math.inf)
+    image = objects.image[:, None].expand_as(overlap)
+    found = best.new_zeros(objects.images, overlap.shape[1], dtype=torch.uint8)
+    return found.scatter_reduce(0, image, best.to(torch.uint8), "amax") > 0
