@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 # "labels": the labels of each image; "class": exactly one label per image; "boxes": predictions of
-# a dense detector and its assignment of objects
+# a detector, or the objects that it is trained on
 Need = Literal[
     "logits", "labels", "class", "features", "batch", "views", "keys", "head", "moves", "boxes"
 ]

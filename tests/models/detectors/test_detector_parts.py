@@ -250,3 +250,12 @@ def test_levels_and_stages_are_taps() -> None:
     # the convolution before a norm is a tap of its own
     with_norm = small_detector("reppoints")
     assert tap_shapes(with_norm, ["neck.p2.conv"], image)["neck.p2.conv"] == (1, 16, 12, 16)
+
+
+def test_boxes_that_were_decoded_without_a_gradient_are_decoded_again() -> None:
+    out = small_detector("gfocal")(torch.zeros(1, 3, *SIZE))
+    with torch.no_grad():
+        plain = out.decoded
+        assert out.decoded is plain and not plain.requires_grad
+    assert out.decoded.requires_grad and out.decoded is out.decoded
+    torch.testing.assert_close(out.decoded.detach(), plain)

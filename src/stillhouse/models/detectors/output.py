@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from stillhouse.batches import Objects
@@ -54,10 +54,15 @@ class Dense:
         """The highest logit of each class in each image: -> (N, C)."""
         return self.scores.amax(1)
 
-    @cached_property
+    @property
     def decoded(self) -> Tensor:
-        """Boxes x1, y1, x2, y2 in pixels: -> (N, P, 4)."""
-        return self.family.decode(self)
+        """Boxes x1, y1, x2, y2 in pixels, decoded once: -> (N, P, 4)."""
+        known: Tensor | None = self.__dict__.get("_decoded")
+        # what was decoded without a gradient is of no use to a loss
+        needed = torch.is_grad_enabled() and self.boxes.requires_grad
+        if known is None or (needed and not known.requires_grad):
+            known = self.__dict__["_decoded"] = self.family.decode(self)
+        return known
 
 
 @dataclass(frozen=True)
