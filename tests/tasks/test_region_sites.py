@@ -56,7 +56,7 @@ def test_rows_are_the_proposals_of_the_teacher(name: str) -> None:
     batch = some_batch(*COUNTS)
     student, teacher = networks(name)
     lesson = lesson_of(student.train(), teacher, batch)
-    assert set(lesson.sites) == {"roi"}
+    assert set(lesson.sites) == {"roi", "roi_main", "roi_rest"}
     site, first = lesson.sites["roi"], lesson.teacher.out.stages[0]
     assert torch.equal(site.teacher, first.scores) and len(first) == 3 * 30
     scored = lesson.student.out.score(first.boxes, first.image)
@@ -76,11 +76,22 @@ def test_rows_are_the_proposals_of_the_teacher(name: str) -> None:
         assert int(site.target[row]) == (int(labels[best]) if hit else 5)
 
 
+def test_proposals_with_an_object_and_of_background() -> None:
+    lesson = lesson_of(networks()[0].train(), networks()[1], some_batch(*COUNTS))
+    every, main, rest = (lesson.sites[name] for name in ("roi", "roi_main", "roi_rest"))
+    assert every.target is not None and main.weight is not None and rest.weight is not None
+    assert main.weight.tolist() == [float(label < 5) for label in every.target.tolist()]
+    assert torch.equal(main.weight + rest.weight, torch.ones_like(main.weight))
+    assert 0 < main.weight.sum() < len(main.weight)
+    assert main.student is every.student
+
+
 def test_images_without_labels_have_no_targets() -> None:
     batch = replace(some_batch(1, 2), target=None)
     student, teacher = networks()
     lesson = lesson_of(student.eval(), teacher, batch)
     assert lesson.sites["roi"].target is None
+    assert not lesson.sites["roi_main"].weight.any() and lesson.sites["roi_rest"].weight.all()
     terms = Detection(5).supervise(lesson.student, batch)
     assert [float(term.mass) for term in terms.values()] == [0.0]
 

@@ -12,6 +12,8 @@ from stillhouse.models.tap_path import TapPath
 HEAD = "head"  # of a dense detector
 # The children of a head that give class scores: of DenseHead, of RepPoints, and of torchvision.
 CLASS_LAYERS = ("class_tower", "class_points", "score", "classification_head")
+# The class scores of the first stage of two-stage detectors, ours and torchvision's.
+REGION_LAYERS = ("heads.0.scores", "roi_heads.box_predictor.cls_score")
 
 
 def last_layers(model: nn.Module, example: Tensor) -> list[str]:
@@ -19,8 +21,8 @@ def last_layers(model: nn.Module, example: Tensor) -> list[str]:
 
     The block is the last child of the last stage, or the stage itself where that has no blocks.
     The classifier is the declared one, or else the last linear layer; of a dense detector it is the
-    layers of the head that only class scores are made of. Raises UserError for a network whose
-    stages or classifier are not known.
+    layers of the head that only class scores are made of, of a two-stage one the class scores of
+    the first stage. Raises UserError for a network whose stages or classifier are not known.
     """
     aliases = find_aliases(model, example)
     stages = [path for name, path in aliases.items() if is_stage(name)]
@@ -48,7 +50,9 @@ def find_class_layers(model: nn.Module) -> list[str]:
         path
         for path, part in model.named_modules()
         for parent, _, name in [path.rpartition(".")]
-        if name in CLASS_LAYERS and parent.rpartition(".")[2] == HEAD
+        if name in CLASS_LAYERS
+        and parent.rpartition(".")[2] == HEAD
+        or f".{path}".endswith(tuple(f".{layer}" for layer in REGION_LAYERS))
     ]
     classifier = find_classifier(model)
     return layers or ([classifier] if classifier else [])

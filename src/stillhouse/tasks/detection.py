@@ -20,7 +20,8 @@ from stillhouse.spec import require, spec
 from stillhouse.tasks.base import Facts
 from stillhouse.tasks.dense_sites import SITES, dense_sites
 from stillhouse.tasks.meters.box_precision import BoxPrecision
-from stillhouse.tasks.region_sites import REGIONS, region_sites
+from stillhouse.tasks.region_sites import SITES as REGION_SITES
+from stillhouse.tasks.region_sites import region_sites
 from stillhouse.types import Clock, Lesson, Sites, Term, Terms, Trace
 
 ScoreProtocol = Literal["coco", "voc", "voc07"]
@@ -80,7 +81,7 @@ class Detection:
     most: int | None = None
     headline: ClassVar[str] = "ap"
     chance: ClassVar[float] = 0.0
-    sites: ClassVar[tuple[str, ...]] = (*SITES, REGIONS)
+    sites: ClassVar[tuple[str, ...]] = (*SITES, *REGION_SITES)
     examine: ClassVar[tuple[str, ...]] = (
         "detections",
         "box_precision",

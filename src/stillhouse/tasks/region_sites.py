@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cache, partial
+
 import torch
 from torch import Tensor
 
@@ -11,19 +14,25 @@ from stillhouse.models.detectors.sampling import rank_within
 from stillhouse.models.detectors.two_stage import TwoStage
 from stillhouse.types import Site, Sites
 
-REGIONS = "roi"  # the teacher's best proposals of each image
+SITES = (
+    "roi",  # the teacher's best proposals of each image
+    "roi_main",  # those with an object
+    "roi_rest",  # those of background
+)
 MOST = 512  # of an image
 OVERLAP = 0.5  # with an object, from which a proposal has its class
 
 
 def region_sites(student: TwoStage, teacher: TwoStage, objects: Objects | None) -> Sites:
-    """The site `roi`: rows are proposals of the teacher, with logits of classes and background.
+    """The sites of two two-stage detectors: rows are proposals of the teacher.
 
-    Both networks are compared at their first stage. The target is the class of the object, or the
-    number of classes for background; None without labels. Losses are means over rows.
+    Their logits are those of classes and, last, of the background. Both networks are compared at their first stage. The target is the class of the object, or the
+    number of classes for background; None without labels, where all rows are background. Losses
+    are means over rows.
     """
 
-    def make() -> Site:
+    @cache
+    def every() -> Site:
         first = teacher.predicted[0]
         first = first.rows(best_of_each_image(first.image))
         scored = student.score(first.boxes, first.image)
@@ -32,7 +41,14 @@ def region_sites(student: TwoStage, teacher: TwoStage, objects: Objects | None) 
             target = classes_of(first.boxes, first.image, objects, student.classes)
         return Site(scored.scores, first.scores, target)
 
-    return Sites({REGIONS: make})
+    def part(positive: bool) -> Site:
+        site = every()
+        hits = torch.zeros_like(site.student[:, 0], dtype=torch.bool)
+        if site.target is not None:
+            hits = site.target < student.classes
+        return replace(site, weight=(hits == positive).to(site.student.dtype))
+
+    return Sites(dict(zip(SITES, (every, partial(part, True), partial(part, False)), strict=True)))
 
 
 def best_of_each_image(image: Tensor, most: int = MOST) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from stillhouse.functional import rows
 from stillhouse.objectives.activation import Raw, Softmax
 from stillhouse.objectives.card import Card
-from stillhouse.objectives.distance import MeanSquaredError, Pearson
+from stillhouse.objectives.distance import Cosine, MeanSquaredError, Pearson
 from stillhouse.objectives.logit import LogitObjective
 from stillhouse.objectives.preprocess import Standardize
 from stillhouse.objectives.presets.base import Objectives, Preset
@@ -21,6 +21,11 @@ from stillhouse.types import Site
 AdapterName = Literal["none", "pointwise"]
 TapPairs = tuple[tuple[str, str], ...]  # (student tap, teacher tap)
 PairsOption = TapPairs | Literal["stages", "levels"]
+RelationDistance = Literal["pearson", "cosine"]
+DISTANCES: dict[RelationDistance, type[Pearson] | type[Cosine]] = {
+    "pearson": Pearson,
+    "cosine": Cosine,
+}
 
 
 @spec
@@ -145,9 +150,13 @@ class PKD(FeaturePreset):
 
 @spec
 class ChannelRelation(FeaturePreset):
-    """Correlation over channels at each pixel (Huang et al., DIST+)."""
+    """Correlation over channels at each pixel (Huang et al., DIST+).
+
+    `distance` cosine, which does not centre, is the paper's ablation.
+    """
 
     weight: float = 1.0
+    distance: RelationDistance = "pearson"
     name: Literal["channel_relation"] = "channel_relation"
     view: ClassVar[Callable[[Tensor], Tensor]] = rows.pixels
     card: ClassVar[Card] = Card(
@@ -161,15 +170,20 @@ class ChannelRelation(FeaturePreset):
     )
 
     def objectives(self) -> Objectives:
-        """Pearson whose rows are pixels."""
-        return {"cr": LogitObjective(activation=Raw(), distance=Pearson(), weight=self.weight)}
+        """One correlation per pixel."""
+        distance = DISTANCES[self.distance]()
+        return {"cr": LogitObjective(activation=Raw(), distance=distance, weight=self.weight)}
 
 
 @spec
 class SpatialRelation(FeaturePreset):
-    """Correlation over space of the channel sum (Huang et al., DIST+)."""
+    """Correlation over space of the channel sum (Huang et al., DIST+).
+
+    `distance` cosine, which does not centre, is the paper's ablation.
+    """
 
     weight: float = 1.0
+    distance: RelationDistance = "pearson"
     name: Literal["spatial_relation"] = "spatial_relation"
     view: ClassVar[Callable[[Tensor], Tensor]] = rows.space
     card: ClassVar[Card] = Card(
@@ -183,5 +197,6 @@ class SpatialRelation(FeaturePreset):
     )
 
     def objectives(self) -> Objectives:
-        """Pearson whose rows are images over space."""
-        return {"sr": LogitObjective(activation=Raw(), distance=Pearson(), weight=self.weight)}
+        """One correlation per image, over space."""
+        distance = DISTANCES[self.distance]()
+        return {"sr": LogitObjective(activation=Raw(), distance=distance, weight=self.weight)}
