@@ -125,6 +125,7 @@ SCHEDULES = {  # of the teachers
     "atss_resnet50-resnet18": "1x",
     "atss_resnet101-resnet50": "1x",
     "reppoints_resnet101-resnet50": "2x",
+    "faster_rcnn_resnext101-resnet50": "20e",
 }
 LONG = {"resnext101": "resnext101_64x4d"}
 
@@ -136,16 +137,18 @@ def test_every_pair_has_a_file() -> None:
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_pair_is_what_it_is_called(name: str) -> None:
     recipe, schedule = loaded(f"pairs/{name}"), SCHEDULES[name]
-    family, _, networks = name.partition("_")
+    family, _, networks = name.rpartition("_")
+    taught = "cascade_rcnn" if family == "faster_rcnn" else family
     teacher, _, student = networks.partition("-")
     teacher = LONG.get(teacher, teacher)
-    assert recipe.student.name == recipe.teacher.name == f"detector/{family}"
+    assert recipe.student.name == f"detector/{family}"
+    assert recipe.teacher.name == f"detector/{taught}"
     assert recipe.student.options == {"backbone": f"timm/{student}"}
     assert recipe.student.pretrained == Path(f"{student}.safetensors")
     assert recipe.teacher.options == {"backbone": f"timm/{teacher}"}
-    assert recipe.teacher.weights == Path(f"{family}_{teacher}_{schedule}.safetensors")
-    assert f"{HERE}/coco/{family}_{schedule}" in load.zoo()  # which trains the teacher
-    alone = loaded(f"coco/{family}_1x")
+    assert recipe.teacher.weights == Path(f"{taught}_{teacher}_{schedule}.safetensors")
+    assert f"{HERE}/coco/{taught}_{schedule}" in load.zoo()  # which trains the teacher
+    alone = loaded(f"coco/{family}_{'2x' if family == 'faster_rcnn' else '1x'}")
     assert (recipe.data, recipe.train, recipe.task) == (alone.data, alone.train, alone.task)
 
 
@@ -222,6 +225,7 @@ NUMBERS: dict[str, dict[str, float | None]] = {
         "TLD temperature=0.25": 36.7,
         "TLD temperature=10": 36.3,
     },
+    "dist_faster_rcnn": {"none": 38.4, "FKD": 41.5, "DIST+TA": 40.6, "DIST+": 42.1},
     "dist_retinanet": {"none": 37.4, "KD": 37.2, "CWD": 40.8, "DIST+mimic": 40.1, "DIST+": 41.0},
 }
 
@@ -238,14 +242,15 @@ def test_every_table_is_looked_at() -> None:
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_all_arms_have_one_protocol(name: str) -> None:
-    schedule = "2x" if name == "dist_retinanet" else "1x"
+    schedule = "2x" if name.startswith("dist_") else "1x"
     for arm in plan_of(f"{HERE}/tables/{name}").arms:
         recipe = arm.recipe
         alone = loaded(f"coco/{recipe.student.name.partition('/')[2]}_{schedule}")
         assert (recipe.data, recipe.task, recipe.train) == (alone.data, alone.task, alone.train)
         assert recipe.student.pretrained is not None and not recipe.student.inherit
         if not arm.is_control:
-            assert recipe.teacher.name == recipe.student.name and recipe.teacher.gate
+            kind = recipe.student.name.replace("faster", "cascade")
+            assert recipe.teacher.name == kind and recipe.teacher.gate
             assert all(one.label_share == 1 for one in recipe.method)
 
 
@@ -282,7 +287,7 @@ OTHER = {
 def test_tables_have_the_weights_of_the_files_of_methods() -> None:
     known = [one for name in METHODS for one in loaded(f"methods/{name}").method]
     seen = set()
-    for name in NUMBERS:
+    for name in NUMBERS.keys() - {"dist_faster_rcnn"}:  # the files are for dense detectors
         plan = plan_of(f"{HERE}/tables/{name}")
         taught = [] if plan.recipe.study.grid else [arm for arm in plan.arms if not arm.is_control]
         for arm in taught:
@@ -292,6 +297,18 @@ def test_tables_have_the_weights_of_the_files_of_methods() -> None:
                 options = OTHER[name, arm.method]
                 assert {key: getattr(one, key) for key in options} == options
     assert seen == set(OTHER)
+
+
+def test_two_stages_are_compared_at_proposals_and_four_levels() -> None:
+    four = tuple((level, level) for level in ("p2", "p3", "p4", "p5"))
+    weights = {"kd": 1, "mimic": 1, "cwd": 10, "channel_relation": 1, "spatial_relation": 1}
+    for arm in plan_of(f"{HERE}/tables/dist_faster_rcnn").arms:
+        for one in () if arm.is_control else arm.recipe.method:
+            places = getattr(one, "sites", None) or one.pairs
+            assert places in (("roi",), four)
+            assert getattr(one, "weight", 1) == weights.get(one.name, 1)
+    (fkd,) = arm_of(f"{HERE}/tables/dist_faster_rcnn", "FKD").method
+    assert (fkd.alpha, fkd.beta, fkd.temperature, fkd.variant) == (7e-5, 4e-3, 0.5, "reference")
 
 
 def test_grids_vary_one_option_of_one_loss() -> None:
@@ -364,8 +381,22 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_coco_objects(tmp_path_factory.mktemp("coco"), 18, 2)
 
 
+REGIONS: dict[str, Any] = {  # levels p2 to p5
+    **OPTIONS,
+    "strides": [4],
+    "neck": {"width": 16, "extra": 3},
+    "sampled": 32,
+    "training_proposals": 32,
+    "proposals": 32,
+}
+
+
+def options_of(family: str) -> dict[str, Any]:
+    return REGIONS if "rcnn" in family else OPTIONS
+
+
 def detector(family: str) -> torch.nn.Module:
-    return zoo.create(f"detector/{family}", 5, **OPTIONS)
+    return zoo.create(f"detector/{family}", 5, **options_of(family))
 
 
 @pytest.fixture(scope="module")
@@ -384,6 +415,7 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 def small(coco: Path, teacher: Path) -> list[str]:
     """Overrides for small networks and images, two batches, and a teacher that is not judged."""
+    options = options_of(teacher.stem)
     resize = "[{kind: resize, size: 64, longest: 96}]"
     return [
         *SMALL,
@@ -392,9 +424,9 @@ def small(coco: Path, teacher: Path) -> list[str]:
         f"data.evaluation={resize}",
         "data.holdout=2",  # 16 images are left: two batches
         "data.group_by_aspect=false",
-        f"student.options={OPTIONS}",
+        f"student.options={options}",
         "student.pretrained=",
-        f"teacher.options={OPTIONS}",
+        f"teacher.options={options}",
         f"teacher.weights={teacher}",
         "teacher.gate=false",
         "train.epochs=1",
@@ -425,7 +457,8 @@ def test_two_steps_of_each_arm_of_a_table(
             family = arm.recipe.student.name.partition("/")[2]
             arms[family, *(one.name for one in arm.recipe.method)] = arm.recipe
     for number, ((family, *_), recipe) in enumerate(arms.items()):
-        recipe = load.replace_sections(recipe, {}, small(coco, teachers(family)))
+        teacher = teachers(family.replace("faster", "cascade"))
+        recipe = load.replace_sections(recipe, {}, small(coco, teacher))
         two_steps(recipe, tmp_path / str(number), "ap")
 
 
