@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from detectors import small_detector, small_two_stage, some_batch
+from stillhouse import methods
 from stillhouse.distributed import combine
 from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError
 from stillhouse.methods.build import make_method
 from stillhouse.methods.setting import Setting
+from stillhouse.models.last_layers import last_layers
 from stillhouse.models.taps import Tapped
 from stillhouse.models.teacher_wrapper import TeacherWrapper
 from stillhouse.objectives import presets
@@ -21,6 +23,7 @@ from stillhouse.tasks.detection import Detection
 from stillhouse.tasks.region_sites import best_of_each_image
 from stillhouse.teachers.base import observe
 from stillhouse.teachers.frozen import Frozen
+from stillhouse.teachers.learner import Learner
 from stillhouse.types import Clock, Lesson, Trace
 
 COUNTS = (2, 0, 3)
@@ -122,6 +125,23 @@ def test_logit_methods_at_regions(preset: Any) -> None:
     site = lesson_of(student, teacher, batch).sites["roi"]
     want = replace(preset, sites=("class",))(site.student, site.teacher, site.target)
     assert float(combine(distilled).detach()) == pytest.approx(float(want.detach()), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["faster_rcnn", "cascade_rcnn"])
+def test_acclimation_trains_the_class_scores_of_the_first_stage(name: str) -> None:
+    batch, task = some_batch(*COUNTS), Detection(5)
+    student, teacher = networks(name)
+    method = make_method((methods.acclimation(sites=("roi",)),), Setting(student, teacher, EXAMPLE))
+    layers = last_layers(teacher, EXAMPLE)
+    assert layers[-1] == "heads.0.scores"
+    learner = Learner(teacher, task.inputs, layers, (), (EXAMPLE,))
+    pupil = Pupil(Tapped(student), method, task).train()
+    term = pupil(batch, observe(learner, batch), CLOCK)["roi/acclimation"]
+    (term.weight * term.mean()).backward()
+    assert all(parameter.grad is None for parameter in student.parameters())
+    moved = {name for name, p in teacher.named_parameters() if p.grad is not None and p.grad.any()}
+    assert {"heads.0.scores.weight", "heads.0.scores.bias"} <= moved
+    assert all(name.startswith(tuple(layers)) for name in moved)
 
 
 def test_the_classes_of_the_teacher_are_chosen_by_name() -> None:
