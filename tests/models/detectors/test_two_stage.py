@@ -80,11 +80,13 @@ def test_proposals_are_the_best_of_each_level(candidates: int) -> None:
         torch.testing.assert_close(found.boxes[own], torch.tensor([b for _, b in kept]).double())
 
 
-def test_twice_as_many_candidates_in_training() -> None:
+def test_training_has_limits_of_its_own() -> None:
     out = output("faster_rcnn")
-    family = replace(out.family, candidates=3, proposals=1000)
+    family = replace(out.family, candidates=3, training_candidates=6)
     few, many = (len(family.propose(out, training).boxes) for training in (False, True))
-    assert few < many <= 2 * 3 * 3 * len(COUNTS)
+    assert few < many <= 6 * 3 * len(COUNTS)
+    fewest = replace(family, training_proposals=2).propose(out, training=True)
+    assert torch.bincount(fewest.image).tolist() == [2, 2, 2]
 
 
 def test_anchors_are_sampled_by_their_overlap() -> None:

@@ -6,24 +6,20 @@ from torch import Tensor, nn
 
 from stillhouse.models.backbones import Backbone
 from stillhouse.models.detectors.output import Dense, Family
-from stillhouse.models.detectors.priors import Grid, make_priors
+from stillhouse.models.detectors.priors import Grid, Priors, make_priors
 from stillhouse.models.fpn import FPN
 from stillhouse.models.places import Places
 
 
-class Detector(nn.Module):
-    """(N, C, H, W) -> Dense, in training and in evaluation alike.
+class PyramidNetwork(nn.Module):
+    """A network with a backbone and a feature pyramid.
 
-    Detections are made of it by `suppress.detect`. Places: the stages of the backbone, and the
-    levels `p3`, `p4`, ... of the neck.
+    Places: the stages of the backbone, and the levels `p2`, `p3`, ... of the neck.
     """
 
-    def __init__(
-        self, backbone: Backbone, neck: FPN, head: nn.Module, family: Family, grid: Grid
-    ) -> None:
+    def __init__(self, backbone: Backbone, neck: FPN) -> None:
         super().__init__()
-        self.backbone, self.neck, self.head = backbone, neck, head
-        self.family, self.grid = family, grid
+        self.backbone, self.neck = backbone, neck
 
     @property
     def places(self) -> Places:
@@ -40,10 +36,33 @@ class Detector(nn.Module):
         """What of the backbone is not trained, as words of a sentence; "" for nothing."""
         return self.backbone.frozen_parts
 
+    def make_levels(self, images: Tensor) -> list[Tensor]:
+        """(N, C, H, W) -> a map for each level, the largest first."""
+        levels: list[Tensor] = self.neck(self.backbone(images))
+        return levels
+
+    def make_priors(self, grid: Grid, levels: list[Tensor]) -> Priors:
+        """The priors of a grid at all levels."""
+        sizes = [(level.shape[-2], level.shape[-1]) for level in levels]
+        return make_priors(grid, sizes, self.neck.strides, levels[0])
+
+
+class Detector(PyramidNetwork):
+    """(N, C, H, W) -> Dense, in training and in evaluation alike.
+
+    Detections are made of it by `suppress.detect`.
+    """
+
+    def __init__(
+        self, backbone: Backbone, neck: FPN, head: nn.Module, family: Family, grid: Grid
+    ) -> None:
+        super().__init__(backbone, neck)
+        self.head = head
+        self.family, self.grid = family, grid
+
     def forward(self, images: Tensor) -> Dense:
         """(N, C, H, W) -> Dense."""
-        levels = self.neck(self.backbone(images))
+        levels = self.make_levels(images)
         raw = self.head(levels)
-        sizes = [(level.shape[-2], level.shape[-1]) for level in levels]
-        priors = make_priors(self.grid, sizes, self.neck.strides, raw.scores)
+        priors = self.make_priors(self.grid, levels)
         return Dense(raw.scores, raw.boxes, priors, self.family, raw.quality, raw.initial)

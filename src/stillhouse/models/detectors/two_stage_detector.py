@@ -8,21 +8,19 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from stillhouse.models.backbones import Backbone
+from stillhouse.models.detectors.detector import PyramidNetwork
 from stillhouse.models.detectors.output import Dense
-from stillhouse.models.detectors.priors import make_priors
 from stillhouse.models.detectors.proposals import ProposalHead
 from stillhouse.models.detectors.rcnn import FasterRCNN
 from stillhouse.models.detectors.region_head import pool_regions
 from stillhouse.models.detectors.two_stage import Regions, TwoStage
 from stillhouse.models.fpn import FPN
-from stillhouse.models.places import Places
 
 
-class TwoStageDetector(nn.Module):
+class TwoStageDetector(PyramidNetwork):
     """(N, C, H, W) -> TwoStage; in evaluation with the predictions for its own proposals.
 
-    Proposals are made at all levels, regions are pooled from those of the backbone. Places: the
-    stages of the backbone, and the levels `p2`, `p3`, ... of the neck.
+    Proposals are made at all levels, regions are pooled from those of the backbone.
     """
 
     def __init__(
@@ -33,34 +31,16 @@ class TwoStageDetector(nn.Module):
         classes: int,
         heads: Sequence[nn.Module],
     ) -> None:
-        super().__init__()
-        self.backbone, self.neck = backbone, neck
+        super().__init__(backbone, neck)
         self.rpn = ProposalHead(neck.width, family.rpn.grid.each)
         self.heads = nn.ModuleList(heads)
         self.family, self.classes = family, classes
 
-    @property
-    def places(self) -> Places:
-        """The stages of the backbone and the levels of the neck."""
-        return Places(self.backbone.places("backbone"), self.neck.places("neck"))
-
-    @property
-    def pretrained_part(self) -> nn.Module:
-        """The network that weights of a classifier are for."""
-        return self.backbone.body
-
-    @property
-    def frozen_parts(self) -> str:
-        """What of the backbone is not trained, as words of a sentence; "" for nothing."""
-        return self.backbone.frozen_parts
-
     def forward(self, images: Tensor) -> TwoStage:
         """(N, C, H, W) -> TwoStage."""
-        levels = self.neck(self.backbone(images))
+        levels, family = self.make_levels(images), self.family
         raw = self.rpn(levels)
-        sizes = [(level.shape[-2], level.shape[-1]) for level in levels]
-        family = self.family
-        priors = make_priors(family.rpn.grid, sizes, self.neck.strides, raw.scores)
+        priors = self.make_priors(family.rpn.grid, levels)
         out = TwoStage(
             (images.shape[-2], images.shape[-1]),
             tuple(levels[: len(self.backbone.strides)]),
