@@ -31,7 +31,7 @@ def recipes() -> dict[str, Recipe]:
     for arm in plan.arms:
         if not arm.is_control:
             names = [one.name for one in arm.recipe.method]
-            made["dist+" if "acclimation" in names else "+".join(names)] = arm.recipe
+            made["dist+" if len(names) > 3 else "+".join(names)] = arm.recipe
     made["rm"] = load.replace_sections(arm.recipe, {"method": {"name": "rm"}})
     return made
 
