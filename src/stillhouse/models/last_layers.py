@@ -50,8 +50,7 @@ def find_class_layers(model: nn.Module) -> list[str]:
         path
         for path, part in model.named_modules()
         for parent, _, name in [path.rpartition(".")]
-        if name in CLASS_LAYERS
-        and parent.rpartition(".")[2] == HEAD
+        if (name in CLASS_LAYERS and parent.rpartition(".")[2] == HEAD)
         or f".{path}".endswith(tuple(f".{layer}" for layer in REGION_LAYERS))
     ]
     classifier = find_classifier(model)

@@ -26,9 +26,9 @@ OVERLAP = 0.5  # with an object, from which a proposal has its class
 def region_sites(student: TwoStage, teacher: TwoStage, objects: Objects | None) -> Sites:
     """The sites of two two-stage detectors: rows are proposals of the teacher.
 
-    Their logits are those of classes and, last, of the background. Both networks are compared at their first stage. The target is the class of the object, or the
-    number of classes for background; None without labels, where all rows are background. Losses
-    are means over rows.
+    Their logits are those of classes and, last, of the background. Both networks are compared at
+    their first stage. The target is the class of the object, or the number of classes for
+    background; None without labels, where all rows are background. Losses are means over rows.
     """
 
     @cache
