@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -107,10 +107,7 @@ class Sites(Mapping[str, Site]):
 
     def __getitem__(self, name: str) -> Site:
         if name not in self._makers:
-            raise UserError(
-                f"the method compares the networks at site {name!r}, but these two networks have "
-                f"{', '.join(self._makers) or 'no sites'}; choose another method, or set its sites"
-            )
+            raise missing_site(name, self)
         if name not in self._made:
             self._made[name] = self._makers[name]()
         return self._made[name]
@@ -131,6 +128,14 @@ class Sites(Mapping[str, Site]):
             {name: partial(self.__getitem__, name) for name in self}
             | {new: partial(others.__getitem__, old) for new, old in named.items()}
         )
+
+
+def missing_site(name: str, known: Iterable[str]) -> UserError:
+    """The error for a site that is not among those of two networks."""
+    return UserError(
+        f"the method compares the networks at site {name!r}, but these two networks have "
+        f"{', '.join(known) or 'no sites'}; choose another method, or set its sites"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,6 +144,10 @@ class Detection:
                 "and the same number of priors per cell"
             )
 
+    def pair_sites(self, student: Detections, teacher: Detections) -> tuple[str, ...]:
+        """The sites that two networks have in common, by their outputs."""
+        return tuple(make_sites(student, teacher, None, None))
+
     def assign(
         self, student: Trace, batch: Batch[Objects]
     ) -> Assignment | TwoStageAssignment | None:
