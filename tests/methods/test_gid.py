@@ -17,7 +17,7 @@ from stillhouse.batches import Objects
 from stillhouse.functional.boxes import giou
 from stillhouse.methods.gid import GID, relation_term
 from stillhouse.methods.instances import align_features, select_instances
-from stillhouse.methods.levels import Level
+from stillhouse.methods.levels import LevelPair
 from stillhouse.models.detectors.output import Dense
 
 Box = list[float]
@@ -83,13 +83,13 @@ def test_no_images_have_no_instances() -> None:
     assert len(found.boxes) == 0 and found.images == 0
 
 
-def three_levels() -> list[Level]:
+def three_levels() -> list[LevelPair]:
     random = torch.Generator().manual_seed(0)
     levels = []
     for number, stride in enumerate((4, 8, 16)):
         shape = 2, 3, 256 // stride, 320 // stride
         s, t = (torch.randn(shape, generator=random, dtype=torch.double) for _ in range(2))
-        levels.append(Level(s, t, s, number, stride))
+        levels.append(LevelPair(s, t, s, number, stride))
     return levels
 
 

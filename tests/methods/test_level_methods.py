@@ -18,7 +18,7 @@ from stillhouse.distributed import combine
 from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError
 from stillhouse.methods.catalogue import composed_methods
-from stillhouse.methods.levels import find_levels, grid_of
+from stillhouse.methods.levels import grid_of, level_numbers
 from stillhouse.methods.setting import Setting
 from stillhouse.models import zoo
 from stillhouse.models.detectors.priors import PointGrid, make_priors
@@ -383,9 +383,9 @@ def test_each_map_finds_its_level() -> None:
     priors = make_priors(PointGrid(), sizes, strides, torch.zeros(1))
     sides = (4, 1, 1)
     maps = [torch.zeros(2, 3, side, side) for side in sides]
-    assert find_levels(maps, ("p4", "p6", "p7"), priors) == [1, 3, 4]
+    assert level_numbers(maps, ("p4", "p6", "p7"), priors) == [1, 3, 4]
     with pytest.raises(UserError, match="tap 'stage1' gives a map of 16 x 16, which is no level"):
-        find_levels([torch.zeros(2, 3, 16, 16)], ("stage1",), priors)
+        level_numbers([torch.zeros(2, 3, 16, 16)], ("stage1",), priors)
     two_stage = SimpleNamespace(proposal=SimpleNamespace(priors=priors))
     assert grid_of(two_stage) is priors
     with pytest.raises(UserError, match="compares levels of detectors, but the student gives a Te"):

@@ -22,7 +22,7 @@ def mse(student: Tensor, teacher: Tensor, weight: Tensor | None = None) -> Tenso
     return weighted_mean((student - teacher).square(), weight).squeeze(-1)
 
 
-mse.stand_in(correlation.supports_rows)(correlation.mean_squared_error)
+mse.stand_in(correlation.supports_differences)(correlation.mean_squared_error)
 
 
 def cosine(

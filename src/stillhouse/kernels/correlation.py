@@ -19,7 +19,7 @@ LEAST = 2**13  # elements; in fewer, calls cost more than memory
 FLAT = 1e-5  # deviation of a constant vector after rounding, as a part of its mean size
 
 
-def supports_rows(student: Tensor, teacher: Tensor, weight: Tensor | None = None) -> bool:
+def supports_differences(student: Tensor, teacher: Tensor, weight: Tensor | None = None) -> bool:
     """Whether only the student learns, by vectors that lie in memory one after the other."""
     return weight is None and _alike(student, teacher) and student.stride(-1) == 1
 
@@ -35,7 +35,9 @@ def supports_correlation(
     if mode != "clamp" or (weight is not None and weight.requires_grad):
         return False
     columns = _alike(student, teacher) and student.mT.is_contiguous()
-    return columns if student.ndim == 2 and columns else supports_rows(student, teacher, weight)
+    return (
+        columns if student.ndim == 2 and columns else supports_differences(student, teacher, weight)
+    )
 
 
 def _alike(student: Tensor, teacher: Tensor) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stillhouse.functional.foreground import level_of_scale, object_cells
 from stillhouse.methods.base import Method
-from stillhouse.methods.levels import AtLevels, Level, LevelsSpec
+from stillhouse.methods.levels import AtLevels, LevelPair, LevelsSpec
 from stillhouse.methods.paired import AdaptedPair
 from stillhouse.methods.setting import Setting
 from stillhouse.models.adapters import Pointwise
@@ -65,7 +65,7 @@ class Decoupled(AtLevels):
 
     spec: DeFeat
 
-    def compare(self, levels: Sequence[Level], lesson: Lesson) -> Terms:
+    def compare(self, levels: Sequence[LevelPair], lesson: Lesson) -> Terms:
         """The sums over cells of both kinds, and twice the number of their elements as mass."""
         terms = {}
         masks = self.masks(levels, lesson)
@@ -81,7 +81,7 @@ class Decoupled(AtLevels):
         return terms
 
     @torch.no_grad()
-    def masks(self, levels: Sequence[Level], lesson: Lesson) -> list[Tensor]:
+    def masks(self, levels: Sequence[LevelPair], lesson: Lesson) -> list[Tensor]:
         """1 in the cells of the objects of each level: L levels -> L x (N, H, W)."""
         objects = self.objects(lesson)
         boxes = objects.boxes.to(levels[0].student.dtype)

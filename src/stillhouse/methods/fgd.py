@@ -14,7 +14,7 @@ from stillhouse.functional.foreground import background_weights, focal_foregroun
 from stillhouse.functional.softmax_attention import channel_attention, place_attention
 from stillhouse.methods.base import Method
 from stillhouse.methods.generation import aligner
-from stillhouse.methods.levels import AtLevels, Level, LevelsSpec
+from stillhouse.methods.levels import AtLevels, LevelPair, LevelsSpec
 from stillhouse.methods.paired import AdaptedPair
 from stillhouse.methods.setting import Setting
 from stillhouse.methods.terms import row_term
@@ -84,7 +84,7 @@ class FocalGlobal(AtLevels):
         self.student_context = nn.ModuleList(ContextBlock(width) for width in widths)
         self.teacher_context = nn.ModuleList(ContextBlock(width) for width in widths)
 
-    def compare(self, levels: Sequence[Level], lesson: Lesson) -> Terms:
+    def compare(self, levels: Sequence[LevelPair], lesson: Lesson) -> Terms:
         """The sums of each image over all levels."""
         objects = self.objects(lesson)
         parts = []
@@ -98,7 +98,7 @@ class FocalGlobal(AtLevels):
             for (name, weight), losses in zip(self.weights.items(), sums, strict=True)
         }
 
-    def place(self, objects: Objects, level: Level, sizes: Tensor | None) -> Tensor:
+    def place(self, objects: Objects, level: LevelPair, sizes: Tensor | None) -> Tensor:
         """The boxes in cells of a level: -> (M, 4)."""
         boxes = objects.boxes.to(level.student.dtype)
         if not self.stretched:
@@ -108,7 +108,7 @@ class FocalGlobal(AtLevels):
         scale = boxes.new_tensor([height, width]) / sizes[objects.image]
         return boxes * scale.flip(1).repeat(1, 2)
 
-    def focal(self, level: Level, foreground: Tensor) -> tuple[Tensor, Tensor]:
+    def focal(self, level: LevelPair, foreground: Tensor) -> tuple[Tensor, Tensor]:
         """The differences in the foreground (N, H, W) and outside of it: -> (N,), (N,)."""
         tau = self.temperature
         channels = channel_attention(level.teacher, tau)[:, :, None, None]
@@ -120,7 +120,7 @@ class FocalGlobal(AtLevels):
         )
         return inside, outside
 
-    def whole(self, index: int, level: Level) -> tuple[Tensor, Tensor]:
+    def whole(self, index: int, level: LevelPair) -> tuple[Tensor, Tensor]:
         """The differences of attention and of maps with context: -> (N,), (N,)."""
         tau = self.temperature
         attention = [

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stillhouse.functional.foreground import near_objects
 from stillhouse.methods.base import Method
-from stillhouse.methods.levels import AtLevels, Level, LevelsSpec, grid_of
+from stillhouse.methods.levels import AtLevels, LevelPair, LevelsSpec, grid_of
 from stillhouse.methods.paired import AdaptedPair
 from stillhouse.methods.setting import Setting
 from stillhouse.objectives.card import Card
@@ -69,7 +69,7 @@ class Imitation(AtLevels):
 
     spec: FGFI
 
-    def compare(self, levels: Sequence[Level], lesson: Lesson) -> Terms:
+    def compare(self, levels: Sequence[LevelPair], lesson: Lesson) -> Terms:
         """The sum over masked cells, and twice their number as mass."""
         masks = self.masks(levels, lesson)
         totals, masses = [], []
@@ -80,7 +80,7 @@ class Imitation(AtLevels):
         return {"imitation": Term(total, mass, self.spec.weight)}
 
     @torch.no_grad()
-    def masks(self, levels: Sequence[Level], lesson: Lesson) -> list[Tensor]:
+    def masks(self, levels: Sequence[LevelPair], lesson: Lesson) -> list[Tensor]:
         """The near anchors of each cell, at most 1 as in the paper: L levels -> L x (N, H, W)."""
         objects, priors = self.objects(lesson), grid_of(lesson.student.out)
         boxes = objects.boxes.to(priors.boxes.dtype)

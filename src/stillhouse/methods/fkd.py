@@ -13,7 +13,7 @@ from stillhouse.distributed import sum_over_ranks
 from stillhouse.errors import UserError
 from stillhouse.functional.softmax_attention import channel_attention, place_attention
 from stillhouse.methods.base import Method
-from stillhouse.methods.levels import AtLevels, Level, LevelsSpec
+from stillhouse.methods.levels import AtLevels, LevelPair, LevelsSpec
 from stillhouse.methods.maps import MapPair
 from stillhouse.methods.paired import AdaptedPair
 from stillhouse.methods.setting import Setting
@@ -103,7 +103,7 @@ class AttentiveRelations(AtLevels):
         self.student_block = nn.ModuleList(block(i, s) for i, (s, _) in enumerate(widths))
         self.teacher_block = nn.ModuleList(block(i, t) for i, (_, t) in enumerate(widths))
 
-    def compare(self, levels: Sequence[Level], lesson: Lesson) -> Terms:
+    def compare(self, levels: Sequence[LevelPair], lesson: Lesson) -> Terms:
         """The norms of each level over the images of all ranks."""
         squares = torch.stack(
             [torch.stack(self.squares(index, level)) for index, level in enumerate(levels)]
@@ -118,7 +118,7 @@ class AttentiveRelations(AtLevels):
             for (name, weight), norm in zip(self.weights.items(), norms, strict=True)
         }
 
-    def squares(self, index: int, level: Level) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def squares(self, index: int, level: LevelPair) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The squared differences of one level, summed for each image: -> four times (N,)."""
         s, t = level.raw, level.teacher
         attended = ((t - level.student).square() * self.attention(s, t)).flatten(1).sum(1)

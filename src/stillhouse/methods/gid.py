@@ -16,7 +16,7 @@ from stillhouse.functional.dtype import upcast
 from stillhouse.functional.relation import distance_relation
 from stillhouse.methods.base import Method
 from stillhouse.methods.instances import align_features, select_instances
-from stillhouse.methods.levels import AtLevels, Level, LevelsSpec
+from stillhouse.methods.levels import AtLevels, LevelPair, LevelsSpec
 from stillhouse.methods.paired import AdaptedPair
 from stillhouse.methods.setting import Setting
 from stillhouse.models.detectors.losses import masked_sum
@@ -71,16 +71,16 @@ class GID(LevelsSpec):
             )
             for pair in self.level_pairs(setting)
         ]
-        return Instances(self, pairs)
+        return InstanceDistillation(self, pairs)
 
 
-class Instances(AtLevels):
+class InstanceDistillation(AtLevels):
     """The terms `instance`, `relation`, `class/gid` and `box/gid`."""
 
     spec: GID
     sites = ("class_main",)  # of dense detectors only
 
-    def compare(self, levels: Sequence[Level], lesson: Lesson) -> Terms:
+    def compare(self, levels: Sequence[LevelPair], lesson: Lesson) -> Terms:
         """The losses at the instances of one batch."""
         student, teacher = lesson.student.out, lesson.teacher.detached().out
         check_dense("student", student)

@@ -11,7 +11,7 @@ from stillhouse.batches import Objects
 from stillhouse.functional.boxes import box_area, clip_boxes
 from stillhouse.functional.dtype import upcast
 from stillhouse.functional.foreground import level_of_scale
-from stillhouse.methods.levels import Level
+from stillhouse.methods.levels import LevelPair
 from stillhouse.models.detectors.output import Dense
 from stillhouse.models.detectors.suppress import suppress
 
@@ -55,7 +55,7 @@ def select_instances(
     return Objects(torch.cat(found), torch.zeros_like(together), together, images=len(score))
 
 
-def align_features(levels: Sequence[Level], instances: Objects, side: int) -> list[Tensor]:
+def align_features(levels: Sequence[LevelPair], instances: Objects, side: int) -> list[Tensor]:
     """The features of instances on a grid of `side` x `side`, of student and teacher.
 
     L levels -> 2 x (K, C, side, side). Each instance is read from one level, by its size

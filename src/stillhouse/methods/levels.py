@@ -22,7 +22,7 @@ from stillhouse.spec import spec
 from stillhouse.types import Lesson, Terms
 
 
-class Level(NamedTuple):
+class LevelPair(NamedTuple):
     """The maps of one pair of levels, and which level of the detectors it is."""
 
     student: Tensor  # (N, C, H, W) adapted
@@ -73,7 +73,7 @@ class AtLevels(Method):
         self.adapters = nn.ModuleList(pair.adapter for pair in pairs)
         self.names = term_names(pairs)
 
-    def compare(self, levels: Sequence[Level], lesson: Lesson) -> Terms:
+    def compare(self, levels: Sequence[LevelPair], lesson: Lesson) -> Terms:
         """The terms of one batch, before the ramp."""
         raise NotImplementedError
 
@@ -84,14 +84,14 @@ class AtLevels(Method):
             terms = self.compare(self.levels(lesson), lesson)
         return {name: term._replace(weight=ramp * term.weight) for name, term in terms.items()}
 
-    def levels(self, lesson: Lesson) -> list[Level]:
+    def levels(self, lesson: Lesson) -> list[LevelPair]:
         """The maps of all pairs, in full precision."""
         raw = [upcast(lesson.student.taps[tap]) for tap in self.student_taps]
         teacher = [upcast(lesson.teacher.taps[tap].detach()) for tap in self.teacher_taps]
         priors = grid_of(lesson.student.out)
-        numbers = find_levels(raw, self.student_taps, priors)
+        numbers = level_numbers(raw, self.student_taps, priors)
         return [
-            Level(upcast(adapter(s)), t, s, number, priors.strides[number])
+            LevelPair(upcast(adapter(s)), t, s, number, priors.strides[number])
             for adapter, s, t, number in zip(self.adapters, raw, teacher, numbers, strict=True)
         ]
 
@@ -116,7 +116,7 @@ def grid_of(out: Any) -> Priors:
     return priors
 
 
-def find_levels(maps: Sequence[Tensor], taps: Sequence[str], priors: Priors) -> list[int]:
+def level_numbers(maps: Sequence[Tensor], taps: Sequence[str], priors: Priors) -> list[int]:
     """Which level of a detector each map is, by its size: K maps (N, C, H, W) -> K numbers.
 
     Of several levels of one size, the maps are those in their order. Raises UserError for a map of

@@ -16,7 +16,7 @@ from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.functional.masks import mask_similarity, masked_difference
 from stillhouse.methods.base import Method
 from stillhouse.methods.generation import aligner
-from stillhouse.methods.levels import AtLevels, Level, LevelsSpec
+from stillhouse.methods.levels import AtLevels, LevelPair, LevelsSpec
 from stillhouse.methods.paired import AdaptedPair
 from stillhouse.methods.phases import check_length, in_first_phase
 from stillhouse.methods.setting import Setting
@@ -151,7 +151,7 @@ class Masked(AtLevels):
         loss = combine(terms) / world_size()
         return Term(loss, torch.ones_like(loss), shared=True)
 
-    def distil(self, index: int, level: Level, clock: Clock) -> Tensor:
+    def distil(self, index: int, level: LevelPair, clock: Clock) -> Tensor:
         """The masked differences of one level, for each image: -> (N,).
 
         The tokens get no gradient at all, so that the optimiser skips them.

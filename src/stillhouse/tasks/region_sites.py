@@ -38,7 +38,7 @@ def region_sites(student: TwoStage, teacher: TwoStage, objects: Objects | None) 
         scored = student.score(first.boxes, first.image)
         target = None
         if objects is not None:
-            target = classes_of(first.boxes, first.image, objects, student.classes)
+            target = region_classes(first.boxes, first.image, objects, student.classes)
         return Site(scored.scores, first.scores, target)
 
     def part(positive: bool) -> Site:
@@ -57,7 +57,7 @@ def best_of_each_image(image: Tensor, most: int = MOST) -> Tensor:
     return rank_within(image, order, torch.ones_like(image, dtype=torch.bool)) < most
 
 
-def classes_of(boxes: Tensor, image: Tensor, objects: Objects, classes: int) -> Tensor:
+def region_classes(boxes: Tensor, image: Tensor, objects: Objects, classes: int) -> Tensor:
     """The class of each region, `classes` for background: (R, 4), (R,) -> (R,)."""
     index = match_regions(boxes, image, objects, OVERLAP)
     if not len(objects.labels):

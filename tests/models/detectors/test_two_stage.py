@@ -16,7 +16,7 @@ from stillhouse.models.detectors.output import Suppression
 from stillhouse.models.detectors.proposals import RPN
 from stillhouse.models.detectors.rcnn import match_regions, refine, sample_regions
 from stillhouse.models.detectors.region_head import pool_regions, region_levels
-from stillhouse.models.detectors.sampling import rank_within, sample
+from stillhouse.models.detectors.sampling import random_sample, rank_within
 from stillhouse.models.detectors.suppress import detect
 from stillhouse.models.detectors.two_stage import Regions, TwoStage
 from stillhouse.types import Trace
@@ -164,19 +164,19 @@ def test_a_sample_has_its_share_of_positives() -> None:
     positive[:40] = positive[50:53] = True
     negative = ~positive
     negative[105:] = False  # the last image has rows of neither kind
-    kept = sample(image, positive, negative, 16, 0.25)
+    kept = random_sample(image, positive, negative, 16, 0.25)
     counts = [
         (int((kept & positive)[image == n].sum()), int((kept & negative)[image == n].sum()))
         for n in range(4)
     ]
     assert counts == [(4, 10), (3, 13), (0, 5), (0, 0)]
-    others = [sample(image, positive, negative, 16, 0.25) for _ in range(20)]
+    others = [random_sample(image, positive, negative, 16, 0.25) for _ in range(20)]
     assert len({tuple(one.nonzero()[:, 0].tolist()) for one in others}) > 10
 
 
 def test_samples_of_no_rows() -> None:
     none = torch.zeros(0, dtype=torch.int64)
-    assert sample(none, none.bool(), none.bool(), 4, 0.5).shape == (0,)
+    assert random_sample(none, none.bool(), none.bool(), 4, 0.5).shape == (0,)
 
 
 def test_regions_are_matched_with_the_object_of_most_overlap() -> None:

@@ -22,7 +22,7 @@ from stillhouse.models.detectors.coding import decode_deltas, encode_deltas
 from stillhouse.models.detectors.losses import masked_sum, smooth_l1
 from stillhouse.models.detectors.output import Dense, Suppression
 from stillhouse.models.detectors.priors import AnchorGrid
-from stillhouse.models.detectors.sampling import sample
+from stillhouse.models.detectors.sampling import random_sample
 from stillhouse.models.detectors.suppress import best_boxes, join_boxes
 from stillhouse.models.detectors.tower import HeadOutput
 from stillhouse.types import Term, Terms
@@ -81,7 +81,7 @@ class RPN:
         index = self.match(objects, anchors)
         flat = index.flatten()
         image = torch.arange(len(index), device=index.device).repeat_interleave(index.shape[1])
-        kept = sample(image, flat >= 0, flat == BACKGROUND, self.sampled, self.share)
+        kept = random_sample(image, flat >= 0, flat == BACKGROUND, self.sampled, self.share)
         index = flat.masked_fill(~kept, IGNORED).view_as(index)
         return make_assignment(index, objects, anchors)
 

@@ -18,7 +18,7 @@ from stillhouse.models.detectors.losses import masked_sum, smooth_l1
 from stillhouse.models.detectors.output import Suppression
 from stillhouse.models.detectors.proposals import RPN, propose
 from stillhouse.models.detectors.region_head import RegionHead
-from stillhouse.models.detectors.sampling import sample
+from stillhouse.models.detectors.sampling import random_sample
 from stillhouse.models.detectors.two_stage import (
     Regions,
     SampledRegions,
@@ -151,7 +151,7 @@ def sample_regions(
     boxes = torch.cat([boxes, known.boxes.to(boxes.dtype)])
     image = torch.cat([image, known.image])
     index = match_regions(boxes, image, objects, overlap)
-    kept = sample(image, index >= 0, index < 0, count, share).nonzero()[:, 0]
+    kept = random_sample(image, index >= 0, index < 0, count, share).nonzero()[:, 0]
     kept = kept[image[kept].argsort(stable=True)]
     return SampledBoxes(boxes[kept], image[kept], index[kept], proposed[kept])
 

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def sample(image: Tensor, positive: Tensor, negative: Tensor, count: int, share: float) -> Tensor:
+def random_sample(
+    image: Tensor, positive: Tensor, negative: Tensor, count: int, share: float
+) -> Tensor:
     """A random sample of `count` rows per image: (R,) image, (R,) bool, (R,) bool -> (R,) bool.
 
     Up to `share` of them are positives; negatives fill the rest. Fewer are taken where an image has

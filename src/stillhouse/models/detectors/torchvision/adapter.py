@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stillhouse.errors import UserError
 from stillhouse.models.detectors.output import Dense, Family, Suppression
-from stillhouse.models.detectors.torchvision.backbone import Trunk
+from stillhouse.models.detectors.torchvision.backbone import TorchvisionBackbone
 from stillhouse.models.detectors.torchvision.fcos import TorchvisionFCOS
 from stillhouse.models.detectors.torchvision.rcnn import TorchvisionTwoStage
 from stillhouse.models.detectors.torchvision.retinanet import TorchvisionRetinaNet
@@ -57,7 +57,7 @@ class TorchvisionDetector(nn.Module):
         super().__init__()
         self.model = model
         self.family = read_family(model)
-        self.trunk = Trunk(model, model.get_submodule("anchor_generator"))
+        self.trunk = TorchvisionBackbone(model, model.get_submodule("anchor_generator"))
         chosen = getattr(model, COLUMNS, None) if columns is None else columns
         index = None if chosen is None else torch.tensor(tuple(chosen))
         self.register_buffer("columns", index, persistent=False)

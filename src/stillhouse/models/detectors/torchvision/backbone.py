@@ -18,7 +18,7 @@ from stillhouse.models.places import Places
 from stillhouse.models.recording import Recording, record
 
 
-class Trunk:
+class TorchvisionBackbone:
     """The backbone of a model, which remains the model's own, with its feature pyramid.
 
     `generator` makes the anchors. Places: the stages of `backbone.body`, or of a backbone that

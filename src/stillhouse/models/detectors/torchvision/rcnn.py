@@ -16,7 +16,7 @@ from stillhouse.models.detectors.coding import Deviations
 from stillhouse.models.detectors.output import Dense, Suppression
 from stillhouse.models.detectors.proposals import RPN, rows
 from stillhouse.models.detectors.rcnn import FasterRCNN
-from stillhouse.models.detectors.torchvision.backbone import Trunk
+from stillhouse.models.detectors.torchvision.backbone import TorchvisionBackbone
 from stillhouse.models.detectors.torchvision.retinanet import match_anchors
 from stillhouse.models.detectors.two_stage import Regions, TwoStage
 from stillhouse.models.places import Places
@@ -97,7 +97,7 @@ class TorchvisionTwoStage(nn.Module):
         super().__init__()
         self.model = model
         self.family = TorchvisionRCNN.of(model)
-        self.trunk = Trunk(model, model.get_submodule("rpn.anchor_generator"))
+        self.trunk = TorchvisionBackbone(model, model.get_submodule("rpn.anchor_generator"))
         predictor = model.get_submodule("roi_heads.box_predictor.cls_score")
         width = int(predictor.out_features)  # type: ignore[arg-type]
         chosen = tuple(range(1, width)) if columns is None else tuple(columns)
