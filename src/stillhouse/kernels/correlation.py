@@ -34,10 +34,9 @@ def supports_correlation(
     """Whether vectors are rows of a matrix, or columns of one with or without weights."""
     if mode != "clamp" or (weight is not None and weight.requires_grad):
         return False
-    columns = _alike(student, teacher) and student.mT.is_contiguous()
-    return (
-        columns if student.ndim == 2 and columns else supports_differences(student, teacher, weight)
-    )
+    is_matrix = _alike(student, teacher) and student.ndim == 2
+    columns = is_matrix and student.mT.is_contiguous()
+    return columns or supports_differences(student, teacher, weight)
 
 
 def _alike(student: Tensor, teacher: Tensor) -> bool:

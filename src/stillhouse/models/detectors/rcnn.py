@@ -79,11 +79,12 @@ class FasterRCNN:
         assigned = self.rpn.assign(out.proposal, objects)
         proposals = self.propose(out, training=True)
         boxes, image = proposals.boxes, proposals.image
-        stages = []
+        stages: list[SampledRegions] = []
         for stage, overlap in enumerate(self.overlaps):
             found = sample_regions(boxes, image, objects, overlap, self.sampled, self.share)
             stages.append(train_on(out, found, objects, stage))
-            boxes, image = refine(stages[-1].regions.rows(found.proposed), out.size)
+            if stage + 1 < len(self.overlaps):
+                boxes, image = refine(stages[-1].regions.rows(found.proposed), out.size)
         return TwoStageAssignment(assigned, tuple(stages))
 
     def terms(self, out: TwoStage, assigned: TwoStageAssignment) -> Terms:
@@ -107,8 +108,9 @@ class FasterRCNN:
         boxes, image = proposals.boxes, proposals.image
         stages: list[Regions] = []
         for stage in range(len(self.weights)):
+            if stage:
+                boxes, image = refine(stages[-1], out.size)
             stages.append(out.score(boxes, image, stage))
-            boxes, image = refine(stages[-1], out.size)
         return tuple(stages)
 
 
