@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from detectors import SIZE, small_two_stage, some_batch, some_objects
+from stillhouse.errors import UserError
 from stillhouse.models.detectors.assign import IGNORED, Assignment
 from stillhouse.models.detectors.output import Suppression
 from stillhouse.models.detectors.proposals import RPN
@@ -248,6 +249,14 @@ def test_no_regions() -> None:
     levels = [torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 4, 4)]
     none = torch.zeros(0, dtype=torch.int64)
     assert pool_regions(levels, (4, 8), torch.zeros(0, 4), none).shape == (0, 3, 7, 7)
+
+
+def test_regions_are_pooled_to_the_side_of_the_head() -> None:
+    net = small_two_stage(head={"width": 24, "side": 3}).eval()
+    assert net.heads[0].first.in_features == 16 * 3 * 3
+    net(torch.zeros(1, 3, *SIZE))
+    with pytest.raises(UserError, match="`side` of the head must be positive, got 0"):
+        small_two_stage(head={"side": 0})
 
 
 @pytest.mark.parametrize("agnostic", [False, True])

@@ -49,7 +49,7 @@ def region_levels(boxes: Tensor, strides: Sequence[int]) -> Tensor:
 class RegionHead(nn.Module):
     """Two fully connected layers with ReLU, class scores and boxes, for pooled regions.
 
-    With `agnostic`, one box for all classes.
+    Regions are pooled to `side` by `side` cells. With `agnostic`, one box for all classes.
     """
 
     def __init__(
@@ -62,8 +62,10 @@ class RegionHead(nn.Module):
         agnostic: bool = False,
     ) -> None:
         super().__init__()
-        if width < 1:
-            raise UserError(f"`width` of the head must be positive, got {width}")
+        for name, value in (("width", width), ("side", side)):
+            if value < 1:
+                raise UserError(f"`{name}` of the head must be positive, got {value}")
+        self.side = side
         self.first = nn.Linear(before * side * side, width)
         self.second = nn.Linear(width, width)
         self.scores = nn.Linear(width, classes + 1)

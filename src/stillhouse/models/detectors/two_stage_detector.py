@@ -12,7 +12,7 @@ from stillhouse.models.detectors.detector import PyramidNetwork
 from stillhouse.models.detectors.output import Dense
 from stillhouse.models.detectors.proposals import ProposalHead
 from stillhouse.models.detectors.rcnn import FasterRCNN
-from stillhouse.models.detectors.region_head import pool_regions
+from stillhouse.models.detectors.region_head import RegionHead, pool_regions
 from stillhouse.models.detectors.two_stage import Regions, TwoStage
 from stillhouse.models.fpn import FPN
 
@@ -29,7 +29,7 @@ class TwoStageDetector(PyramidNetwork):
         neck: FPN,
         family: FasterRCNN,
         classes: int,
-        heads: Sequence[nn.Module],
+        heads: Sequence[RegionHead],
     ) -> None:
         super().__init__(backbone, neck)
         self.rpn = ProposalHead(neck.width, family.rpn.grid.each)
@@ -55,6 +55,8 @@ class TwoStageDetector(PyramidNetwork):
         self, levels: Sequence[Tensor], boxes: Tensor, image: Tensor, stage: int
     ) -> Regions:
         """The predictions of a stage for boxes (R, 4) of images (R,)."""
-        pooled = pool_regions(levels, self.backbone.strides, boxes, image)
-        scored: Regions = self.heads[stage](pooled, boxes, image, self.family.deviations[stage])
+        head = self.heads[stage]
+        assert isinstance(head, RegionHead)
+        pooled = pool_regions(levels, self.backbone.strides, boxes, image, head.side)
+        scored: Regions = head(pooled, boxes, image, self.family.deviations[stage])
         return scored
