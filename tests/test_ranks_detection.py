@@ -52,6 +52,10 @@ PLAIN = (presets.tld(weight=2.0),)
 
 AT_REGIONS = (presets.kd(sites=("roi",)), presets.dist(sites=("roi",)))
 TWO_STAGES = ("faster_rcnn", "cascade_rcnn")
+REGION_METHODS: dict[str, tuple[Any, ...]] = {
+    "proposals": (methods.gid(),),
+    "masked proposals": (methods.maskd(),),
+}
 
 
 def pupil_of(family: str, method: Any = PLAIN) -> tuple[Pupil[Any], Frozen[Any]]:
@@ -97,6 +101,11 @@ def on_each_rank() -> dict[str, Any]:
         unused = pupil.method.unused_parameters
         wrapped = DistributedDataParallel(pupil, find_unused_parameters=unused)
         found[name] = step(wrapped, teacher, split(CUTS, rank()))
+    for name, method in REGION_METHODS.items():
+        pupil, teacher = pupil_of("faster_rcnn", method)
+        unused = pupil.method.unused_parameters
+        wrapped = DistributedDataParallel(pupil, find_unused_parameters=unused)
+        found[name] = step(wrapped, teacher, split(CUTS, rank()))
     pupil, teacher = pupil_of("gfocal")
     found["alone"] = step(DistributedDataParallel(pupil), teacher, split(ALONE, rank()))
     return found
@@ -129,6 +138,13 @@ def test_two_stages_on_three_ranks(ranks: list[dict[str, Any]], family: str) -> 
     assert {"kd/roi/kd", "dist/roi/inter", "dist/roi/intra", "proposal"} <= set(whole["means"])
     for found in ranks:
         compare(found[family], whole)
+
+
+@pytest.mark.parametrize("name", REGION_METHODS)
+def test_methods_of_two_stages_on_three_ranks(ranks: list[dict[str, Any]], name: str) -> None:
+    whole = step(*pupil_of("faster_rcnn", REGION_METHODS[name]), some_batch(*COUNTS))
+    for found in ranks:
+        compare(found[name], whole)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,14 +12,21 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from detectors import some_batch
-from level_room import LevelRoom
+from detectors import SIZE, small_detector, small_two_stage, some_batch
+from level_room import EXAMPLE, LAST, LevelRoom
 from stillhouse.batches import Objects
+from stillhouse.distiller import Distiller
+from stillhouse.errors import UserError
 from stillhouse.functional.boxes import giou
 from stillhouse.methods.gid import GID, relation_term
 from stillhouse.methods.instances import align_features, select_instances
 from stillhouse.methods.levels import LevelPair
+from stillhouse.methods.predictions import pair_predictions
+from stillhouse.methods.setting import Setting
 from stillhouse.models.detectors.output import Dense
+from stillhouse.models.taps import Tapped
+from stillhouse.tasks.detection import Detection
+from stillhouse.types import Lesson
 
 Box = list[float]
 SIZES = torch.tensor([[48, 64], [40, 50], [33, 61]])
@@ -62,7 +70,7 @@ def instances(student: Dense, teacher: Dense, sizes: Tensor, most: int) -> list[
 def test_instances_are_where_the_networks_differ_most(family: str, most: int) -> None:
     lesson = room_of(family).lesson()
     student, teacher = lesson.student.out, lesson.teacher.out
-    found = select_instances(student, teacher, SIZES, most=most)
+    found = select_instances(pair_predictions(student, teacher), SIZES, most=most)
     want = instances(student, teacher, SIZES, most)
     assert found.images == 3 and not found.labels.any()
     for n, boxes in enumerate(want):
@@ -74,12 +82,12 @@ def test_instances_are_where_the_networks_differ_most(family: str, most: int) ->
 def test_equal_networks_have_no_instances() -> None:
     lesson = room_of().lesson()
     out = lesson.teacher.out
-    assert len(select_instances(out, out, SIZES).boxes) == 0
+    assert len(select_instances(pair_predictions(out, out), SIZES).boxes) == 0
 
 
 def test_no_images_have_no_instances() -> None:
     lesson = room_of().lesson(some_batch(1).rows(slice(0, 0)))
-    found = select_instances(lesson.student.out, lesson.teacher.out, SIZES[:0])
+    found = select_instances(pair_predictions(lesson.student.out, lesson.teacher.out), SIZES[:0])
     assert len(found.boxes) == 0 and found.images == 0
 
 
@@ -137,7 +145,7 @@ def test_features_and_predictions(family: str) -> None:
     room = room_of(family, weight=2.0, relation=3.0, classes=4.0, boxes=5.0)
     lesson = room.lesson()
     student, teacher = lesson.student.out, lesson.teacher.out
-    found = select_instances(student, teacher, lesson.sizes)
+    found = select_instances(pair_predictions(student, teacher), lesson.sizes)
     s, t = align_features(room.method.levels(lesson), found, 10)
     terms = room.terms(lesson)
     total = 0.0
@@ -177,7 +185,7 @@ def test_boxes_that_nobody_has_decoded_before_keep_their_gradient() -> None:
     """As with a family whose label loss reads deltas."""
     lesson = room_of("retinanet").lesson()
     out = lesson.student.out
-    select_instances(out, lesson.teacher.out, SIZES)
+    select_instances(pair_predictions(out, lesson.teacher.out), SIZES)
     assert out.decoded.requires_grad
 
 
@@ -187,3 +195,90 @@ def test_it_reads_no_ground_truth() -> None:
     other = room.terms(replace(lesson, objects=None, assigned=None))
     for name, term in room.terms(lesson).items():
         assert torch.equal(term.total, other[name].total)
+
+
+# --------------------------------------------------------------------------------------- two stages
+
+
+def region_lesson() -> tuple[Lesson, Any]:
+    """A Faster R-CNN with a box for each class, and a Cascade R-CNN with one for all."""
+    torch.manual_seed(0)
+    student = small_two_stage().double().train()
+    teacher = small_two_stage("cascade_rcnn", backbone="stillhouse/medium").double().eval()
+    for network in (student, teacher):
+        for head in network.heads:
+            torch.nn.init.normal_(head.scores.weight, std=0.5)
+            torch.nn.init.normal_(head.boxes.weight, std=0.3)
+    batch = some_batch(2, 0, 3)
+    method = GID(weight=2.0, relation=3.0, classes=4.0, boxes=5.0).build(
+        Setting(student, teacher, EXAMPLE)
+    )
+    method.double()
+    task, taps = Detection(5), (method.student_taps, method.teacher_taps)
+    traces = [
+        Tapped(network, names, (EXAMPLE,))(batch.images)
+        for network, names in zip((student, teacher), taps, strict=True)
+    ]
+    assigned = task.assign(traces[0], batch)
+    return task.lesson(traces[0], traces[1], batch, LAST, assigned), method
+
+
+def test_instances_of_two_stages_are_those_of_the_teachers_proposals() -> None:
+    lesson, method = region_lesson()
+    assert method.sites == ("roi",)
+    student, teacher = lesson.student.out, lesson.teacher.out
+    first = teacher.stages[0]
+    with torch.no_grad():
+        scored = student.score(first.boxes, first.image)
+    ranked: list[list[tuple[float, Box]]] = [[], [], []]
+    rows = []
+    for k, n in enumerate(first.image.tolist()):
+        s, t = (out.scores[k].softmax(-1) for out in (scored, first))
+        best = int(t[:-1].argmax())
+        boxes = scored.decoded[k, best], first.decoded[k, 0]
+        height, width = SIZES[n].tolist()
+        box = boxes[int(t[:-1].max() > s[:-1].max())].tolist()
+        limits = (width, height, width, height)
+        box = [min(max(v, 0.0), limit) for v, limit in zip(box, limits, strict=True)]
+        x, y = (float(first.boxes[k, i] + first.boxes[k, i + 2]) / 2 for i in (0, 1))
+        rows.append(tuple(part.detach() for part in (s, t, *boxes)))
+        if x <= width and y <= height and (box[2] - box[0]) * (box[3] - box[1]) > 0:
+            ranked[n].append((float((s - t).detach()[:-1].abs().max()), box))
+    found = select_instances(pair_predictions(student, teacher), SIZES)
+    for n, own in enumerate(ranked):
+        kept: list[Box] = []
+        for _, box in sorted(own, key=lambda pair: -pair[0]):
+            if len(kept) < 10 and all(overlap(box, other) <= 0.3 for other in kept):
+                kept.append(box)
+        assert len(kept) > 1
+        torch.testing.assert_close(
+            found.boxes[found.image == n], torch.tensor(kept, dtype=torch.double)
+        )
+    losses, boxes_apart, count = 0.0, 0.0, 0
+    for (s, t, own_box, other), box, n in zip(
+        rows, first.boxes.tolist(), first.image.tolist(), strict=True
+    ):
+        if any(overlap(box, b) >= 0.5 for b in found.boxes[found.image == n].tolist()):
+            losses += float((t * (t.log() - s.log())).sum())
+            boxes_apart += 1 - float(giou(own_box, other))
+            count += 1
+    terms = method(replace(lesson, sizes=SIZES))
+    assert 0 < count < len(rows)
+    assert float(terms["class/gid"].mean()) == pytest.approx(losses / count, rel=1e-9)
+    assert float(terms["box/gid"].mean()) == pytest.approx(boxes_apart / count, rel=1e-9)
+    assert [term.weight for term in terms.values()] == [2.0, 3.0, 4.0, 5.0]
+    (terms["class/gid"].total + terms["box/gid"].total).backward()
+    assert all(p.grad is None for p in lesson.teacher.out.scorer.parameters())
+    assert lesson.student.out.scorer.heads[0].boxes.weight.grad.abs().sum() > 0
+
+
+def test_detectors_of_two_kinds_have_no_predictions_in_common() -> None:
+    student, teacher = small_two_stage(), small_detector("fcos")
+    outputs = [network(torch.zeros(1, 3, *SIZE)) for network in (student, teacher)]
+    text = "the student gives a TwoStage and the teacher a Dense; take networks of `stillhouse mo"
+    with pytest.raises(UserError, match=text):
+        pair_predictions(*outputs)
+    made = Distiller(student, teacher, GID(), "detection", example=torch.zeros(1, 3, *SIZE))
+    batch = some_batch(1)
+    with pytest.raises(UserError, match="of two dense or of two two-stage detectors"):
+        made(replace(batch, images=batch.images.float()))

@@ -326,7 +326,7 @@ def test_a_detector_of_torchvision(name: str) -> None:
     student, teacher = (adapt_detector(small_fcos()) for _ in range(2))
     setting = Setting(student, teacher, EXAMPLE.float())
     if name == "maskd":
-        with pytest.raises(UserError, match="has no head that can be run alone; take a dense"):
+        with pytest.raises(UserError, match="has no head that can be run alone; take a te"):
             SPECS[name].build(setting)
         return
     method = SPECS[name].build(setting)
@@ -340,19 +340,12 @@ def test_two_stage_detectors(name: str) -> None:
     assert batch.target is not None
     single = replace(batch.target, boxes=batch.target.boxes.float())
     batch = replace(batch, images=batch.images.float(), target=single)
-    if name in ("gid", "maskd"):
-        refused = (
-            "at each prior, but the student gives a TwoStage; take a dense|TwoStageDetector has"
-        )
-        with pytest.raises(UserError, match=refused):
-            made = Distiller(student, teacher, SPECS[name], "detection", example=batch.images)
-            made(batch)
-        return
     loss, terms = Distiller(student, teacher, SPECS[name], "detection", example=batch.images)(batch)
     loss.backward()
     new = {term: value for term, value in terms.items() if term not in LABELS}
     assert {term.split("/")[-1] for term in new} == {term.split("/")[-1] for term in TERMS[name]}
     assert all(value.isfinite() for value in new.values()) and sum(new.values()) > 0
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in student.parameters())
 
 
 @each

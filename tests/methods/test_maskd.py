@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from detectors import SIZE, small_detector, some_batch
+from detectors import SIZE, small_detector, small_two_stage, some_batch
 from level_room import EXAMPLE, FIRST, LAST, LevelRoom, values
 from stillhouse.distiller import Distiller
 from stillhouse.distributed import combine
@@ -19,7 +21,12 @@ from stillhouse.functional.masks import mask_similarity, masked_difference
 from stillhouse.methods.maskd import MasKD
 from stillhouse.methods.setting import Setting
 from stillhouse.models import zoo
-from stillhouse.types import Clock
+from stillhouse.models.taps import Tapped
+from stillhouse.models.teacher_wrapper import TeacherWrapper
+from stillhouse.tasks.detection import Detection
+from stillhouse.types import Clock, Lesson
+
+STANDARD = ((0.0,) * 3, (1.0,) * 3)
 
 
 def sigmoid(z: float) -> float:
@@ -118,6 +125,69 @@ def test_the_label_loss_is_that_of_the_detector_with_masked_maps(family: str) ->
     assert all(p.grad is None for p in room.teacher.head.parameters())
 
 
+@pytest.mark.parametrize("name", ["faster_rcnn", "cascade_rcnn"])
+def test_the_label_loss_of_two_stages(name: str) -> None:
+    """It is that of proposals and of all stages, from the masked maps."""
+    torch.manual_seed(0)
+    student, teacher = (small_two_stage(name).double().eval() for _ in range(2))
+    batch, task = some_batch(2, 0, 3), Detection(5)
+    method = MasKD(tokens=2, init=1.0).build(Setting(student, teacher, EXAMPLE)).double()
+    with torch.no_grad():
+        ours = Tapped(student, method.student_taps, (EXAMPLE,))(batch.images)
+        theirs = Tapped(teacher, method.teacher_taps, (EXAMPLE,))(batch.images)
+    lesson = task.lesson(ours, theirs, batch, FIRST, task.assign(ours, batch))
+    torch.manual_seed(1)
+    terms = method(lesson)
+    masked = [
+        tokens(theirs.taps[tap])[0]
+        for tokens, tap in zip(method.tokens, method.teacher_taps, strict=True)
+    ]
+    with monkeypatched_levels(teacher, masked):
+        torch.manual_seed(1)
+        out = teacher.train()(batch.images)
+        assigned = out.assign(batch.target)
+    assert len(out.levels) < len(masked) and {"proposal", "proposal_box"} < set(out.terms(assigned))
+    want = combine(out.terms(assigned))
+    torch.testing.assert_close(terms["tokens"].mean(), want)
+    slopes = torch.autograd.grad(want, [tokens.tokens for tokens in method.tokens])
+    terms["tokens"].mean().backward()
+    for tokens, slope in zip(method.tokens, slopes, strict=True):
+        torch.testing.assert_close(tokens.tokens.grad, slope)
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+@contextmanager
+def monkeypatched_levels(network: Any, levels: list[Tensor]) -> Iterator[None]:
+    """A detector whose neck gives these maps."""
+    network.make_levels = lambda images: levels
+    yield
+    del network.make_levels
+
+
+@pytest.mark.parametrize("make", [small_detector, small_two_stage])
+def test_labels_are_those_of_the_teachers_classes(make: Any) -> None:
+    """A teacher of the same classes in another order, and one more."""
+    order = [3, 5, 0, 1, 4]
+    name = "gfocal" if make is small_detector else "faster_rcnn"
+    torch.manual_seed(0)
+    student, other = make(name).double().eval(), make(name, 6).double().eval()
+    teacher = TeacherWrapper(other, data=STANDARD, select=order).double()
+    batch = some_batch(2, 3)
+    assert batch.target is not None
+    renamed = replace(batch.target, labels=torch.tensor(order)[batch.target.labels])
+    found = []
+    for network, target in ((teacher, batch.target), (other, renamed)):
+        torch.manual_seed(2)
+        method = MasKD(tokens=2, init=1.0).build(Setting(student, network, EXAMPLE)).double()
+        with torch.no_grad():
+            ours = Tapped(student, method.student_taps, (EXAMPLE,))(batch.images)
+            theirs = Tapped(network, method.teacher_taps, (EXAMPLE,))(batch.images)
+        torch.manual_seed(3)
+        lesson = Lesson(ours, theirs, {}, FIRST, objects=target)
+        found.append(method(lesson)["tokens"].mean().detach())
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+
+
 def test_in_each_phase_one_side_learns() -> None:
     room = LevelRoom(MasKD(init=1.0)).randomise()
     for clock, first in ((Clock(49, 100, 50), True), (Clock(50, 100, 50), False)):
@@ -159,6 +229,7 @@ def test_the_head_is_not_part_of_the_method() -> None:
     assert all(name.startswith("tokens.") for name in room.method.state_dict())
     hidden = [*room.method.modules()]
     assert not any(module is room.teacher.head for module in hidden)
+    assert not any("loss" in name for name, _ in room.method.named_parameters())
 
 
 def test_tokens_learn_in_a_loop_of_one_s_own() -> None:
@@ -201,7 +272,7 @@ def test_a_teacher_without_a_head_of_its_own() -> None:
     network: nn.Module = zoo.create("stillhouse/small", 5)
     setting = Setting(small_detector("fcos"), network, EXAMPLE.float())
     with pytest.raises(
-        UserError, match="but SmallResNet has no head that can be run alone; take a"
+        UserError, match="but SmallResNet has no head that can be run alone; take a t"
     ):
         MasKD().build(setting)
 

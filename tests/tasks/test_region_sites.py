@@ -15,12 +15,12 @@ from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError
 from stillhouse.methods.build import make_method
 from stillhouse.methods.setting import Setting
+from stillhouse.models.detectors.shared_proposals import best_of_each_image
 from stillhouse.models.last_layers import last_layers
 from stillhouse.models.taps import Tapped
 from stillhouse.models.teacher_wrapper import TeacherWrapper
 from stillhouse.objectives import presets
 from stillhouse.tasks.detection import Detection
-from stillhouse.tasks.region_sites import best_of_each_image
 from stillhouse.teachers.base import observe
 from stillhouse.teachers.frozen import Frozen
 from stillhouse.teachers.learner import Learner

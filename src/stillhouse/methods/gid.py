@@ -1,26 +1,24 @@
-"""General instance distillation of dense detectors (Dai et al., 2021)."""
+"""General instance distillation (Dai et al., 2021)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from stillhouse.batches import Objects
-from stillhouse.errors import UserError
 from stillhouse.functional.boxes import giou
-from stillhouse.functional.divergence import sigmoid_kl
-from stillhouse.functional.dtype import upcast
 from stillhouse.functional.relation import distance_relation
 from stillhouse.methods.base import Method
 from stillhouse.methods.instances import align_features, select_instances
 from stillhouse.methods.levels import AtLevels, LevelPair, LevelsSpec
 from stillhouse.methods.paired import AdaptedPair
+from stillhouse.methods.predictions import PairedPredictions, pair_predictions
 from stillhouse.methods.setting import Setting
 from stillhouse.models.detectors.losses import masked_sum
-from stillhouse.models.detectors.output import Dense
+from stillhouse.models.detectors.two_stage import TwoStage
 from stillhouse.objectives.card import Card
 from stillhouse.spec import require, spec
 from stillhouse.types import Lesson, Term, Terms
@@ -46,13 +44,15 @@ class GID(LevelsSpec):
         "weight * mean_k |f_t - W f_s|^2 + relation * mean_ij smooth L1( d_ij / mean d of student "
         "and teacher ) + 1/P sum_p ( classes KL(p_t || p_s) + boxes (1 - GIoU) ),  k, i, j "
         "instances of the largest max_c |p_t - p_s| after suppression, f their features by "
-        "RoIAlign, p the P priors that the student's assigner gives to them",
+        "RoIAlign, p the P priors that the student's assigner gives to them, or the P of the "
+        "teacher's proposals that overlap them by 0.5",
         "Dai et al.: General instance distillation for object detection, CVPR 2021",
         ("logits", "boxes", "features"),
         "suppression, RoIAlign, and a 3x3 convolution per level, which is discarded after training",
         "It reads no ground truth. The authors have published neither weights nor code; the "
         "weights are those of a re-implementation. Boxes are compared by GIoU, where the paper "
-        "has the box loss of the detector. Relations are those of instances of one image.",
+        "has the box loss of the detector. Relations are those of instances of one image. Of "
+        "two-stage detectors the first stages are compared, p with the background.",
     )
 
     def __post_init__(self) -> None:
@@ -71,51 +71,43 @@ class GID(LevelsSpec):
             )
             for pair in self.level_pairs(setting)
         ]
-        return InstanceDistillation(self, pairs)
+        two_stage = isinstance(setting.student_output(), TwoStage)
+        return InstanceDistillation(self, pairs, "roi" if two_stage else "class_main")
 
 
 class InstanceDistillation(AtLevels):
     """The terms `instance`, `relation`, `class/gid` and `box/gid`."""
 
     spec: GID
-    sites = ("class_main",)  # of dense detectors only
+
+    def __init__(self, published: GID, pairs: Sequence[AdaptedPair], site: str) -> None:
+        super().__init__(published, pairs)
+        self.sites = (site,)  # which two detectors of one kind have
 
     def compare(self, levels: Sequence[LevelPair], lesson: Lesson) -> Terms:
         """The losses at the instances of one batch."""
-        student, teacher = lesson.student.out, lesson.teacher.detached().out
-        check_dense("student", student)
-        check_dense("teacher", teacher)
+        pairs = pair_predictions(lesson.student.out, lesson.teacher.detached().out)
         assert lesson.sizes is not None
-        found = select_instances(student, teacher, lesson.sizes, self.spec.iou, self.spec.most)
+        found = select_instances(pairs, lesson.sizes, self.spec.iou, self.spec.most)
         s, t = align_features(levels, found, self.spec.side)
         losses = (s - t).square().sum(1).mean((1, 2))
         mass = losses.new_tensor(len(losses))
         return {
             "instance": Term(losses.sum(), mass, self.spec.weight),
             "relation": relation_term(s, t, found)._replace(weight=self.spec.relation),
-            **self.responses(student, teacher, found),
+            **self.responses(pairs, found),
         }
 
-    def responses(self, student: Dense, teacher: Dense, found: Objects) -> Terms:
-        """The losses of the priors that belong to the instances."""
-        classes = sigmoid_kl(upcast(student.scores), upcast(teacher.scores))
-        boxes = 1 - giou(student.decoded, teacher.decoded)
+    def responses(self, pairs: PairedPredictions, found: Objects) -> Terms:
+        """The losses of the places that belong to the instances."""
+        boxes = 1 - giou(pairs.student_boxes, pairs.teacher_boxes)
         with torch.no_grad():
-            positive = student.family.assign(student, found).positive
+            positive = pairs.positive(found)
         mass = positive.sum().to(boxes.dtype)
         return {
-            "class/gid": Term(masked_sum(classes.sum(-1), positive), mass, self.spec.classes),
+            "class/gid": Term(masked_sum(pairs.divergence, positive), mass, self.spec.classes),
             "box/gid": Term(masked_sum(boxes, positive), mass, self.spec.boxes),
         }
-
-
-def check_dense(side: str, out: Any) -> None:
-    """Raise UserError for an output that is not that of a dense detector."""
-    if not isinstance(out, Dense):
-        raise UserError(
-            f"method gid compares predictions at each prior, but the {side} gives a "
-            f"{type(out).__name__}; take a dense detector, such as detector/gfocal"
-        )
 
 
 def relation_term(student: Tensor, teacher: Tensor, found: Objects) -> Term:

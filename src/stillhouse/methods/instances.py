@@ -1,4 +1,4 @@
-"""The instances at which two dense detectors differ most, and their features."""
+"""The instances at which two detectors differ most, and their features."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from torch import Tensor
 
 from stillhouse.batches import Objects
 from stillhouse.functional.boxes import box_area, clip_boxes
-from stillhouse.functional.dtype import upcast
 from stillhouse.functional.foreground import level_of_scale
 from stillhouse.methods.levels import LevelPair
-from stillhouse.models.detectors.output import Dense
+from stillhouse.methods.predictions import PairedPredictions
 from stillhouse.models.detectors.suppress import suppress
 
 FINEST = 14.0  # strides: root of the area of a box at the lower end of a level
@@ -20,8 +19,7 @@ SAMPLES = 2  # per bin and direction
 
 
 def select_instances(
-    student: Dense,
-    teacher: Dense,
+    pairs: PairedPredictions,
     sizes: Tensor,
     iou: float = 0.3,
     most: int = 10,
@@ -29,30 +27,30 @@ def select_instances(
 ) -> Objects:
     """The boxes of the largest differences of class probabilities, all of class 0.
 
-    The score of a prior is max_c |p_t - p_s|, its box that of the network with the higher
+    The score of a place is max_c |p_t - p_s|, its box that of the network with the higher
     probability, clipped to the image (`sizes` (N, 2), height and width). Of overlapping boxes the
-    best remains, and of each image the best `most`. Priors in the padding, boxes without an area
-    and priors without a difference do not count.
+    best remains, and of each image the best `most`. Places in the padding, boxes without an area
+    and places without a difference do not count.
     """
-    # Not under no_grad, where boxes that are decoded for the first time would lose their gradient.
-    s, t = (upcast(out.scores.detach()).sigmoid() for out in (student, teacher))
-    own, others = student.decoded.detach(), teacher.decoded.detach()
-    score = (t - s).abs().amax(-1)
-    surer = (t.amax(-1) > s.amax(-1))[..., None]
-    height, width = sizes.to(own)[:, None].unbind(-1)
-    boxes = clip_boxes(others.where(surer, own), height, width)
-    inside = (student.priors.centres <= sizes.to(boxes).flip(1)[:, None]).all(-1)
-    score = score.where(inside & (box_area(boxes) > 0), 0)
-    best = score.topk(min(candidates, score.shape[1]), 1)
-    found, image = [boxes.new_zeros(0, 4)], [best.indices.new_zeros(0)]  # for no images at all
-    for number, (values, places) in enumerate(zip(*best, strict=True)):
-        counted = places[values > 0]
-        known, values = boxes[number, counted], values[values > 0]
-        kept = known[suppress(known, values, torch.zeros_like(counted), iou)[:most]]
+    s, t = pairs.student.detach(), pairs.teacher
+    limits = sizes.to(s)[pairs.image]
+    surer = (t.amax(-1) > s.amax(-1))[:, None]
+    boxes = pairs.teacher_boxes.where(surer, pairs.student_boxes.detach())
+    boxes = clip_boxes(boxes, *limits.unbind(-1))
+    inside = (pairs.centres <= limits.flip(1)).all(-1)
+    score = (t - s).abs().amax(-1).where(inside & (box_area(boxes) > 0), 0)
+    found, image = [boxes.new_zeros(0, 4)], [pairs.image.new_zeros(0)]  # for no images at all
+    counts = pairs.image.bincount(minlength=pairs.images).tolist()
+    parts = zip(score.split(counts), boxes.split(counts), strict=True)
+    for number, (values, known) in enumerate(parts):
+        best = values.topk(min(candidates, len(values)))
+        places = best.indices[best.values > 0]
+        known, values = known[places], values[places]
+        kept = known[suppress(known, values, torch.zeros_like(places), iou)[:most]]
         found.append(kept)
-        image.append(counted.new_full((len(kept),), number))
+        image.append(places.new_full((len(kept),), number))
     together = torch.cat(image)
-    return Objects(torch.cat(found), torch.zeros_like(together), together, images=len(score))
+    return Objects(torch.cat(found), torch.zeros_like(together), together, images=pairs.images)
 
 
 def align_features(levels: Sequence[LevelPair], instances: Objects, side: int) -> list[Tensor]:

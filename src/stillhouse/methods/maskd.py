@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from stillhouse.batches import Objects
 from stillhouse.distributed import combine, world_size
 from stillhouse.errors import UserError
 from stillhouse.functional.dtype import full_precision, upcast
@@ -22,8 +23,10 @@ from stillhouse.methods.phases import check_length, in_first_phase
 from stillhouse.methods.setting import Setting
 from stillhouse.methods.terms import batch_term, row_term
 from stillhouse.models.detectors.detector import Detector
-from stillhouse.models.detectors.output import Dense
+from stillhouse.models.detectors.two_stage import TwoStage
+from stillhouse.models.detectors.two_stage_detector import TwoStageDetector
 from stillhouse.models.places import declared_places
+from stillhouse.models.teacher_wrapper import TeacherWrapper
 from stillhouse.models.tokens import ReceptiveTokens
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.base import Variant
@@ -58,8 +61,8 @@ class MasKD(LevelsSpec):
         "in the first phase the teacher's head, forward and backward; a 3x3 convolution per level "
         "at the teacher's width; discarded after training",
         "The authors learn the tokens before the student is trained; here the student learns from "
-        "labels meanwhile. The teacher must be a dense detector of this library. All levels of "
-        "its neck are compared. "
+        "labels meanwhile. The teacher must be a detector of this library. All levels of its "
+        "neck are compared. "
         "Weights of the authors: 1 two-stage, 7 RetinaNet, 10 FCOS and RepPoints. Beside it they "
         "compare predictions, which is another method here. Tokens are not trained after `init`.",
     )
@@ -77,14 +80,14 @@ class MasKD(LevelsSpec):
         check_all_levels(setting.teacher, [pair.teacher for pair in maps])
         pairs = [AdaptedPair(pair.student, pair.teacher, aligner(pair)) for pair in maps]
         tokens = [ReceptiveTokens(self.tokens, pair.teacher_shape[1]) for pair in maps]
-        return Masked(self, pairs, tokens, detector.head)
+        return Masked(self, pairs, tokens, LabelLoss(detector, find_classes(setting.teacher)))
 
 
 class Masked(AtLevels):
     """Trains the tokens in the first phase, then the student and the adapters.
 
     The terms are `tokens`, the label loss of masked maps, `diversity` and `masked`; those of the
-    other phase are 0. The head is the teacher's own, not a copy, and not a part of the method.
+    other phase are 0. The loss is that of the teacher itself, which is no part of the method.
     """
 
     spec: MasKD
@@ -95,12 +98,12 @@ class Masked(AtLevels):
         published: MasKD,
         pairs: Sequence[AdaptedPair],
         tokens: Sequence[ReceptiveTokens],
-        head: nn.Module,
+        loss: LabelLoss,
     ) -> None:
         super().__init__(published, pairs)
         self.tokens = nn.ModuleList(tokens)
         self.power = 2.0 if published.variant == "reference" else 1.0
-        self._head = (head,)  # in a tuple, so that nn.Module does not register it
+        self._loss = (loss,)  # in a tuple, so that nn.Module does not register it
 
     def forward(self, lesson: Lesson) -> Terms:
         """The terms of one batch."""
@@ -136,18 +139,16 @@ class Masked(AtLevels):
         """The label loss of the teacher's head for masked maps, 0 for images without labels.
 
         It is the sum of terms that have masses of their own, so each is divided by that of all
-        ranks. The parameters of the head get no gradient.
+        ranks. The parameters of the teacher get no gradient.
         """
         if lesson.objects is None:
             return batch_term(0 * torch.stack([each.sum() for each in maps]).sum())
-        (head,), own = self._head, lesson.teacher.out
-        parameters = {name: p.detach() for name, p in head.named_parameters()}
+        (loss_of,), out = self._loss, lesson.teacher.out
+        parameters = {name: p.detach() for name, p in loss_of.named_parameters()}
         dtype = next(iter(parameters.values())).dtype
-        raw = functional_call(head, parameters, ([each.to(dtype) for each in maps],))
-        out: Dense = replace(
-            own, scores=raw.scores, boxes=raw.boxes, quality=raw.quality, initial=raw.initial
-        )
-        terms = out.family.terms(out, out.family.assign(out, lesson.objects))
+        levels = [each.to(dtype) for each in maps]
+        size = out.size if isinstance(out, TwoStage) else None
+        terms = functional_call(loss_of, parameters, (levels, lesson.objects, size))
         loss = combine(terms) / world_size()
         return Term(loss, torch.ones_like(loss), shared=True)
 
@@ -166,15 +167,49 @@ class Masked(AtLevels):
         return masked_difference(*maps, masks, share, self.power)
 
 
-def find_detector(network: nn.Module) -> Detector:
-    """The dense detector of this library in a network; raises UserError for others."""
+class LabelLoss(nn.Module):
+    """The label loss of a detector for given maps of its levels.
+
+    `classes` (C,) are the numbers that the detector has for the classes of the labels, None where
+    they are the same.
+    """
+
+    def __init__(self, detector: Detector | TwoStageDetector, classes: Tensor | None) -> None:
+        super().__init__()
+        self.detector, self.classes = detector, classes
+
+    def forward(
+        self, levels: list[Tensor], objects: Objects, size: tuple[int, int] | None
+    ) -> Terms:
+        """L x (N, C, H, W), and the size of the images in two stages -> the terms of the loss."""
+        if self.classes is not None:
+            objects = replace(
+                objects, labels=self.classes.to(objects.labels.device)[objects.labels]
+            )
+        if isinstance(self.detector, TwoStageDetector):
+            assert size is not None
+            proposed = self.detector.predict(levels, size)
+            return proposed.terms(proposed.assign(objects))
+        dense = self.detector.predict(levels)
+        return dense.terms(dense.assign(objects))
+
+
+def find_detector(network: nn.Module) -> Detector | TwoStageDetector:
+    """The detector of this library in a network; raises UserError for others."""
     for part in network.modules():
-        if isinstance(part, Detector):
+        if isinstance(part, Detector | TwoStageDetector):
             return part
     raise UserError(
         f"method maskd runs the teacher's head on masked maps, but {type(network).__name__} has no "
-        "head that can be run alone; take a dense teacher, such as detector/gfocal"
+        "head that can be run alone; take a teacher such as detector/gfocal or "
+        "detector/faster_rcnn"
     )
+
+
+def find_classes(network: nn.Module) -> Tensor | None:
+    """The numbers that a teacher has for the classes of the data; None where they are the same."""
+    found = (part.select for part in network.modules() if isinstance(part, TeacherWrapper))
+    return next(found, None)
 
 
 def check_all_levels(network: nn.Module, taps: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
 from stillhouse.models.aliases import find_aliases, refusal
+from stillhouse.models.dry_run import undisturbed
 from stillhouse.models.pairing import suggest_pairs
 from stillhouse.models.places import PENULTIMATE, declared_places, is_stage
 from stillhouse.models.pooled_head import PooledHead, find_pooled_head
@@ -50,6 +51,11 @@ class Setting:
     def teacher_shapes(self, taps: Iterable[str]) -> Shapes:
         """The shape of each tap of the teacher, batch axis first."""
         return tap_shapes(self.teacher, taps, self.example)
+
+    def student_output(self) -> Any:
+        """What the student gives for the example."""
+        with undisturbed(self.student):
+            return self.student(self.example)
 
     def student_head(self) -> PooledHead:
         """The student's classifier, and the map whose mean it reads."""

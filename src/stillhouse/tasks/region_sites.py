@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stillhouse.batches import Objects
 from stillhouse.models.detectors.rcnn import match_regions
-from stillhouse.models.detectors.sampling import rank_within
+from stillhouse.models.detectors.shared_proposals import score_proposals
 from stillhouse.models.detectors.two_stage import TwoStage
 from stillhouse.types import Site, Sites
 
@@ -19,7 +19,6 @@ SITES = (
     "roi_main",  # those with an object
     "roi_rest",  # those of background
 )
-MOST = 512  # of an image
 OVERLAP = 0.5  # with an object, from which a proposal has its class
 
 
@@ -33,13 +32,11 @@ def region_sites(student: TwoStage, teacher: TwoStage, objects: Objects | None) 
 
     @cache
     def every() -> Site:
-        first = teacher.predicted[0]
-        first = first.rows(best_of_each_image(first.image))
-        scored = student.score(first.boxes, first.image)
+        own, others = score_proposals(student, teacher)
         target = None
         if objects is not None:
-            target = region_classes(first.boxes, first.image, objects, student.classes)
-        return Site(scored.scores, first.scores, target)
+            target = region_classes(others.boxes, others.image, objects, student.classes)
+        return Site(own.scores, others.scores, target)
 
     def part(positive: bool) -> Site:
         site = every()
@@ -49,12 +46,6 @@ def region_sites(student: TwoStage, teacher: TwoStage, objects: Objects | None) 
         return replace(site, weight=(hits == positive).to(site.student.dtype))
 
     return Sites(dict(zip(SITES, (every, partial(part, True), partial(part, False)), strict=True)))
-
-
-def best_of_each_image(image: Tensor, most: int = MOST) -> Tensor:
-    """Which proposals are among the first of their image, where they are sorted: (R,) -> (R,)."""
-    order = torch.arange(len(image), device=image.device, dtype=torch.float64) / max(1, len(image))
-    return rank_within(image, order, torch.ones_like(image, dtype=torch.bool)) < most
 
 
 def region_classes(boxes: Tensor, image: Tensor, objects: Objects, classes: int) -> Tensor:

@@ -62,7 +62,10 @@ class Detector(PyramidNetwork):
 
     def forward(self, images: Tensor) -> Dense:
         """(N, C, H, W) -> Dense."""
-        levels = self.make_levels(images)
+        return self.predict(self.make_levels(images))
+
+    def predict(self, levels: list[Tensor]) -> Dense:
+        """The predictions of the head for maps of all levels, L x (N, C, H, W)."""
         raw = self.head(levels)
         priors = self.make_priors(self.grid, levels)
         return Dense(raw.scores, raw.boxes, priors, self.family, raw.quality, raw.initial)

@@ -185,10 +185,7 @@ def refine(regions: Regions, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
     Boxes for each class are those of the most probable class.
     """
-    best = regions.scores[:, :-1].argmax(1)
-    decoded = regions.decoded
-    place = torch.zeros_like(best) if decoded.shape[1] == 1 else best
-    boxes = decoded.gather(1, place[:, None, None].expand(-1, 1, 4))[:, 0]
+    boxes = regions.boxes_of(regions.scores[:, :-1].argmax(1))
     return clip_boxes(boxes, float(size[0]), float(size[1])), regions.image
 
 

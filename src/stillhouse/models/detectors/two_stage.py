@@ -41,6 +41,12 @@ class Regions:
         """The refined boxes: -> (R, C, 4) or (R, 1, 4)."""
         return decode_deltas(self.deltas, self.boxes[:, None], self.deviations)
 
+    def boxes_of(self, classes: Tensor) -> Tensor:
+        """The refined box of one class of each region: (R,) int64 -> (R, 4)."""
+        decoded = self.decoded
+        place = classes if decoded.shape[1] > 1 else torch.zeros_like(classes)
+        return decoded.gather(1, place[:, None, None].expand(-1, 1, 4))[:, 0]
+
     def rows(self, index: Tensor) -> Regions:
         """Some of the regions: (K,) int64, or (R,) bool."""
         return Regions(

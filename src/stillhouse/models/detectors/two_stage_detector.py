@@ -38,18 +38,22 @@ class TwoStageDetector(PyramidNetwork):
 
     def forward(self, images: Tensor) -> TwoStage:
         """(N, C, H, W) -> TwoStage."""
-        levels, family = self.make_levels(images), self.family
+        out = self.predict(self.make_levels(images), (images.shape[-2], images.shape[-1]))
+        return out if self.training else replace(out, stages=self.family.predict(out))
+
+    def predict(self, levels: list[Tensor], size: tuple[int, int]) -> TwoStage:
+        """The proposals for maps of all levels, L x (N, C, H, W), of images of one size."""
+        family = self.family
         raw = self.rpn(levels)
         priors = self.make_priors(family.rpn.grid, levels)
-        out = TwoStage(
-            (images.shape[-2], images.shape[-1]),
+        return TwoStage(
+            size,
             tuple(levels[: len(self.backbone.strides)]),
             Dense(raw.scores, raw.boxes, priors, family.rpn),
             self,
             family,
             self.classes,
         )
-        return out if self.training else replace(out, stages=family.predict(out))
 
     def score_regions(
         self, levels: Sequence[Tensor], boxes: Tensor, image: Tensor, stage: int
