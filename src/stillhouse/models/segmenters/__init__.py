@@ -1,0 +1,1 @@
+"""Networks for semantic segmentation, and what they return."""
