@@ -11,6 +11,10 @@ from torch import Tensor, nn
 
 from stillhouse.errors import UserError
 from stillhouse.models.detectors.suppress import Detections
+from stillhouse.models.scores import main_tensor
+from stillhouse.models.segmenters.output import read_segmentation
+
+VECTORS = 2  # axes of the scores of a classifier
 
 
 class TeacherWrapper(nn.Module):
@@ -64,8 +68,16 @@ class TeacherWrapper(nn.Module):
 
 
 def select_classes(out: Any, index: Tensor) -> Any:
-    """Some classes of an output, in the order of their indices: (N, C), or of a detector."""
-    return out.select(index) if isinstance(out, Detections) else out[:, index]
+    """Some classes of an output, in the order of their indices.
+
+    It is (N, C), or that of a detector or of a network for segmentation.
+    """
+    if isinstance(out, Detections):
+        return out.select(index)
+    main = main_tensor(out)
+    if main is not None and main.ndim == VECTORS:
+        return main[:, index]
+    return read_segmentation(out).select(index)
 
 
 def class_order(classes: Sequence[str], wanted: Sequence[str]) -> list[int] | None:

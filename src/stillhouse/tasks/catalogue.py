@@ -10,11 +10,13 @@ from stillhouse.spec import BY_NAME
 from stillhouse.tasks.classification import Classification, ClassificationSpec
 from stillhouse.tasks.detection import Detection, DetectionSpec
 from stillhouse.tasks.multilabel import Multilabel, MultilabelSpec
+from stillhouse.tasks.semantic import Semantic, SemanticSpec
 
 TASKS = {
     "classification": Classification,
     "multilabel": Multilabel,
     "detection": Detection,
+    "semantic": Semantic,
 }  # with default options
 
 
@@ -26,7 +28,7 @@ def default_name(value: Any) -> Any:
 
 
 TaskSpec = Annotated[
-    ClassificationSpec | MultilabelSpec | DetectionSpec,
+    ClassificationSpec | MultilabelSpec | DetectionSpec | SemanticSpec,
     Field(discriminator="name"),
     BeforeValidator(default_name),
     BY_NAME,
