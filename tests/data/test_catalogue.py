@@ -18,9 +18,12 @@ from stillhouse.errors import UserError
 SPLITS = ("train", "val", "test")
 SEVERAL = ("coco/labels", "voc/labels", "nuswide/labels", "csv/labels", "folder/labels")
 BOXES = ("coco/objects", "voc/objects", "yolo/objects", "csv/objects")
-FROM_FILES = ("cifar10", "cifar100", "folder", "shards", *SEVERAL, *BOXES)
-EMBEDDED = ("digits/numbers", "digits/raw", "digits/labels", "digits/objects")
-KINDS = {"labels": "labels", "objects": "objects"}  # by the end of the name
+PUBLISHED = ("cityscapes/semantic", "voc/semantic", "ade20k/semantic", "camvid/semantic")
+MASKS = (*PUBLISHED, "folder/semantic")
+FROM_FILES = ("cifar10", "cifar100", "folder", "shards", *SEVERAL, *BOXES, *MASKS)
+SCENES = ("digits/labels", "digits/objects", "digits/semantic")
+EMBEDDED = ("digits/numbers", "digits/raw", *SCENES)
+KINDS = {"labels": "labels", "objects": "objects", "semantic": "masks"}  # by the end of the name
 
 
 def said(make: Callable[[], object]) -> str:
@@ -109,6 +112,10 @@ def test_every_entry_opens_or_says_what_it_needs(found: catalogue.Entry, split: 
             assert torch.equal(label, labels[0])
             assert labels.unique().tolist() == [0, 1]
             assert labels.any(0).all()
+        elif found.kind == "masks":
+            assert labels.shape == (len(data), *image.shape[1:])
+            assert labels.dtype == torch.uint8 and torch.equal(label, labels[0])
+            assert set(labels.unique().tolist()) - {255} == set(range(len(data.classes)))
         else:
             assert 0 <= label < len(data.classes)
             assert labels.max() == len(data.classes) - 1
@@ -121,6 +128,7 @@ def test_every_entry_opens_or_says_what_it_needs(found: catalogue.Entry, split: 
         ("digits/raw", (200, 360, 359), (1, 8, 8)),
         ("digits/labels", (4000, 1000, 1500), (3, 48, 48)),
         ("digits/objects", (4000, 1000, 1500), (3, 48, 48)),
+        ("digits/semantic", (4000, 1000, 1500), (3, 48, 48)),
     ],
 )
 def test_the_embedded_data_are_as_large_as_their_layout_says(
@@ -160,6 +168,7 @@ def test_the_embedded_data_are_near_their_mean_and_deviation() -> None:
         ("csv/object", "; did you mean 'csv/objects'?"),
         ("coco", "; did you mean 'coco/labels' or 'coco/objects'?"),
         ("voc/label", "; did you mean 'voc/labels'?"),
+        ("cityscape/semantic", "; did you mean 'cityscapes/semantic'?"),
         ("cifar-10", "; did you mean 'cifar10' or 'cifar100'?"),
         ("fodler", "; did you mean 'folder'?"),
         ("mnist", f"; known: {', '.join(found.name for found in ENTRIES)}"),

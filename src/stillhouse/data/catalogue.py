@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from stillhouse.data.entry import IMAGENET, SPLITS, Entry, Kind, Open, needed
+from stillhouse.data.semantic.catalogue import MASKS
 from stillhouse.data.source import Source
 from stillhouse.errors import UserError, did_you_mean
 
+__all__ = ["ENTRIES", "IMAGENET", "SPLITS", "Entry", "Kind", "entries", "entry", "open_source"]
+
 PLUGINS = "stillhouse.datasets"  # the entry point group: NAME -> (path, split, **options) -> Source
-SPLITS = ("train", "val", "test")
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-Open = Callable[..., Source]
-Kind = Literal["class", "labels", "objects"]  # one class, several labels, or boxes of an image
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A data set by name: a summary, the expected files, and the statistics of its images."""
-
-    name: str
-    summary: str
-    layout: str
-    open: Open
-    mean: tuple[float, ...] = IMAGENET[0]
-    std: tuple[float, ...] = IMAGENET[1]
-    splits: tuple[str, ...] = SPLITS
-    kind: Kind = "class"  # of its targets
-    test: str = ""  # the path below data.path that marks a test split; "": there always is one
 
 
 def numbers(path: Path | None, split: str, **options: Any) -> Source:
@@ -300,6 +283,7 @@ ENTRIES = (
         kind="objects",
         test="test.csv",
     ),
+    *MASKS,
 )
 
 
@@ -336,13 +320,6 @@ def open_source(name: str, path: Path | None, split: str, **options: Any) -> Sou
             raise
         word = str(error).rpartition("argument ")[2]
         raise UserError(f"data.{split}: {name} has no option {word}") from error
-
-
-def needed(path: Path | None, name: str) -> Path:
-    """The path of a data set that is read from files; raises a UserError without one."""
-    if path is None:
-        raise UserError(f"{name} is read from files; set data.path=FOLDER")
-    return Path(path).expanduser()
 
 
 def _lazily(load: Callable[[], Open]) -> Open:

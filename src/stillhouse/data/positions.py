@@ -29,11 +29,13 @@ NOT_PADDED = (
 def has_positions(source: Source, most: int = 0) -> bool | None:
     """Whether the targets of a source are boxes or masks; None if that is not known.
 
-    If the source has no `targets`, up to `most` samples are read, evenly over the source, until one
-    has a target.
+    If the source has neither `targets` nor `positions`, up to `most` samples are read, evenly over
+    the source, until one has a target.
     """
     if isinstance(source, SourceSubset):
         return has_positions(source.whole, most)
+    if getattr(source, "positions", False):
+        return True
     targets = getattr(source, "targets", None)
     if isinstance(targets, Tensor | Objects):
         return is_spatial(targets)

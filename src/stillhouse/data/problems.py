@@ -12,7 +12,8 @@ from stillhouse.errors import UserError, did_you_mean
 
 BoolArray = npt.NDArray[np.bool_]
 
-_DONE = {"skip": "skipped", "clip": "clipped", "swap": "swapped"}
+_IGNORED = "read with these pixels ignored"
+_DONE = {"skip": "skipped", "clip": "clipped", "swap": "swapped", "ignore": _IGNORED}
 
 
 class MissingSplit(UserError):

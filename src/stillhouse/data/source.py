@@ -24,7 +24,9 @@ from stillhouse.data.targets import (
     collate,
     count_samples,
     describe_target,
+    is_mask,
     presence,
+    shorten_mask,
     target_at,
 )
 from stillhouse.errors import UserError
@@ -42,7 +44,9 @@ class Source(Protocol):
     """Images with targets by index; the `key` of the sample at `i` is `i`.
 
     A source may also have `targets`, those of all samples collated, and `notes`, sentences on
-    samples that it left out.
+    samples that it left out. One whose targets take long to read may have `presence` instead, the
+    classes of each sample as far as they are known, (N, classes) bool, and `positions`, true for
+    boxes and masks.
     """
 
     @property
@@ -111,9 +115,16 @@ class SourceSubset:
 
     @cached_property
     def targets(self) -> Target:
-        """The targets of these samples, collated."""
-        targets: Target = select_target(targets_of(self.whole), self.indices)
-        return targets
+        """The targets of these samples, collated; None where the whole source has no `targets`."""
+        targets = getattr(self.whole, "targets", None)
+        known = isinstance(targets, Tensor | Objects)
+        return select_target(targets, self.indices) if known else None
+
+    @property
+    def presence(self) -> Tensor | None:
+        """The `presence` of these samples, where the whole source has it."""
+        present = getattr(self.whole, "presence", None)
+        return present[self.indices] if isinstance(present, Tensor) else None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -234,28 +245,41 @@ def from_pil(image: Image.Image) -> Tensor:
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
 
 
+MASKS = 8  # of so many samples, masks are read where no more are needed
+
+
 def targets_of(source: Source, most: int | None = None) -> Target:
     """The targets of all samples, collated.
 
-    If the source has no `targets`, at most `most` samples are read, without masks of objects, which
-    differ in size.
+    If the source has no `targets`, at most `most` samples are read, and 8 if they have masks.
+    Masks, which differ in size, are left out of objects and shortened to the classes in them.
     """
     targets = getattr(source, "targets", None)
     if isinstance(targets, Tensor | Objects):
         return targets
     count = len(source) if most is None else min(most, len(source))
-    return collate([_without_masks(source[i].target) for i in range(count)])
+    found: list[SampleTarget] = []
+    for index in range(count):
+        found.append(_without_masks(source[index].target))
+        if most is not None and len(found) >= MASKS and is_mask(found[-1]):
+            break
+    return collate(found)
 
 
 def _without_masks(target: SampleTarget) -> SampleTarget:
-    return replace(target, masks=None) if isinstance(target, Objects) else target
+    if isinstance(target, Objects):
+        return replace(target, masks=None)
+    return shorten_mask(target) if is_mask(target) else target
 
 
 def classes_of(source: Source) -> Tensor:
     """Which classes each sample has, as `stratify` takes it: (N,) class indices, or (N, classes).
 
-    A sample without a target has none.
+    A sample without a target has none, nor has one whose classes `presence` does not know.
     """
+    present = getattr(source, "presence", None)
+    if isinstance(present, Tensor):
+        return present.float()
     targets, classes = getattr(source, "targets", None), len(source.classes)
     if not isinstance(targets, Tensor | Objects):
         targets = collate([_classes_in(source[i].target, classes) for i in range(len(source))])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -77,11 +77,20 @@ def presence(targets: Target, classes: int) -> Tensor:
     elif isinstance(targets, Tensor) and targets.ndim == 2:
         present[:, :classes] = targets.cpu() > 0
     elif isinstance(targets, Tensor):
-        index = targets.cpu().flatten(1) if targets.ndim > 1 else targets.cpu()[:, None]
+        index = targets.cpu().long()  # masks may be uint8
+        index = index.flatten(1) if index.ndim > 1 else index[:, None]
         # absent labels and ignored pixels go to an extra column, which is dropped
         index = torch.where((index < 0) | (index >= classes), classes, index)
         present.scatter_(1, index, True)
     return present[:, :classes]
+
+
+def shorten_mask(mask: Tensor) -> Tensor:
+    """A mask of one row with the same classes, which takes little memory: (H, W) -> (1, 256)."""
+    found = mask.unique()
+    row = mask.new_full((1, IGNORE + 1), IGNORE)
+    row[0, : len(found)] = found
+    return row
 
 
 def describe_target(target: SampleTarget) -> str:
@@ -105,8 +114,9 @@ def tensor_digest(part: Tensor) -> str:
 
 def is_spatial(target: Target | int) -> bool:
     """Whether a target has positions in the image, which geometric transforms change."""
-    return isinstance(target, Objects) or (isinstance(target, Tensor) and _is_mask(target))
+    return isinstance(target, Objects) or is_mask(target)
 
 
-def _is_mask(target: Tensor) -> bool:
-    return target.ndim >= 2 and not target.is_floating_point()
+def is_mask(target: object) -> TypeGuard[Tensor]:
+    """Whether a target is the class of each pixel: (H, W), or (N, H, W) of a batch."""
+    return isinstance(target, Tensor) and target.ndim >= 2 and not target.is_floating_point()

@@ -22,7 +22,7 @@ from stillhouse.data.embedded.glyphs import (
     random_uniform,
     to_bytes,
 )
-from stillhouse.data.embedded.scenes import make_scenes, scene_classes
+from stillhouse.data.embedded.scenes import make_scenes, scene_classes, semantic_masks
 from stillhouse.data.source import Pixels, fingerprint_of_recipe
 from stillhouse.data.stratify import stratify
 from stillhouse.errors import UserError
@@ -107,6 +107,19 @@ def make_objects(
     image, place = (made.labels >= 0).nonzero(as_tuple=True)
     objects = Objects(made.boxes[image, place], made.labels[image, place], image, count)
     return Pixels(made.images, objects, made.classes, made.fingerprint, f"digits/objects/{split}")
+
+
+def make_semantic(
+    split: str, count: int, seed: int = 0, size: int = 48, cache: bool = False
+) -> Pixels:
+    """Scenes of one to four digits with the class of each pixel, uint8; background is class 0.
+
+    Pixels of digits of which too little is visible are ignored.
+    """
+    made = make_scenes(split, count, seed, size, cache)
+    masks = semantic_masks(made).to(torch.uint8)
+    classes = ("background", *made.classes)
+    return Pixels(made.images, masks, classes, made.fingerprint, f"digits/semantic/{split}")
 
 
 def _draw(split: str, generator: Generator, height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -31,19 +31,19 @@ def _unpacked(path: Path, year: int) -> Path | None:
     return next((place for place in places if (place / "JPEGImages").is_dir()), None)
 
 
-def image_sets(root: Path) -> list[str]:
+def image_sets(root: Path, folder: str = "Main") -> list[str]:
     """The names of the image sets, without those of single classes."""
     # Files with an underscore are the image sets of single classes, which have other columns.
     return sorted(
-        file.stem for file in (root / "ImageSets" / "Main").glob("*.txt") if "_" not in file.stem
+        file.stem for file in (root / "ImageSets" / folder).glob("*.txt") if "_" not in file.stem
     )
 
 
-def read_image_set(root: Path, name: str) -> list[str]:
+def read_image_set(root: Path, name: str, folder: str = "Main") -> list[str]:
     """The images of an image set by name, without folder and suffix, in its order."""
-    file = root / "ImageSets" / "Main" / f"{name}.txt"
+    file = root / "ImageSets" / folder / f"{name}.txt"
     if not file.is_file():
-        known = image_sets(root)
+        known = image_sets(root, folder)
         hint = did_you_mean(name, known) or (known and f"; known: {', '.join(known)}") or ""
         raise UserError(f"{file} does not exist; choose another image set with set=NAME{hint}")
     lines = read_lines(file, REMEDY)

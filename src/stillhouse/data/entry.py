@@ -1,0 +1,40 @@
+"""What is known of a data set before it is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from stillhouse.data.source import Source
+from stillhouse.errors import UserError
+
+SPLITS = ("train", "val", "test")
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+Open = Callable[..., Source]
+# one class, several labels, boxes, or the classes of pixels of an image
+Kind = Literal["class", "labels", "objects", "masks"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A data set by name: a summary, the expected files, and the statistics of its images."""
+
+    name: str
+    summary: str
+    layout: str
+    open: Open
+    mean: tuple[float, ...] = IMAGENET[0]
+    std: tuple[float, ...] = IMAGENET[1]
+    splits: tuple[str, ...] = SPLITS
+    kind: Kind = "class"  # of its targets
+    test: str = ""  # the path below data.path that marks a test split; "": there always is one
+
+
+def needed(path: Path | None, name: str) -> Path:
+    """The path of a data set that is read from files; raises a UserError without one."""
+    if path is None:
+        raise UserError(f"{name} is read from files; set data.path=FOLDER")
+    return Path(path).expanduser()
