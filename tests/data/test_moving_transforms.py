@@ -22,6 +22,8 @@ from stillhouse.data.transforms import (
     Expand,
     Flip,
     RandAugment,
+    RandomCrop,
+    RandomScale,
     Resize,
     ResizedCrop,
     Single,
@@ -42,6 +44,8 @@ EXACT: list[Sequence[Transform]] = [
     [CenterCrop(30)],
     [Crop(3), Flip(), CenterCrop(11)],
     [Expand(1.0, 3.0, grey=0)],
+    [RandomCrop(9)],
+    [RandomCrop((25, 12), grey=0)],
 ]
 # here a border may be off by a pixel, which a second resize enlarges
 RESIZED: list[Sequence[Transform]] = [
@@ -53,9 +57,12 @@ RESIZED: list[Sequence[Transform]] = [
     [Resize(30, longest=32)],
     [Resize((12, 30, 40))],
     [Resize((12, 40), range=True)],
+    [RandomScale(0.7, 2.0)],
+    [RandomScale(step=0.0), RandomCrop(24, grey=0)],
     [Flip(), ResizedCrop(20), Crop(2), Resize(27)],
 ]
 MOVED = EXACT + RESIZED
+PADDED = ("crop", "center_crop30", "expand", "random_crop(25, 12)")
 
 
 def name(chain: Sequence[Transform]) -> str:
@@ -103,10 +110,8 @@ def test_boxes_and_masks_cover_what_is_painted(chain: Sequence[Transform]) -> No
             assert box.tolist() == seen[int(label)]
             assert torch.equal(mask, shown[label] > 0)
         counts.add(len(found.labels))
-    smaller = (
-        any(isinstance(transform, Crop) for transform in chain) or name(chain) == "center_crop9"
-    )
-    assert (min(counts) < 3) == smaller  # some are lost, or none
+    smaller = any(isinstance(transform, Crop | RandomCrop) for transform in chain)
+    assert (min(counts) < 3) == (smaller or name(chain) == "center_crop9")  # some are lost, or none
 
 
 @moved
@@ -224,7 +229,7 @@ def test_classes_of_pixels_move_and_what_is_padded_does_not_count(
         assert isinstance(found, Tensor) and found.dtype == dtype
         assert torch.equal(found.long(), painted_classes(shown))
         padded += int((shown[0] == 0).sum())
-    assert (padded > 0) == (name(chain) in ("crop", "center_crop30", "expand"))
+    assert (padded > 0) == (name(chain) in PADDED)
 
 
 @moved
@@ -261,7 +266,7 @@ def test_every_transform_says_whether_it_moves() -> None:
     found = {kind.__name__: kind.geometric for kind in members(Transform)}
     assert found == {
         **dict.fromkeys(("Crop", "Flip", "ResizedCrop", "Resize", "CenterCrop"), True),
-        **dict.fromkeys(("BoxCrop", "Expand"), True),
+        **dict.fromkeys(("BoxCrop", "Expand", "RandomScale", "RandomCrop"), True),
         **dict.fromkeys(("ColorJitter", "Cutout", "Erasing"), False),
         "RandAugment": True,  # by rotating and shearing, which boxes cannot follow
     }

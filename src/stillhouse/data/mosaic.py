@@ -12,7 +12,7 @@ from stillhouse.batches import Objects
 from stillhouse.data.random import uniform_number
 from stillhouse.data.source import Sample, Source
 from stillhouse.data.targets import IGNORE, SampleTarget, collate, is_spatial
-from stillhouse.data.transforms.objects import cut, move
+from stillhouse.data.transforms.objects import cut, move, resize_parts
 from stillhouse.data.transforms.zoom import GREY
 from stillhouse.errors import UserError
 from stillhouse.spec import require, spec
@@ -93,14 +93,11 @@ def join_samples(samples: Sequence[Sample], size: int, x: int, y: int) -> Sample
 
 def resize_sample(sample: Sample, side: int) -> tuple[Tensor, SampleTarget]:
     """An image whose longer side is `side` pixels, with its target: -> (C, h, w)."""
-    from torchvision.transforms.v2 import functional as F
-
     scale = side / max(sample.image.shape[-2:])
-    sides = [max(1, round(length * scale)) for length in sample.image.shape[-2:]]
+    height, width = (max(1, round(length * scale)) for length in sample.image.shape[-2:])
 
-    def resize(image: Tensor, *others: Tensor) -> object:
-        parts = [F.resize(part, sides, antialias=True) for part in (image, *others)]
-        return parts if others else parts[0]
+    def resize(*parts: Tensor) -> object:
+        return resize_parts(parts, height, width, "bilinear")
 
     return move(resize, sample.image, sample.target)
 

@@ -17,6 +17,7 @@ from stillhouse.data.transforms.colour import ColorJitter
 from stillhouse.data.transforms.erase import Cutout, Erasing
 from stillhouse.data.transforms.geometry import CenterCrop, Crop, Flip, Resize, ResizedCrop
 from stillhouse.data.transforms.rand_augment import RandAugment
+from stillhouse.data.transforms.scale import RandomCrop, RandomScale
 from stillhouse.data.transforms.zoom import BoxCrop, Expand
 
 __all__ = [
@@ -30,6 +31,8 @@ __all__ = [
     "Expand",
     "Flip",
     "RandAugment",
+    "RandomCrop",
+    "RandomScale",
     "Resize",
     "ResizedCrop",
     "Single",

@@ -10,6 +10,7 @@ from stillhouse.data.transforms.colour import ColorJitter
 from stillhouse.data.transforms.erase import Cutout, Erasing
 from stillhouse.data.transforms.geometry import CenterCrop, Crop, Flip, Resize, ResizedCrop
 from stillhouse.data.transforms.rand_augment import RandAugment
+from stillhouse.data.transforms.scale import RandomCrop, RandomScale
 from stillhouse.data.transforms.zoom import BoxCrop, Expand
 
 Transform = Annotated[
@@ -18,6 +19,8 @@ Transform = Annotated[
     | ResizedCrop
     | Resize
     | CenterCrop
+    | RandomScale
+    | RandomCrop
     | BoxCrop
     | Expand
     | RandAugment

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from stillhouse.data.random import Draw
 from stillhouse.data.targets import IGNORE
-from stillhouse.data.transforms.objects import Move
+from stillhouse.data.transforms.objects import Move, resize_parts
 from stillhouse.spec import require, spec
 
 Interpolation = Literal["bilinear", "bicubic"]
@@ -123,14 +124,15 @@ class ResizedCrop:
         """The function for one image, boxes and masks: (C, H, W) uint8 -> (C, size, size)."""
         from torchvision.transforms import v2
 
-        crop: Move = v2.RandomResizedCrop(
-            self.size,
-            scale=self.scale,
-            ratio=self.ratio,
-            interpolation=v2.InterpolationMode(self.interpolation),
-            antialias=True,
-        )
-        return crop
+        return partial(self.crop, v2.RandomResizedCrop(self.size, self.scale, self.ratio))
+
+    def crop(self, drawn: Any, *parts: Any) -> Any:
+        """An image, with its boxes and masks, in a window that torchvision draws."""
+        from torchvision.transforms.v2 import functional as F
+
+        window = drawn.make_params([parts[0]])
+        cropped = [F.crop(part, **window) for part in parts]
+        return resize_parts(cropped, self.size, self.size, self.interpolation)
 
 
 @spec
@@ -177,13 +179,8 @@ class Resize:
 
     def resize(self, *parts: Any) -> Any:
         """An image, with its boxes and masks, resized alike; the size by torch's generator."""
-        from torchvision.transforms.v2 import InterpolationMode
-        from torchvision.transforms.v2 import functional as F
-
-        sides = self.sides(*parts[0].shape[-2:])
-        mode = InterpolationMode(self.interpolation)
-        resized = [F.resize(part, sides, mode, antialias=True) for part in parts]
-        return resized if len(parts) > 1 else resized[0]
+        height, width = self.sides(*parts[0].shape[-2:])
+        return resize_parts(parts, height, width, self.interpolation)
 
     def sides(self, height: int, width: int) -> list[int]:
         """The height and width of the resized image; the size by torch's generator."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from stillhouse.batches import Objects
@@ -30,6 +31,35 @@ def move(change: Move, image: Tensor, target: SampleTarget) -> tuple[Tensor, Sam
         image, mask = change(image, tv_tensors.Mask(target[None]))
         return image, mask.as_subclass(Tensor)[0]
     return change(image), target
+
+
+def resize_parts(parts: Sequence[Any], height: int, width: int, interpolation: str) -> Any:
+    """An image, with its boxes and masks, at another size; alone if there are no others.
+
+    A pixel of a mask is that of the nearest centre. torchvision's `nearest`, which is for corners,
+    would move masks against the image by up to half a pixel of the larger of the two.
+    """
+    from torchvision import tv_tensors
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as F
+
+    mode = InterpolationMode(interpolation)
+    resized = [
+        tv_tensors.wrap(nearest(part.as_subclass(Tensor), height, width), like=part)
+        if isinstance(part, tv_tensors.Mask)
+        else F.resize(part, [height, width], mode, antialias=True)
+        for part in parts
+    ]
+    return resized if len(parts) > 1 else resized[0]
+
+
+def nearest(mask: Tensor, height: int, width: int) -> Tensor:
+    """A mask at another size, each pixel that of the nearest centre: (..., H, W) -> (..., h, w)."""
+    rows, columns = (
+        ((torch.arange(new, dtype=torch.float64) + 0.5) * old / new).long()
+        for new, old in zip((height, width), mask.shape[-2:], strict=True)
+    )
+    return mask.index_select(-2, rows).index_select(-1, columns)
 
 
 def cut(top: int, left: int, height: int, width: int) -> Move:
