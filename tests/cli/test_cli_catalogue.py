@@ -94,6 +94,20 @@ def test_detectors_are_listed(call: Call) -> None:
     assert "torchvision/retinanet_resnet50_fpn_v2" in call("models", "retinanet").out.split()
 
 
+def test_segmenters_are_listed(call: Call) -> None:
+    listed = call("models", "segmenter").out.split()
+    assert listed == ["segmenter/deeplabv3", "segmenter/fpn", "segmenter/pspnet"]
+    torchvision = call("models", "torchvision/*deeplab*").out.split()
+    assert "torchvision/deeplabv3_resnet50" in torchvision
+
+
+def test_details_of_a_segmenter(call: Call) -> None:
+    words = ("backbone=stillhouse/small", "classes=6", "strides=[4,8]")
+    found = rows_of(call("models", "segmenter/fpn", *words).out)
+    assert found["classes"] == "6" and found["stages"].startswith("stage1 (stride 2), stage2 ")
+    assert found["levels"].startswith("p2") and "family" not in found
+
+
 def rows_of(text: str) -> dict[str, str]:
     """The rows of a page of two columns."""
     parts = [line.partition("  ") for line in text.splitlines()]

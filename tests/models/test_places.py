@@ -46,7 +46,6 @@ def example_of(name: str) -> tuple[Any, ...]:
 
 REASONS = {
     "retinanet": "RetinaNet returns 3 tensors",
-    "deeplabv3": "DeepLabV3 returns an output of type OrderedDict",
     "fcn": "FCN returns 2 tensors",
 }
 
@@ -159,7 +158,7 @@ def test_a_shared_head_is_no_stage() -> None:
 
 
 def test_a_decoder_has_no_stages() -> None:
-    layers = [nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1), nn.Conv2d(4, 2, 1)]
+    layers = [nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1), nn.Conv2d(4, 2, 3, padding=1)]
     decoder = nn.Sequential(*layers, nn.Upsample(scale_factor=4))
     for alias in ("stage1", "last"):
         with pytest.raises(UserError, match="returns a map that is larger than its deepest map"):

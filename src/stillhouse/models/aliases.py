@@ -13,7 +13,7 @@ from stillhouse.models.guesses import NotSafe
 from stillhouse.models.places import LAST, LOGITS, PENULTIMATE, Places, declared_places, is_stage
 from stillhouse.models.pre_activation import before_relu
 from stillhouse.models.recording import Call, Recording, first_tensor, record
-from stillhouse.models.tap_path import PRE, TapPath
+from stillhouse.models.tap_path import INPUT, PRE, TapPath
 
 EXAMPLES = ("stage1", LAST, PENULTIMATE, LOGITS)  # what most networks have, for hints
 REMEDY = "name the path of a module, or declare the network's places (stillhouse.models.places)"
@@ -33,7 +33,9 @@ def find_aliases(model: nn.Module, *example: Any) -> dict[str, str]:
     finished last. Only modules with two linear layers or more count, so that neither a stem nor a
     pool is a stage. A network without such modules (VGG) gives its bare layers, one of tokens
     (N, T, C) its blocks, one of maps with channels last nothing.
-    `last`: the deepest map of the last stage's resolution, which may lie behind that stage.
+    `last`: the deepest map of the last stage's resolution, which may lie behind that stage. Of a
+    network that scores each place (see `read_segmentation`), and whose classifier is declared or a
+    1x1 convolution at its end, it is the map that this reads, and `logits` what it returns.
     `penultimate`: the vector (N, C) that the classifier reads, as the module that returns it or,
     where a function does, as `PATH@input`. `logits`: the output itself. An alias that is the path
     of another module is left out, because a path always means that module.
@@ -109,6 +111,8 @@ def _declared(model: nn.Module) -> _Survey:
     """What is known without a dry run."""
     places = declared_places(model)
     aliases = _stage_aliases(places) | dict(places.levels)
+    if isinstance(model.get_submodule(places.classifier or ""), nn.Conv2d):
+        aliases.pop(LAST, None)  # only a run tells whether it scores each place
     return _Survey(aliases if places != Places() else {LOGITS: ""}, {})
 
 
@@ -125,6 +129,7 @@ def _survey(model: nn.Module, recording: Recording, example: Sequence[Any]) -> _
         **(_stage_aliases(places) or _guess_stages(model, recording, _image_size(example))),
         PENULTIMATE: _answer(_vector, recording, places),
         LOGITS: _answer(_logits, recording, places),
+        **_map_answers(recording, places),
         **places.levels,
     }
     modules = {path for path, _ in model.named_modules()}
@@ -177,6 +182,14 @@ def _logits(recording: Recording, places: Places) -> str:
         guesses.check_single_run(recording, places.classifier)
         return places.classifier
     return ""
+
+
+def _map_answers(recording: Recording, places: Places) -> dict[str, Answer]:
+    """`last` and `logits` of a network that scores each place, where its classifier is known."""
+    classifier = _answer(guesses.map_classifier, recording, places.classifier)
+    if isinstance(classifier, str):
+        return {LAST: f"{classifier}{INPUT}", LOGITS: classifier}
+    return {} if classifier is None else {LAST: classifier, LOGITS: classifier}
 
 
 def _image_size(example: Iterable[Any]) -> tuple[int, int] | None:

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 from torch import Tensor, nn
 
+from stillhouse.errors import UserError
 from stillhouse.models.recording import Call, Recording, count_tensors, is_same, path_of_call
 from stillhouse.models.scores import main_tensor
+from stillhouse.models.segmenters.output import Segmentation, read_segmentation
 
 _POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d, nn.MaxPool2d)
 _NAMED = re.compile(r"(?:(.*)\.)?stage(\d+)")
@@ -84,6 +86,26 @@ def guess_classifier(recording: Recording) -> str | None:
     return linear[-1].path
 
 
+def map_classifier(recording: Recording, declared: str | None) -> str | None:
+    """The path of the convolution that gives the class scores of each place; None where unknown.
+
+    It is the declared classifier. Else it is the last convolution of all, if that is a 1x1
+    convolution with a bias, whose output the modules around it return or resize.
+    """
+    out = _segmentation(recording.output)
+    calls = [call for call in recording.calls if isinstance(call.module, nn.Conv2d)]
+    if declared is not None:
+        calls = [call for call in calls if call.path == declared]
+    if out is None or not calls or calls[-1].shape[1] != out.classes:
+        return None
+    last = calls[-1]
+    alone = out.auxiliary is None and count_tensors(recording.output) < 2
+    if declared is None and not (alone and _is_classifier(recording.calls, last)):
+        return None
+    check_single_run(recording, last.path)
+    return last.path
+
+
 def vector_before(recording: Recording, classifier: str) -> str | None:
     """The tap of the vector (N, C) that a classifier reads; None where it reads something else."""
     calls = recording.calls
@@ -106,6 +128,25 @@ def vector_before(recording: Recording, classifier: str) -> str | None:
 def has_layers(module: nn.Module) -> bool:
     """Whether it has two linear layers or convolutions, as neither a stem nor a pool has."""
     return sum(isinstance(part, nn.Conv2d | nn.Linear) for part in module.modules()) > 1
+
+
+def _segmentation(output: object) -> Segmentation | None:
+    try:
+        return read_segmentation(output)
+    except UserError:
+        return None
+
+
+def _is_classifier(calls: Sequence[Call], call: Call) -> bool:
+    conv = call.module
+    if not isinstance(conv, nn.Conv2d) or conv.kernel_size != (1, 1) or conv.bias is None:
+        return False
+    around = (c for c in calls if not c.path or call.path.startswith(f"{c.path}."))
+    return all(
+        is_same(c.output, call.output, unwritten=True)
+        for c in around
+        if c.shape[-2:] == call.shape[-2:]
+    )
 
 
 def _is_map(call: Call, image: tuple[int, int] | None) -> bool:

@@ -20,6 +20,8 @@ from stillhouse.models.detectors import catalogue as detectors
 from stillhouse.models.detectors.torchvision.adapter import COLUMNS
 from stillhouse.models.detectors.torchvision.columns import read_columns
 from stillhouse.models.mobilenet_v1 import MobileNetV1
+from stillhouse.models.places import ATTRIBUTE, Places
+from stillhouse.models.segmenters import catalogue as segmenters
 
 PLUGINS = "stillhouse.models"  # the entry point group: NAMESPACE/NAME -> factory
 
@@ -48,7 +50,15 @@ _TORCHVISION_DETECTORS = (
     "maskrcnn_resnet50_fpn_v2",
 )
 _TWO_STAGE = ("fasterrcnn", "maskrcnn")  # whose first column is the background
-# that all weights of torchvision's detectors are trained with
+_TORCHVISION_SEGMENTERS = (
+    "deeplabv3_mobilenet_v3_large",
+    "deeplabv3_resnet50",
+    "deeplabv3_resnet101",
+    "fcn_resnet50",
+    "fcn_resnet101",
+    "lraspp_mobilenet_v3_large",
+)
+# that all weights of torchvision's detectors and segmenters are trained with
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -69,6 +79,8 @@ def create(name: str, classes: int, channels: int = 3, **options: Any) -> nn.Mod
     `detector/NAME` returns a `Dense` instead (see `models.detectors`). A detector of torchvision is
     returned as it is, and adapted by the task; its option `columns` is for weights with other
     columns than the classes of the data (see `models.detectors.torchvision.columns`).
+    `segmenter/NAME` returns a `Segmentation` (see `models.segmenters`), a segmenter of torchvision
+    a mapping that `read_segmentation` reads.
     """
     for option in options:
         if option in _REFUSED:
@@ -103,6 +115,12 @@ def is_detector(name: str) -> bool:
     return source == "detector" or (source == "torchvision" and rest in _TORCHVISION_DETECTORS)
 
 
+def is_segmenter(name: str) -> bool:
+    """Whether a name is that of a network for semantic segmentation."""
+    source, _, rest = name.partition("/")
+    return source == "segmenter" or (source == "torchvision" and rest in _TORCHVISION_SEGMENTERS)
+
+
 def preprocessing(name: str) -> Preprocessing | None:
     """The preprocessing of the published weights of that name; None where there are none."""
     source, _, rest = name.partition("/")
@@ -113,6 +131,8 @@ def preprocessing(name: str) -> Preprocessing | None:
         return config and Preprocessing(tuple(config.mean), tuple(config.std), config.input_size)
     if source == "torchvision" and is_detector(name):
         return Preprocessing(*_IMAGENET, (3, 800, 1333))
+    if source == "torchvision" and is_segmenter(name):
+        return Preprocessing(*_IMAGENET, (3, 520, 520))
     if source == "torchvision":
         published = _library("torchvision.models").get_model_weights(rest)
         preset = getattr(published, "IMAGENET1K_V1", published.DEFAULT).transforms()
@@ -138,6 +158,10 @@ def _detector(name: str, classes: int, channels: int, **options: Any) -> nn.Modu
     return detectors.make_detector(name, classes, channels, create, **options)
 
 
+def _segmenter(name: str, classes: int, channels: int, **options: Any) -> nn.Module:
+    return segmenters.make_segmenter(name, classes, channels, create, **options)
+
+
 def _timm(name: str, classes: int, channels: int, **options: Any) -> nn.Module:
     create_model = _library("timm").create_model
     network: nn.Module = create_model(
@@ -149,6 +173,8 @@ def _timm(name: str, classes: int, channels: int, **options: Any) -> nn.Module:
 def _torchvision(name: str, classes: int, channels: int, **options: Any) -> nn.Module:
     if name in _TORCHVISION_DETECTORS:
         return _torchvision_detector(name, classes, channels, **options)
+    if name in _TORCHVISION_SEGMENTERS:
+        return _torchvision_segmenter(name, classes, channels, **options)
     options = {**_TORCHVISION_OPTIONS.get(name, {}), **options}
     network = _from_torchvision(name, channels, num_classes=classes, **options)
     if name.startswith("densenet"):
@@ -174,9 +200,29 @@ def _torchvision_detector(
             raise UserError(f"torchvision/{name} has no option {option!r}{hint}")
     if chosen is not None:
         setattr(network, COLUMNS, chosen)
-    # where weights of a classifier belong; not registered, so that each parameter has one name
-    object.__setattr__(network, "pretrained_part", network.get_submodule("backbone.body"))
+    _set_pretrained_part(network, "backbone.body")
     return network
+
+
+def _torchvision_segmenter(
+    name: str, classes: int, channels: int, aux_loss: bool = False
+) -> nn.Module:
+    light = name.startswith("lraspp")
+    if light and aux_loss:
+        raise UserError(f"torchvision/{name} has no auxiliary head; remove aux_loss")
+    options = {"num_classes": classes, "weights_backbone": None, "aux_loss": aux_loss}
+    network = _from_torchvision(name, channels, **options)
+    resnet = {f"stage{n}": f"backbone.layer{n}" for n in (1, 2, 3, 4)}
+    classifier = "classifier" if light else "classifier.4"  # its head sums scores of two maps
+    setattr(network, ATTRIBUTE, Places(resnet if "resnet" in name else {}, classifier=classifier))
+    _set_pretrained_part(network, "backbone")
+    return network
+
+
+def _set_pretrained_part(network: nn.Module, path: str) -> None:
+    """Say where weights of a classifier belong."""
+    # not registered as a module, so that each parameter has one name
+    object.__setattr__(network, "pretrained_part", network.get_submodule(path))
 
 
 def _from_torchvision(name: str, channels: int, **options: Any) -> nn.Module:
@@ -191,6 +237,7 @@ _SOURCES: Mapping[str, _Maker] = {
     "stillhouse": _stillhouse,
     "cifar": _cifar,
     "detector": _detector,
+    "segmenter": _segmenter,
     "timm": _timm,
     "torchvision": _torchvision,
 }
@@ -215,11 +262,17 @@ def _listed(source: str) -> list[str]:
         listed = cifar.cifar_names()
     elif source == "detector":
         listed = detectors.FAMILIES
+    elif source == "segmenter":
+        listed = segmenters.FAMILIES
     elif source == "timm":
         listed = _library("timm").list_models()
     else:
         models = _library("torchvision.models")
-        listed = [*models.list_models(module=models), *_TORCHVISION_DETECTORS]
+        listed = [
+            *models.list_models(module=models),
+            *_TORCHVISION_DETECTORS,
+            *_TORCHVISION_SEGMENTERS,
+        ]
     return [f"{source}/{name}" for name in listed]
 
 
