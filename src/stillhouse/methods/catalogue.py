@@ -10,6 +10,7 @@ from stillhouse.methods.acclimation import Acclimation
 from stillhouse.methods.attention import AT
 from stillhouse.methods.boundary import AB
 from stillhouse.methods.boxes import BCKD, ILD
+from stillhouse.methods.cirkd import CIRKD
 from stillhouse.methods.classmaps import CATKD
 from stillhouse.methods.contrast import CRD
 from stillhouse.methods.control import Control
@@ -25,6 +26,7 @@ from stillhouse.methods.flow import FSP
 from stillhouse.methods.generation import MGD
 from stillhouse.methods.gid import GID
 from stillhouse.methods.hint import FitNet
+from stillhouse.methods.ifvd import IFVD
 from stillhouse.methods.information import VID
 from stillhouse.methods.labelwise import CD, ID, L2D
 from stillhouse.methods.localisation import LD
@@ -39,6 +41,7 @@ from stillhouse.methods.review import ReviewKD
 from stillhouse.methods.selectivity import NST
 from stillhouse.methods.setting import ComposedMethod
 from stillhouse.methods.simkd import SimKD
+from stillhouse.methods.skd import SKD
 from stillhouse.objectives import presets
 from stillhouse.objectives.published import Published
 from stillhouse.spec import BY_NAME, members
@@ -78,7 +81,10 @@ ComposedSpec = Annotated[
     | FGFI
     | DeFeat
     | GID
-    | MasKD,
+    | MasKD
+    | SKD
+    | IFVD
+    | CIRKD,
     Field(discriminator="name"),
 ]
 
