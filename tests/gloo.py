@@ -21,6 +21,7 @@ FILES = {  # and what they are imported as
     "test_ranks_methods": "test_ranks_methods",
     "test_ranks_multilabel": "test_ranks_multilabel",
     "test_ranks_detection": "test_ranks_detection",
+    "test_ranks_semantic": "test_ranks_semantic",
     "test_distiller": "test_distiller",
     "test_detection_slice": "slice.test_detection_slice",
 }

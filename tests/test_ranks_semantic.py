@@ -1,0 +1,127 @@
+"""Three ragged ranks train segmenters as one process does, whatever each of them has labels for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from segment_room import CLASSES, EXAMPLE, IGNORED, SIDES, masks, segmenters
+from stillhouse import methods
+from stillhouse.batches import Batch
+from stillhouse.distributed import combine, mean_terms, rank
+from stillhouse.engine.pupil import Pupil
+from stillhouse.methods.build import make_method
+from stillhouse.methods.setting import Setting
+from stillhouse.models.taps import Tapped
+from stillhouse.objectives import presets
+from stillhouse.tasks.semantic import Semantic
+from stillhouse.teachers.base import observe
+from stillhouse.teachers.frozen import Frozen
+from stillhouse.types import Clock
+
+IMAGES, STEPS = 6, 2
+CUTS = 0, 1, 5, 6  # the only image of the first rank has no class at all
+ALONE = 0, 2, 2, 6  # the second rank has no images
+CLOCK = Clock(0, 10, 5)
+QUEUES: dict[str, Any] = {"pixels": 9, "regions": 4, "pixel_samples": 12, "region_samples": 8}
+METHODS: dict[str, tuple[Any, ...]] = {
+    "skd": (methods.skd(), methods.skd(grid=0.25, variant="reference")),
+    "hinge": (methods.skd(adversarial="hinge"),),
+    "wgan": (methods.skd(adversarial="wgan"),),
+    "ifvd": (methods.ifvd(), methods.ifvd(variant="reference")),
+    "cirkd": (methods.cirkd(**QUEUES), methods.cirkd(**QUEUES, variant="reference", pool=2)),
+    "sites": (
+        presets.kd(sites=("pixel",)),
+        presets.dist(sites=("pixel",)),
+        presets.kd(sites=("channel",)),
+    ),
+    "features": (presets.cwd(), presets.pkd(adapter="pointwise"), presets.channel_relation()),
+}
+UNLABELLED = ("wgan", "ifvd", "cirkd")
+
+
+def batch(step: int, labelled: bool = True) -> Batch[Tensor | None]:
+    """The first image has no pixel with a class."""
+    random = torch.Generator().manual_seed(step)
+    images = torch.randn(IMAGES, 3, *SIDES, generator=random, dtype=torch.double)
+    target = masks(IMAGES, step)
+    target[0] = IGNORED
+    keys = torch.arange(IMAGES)
+    return Batch(images, target if labelled else None, keys, torch.full_like(keys, step))
+
+
+def pupil_of(method: tuple[Any, ...]) -> tuple[Pupil[Any], Frozen[Any]]:
+    student, teacher = segmenters()
+    torch.manual_seed(2)
+    made = make_method(method, Setting(student, teacher, EXAMPLE)).double()
+    task = Semantic(CLASSES)
+    pupil = Pupil(Tapped(student, made.student_taps, (EXAMPLE,)), made, task)
+    for part in pupil.modules():  # whose statistics are those of a rank
+        if isinstance(part, nn.BatchNorm2d):
+            part.eval()
+    return pupil, Frozen(teacher, task.inputs, made.teacher_taps, (EXAMPLE,))
+
+
+def some_steps(
+    pupil: Pupil[Any], module: nn.Module, teacher: Frozen[Any], span: slice, labelled: bool
+) -> dict[str, Any]:
+    """What two steps give, in the second of which memories hold what the first one saw."""
+    found: dict[str, Any] = {}
+    for step in range(STEPS):
+        part = batch(step, labelled).rows(span)
+        module.zero_grad()
+        terms = module(part, observe(teacher, part, 1), replace(CLOCK, step=step))
+        combine(terms).backward()
+        for name, mean in mean_terms(terms).items():
+            found[f"{step} mean of {name}"] = mean
+        for name, p in pupil.named_parameters():
+            found[f"{step} slope of {name}"] = p.grad.clone()
+    for name, buffer in pupil.method.named_buffers():
+        found[f"buffer {name}"] = buffer.clone()
+    return found
+
+
+def on_each_rank() -> dict[str, Any]:
+    found = {}
+    for name in METHODS:
+        for cuts, labelled, case in cases(name):
+            pupil, teacher = pupil_of(METHODS[name])
+            wrapped = DistributedDataParallel(pupil)
+            span = slice(cuts[rank()], cuts[rank() + 1])
+            found[case] = some_steps(pupil, wrapped, teacher, span, labelled)
+    return found
+
+
+def cases(name: str) -> list[tuple[tuple[int, ...], bool, str]]:
+    """How images are divided, whether they have labels, and a name."""
+    found = [(CUTS, True, name), (ALONE, True, f"{name}, a rank without images")]
+    return [*found, (CUTS, False, f"{name}, no labels")] if name in UNLABELLED else found
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_three_ranks_are_one_process(ranks: list[dict[str, Any]], name: str) -> None:
+    for _, labelled, case in cases(name):
+        pupil, teacher = pupil_of(METHODS[name])
+        whole = some_steps(pupil, pupil, teacher, slice(None), labelled)
+        assert len(whole) > 2 * len(METHODS[name])
+        for found in ranks:
+            assert found[case].keys() == whole.keys()
+            for part, value in whole.items():
+                gap = (found[case][part] - value).abs().max() if value.numel() else 0.0
+                size = float(value.abs().max()) if value.numel() else 0.0
+                assert float(gap) <= 1e-9 * size + 1e-13, f"{case}: {part}"
+
+
+def test_memories_are_filled_from_all_ranks(ranks: list[dict[str, Any]]) -> None:
+    found = ranks[0]["cirkd"]
+    starts = [value for name, value in found.items() if name.endswith("pixel.start")]
+    assert len(starts) == 2 and all(start.any() for start in starts)
+    unlabelled = ranks[0]["cirkd, no labels"]
+    assert not any(
+        value.any() for name, value in unlabelled.items() if name.endswith("pixel.start")
+    )
