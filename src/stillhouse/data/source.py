@@ -20,13 +20,14 @@ from torch import Tensor
 from stillhouse.batches import Objects, Target, read_objects, select_target
 from stillhouse.data.stratify import stratify
 from stillhouse.data.targets import (
+    IGNORE,
     SampleTarget,
     collate,
     count_samples,
     describe_target,
     is_mask,
     presence,
-    shorten_mask,
+    resize_mask,
     target_at,
 )
 from stillhouse.errors import UserError
@@ -145,7 +146,8 @@ class FromTorch:
     """A source of any map-style torch data set of (PIL image or tensor, target).
 
     A target is a class index, 0 or 1 for each class, a mapping with `boxes` (M, 4) as x1, y1, x2,
-    y2, `labels` (M,) and optionally `masks` and `iscrowd`, or None. Images are uint8, or floats in
+    y2, `labels` (M,) and optionally `masks` and `iscrowd`, the class of each pixel as an image or
+    tensor (H, W), 255 for ignored ones, or None. Images are uint8, or floats in
     [0, 1] before normalisation. Samples of another form raise UserError when they are read.
     """
 
@@ -179,7 +181,13 @@ class FromTorch:
         where = f"{self.name}, sample {index}"
         if not isinstance(item, Sequence | tuple) or len(item) < 2:
             raise UserError(f"{where}: expected (image, target), got {type(item).__name__}")
-        return Sample(_bytes_of(item[0], where), self._target(item[1], where), index)
+        image, target = _bytes_of(item[0], where), self._target(item[1], where)
+        if is_mask(target) and target.shape != image.shape[1:]:
+            found, wanted = (" x ".join(map(str, x.shape[-2:])) for x in (target, image))
+            raise UserError(
+                f"{where}: the mask has {found} pixels, but the image {wanted}; give both one size"
+            )
+        return Sample(image, target, index)
 
     def _target(self, label: object, where: str) -> SampleTarget:
         count = len(self.classes)
@@ -193,6 +201,8 @@ class FromTorch:
                     f"{where}: labels must be from 0 to {count - 1}, got {labels.tolist()}"
                 )
             return objects
+        if isinstance(label, Image.Image) or getattr(label, "ndim", 0) > 1:
+            return _mask_of(label, count, where)
         if isinstance(label, Tensor | np.ndarray) and label.ndim == 1 and len(label) == 1 != count:
             label = label[0]  # some data sets give a class index of shape (1,)
         if isinstance(label, list | tuple) or getattr(label, "ndim", 0) == 1:
@@ -224,6 +234,24 @@ def _index_of(label: object, where: str) -> int:
         ) from None
 
 
+def _mask_of(label: Any, count: int, where: str) -> Tensor:
+    # a copy, as the pixels of a PIL image cannot be written to
+    mask = torch.as_tensor(np.array(label) if isinstance(label, Image.Image) else label)
+    mask = mask[0] if mask.ndim == 3 and len(mask) == 1 else mask
+    if mask.ndim != 2 or mask.is_floating_point() or mask.dtype == torch.bool:
+        raise UserError(
+            f"{where}: a mask must be (H, W) class indices, got {mask.dtype} of shape "
+            f"{tuple(mask.shape)}"
+        )
+    wrong = mask[((mask < 0) | (mask >= count)) & (mask != IGNORE)]
+    if len(wrong):
+        raise UserError(
+            f"{where}: the classes of a mask must be from 0 to {count - 1}, or {IGNORE} for "
+            f"ignored pixels, got {int(wrong[0])}"
+        )
+    return mask.to(torch.uint8 if count <= IGNORE else torch.int64)
+
+
 def _bytes_of(image: object, where: str) -> Tensor:
     if isinstance(image, Image.Image):
         return from_pil(image if image.mode in ("L", "RGB") else image.convert("RGB"))
@@ -245,14 +273,14 @@ def from_pil(image: Image.Image) -> Tensor:
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
 
 
-MASKS = 8  # of so many samples, masks are read where no more are needed
+MASKS, SIDE = 8, 64  # the number of masks that are read as examples, and the size of their copies
 
 
 def targets_of(source: Source, most: int | None = None) -> Target:
     """The targets of all samples, collated.
 
-    If the source has no `targets`, at most `most` samples are read, and 8 if they have masks.
-    Masks, which differ in size, are left out of objects and shortened to the classes in them.
+    If the source has no `targets`, at most `most` samples are read, and 8 if they have class masks.
+    As masks differ in size, those of classes are resized to 64 x 64, and those of objects left out.
     """
     targets = getattr(source, "targets", None)
     if isinstance(targets, Tensor | Objects):
@@ -269,7 +297,7 @@ def targets_of(source: Source, most: int | None = None) -> Target:
 def _without_masks(target: SampleTarget) -> SampleTarget:
     if isinstance(target, Objects):
         return replace(target, masks=None)
-    return shorten_mask(target) if is_mask(target) else target
+    return resize_mask(target, SIDE, SIDE) if is_mask(target) else target
 
 
 def classes_of(source: Source) -> Tensor:

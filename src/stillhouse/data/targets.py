@@ -85,12 +85,13 @@ def presence(targets: Target, classes: int) -> Tensor:
     return present[:, :classes]
 
 
-def shorten_mask(mask: Tensor) -> Tensor:
-    """A mask of one row with the same classes, which takes little memory: (H, W) -> (1, 256)."""
-    found = mask.unique()
-    row = mask.new_full((1, IGNORE + 1), IGNORE)
-    row[0, : len(found)] = found
-    return row
+def resize_mask(mask: Tensor, height: int, width: int) -> Tensor:
+    """A mask at another size, each pixel that of the nearest centre: (..., H, W) -> (..., h, w)."""
+    rows, columns = (
+        ((torch.arange(new, dtype=torch.float64) + 0.5) * old / new).long()
+        for new, old in zip((height, width), mask.shape[-2:], strict=True)
+    )
+    return mask.index_select(-2, rows).index_select(-1, columns)
 
 
 def describe_target(target: SampleTarget) -> str:

@@ -9,7 +9,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from stillhouse.data.targets import IGNORE
+from stillhouse.data.targets import IGNORE, resize_mask
 from stillhouse.data.transforms import (
     CenterCrop,
     ColorJitter,
@@ -22,7 +22,6 @@ from stillhouse.data.transforms import (
     Single,
     Transform,
 )
-from stillhouse.data.transforms.objects import nearest
 from stillhouse.spec import members
 
 READ: TypeAdapter[Transform] = TypeAdapter(Transform)
@@ -93,7 +92,7 @@ def test_a_resized_mask_is_not_shifted_against_its_image(chain: Sequence[Transfo
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool], ids=str)
 def test_a_pixel_is_that_of_the_nearest_centre(size: tuple[int, int], dtype: torch.dtype) -> None:
     mask = torch.randint(0, 250, (6, 9)).to(dtype)
-    found = nearest(mask, *size)
+    found = resize_mask(mask, *size)
     assert found.shape == size and found.dtype == dtype
     for row in range(size[0]):
         for column in range(size[1]):
@@ -105,7 +104,7 @@ def test_a_pixel_is_that_of_the_nearest_centre(size: tuple[int, int], dtype: tor
 
 def test_a_mask_of_the_same_size_does_not_change() -> None:
     mask = torch.randint(0, 9, (2, 6, 9))
-    assert torch.equal(nearest(mask, 6, 9), mask)
+    assert torch.equal(resize_mask(mask, 6, 9), mask)
 
 
 # ----------------------------------------------------------------------------------- random_scale

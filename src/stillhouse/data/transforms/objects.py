@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from stillhouse.batches import Objects
-from stillhouse.data.targets import SampleTarget
+from stillhouse.data.targets import SampleTarget, resize_mask
 
 Move = Callable[..., Any]  # image, or (image, tv_tensors ...) -> the same, transformed together
 
@@ -45,21 +44,12 @@ def resize_parts(parts: Sequence[Any], height: int, width: int, interpolation: s
 
     mode = InterpolationMode(interpolation)
     resized = [
-        tv_tensors.wrap(nearest(part.as_subclass(Tensor), height, width), like=part)
+        tv_tensors.wrap(resize_mask(part.as_subclass(Tensor), height, width), like=part)
         if isinstance(part, tv_tensors.Mask)
         else F.resize(part, [height, width], mode, antialias=True)
         for part in parts
     ]
     return resized if len(parts) > 1 else resized[0]
-
-
-def nearest(mask: Tensor, height: int, width: int) -> Tensor:
-    """A mask at another size, each pixel that of the nearest centre: (..., H, W) -> (..., h, w)."""
-    rows, columns = (
-        ((torch.arange(new, dtype=torch.float64) + 0.5) * old / new).long()
-        for new, old in zip((height, width), mask.shape[-2:], strict=True)
-    )
-    return mask.index_select(-2, rows).index_select(-1, columns)
 
 
 def cut(top: int, left: int, height: int, width: int) -> Move:
