@@ -185,3 +185,11 @@ def read_batch(batch: Any) -> Batch[Any]:
 
 def _first(batch: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     return next((batch[name] for name in names if name in batch), None)
+
+
+def image_sizes(batch: Batch[Any]) -> Tensor:
+    """Height and width of each image before padding: -> (N, 2)."""
+    if batch.sizes is not None:
+        return batch.sizes
+    height, width = batch.images.shape[-2:]
+    return torch.tensor([[height, width]], device=batch.images.device).expand(len(batch), 2)

@@ -15,6 +15,7 @@ from stillhouse.explain import (
     average_precision,
     box_precision,
     calibration,
+    class_iou,
     classes,
     consistency,
     correlation,
@@ -25,6 +26,9 @@ from stillhouse.explain import (
     embedding,
     logits,
     loss_maps,
+    mask_confusion,
+    mask_sheet,
+    pixel_losses,
     relations,
     retrieval,
     score_errors,
@@ -33,6 +37,7 @@ from stillhouse.explain.collect import collect_predictions
 from stillhouse.explain.compared import Compared
 from stillhouse.explain.detections import collect_detections
 from stillhouse.explain.guard import failed_section
+from stillhouse.explain.mask_predictions import collect_masks
 from stillhouse.explain.section import Section
 from stillhouse.explain.subset import SubsetLoader
 
@@ -86,6 +91,10 @@ DIAGNOSES: Mapping[str, Diagnosis] = {
     ),
     "detections": Diagnosis(detection_sheet.TITLE, detection_sheet.section, collect_detections),
     "loss_maps": Diagnosis(loss_maps.TITLE, loss_maps.section, collect_detections, True),
+    "masks": Diagnosis(mask_sheet.TITLE, mask_sheet.section, collect_masks),
+    "class_iou": Diagnosis(class_iou.TITLE, class_iou.section, collect_masks),
+    "mask_confusion": Diagnosis(mask_confusion.TITLE, mask_confusion.section, collect_masks),
+    "pixel_losses": Diagnosis(pixel_losses.TITLE, pixel_losses.section, collect_masks, True),
     "score_errors": Diagnosis(score_errors.TITLE, score_errors.section, collect_detections),
 }
 

@@ -10,14 +10,13 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from stillhouse.batches import Batch, Objects
+from stillhouse.batches import Batch, Objects, image_sizes
 from stillhouse.errors import UserError
 from stillhouse.explain.guard import error_text
 from stillhouse.explain.roles import TEACHER
 from stillhouse.explain.subset import SubsetLoader
 from stillhouse.models.detectors.output import Dense
 from stillhouse.models.dry_run import undisturbed
-from stillhouse.tasks.detection import image_sizes
 from stillhouse.types import Clock, Lesson, Site, Trace
 
 

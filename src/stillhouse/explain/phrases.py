@@ -30,10 +30,22 @@ METRICS = {
     "ar1": "AR1",
     "ar10": "AR10",
     "ar100": "AR100",
+    "miou": "mIoU",
+    "accuracy": "Pixel accuracy",
+    "mean_accuracy": "Mean accuracy of classes",
+    "boundary_iou": "Boundary IoU",
+    "classes": "Classes that occur",
+    "images": "Images",
     "objects": "Objects",
     "detections": "Detections",
 }
-COUNTS = ("classes_without_positives", "objects", "detections")  # metrics that are whole numbers
+COUNTS = (
+    "classes_without_positives",
+    "classes",
+    "images",
+    "objects",
+    "detections",
+)  # metrics that are whole numbers
 PROTOCOLS = {"_oracle": ", oracle top-k", "_top3": ", top 3"}
 
 

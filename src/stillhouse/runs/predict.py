@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +26,14 @@ from stillhouse.errors import UserError
 from stillhouse.explain.phrases import count_of
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
-from stillhouse.runs.prediction_files import WRITERS, Seen, Writer
-from stillhouse.runs.prediction_inputs import Picture, check_outputs, find_pictures, make_folder
+from stillhouse.runs.prediction_files import WRITERS, Writer
+from stillhouse.runs.prediction_inputs import (
+    Picture,
+    Seen,
+    check_outputs,
+    find_pictures,
+    make_folder,
+)
 from stillhouse.runs.training import STUDENT
 from stillhouse.tasks.base import Facts, Task
 from stillhouse.types import Trace
@@ -41,7 +47,7 @@ class Images:
     """Images in memory, of any sizes, without labels."""
 
     images: Sequence[Tensor]  # (C, H, W) uint8 each
-    target: SampleTarget
+    target: Callable[[Tensor], SampleTarget]  # of an image
     classes: tuple[str, ...]
     name: str = "the images"
     fingerprint: str = ""
@@ -50,7 +56,8 @@ class Images:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
-        return Sample(self.images[index], self.target, index)
+        image = self.images[index]
+        return Sample(image, self.target(image), index)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +70,9 @@ class Predictor:
     network: nn.Module
     hardware: Hardware
 
-    def batch(self, images: Sequence[Tensor], target: SampleTarget) -> Batch[Any]:
+    def batch(
+        self, images: Sequence[Tensor], target: Callable[[Tensor], SampleTarget]
+    ) -> Batch[Any]:
         """Images as the evaluation of the run loads them: N x (3, H, W) uint8 -> Batch."""
         fitted = [fit_channels(image, self.contract.channels) for image in images]
         data, contract = self.recipe.data, self.contract
@@ -143,7 +152,7 @@ def read_run_contract(folder: Path) -> tuple[Recipe, Contract]:
 
 def make_predictor(recipe: Recipe, contract: Contract, task: Task[Any], weights: Path) -> Predictor:
     """The student with its weights, on the device of the recipe or, if there is none, the CPU."""
-    empty = Images((), None, contract.classes)
+    empty = Images((), lambda image: None, contract.classes)
     sources = Sources(
         *(empty,) * 3,
         mean=contract.mean,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -13,29 +13,25 @@ from stillhouse.batches import Batch, Objects
 from stillhouse.data.targets import SampleTarget
 from stillhouse.explain.drawing import class_marks, draw_marks
 from stillhouse.explain.phrases import count_of
-from stillhouse.files import atomic_write, csv_text, write_json, write_text
-from stillhouse.runs.prediction_inputs import Picture
+from stillhouse.files import csv_text, write_json, write_text
+from stillhouse.runs.mask_files import MaskWriter, save
+from stillhouse.runs.prediction_inputs import Picture, Seen
 from stillhouse.tasks.base import Task
 from stillhouse.tasks.meters.detection_rows import DetectionRows, collect_rows
 from stillhouse.types import Trace
 
 TOP = 5  # classes of an image, for one class per image
 PRESENT = 0.5  # the least probability of a class, for several classes per image
-JPEG_QUALITY = 92
-
-
-class Seen(NamedTuple):
-    """The images of a batch as they were read."""
-
-    pictures: Sequence[Picture]
-    pixels: Sequence[Tensor]  # (C, H, W) uint8 each
 
 
 class Writer(Protocol):
     """Writes the predictions of one kind of task."""
 
     file: str  # the name of the list of all predictions
-    target: SampleTarget  # of images without labels, so that they are loaded as those with labels
+
+    def target(self, image: Tensor) -> SampleTarget:
+        """The target of an image (C, H, W), so that it is loaded as those with labels."""
+        ...
 
     def names(self, pictures: Sequence[Picture]) -> list[str]:
         """The files that are written for these images, relative to the folder."""
@@ -58,14 +54,16 @@ class DetectionWriter:
     """
 
     file: str = "detections.json"
-    target: SampleTarget = Objects(
-        torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
-    )
 
     def __init__(self, task: Any, classes: tuple[str, ...], out: Path, threshold: float) -> None:
         self.task, self.classes, self.out, self.threshold = task, classes, out, threshold
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
+
+    def target(self, image: Tensor) -> SampleTarget:
+        """No objects."""
+        none = torch.zeros(0, dtype=torch.int64)
+        return Objects(torch.zeros(0, 4), none, none)
 
     def names(self, pictures: Sequence[Picture]) -> list[str]:
         """The drawn images and the list."""
@@ -89,13 +87,7 @@ class DetectionWriter:
         texts = [f"{self.classes[c]} {score:.2f}" for c, score in zip(labels, scores, strict=True)]
         marks = class_marks(found.box.tolist(), labels, texts)
         drawn = draw_marks(pixels, marks[::-1])  # the best is on top
-        path = self.out / picture.drawn
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as file:
-            if path.suffix.lower() == ".png":
-                drawn.save(file, "PNG")
-            else:
-                drawn.save(file, "JPEG", quality=JPEG_QUALITY)
+        save(drawn, self.out / picture.drawn)
 
     def finish(self) -> str:
         """Write detections.json."""
@@ -128,12 +120,15 @@ class ClassWriter:
     """A row per image in a CSV table: its path, and the classes with their probabilities."""
 
     file: str = "predictions.csv"
-    target: SampleTarget = None
     what: ClassVar[str] = "the most probable classes"
 
     def __init__(self, task: Task[Any], classes: tuple[str, ...], out: Path, _: float) -> None:
         self.task, self.classes, self.out = task, classes, out
         self.rows: dict[int, dict[str, Any]] = {}
+
+    def target(self, image: Tensor) -> SampleTarget:
+        """None: labels of whole images do not change how these are loaded."""
+        return None
 
     def names(self, pictures: Sequence[Picture]) -> list[str]:
         """The list alone."""
@@ -181,4 +176,5 @@ WRITERS: Mapping[str, Callable[[Any, tuple[str, ...], Path, float], Writer]] = {
     "classification": ClassWriter,
     "multilabel": LabelWriter,
     "detection": DetectionWriter,
+    "semantic": MaskWriter,
 }  # by the name of the task in a recipe

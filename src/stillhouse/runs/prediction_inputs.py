@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from torch import Tensor
+
 from stillhouse.data.images import IMAGE_SUFFIXES, list_images
 from stillhouse.errors import UserError
 from stillhouse.files import write_error
@@ -25,6 +27,13 @@ class Picture(NamedTuple):
     def drawn(self) -> str:
         """The name of the image with its detections: the same, with `.png` where it is needed."""
         return self.name if self.name.lower().endswith(DRAWN) else f"{self.name}.png"
+
+
+class Seen(NamedTuple):
+    """The images of a batch as they were read."""
+
+    pictures: Sequence[Picture]
+    pixels: Sequence[Tensor]  # (C, H, W) uint8 each
 
 
 def find_pictures(inputs: Sequence[Path], out: Path) -> list[Picture]:

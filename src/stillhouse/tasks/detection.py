@@ -9,7 +9,14 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from stillhouse.batches import Batch, Objects, join_objects, read_batch, read_objects
+from stillhouse.batches import (
+    Batch,
+    Objects,
+    image_sizes,
+    join_objects,
+    read_batch,
+    read_objects,
+)
 from stillhouse.errors import UserError
 from stillhouse.models.detectors.assign import Assignment
 from stillhouse.models.detectors.output import Dense
@@ -236,14 +243,6 @@ def make_sites(
     if isinstance(student, TwoStage) and isinstance(teacher, TwoStage):
         return region_sites(student, teacher, objects)
     return Sites({})
-
-
-def image_sizes(batch: Batch[Any]) -> Tensor:
-    """Height and width of each image before padding: -> (N, 2)."""
-    if batch.sizes is not None:
-        return batch.sizes
-    height, width = batch.images.shape[-2:]
-    return torch.tensor([[height, width]], device=batch.images.device).expand(len(batch), 2)
 
 
 def stack_images(images: Any) -> Tensor:

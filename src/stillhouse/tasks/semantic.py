@@ -67,7 +67,7 @@ class Semantic:
     share: float = 1.0  # of the most frequent class among the pixels
     headline: ClassVar[str] = "miou"
     sites: ClassVar[tuple[str, ...]] = SITES
-    examine: ClassVar[tuple[str, ...]] = ()
+    examine: ClassVar[tuple[str, ...]] = ("masks", "class_iou", "mask_confusion", "pixel_losses")
 
     @property
     def chance(self) -> float:
