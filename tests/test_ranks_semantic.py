@@ -17,12 +17,13 @@ from stillhouse.distributed import combine, mean_terms, rank
 from stillhouse.engine.pupil import Pupil
 from stillhouse.methods.build import make_method
 from stillhouse.methods.setting import Setting
+from stillhouse.models.rank_norm import share_norms
 from stillhouse.models.taps import Tapped
 from stillhouse.objectives import presets
 from stillhouse.tasks.semantic import Semantic
 from stillhouse.teachers.base import observe
 from stillhouse.teachers.frozen import Frozen
-from stillhouse.types import Clock
+from stillhouse.types import Clock, Term
 
 IMAGES, STEPS = 6, 2
 CUTS = 0, 1, 5, 6  # the only image of the first rank has no class at all
@@ -94,7 +95,49 @@ def on_each_rank() -> dict[str, Any]:
             wrapped = DistributedDataParallel(pupil)
             span = slice(cuts[rank()], cuts[rank() + 1])
             found[case] = some_steps(pupil, wrapped, teacher, span, labelled)
+    student = normed()
+    wrapped = DistributedDataParallel(student, broadcast_buffers=False)
+    for cuts, case in ((CUTS, "norms"), (ALONE, "norms, a rank without images")):
+        found[case] = norm_steps(student, wrapped, slice(cuts[rank()], cuts[rank() + 1]))
     return found
+
+
+def normed() -> nn.Module:
+    torch.manual_seed(4)
+    network = nn.Sequential(
+        nn.Conv2d(3, 5, 3, stride=2),
+        nn.BatchNorm2d(5),
+        nn.Tanh(),
+        nn.Sequential(nn.Conv2d(5, 4, 3), nn.BatchNorm2d(4, momentum=None, affine=False)),
+    )
+    return share_norms(network.double())
+
+
+def norm_steps(network: nn.Module, module: nn.Module, span: slice) -> dict[str, Any]:
+    """Gradients and running statistics after two steps; a loss of the values to the power of 3."""
+    found: dict[str, Any] = {}
+    for step in range(STEPS):
+        images = batch(step).rows(span).images
+        module.zero_grad()
+        total = module(images).pow(3).sum()
+        combine({"cube": Term(total, total.new_tensor(float(len(images))))}).backward()
+        for name, p in network.named_parameters():
+            assert p.grad is not None
+            found[f"{step} slope of {name}"] = p.grad.clone()
+    found |= {name: buffer.clone() for name, buffer in network.named_buffers()}
+    return found
+
+
+def test_norms_of_three_ranks_are_those_of_one_process(ranks: list[dict[str, Any]]) -> None:
+    network = normed()
+    for case in ("norms", "norms, a rank without images"):
+        whole = norm_steps(network, network, slice(None))
+        for found in ranks:
+            assert found[case].keys() == whole.keys()
+            for part, value in whole.items():
+                torch.testing.assert_close(
+                    found[case][part], value, rtol=1e-9, atol=1e-10, msg=f"{case}: {part}"
+                )
 
 
 def cases(name: str) -> list[tuple[tuple[int, ...], bool, str]]:

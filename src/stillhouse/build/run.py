@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stillhouse.batches import Batch, Objects
+from stillhouse.batches import Batch
 from stillhouse.build.data import make_training_loader
 from stillhouse.build.inherit import check_class_order, inherit_weights
 from stillhouse.build.networks import TeacherNetwork, example_of, make_student
@@ -19,6 +19,7 @@ from stillhouse.build.session import Session
 from stillhouse.build.store import Say, silent
 from stillhouse.build.teacher import make_teacher
 from stillhouse.data.source import Pixels, Source, targets_of
+from stillhouse.data.targets import is_spatial
 from stillhouse.distributed import rank, world_size
 from stillhouse.engine.average import WeightEMA
 from stillhouse.engine.optimisers import Optimiser
@@ -34,6 +35,7 @@ from stillhouse.methods.combined import NoTerms
 from stillhouse.methods.per_teacher import PerTeacher
 from stillhouse.methods.setting import Setting
 from stillhouse.models.dry_run import undisturbed
+from stillhouse.models.rank_norm import share_norms
 from stillhouse.models.taps import Tapped
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe, TeacherSpec, Training
@@ -63,6 +65,8 @@ def make_pupil(
         check_pair(student, loaded.network, session, method)
     if recipe.data.mix:
         check_mixing(recipe.method, method)
+    if recipe.train.sync_norms:
+        student, method = share_norms(student), share_norms(method)
     return Pupil(Tapped(student, method.student_taps, (example,)), method, session.task)
 
 
@@ -106,7 +110,8 @@ def method_for_teachers(
 def training_labels(train: Source) -> Tensor:
     """The labels of every training sample, for methods that keep a memory: (samples, ...)."""
     targets = targets_of(train)
-    if not isinstance(targets, Tensor) or bool((targets < 0).any()):
+    whole = isinstance(targets, Tensor) and not is_spatial(targets)
+    if not isinstance(targets, Tensor) or not whole or bool((targets < 0).any()):
         raise UserError(
             f"the method needs one label tensor of all samples, which {train.name} does not have; "
             "choose another method"
@@ -123,13 +128,26 @@ def check_labels(specs: Sequence[Any], train: Source) -> None:
                 f"method {spec.name} needs the labels of every image, but {train.name} has images "
                 "without labels; choose a method that needs none, such as kd"
             )
-        dense = isinstance(first, Objects) and spec.dense
+        if "masks" in spec.needs and not has_masks(train):
+            raise UserError(
+                f"method {spec.name} needs a class for each pixel, but {train.name} has no masks; "
+                "choose a data set of masks (see `stillhouse datasets`), or another method"
+            )
+        dense = is_spatial(first) and spec.dense
         if "class" in spec.needs and not isinstance(first, int) and not dense:
             raise UserError(
                 f"method {spec.name} needs one class per image, but {train.name} has other "
                 "targets; choose a method that does not, such as tld, or one for several classes, "
                 "such as ps"
             )
+
+
+def has_masks(train: Source) -> bool:
+    """Whether images have a class for each pixel, or are of a data set whose images do."""
+    first = train[0].target
+    if first is None:
+        return bool(getattr(train, "positions", False))
+    return isinstance(first, Tensor) and is_spatial(first)
 
 
 def lacks_labels(train: Source) -> bool:

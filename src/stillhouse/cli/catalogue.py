@@ -64,6 +64,7 @@ NEEDS = {
     "keys": "sample keys",
     "head": "the classifier of the teacher",
     "moves": "a trainable teacher",
+    "masks": "a class for each pixel",
 }
 
 

@@ -59,7 +59,7 @@ class CIRKD(PairedSpec):
         "r = conv1x1(ReLU(BN(conv1x1)))",
         "Yang C. et al.: Cross-image relational knowledge distillation for semantic segmentation, "
         "CVPR 2022",
-        ("features", "labels", "batch"),
+        ("features", "masks", "batch"),
         "N^2 matrices of pixels x pixels, 67 million numbers each for maps of 64 x 128; they are "
         "taken in parts and computed again in backward; maps of all ranks are gathered; memories "
         "of classes x (pixels + regions) x channels of the teacher, which are part of checkpoints; "

@@ -35,7 +35,7 @@ class IFVD(PairedSpec):
         "pixels of the image with the class of p",
         "Wang Y. et al.: Intra-class feature variation distillation for semantic segmentation, "
         "ECCV 2020",
-        ("features", "labels"),
+        ("features", "masks"),
         "one mean per class and image, one cosine per pixel; no trainable parameters",
         "The authors' code has weight 200, beside kd of weight 10 at site pixel and an adversarial "
         "loss; the weight here is for kd of weight 1. Labels are those of the nearest pixel at the "

@@ -5,9 +5,19 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 # "labels": the labels of each image; "class": exactly one label per image; "boxes": predictions of
-# a detector, or the objects that it is trained on
+# a detector, or the objects that it is trained on; "masks": a class for each pixel
 Need = Literal[
-    "logits", "labels", "class", "features", "batch", "views", "keys", "head", "moves", "boxes"
+    "logits",
+    "labels",
+    "class",
+    "features",
+    "batch",
+    "views",
+    "keys",
+    "head",
+    "moves",
+    "boxes",
+    "masks",
 ]
 
 
@@ -24,4 +34,4 @@ class Card(NamedTuple):
     @property
     def storable(self) -> bool:
         """Whether stored teacher logits are all that it needs of the teacher."""
-        return not {"features", "views", "head", "moves", "boxes"} & set(self.needs)
+        return not {"features", "views", "head", "moves", "boxes", "masks"} & set(self.needs)

@@ -23,7 +23,7 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where it can be, 
 ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 # Sections that a string names: `student=timm/resnet18` changes the name and keeps the rest.
 NAMED_SECTIONS = ("student", "teacher", "data", "task")
-TASK_OF_KIND = {"labels": "multilabel", "objects": "detection"}
+TASK_OF_KIND = {"labels": "multilabel", "objects": "detection", "masks": "semantic"}
 RECIPE_FILE = "recipe.yaml"  # the name of the resolved recipe in the folder of a run
 # Keys that may differ between two runs of the same experiment.
 NOT_IN_DIGEST = ("engine", "title", "paper", "control", "study")

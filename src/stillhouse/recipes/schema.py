@@ -120,6 +120,7 @@ class Training:
     accumulate: int = 1  # batches per optimiser step
     clip: float = 0.0  # largest norm of the gradient; 0: no clipping
     ema_decay: float = 0.0  # decay of the moving average of weights; 0: no average
+    sync_norms: bool = False  # whether batch norms take the statistics of all ranks
 
     def __post_init__(self) -> None:
         require(self.epochs > 0, "epochs", "positive", self.epochs)
