@@ -17,6 +17,7 @@ from stillhouse.distributed import combine, mean_terms, rank
 from stillhouse.engine.pupil import Pupil
 from stillhouse.methods.build import make_method
 from stillhouse.methods.setting import Setting
+from stillhouse.models.adapters import SafeBatchNorm2d
 from stillhouse.models.rank_norm import share_norms
 from stillhouse.models.taps import Tapped
 from stillhouse.objectives import presets
@@ -99,6 +100,7 @@ def on_each_rank() -> dict[str, Any]:
     wrapped = DistributedDataParallel(student, broadcast_buffers=False)
     for cuts, case in ((CUTS, "norms"), (ALONE, "norms, a rank without images")):
         found[case] = norm_steps(student, wrapped, slice(cuts[rank()], cuts[rank() + 1]))
+    found["pooled"] = pooled_step(slice(CUTS[rank()], CUTS[rank() + 1]))
     return found
 
 
@@ -111,6 +113,15 @@ def normed() -> nn.Module:
         nn.Sequential(nn.Conv2d(5, 4, 3), nn.BatchNorm2d(4, momentum=None, affine=False)),
     )
     return share_norms(network.double())
+
+
+def pooled_step(span: slice) -> dict[str, Any]:
+    """A norm of one value per channel, whose statistics are those that it has."""
+    torch.manual_seed(5)
+    norm = share_norms(nn.Sequential(SafeBatchNorm2d(3))).double()
+    image = torch.randn(1, 3, 1, 1, dtype=torch.double).expand(IMAGES, -1, -1, -1)
+    values = norm(image[span][:1] if span.start == 0 else image[:0])
+    return {"values": values.detach(), **{n: b.clone() for n, b in norm.named_buffers()}}
 
 
 def norm_steps(network: nn.Module, module: nn.Module, span: slice) -> dict[str, Any]:
@@ -138,6 +149,15 @@ def test_norms_of_three_ranks_are_those_of_one_process(ranks: list[dict[str, Any
                 torch.testing.assert_close(
                     found[case][part], value, rtol=1e-9, atol=1e-10, msg=f"{case}: {part}"
                 )
+
+
+def test_a_single_value_on_all_ranks_has_no_statistics(ranks: list[dict[str, Any]]) -> None:
+    whole = pooled_step(slice(0, 1))
+    for number, found in enumerate(ranks):
+        kept = whole["values"] if number == 0 else whole["values"][:0]
+        torch.testing.assert_close(found["pooled"]["values"], kept)
+        assert torch.equal(found["pooled"]["0.running_mean"], torch.zeros(3).double())
+        assert torch.equal(found["pooled"]["0.running_var"], torch.ones(3).double())
 
 
 def cases(name: str) -> list[tuple[tuple[int, ...], bool, str]]:

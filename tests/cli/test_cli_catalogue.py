@@ -273,3 +273,12 @@ def test_validate_reports_each_recipe(call: Call, tmp_path: Path) -> None:
     assert second.startswith(f"invalid  {wrong}:2: unknown key studnt; did you mean 'student'?")
     assert third.startswith("invalid  recipe 'nosuch' not found")
     assert call("recipes", "validate", "digits/raw").code == 0
+
+
+def test_a_segmenter_in_detail(call: Call) -> None:
+    words = ("backbone=stillhouse/small", "classes=11")
+    found = rows_of(call("models", "segmenter/fpn", *words).out)
+    assert found["classes"] == "11" and "of which" in found["parameters"]
+    assert found["sites"] == "pixel, every_pixel, aux, channel"
+    assert "stage1 (stride 2)" in found["stages"] and "p1" in found["levels"]
+    assert rows_of(call("models", "segmenter/pspnet", *words).out)["classes"] == "11"

@@ -42,6 +42,8 @@ from stillhouse.recipes.schema import Recipe, TeacherSpec, Training
 from stillhouse.teachers.base import Teacher
 from stillhouse.types import missing_site
 
+CRITIC = "critic"  # the group of parameters of adversarial methods
+
 
 def make_pupil(
     recipe: Recipe, session: Session, loaded: TeacherNetwork | None, say: Say = silent
@@ -228,7 +230,7 @@ def make_groups(training: Training, pupil: Pupil[Any], teacher: Teacher[Any]) ->
     for name, trained in teacher.groups().items():
         parameters[name] = [(f"{name}.{index}", p) for index, p in enumerate(trained)]
     for name in training.groups:
-        if name not in parameters:
+        if name not in parameters and name != CRITIC:  # of some arms of a study only
             raise UserError(
                 f"train.groups.{name}: there is no such group of parameters, only "
                 f"{', '.join(parameters)}" + did_you_mean(name, parameters)

@@ -22,7 +22,8 @@ from stillhouse.models.taps import tap_shapes
 from stillhouse.recipes.load import apply_overrides
 from stillhouse.tasks.catalogue import TASKS
 
-CLASSES, DETECTOR_CLASSES = 1000, 80  # of ImageNet and of COCO
+# of ImageNet, COCO and Cityscapes
+CLASSES = {"classification": 1000, "detection": 80, "semantic": 19}
 SIDES = (224, 32)  # of square images, for networks that do not take EXAMPLE
 CANNOT_RUN = (RuntimeError, ValueError, TypeError, AssertionError, IndexError)
 
@@ -30,10 +31,10 @@ CANNOT_RUN = (RuntimeError, ValueError, TypeError, AssertionError, IndexError)
 def print_network(name: str, words: Sequence[str]) -> None:
     """Print the parameters and places of a network, made with options `key=value`."""
     options = apply_overrides({}, words)
-    default = DETECTOR_CLASSES if zoo.is_detector(name) else CLASSES
-    classes = read_count(options, "classes", default)
+    task = task_of(name)
+    classes = read_count(options, "classes", CLASSES[task])
     channels = read_count(options, "channels", 3)
-    network = TASKS["detection"]().adapt(zoo.create(name, classes, channels, **options))
+    network = TASKS[task]().adapt(zoo.create(name, classes, channels, **options))
     trained = sum(part.numel() for part in network.parameters() if part.requires_grad)
     family = getattr(network, "family", None)
     rows = {
@@ -41,14 +42,21 @@ def print_network(name: str, words: Sequence[str]) -> None:
         "classes": str(classes),
         "parameters": f"{parameters(network):,}, of which {trained:,} are trained",
         **describe_places(network, list(examples(name, channels, options))),
-        "sites": ", ".join(sites_of(family)),
+        "sites": ", ".join(sites_of(task, family)),
     }
     print(format_rows(rows | (describe_family(family) if family else {})))
 
 
-def sites_of(family: Any) -> list[str]:
+def task_of(name: str) -> str:
+    """The task that a network is for, by its name."""
+    if zoo.is_detector(name):
+        return "detection"
+    return "semantic" if zoo.is_segmenter(name) else "classification"
+
+
+def sites_of(task: str, family: Any) -> list[str]:
     """The sites of a network's task; those of sides only for a family with bins."""
-    sites = TASKS["detection" if family else "classification"]().sites
+    sites = TASKS[task]().sites
     return [name for name in sites if not name.startswith("edge") or hasattr(family, "last")]
 
 
@@ -65,7 +73,7 @@ def examples(name: str, channels: int, options: Mapping[str, Any]) -> Iterator[T
     inner = options.get("backbone_options")
     fixed = [o.get("img_size") for o in (options, inner) if isinstance(o, Mapping)]
     sizes = [(side, side) for side in fixed if isinstance(side, int)] + [EXAMPLE]
-    published = None if zoo.is_detector(name) else zoo.preprocessing(name)
+    published = zoo.preprocessing(name) if task_of(name) == "classification" else None
     sizes += [published.size[1:]] if published else []
     for height, width in [*sizes, *((side, side) for side in SIDES)]:
         yield torch.zeros(1, channels, height, width)

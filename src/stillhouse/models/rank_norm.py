@@ -11,15 +11,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from stillhouse.distributed import sum_over_ranks, world_size
 from stillhouse.errors import UserError
 from stillhouse.functional.dtype import full_precision, upcast
+from stillhouse.models.adapters import SafeBatchNorm2d
 
 T = TypeVar("T", bound=nn.Module)
+REPLACED = (nn.BatchNorm2d, SafeBatchNorm2d)
 LEAST = 2  # values of a channel that have a variance
 
 
-class RankBatchNorm2d(nn.BatchNorm2d):
+class RankBatchNorm2d(SafeBatchNorm2d):
     """A BatchNorm2d over all ranks: (N, C, H, W) -> the same; exact for any division of images.
 
-    Unlike `nn.SyncBatchNorm` it runs on a CPU, too, and takes ranks without images.
+    Unlike `nn.SyncBatchNorm` it runs on a CPU, too, and takes ranks without images. Where all ranks
+    together have a single value per channel, it uses its running statistics.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -29,9 +32,14 @@ class RankBatchNorm2d(nn.BatchNorm2d):
         with full_precision(x):
             values = upcast(x)
             count = sum_over_ranks(values.new_tensor(float(x.numel() // x.shape[1])))
-            mean = sum_over_ranks(values.sum((0, 2, 3))) / count
+            mean = sum_over_ranks(values.sum((0, 2, 3))) / count.clamp(min=1)
+            several = count >= LEAST
+            if self.running_mean is not None:
+                mean = mean.where(several, self.running_mean.to(mean.dtype))
             centred = values - mean[:, None, None]
-            variance = sum_over_ranks(centred.square().sum((0, 2, 3))) / count
+            variance = sum_over_ranks(centred.square().sum((0, 2, 3))) / count.clamp(min=1)
+            if self.running_var is not None:
+                variance = variance.where(several, self.running_var.to(variance.dtype))
             self.remember(mean.detach(), variance.detach(), count)
             scaled = centred * (variance + self.eps).rsqrt()[:, None, None]
             if self.affine:
@@ -47,7 +55,8 @@ class RankBatchNorm2d(nn.BatchNorm2d):
         self.num_batches_tracked += 1
         rate = self.momentum
         share = 1 / self.num_batches_tracked.to(mean.dtype) if rate is None else rate
-        unbiased = variance * count / (count - 1).clamp(min=LEAST - 1)
+        # a single value changes nothing
+        unbiased = (variance * count / (count - 1)).where(count >= LEAST, self.running_var)
         for running, value in ((self.running_mean, mean), (self.running_var, unbiased)):
             running += share * (value.to(running.dtype) - running)
 
@@ -60,7 +69,7 @@ def share_norms(network: T) -> T:
     for path, module in list(network.named_modules()):
         if not isinstance(module, _BatchNorm):
             continue
-        if type(module) is not nn.BatchNorm2d:
+        if not isinstance(module, nn.BatchNorm2d) or type(module) not in REPLACED:
             raise UserError(
                 f"train.sync_norms replaces BatchNorm2d layers, but {path} of "
                 f"{type(network).__name__} is a {type(module).__name__}; leave out train.sync_norms"

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillhouse.errors import UserError
+from stillhouse.models.adapters import SafeBatchNorm2d
 from stillhouse.models.segmenters.deeplab import ASPP
-from stillhouse.models.segmenters.pooled import PooledNorm, pooled_conv
+from stillhouse.models.segmenters.pooled import pooled_conv
 from stillhouse.models.segmenters.pspnet import PyramidPooling
 from stillhouse.models.segmenters.semantic_fpn import SemanticFPN
 
@@ -133,7 +134,7 @@ def test_rates_follow_the_stride() -> None:
 
 
 def test_the_mean_of_a_single_image_is_normed_with_the_statistics() -> None:
-    norm = PooledNorm(3).double().train()
+    norm = SafeBatchNorm2d(3).double().train()
     norm(torch.randn(4, 3, 1, 1, dtype=torch.double))
     before = {name: value.clone() for name, value in norm.state_dict().items()}
     x = torch.randn(1, 3, 1, 1, dtype=torch.double)
@@ -142,7 +143,7 @@ def test_the_mean_of_a_single_image_is_normed_with_the_statistics() -> None:
     assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
     plain = nn.BatchNorm2d(3).double().train()
     wide = torch.randn(1, 3, 2, 1, dtype=torch.double)
-    torch.testing.assert_close(PooledNorm(3).double().train()(wide), plain(wide))
+    torch.testing.assert_close(SafeBatchNorm2d(3).double().train()(wide), plain(wide))
     assert pooled_conv(3, 2, 1).train()(torch.zeros(0, 3, 4, 4)).shape == (0, 2, 1, 1)
 
 

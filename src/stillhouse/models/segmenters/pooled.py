@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-
-class PooledNorm(nn.BatchNorm2d):
-    """A batch norm that uses its statistics for a batch with a single value per channel.
-
-    Such a batch has no deviation. It is what one image is after pooling to one place.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W)."""
-        if self.training and input.numel() == self.num_features:
-            mean, variance = self.running_mean, self.running_var
-            return F.batch_norm(input, mean, variance, self.weight, self.bias, eps=self.eps)
-        return super().forward(input)
+from stillhouse.models.adapters import SafeBatchNorm2d
 
 
 def pooled_conv(before: int, width: int, bins: int) -> nn.Sequential:
@@ -28,6 +15,6 @@ def pooled_conv(before: int, width: int, bins: int) -> nn.Sequential:
     return nn.Sequential(
         nn.AdaptiveAvgPool2d(bins),
         nn.Conv2d(before, width, 1, bias=False),
-        PooledNorm(width),
+        SafeBatchNorm2d(width),
         nn.ReLU(),
     )
