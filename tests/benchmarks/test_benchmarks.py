@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import consistency
+import detection_comparison
 import detection_steps
 import detector_families
 import detector_steps
@@ -45,6 +46,38 @@ def test_losses(tmp_path: Path) -> None:
     rows = table(path)
     assert len(rows) == len(losses.SHAPES) * len(losses.losses())
     assert all(float(row["ratio_to_plain_kd"]) > 0 for row in rows)
+
+
+def test_detection_comparison(tmp_path: Path) -> None:
+    """Gains over the control of each study, the method of the largest share first."""
+    scores = {
+        ".": {"none": (50, 52), "bckd": (54, 57), "fgd": (51, 54)},
+        "features": {"none": (50, 52), "defeat": (60, 61)},
+        "two_stage": {"none": (40, 40), "fgd": (44, 46)},
+        "cells": {"none": (70, 70), "bckd": (69, 69)},
+    }
+    for folder, methods in scores.items():
+        lines = [f"{m},,{s},{v}" for m, values in methods.items() for s, v in enumerate(values)]
+        (tmp_path / folder).mkdir(exist_ok=True)
+        text = "\n".join(["method,teacher,seed,test/ap", *lines])
+        (tmp_path / folder / "cells.csv").write_text(text)
+    detection_comparison.main([str(tmp_path)])
+    rows = [
+        [cell.strip() for cell in line.strip("|\n").split("|")]
+        for line in (tmp_path / "comparison.md").read_text().splitlines()
+    ]
+    assert rows[0][0] == "method" and [row[0] for row in rows[2:]] == ["DeFeat", "FGD", "BCKD"]
+    defeat, fgd, bckd = rows[2:]
+    assert defeat[1].startswith("+9.5 (3.1 … 15.9)") and defeat[4:] == ["100 %", "1"]
+    # 1.5 of 9.5 and 5 of 5 points
+    assert fgd[2].startswith("+5.0") and fgd[4:] == ["58 %", "2"]
+    assert bckd[3] == "-1.0 (-1.0 … -1.0)" and bckd[2] == ""
+
+
+def test_the_comparison_is_that_of_the_kept_studies() -> None:
+    root = detection_comparison.RESULTS
+    text = detection_comparison.write_table(detection_comparison.find_gains(root))
+    assert (root / "comparison.md").read_text(encoding="utf-8") == text
 
 
 def test_labelwise(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from stillhouse.objectives import presets
 from stillhouse.tasks.base import Facts
 from stillhouse.tasks.pixel_sites import SITES
 from stillhouse.tasks.semantic import Semantic, SemanticSpec
+from stillhouse.tasks.windows import starts
 from stillhouse.types import Clock, Trace
 
 CLOCK = Clock(0, 10, 5)
@@ -328,3 +329,54 @@ def test_data_without_masks_are_refused() -> None:
             SemanticSpec().build(facts(target))
     with pytest.raises(ValueError, match="`auxiliary` must be non-negative"):
         SemanticSpec(auxiliary=-1)
+
+
+# ------------------------------------------------------------------------------------- windows
+
+
+def test_windows_cover_each_axis() -> None:
+    assert starts(10, 4, 3) == [0, 3, 6] and starts(11, 4, 3) == [0, 3, 6, 7]
+    assert starts(4, 4, 2) == [0] and starts(3, 4, 2) == [0]
+    for length in range(1, 30):
+        for side in (3, 7):
+            for stride in range(1, side + 1):
+                begins = starts(length, side, stride)
+                covered = {p for b in begins for p in range(b, min(b + side, length))}
+                assert covered == set(range(length)) and begins[-1] == max(length - side, 0)
+
+
+def test_predictions_are_means_over_windows() -> None:
+    """Of a network that sees the mean of its window."""
+
+    def network(images: Tensor) -> Any:
+        mean = images.mean((1, 2, 3))[:, None, None, None]
+        return {"out": torch.cat([images[:, :1], images[:, :1] * 0 + mean], 1)[..., ::2, ::2]}
+
+    random = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 3, 9, 14, generator=random, dtype=torch.double)
+    task = SemanticSpec(window=6, stride=4).build(Facts("photos", ("a", "b"), None))
+    found = task.run(network, Batch(images, None, torch.arange(2), torch.zeros(2))).out
+    assert found.logits.shape == (2, 2, 9, 14)
+    for y, x in ((0, 0), (5, 7), (8, 13), (4, 4)):
+        inside = [
+            (top, left)
+            for top in (0, 3)
+            for left in (0, 4, 8)
+            if top <= y < top + 6 and left <= x < left + 6
+        ]
+        means = [images[:, :, t : t + 6, e : e + 6].mean((1, 2, 3)) for t, e in inside]
+        torch.testing.assert_close(found.logits[:, 1, y, x], torch.stack(means).mean(0))
+    whole = SemanticSpec(window=20).build(Facts("photos", ("a", "b"), None))
+    one = whole.run(network, Batch(images, None, torch.arange(2), torch.zeros(2))).out
+    want = F.interpolate(network(images)["out"], (9, 14), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(one.logits, want)
+    assert whole.windows == (20, 13)
+
+
+def test_windows_without_a_gap() -> None:
+    with pytest.raises(ValueError, match="`stride` must be at most `window`, 4, got 5"):
+        SemanticSpec(window=4, stride=5)
+    with pytest.raises(ValueError, match="`stride` must be at most `window`, None, got 5"):
+        SemanticSpec(stride=5)
+    with pytest.raises(ValueError, match="`window` must be at least 1"):
+        SemanticSpec(window=0)

@@ -12,7 +12,7 @@ from torch import Tensor
 from stillhouse.batches import Batch, Target
 from stillhouse.distributed import gather, world_size
 from stillhouse.engine.devices import Hardware
-from stillhouse.tasks.base import Meter, Task
+from stillhouse.tasks.base import Meter, Task, run_network
 from stillhouse.types import Trace
 
 T = TypeVar("T", bound=Target)
@@ -39,7 +39,7 @@ def measure(
     meter = task.meter()
     for batch in batches:
         with hardware.autocast():
-            trace = network(*task.inputs(batch))
+            trace = run_network(task, network, batch)
         meter.update(trace, batch)
     merge_ranks(meter, hardware.device)
     return meter

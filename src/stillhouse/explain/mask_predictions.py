@@ -19,6 +19,7 @@ from stillhouse.explain.predictions import MAX_IMAGES
 from stillhouse.explain.roles import TEACHER
 from stillhouse.explain.subset import SubsetLoader
 from stillhouse.models.dry_run import undisturbed
+from stillhouse.tasks.base import run_network
 from stillhouse.tasks.pixel_sites import IGNORE
 from stillhouse.types import Clock, Lesson, Site, Trace
 
@@ -157,7 +158,7 @@ def masks_of(
         for batch in first_batches(batches, limit):
             if batch.target is None:
                 raise UserError("the images have no masks, which the diagnoses need")
-            trace = Trace(network(*task.inputs(batch)))
+            trace = run_network(task, network, batch)
             finite = finite and bool(task.collect(trace).isfinite().all())
             truth, found = batch.target.long(), task.segment(trace, batch)
             known = truth != IGNORE

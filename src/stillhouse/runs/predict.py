@@ -35,7 +35,7 @@ from stillhouse.runs.prediction_inputs import (
     make_folder,
 )
 from stillhouse.runs.training import STUDENT
-from stillhouse.tasks.base import Facts, Task
+from stillhouse.tasks.base import Facts, Task, run_network
 from stillhouse.types import Trace
 
 FOLDER = "predictions"  # in the folder of the run
@@ -91,7 +91,7 @@ class Predictor:
     def predict(self, batch: Batch[Any]) -> Trace:
         """The output of the network, checked."""
         with self.hardware.autocast():
-            trace = Trace(self.network(*self.task.inputs(batch)))
+            trace = run_network(self.task, self.network, batch)
         self.task.check_output(trace.out, self.contract.name, len(batch))
         if not self.task.collect(trace).isfinite().all():
             raise UserError(

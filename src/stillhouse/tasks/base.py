@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -51,6 +51,19 @@ class Meter(Protocol[BatchType]):
     def summary(self) -> Mapping[str, float]:
         """The scores by name."""
         ...
+
+
+def run_network(task: Any, network: Callable[..., Any], batch: Batch[Any]) -> Trace:
+    """What a network, or one with taps, gives for a batch in evaluation.
+
+    A task may do this in a way of its own, by a method `run(network, batch)`.
+    """
+    run = getattr(task, "run", None)
+    if run is not None:
+        found: Trace = run(network, batch)
+        return found
+    out = network(*task.inputs(batch))
+    return out if isinstance(out, Trace) else Trace(out)
 
 
 class Task(Protocol[T]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -19,6 +19,7 @@ from stillhouse.spec import require, spec
 from stillhouse.tasks.base import Facts
 from stillhouse.tasks.meters.mean_iou import MeanIoU
 from stillhouse.tasks.pixel_sites import IGNORE, SITES, pixel_sites
+from stillhouse.tasks.windows import predict_windows
 from stillhouse.types import Clock, Lesson, Sites, Term, Terms, Trace
 
 AUXILIARY = 0.4  # weight of the label loss of auxiliary logits (Zhao et al., 2017)
@@ -30,16 +31,27 @@ class SemanticSpec:
     """A class for each pixel; 255 in a mask is none.
 
     `auxiliary` is the weight of the label loss of auxiliary logits. `boundary` adds the boundary
-    IoU to the scores.
+    IoU to the scores. With `window`, the side of a square in pixels, predictions are means over
+    windows that are `stride` apart, by default two thirds of a window; else whole images are taken.
     """
 
     auxiliary: float = AUXILIARY
     boundary: bool = False
+    window: int | None = None
+    stride: int | None = None
     name: Literal["semantic"] = "semantic"
     storable: ClassVar[bool] = False  # predictions at every pixel of an image
 
     def __post_init__(self) -> None:
         require(self.auxiliary >= 0, "auxiliary", "non-negative", self.auxiliary)
+        for name in ("window", "stride"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, name, "at least 1", value)
+        if self.stride is not None and (self.window is None or self.stride > self.window):
+            raise ValueError(
+                f"`stride` must be at most `window`, {self.window}, got {self.stride}, so that each "
+                "pixel is in a window"
+            )
 
     def build(self, facts: Facts) -> Semantic:
         """The task for the classes of the data."""
@@ -50,7 +62,10 @@ class SemanticSpec:
                 "set of masks (see `stillhouse datasets`), or another task"
             )
         share = 1.0 if target is None else largest_share(target, classes)
-        return Semantic(classes, self.auxiliary, self.boundary, share)
+        windows = None
+        if self.window is not None:
+            windows = (self.window, self.stride or max(1, round(2 * self.window / 3)))
+        return Semantic(classes, self.auxiliary, self.boundary, share, windows)
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,7 @@ class Semantic:
     auxiliary: float = AUXILIARY
     boundary: bool = False
     share: float = 1.0  # of the most frequent class among the pixels
+    windows: tuple[int, int] | None = None  # side and stride of those that predictions are made in
     headline: ClassVar[str] = "miou"
     sites: ClassVar[tuple[str, ...]] = SITES
     examine: ClassVar[tuple[str, ...]] = ("masks", "class_iou", "mask_confusion", "pixel_losses")
@@ -85,6 +101,17 @@ class Semantic:
     def inputs(self, batch: Batch[Tensor], teacher: Trace | None = None) -> tuple[Tensor]:
         """The images: (N, C, H, W)."""
         return (batch.images,)
+
+    def run(self, network: Callable[..., Any], batch: Batch[Any]) -> Trace:
+        """What a network, or one with taps, gives for a batch in evaluation."""
+
+        def output(images: Tensor) -> Any:
+            found = network(images)
+            return found.out if isinstance(found, Trace) else found
+
+        if self.windows is None:
+            return Trace(output(batch.images))
+        return Trace(predict_windows(output, batch.images, *self.windows))
 
     def check_output(self, output: Any, name: str, images: int) -> None:
         """Raise UserError for an output that is not scores of the task's classes at each place."""
