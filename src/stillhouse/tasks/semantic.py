@@ -49,8 +49,8 @@ class SemanticSpec:
             require(value is None or value >= 1, name, "at least 1", value)
         if self.stride is not None and (self.window is None or self.stride > self.window):
             raise ValueError(
-                f"`stride` must be at most `window`, {self.window}, got {self.stride}, so that each "
-                "pixel is in a window"
+                f"`stride` must be at most `window`, {self.window}, got {self.stride}, so that "
+                "each pixel is in a window"
             )
 
     def build(self, facts: Facts) -> Semantic:
