@@ -68,11 +68,17 @@ evidence-detectors: $(VENV)/.developed
 	$(BIN)/python benchmarks/detector_steps.py
 	$(BIN)/python benchmarks/dense_losses.py
 
-# What docs/results/detection holds, but for the blood cells: an hour and a half.
+# What docs/results/detection holds, but for the blood cells: about four hours.
 evidence-detection: $(VENV)/.developed
 	$(BIN)/stillhouse study $(STUDIES)/detection.yaml --out runs/detection
 	$(BIN)/python benchmarks/detection_steps.py
 	$(BIN)/python benchmarks/keep.py docs/results/detection runs/detection
+	$(BIN)/stillhouse sweep benchmarks/searches/detection_features.yaml --trials 1 --no-prune --out runs/features-sweep
+	$(BIN)/stillhouse study $(STUDIES)/detection_features.yaml --out runs/detection-features
+	$(BIN)/stillhouse study $(STUDIES)/detection_two_stage.yaml --out runs/detection-two-stage
+	$(BIN)/python benchmarks/keep.py docs/results/detection/features runs/detection-features
+	$(BIN)/python benchmarks/keep.py docs/results/detection/two_stage runs/detection-two-stage
+	$(BIN)/python benchmarks/detection_comparison.py
 
 # The versions in constraints.txt are those that were tested; uv is used where it is installed.
 define install

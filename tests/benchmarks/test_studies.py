@@ -22,6 +22,8 @@ TABLES = {
     "labels_temperatures": "multilabel/temperatures",
     "labels_strength": "multilabel/strength",
     "detection": "detection",
+    "detection_features": "detection/features",
+    "detection_two_stage": "detection/two_stage",
 }
 every_study = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
