@@ -22,7 +22,9 @@ from stillhouse.methods.catalogue import composed_methods
 
 IMAGES = 7
 STEPS = CLOCKS["first"], CLOCKS["last"]
-CATALOGUE = {n: s for n, s in composed_methods().items() if "boxes" not in s.card.needs}
+CATALOGUE = {
+    n: s for n, s in composed_methods().items() if not {"boxes", "masks"} & set(s.card.needs)
+}
 SCENES = {
     "a rank without weight": ((0, 2, 4, 7), [1, 0.5, 0, 0, 2, 0, 0.25]),
     "a rank without images": ((0, 3, 3, 7), None),
