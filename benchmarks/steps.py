@@ -37,6 +37,7 @@ from stillhouse.types import Clock
 ROUNDS, WARMUP, STEPS = 7, 1, 6
 PLAIN = "none"
 # made for several labels an image, or for channels that student and teacher share
+DENSE = {"boxes", "masks"}  # needs of methods for detectors and segmenters
 ELSEWHERE = ("mld", "tld", "tld_dist", "bcd", "ps", "cd", "id", "l2d")
 OPTIONS: dict[str, dict[str, str | int]] = {
     "pkd": {"adapter": "pointwise"},
@@ -49,7 +50,7 @@ def recipes() -> dict[str, Recipe]:
     live = load.load("digits/numbers", ["engine.device=cpu", "teacher.remember=false"])
     made = {PLAIN: replace(live, method=(Control(),), teacher=None)}
     for name in published():
-        if name not in ELSEWHERE and "boxes" not in published()[name].card.needs:
+        if name not in ELSEWHERE and not DENSE & set(published()[name].card.needs):
             words: dict[str, str | int] = {"name": name, **OPTIONS.get(name, {})}
             made[name] = load.replace_sections(live, {"method": words})
     dist_plus = ["dist", "channel_relation", "spatial_relation", "acclimation"]

@@ -32,6 +32,8 @@ EACH = {
     CenterCrop: CenterCrop(8),
     BoxCrop: BoxCrop(),
     Expand: Expand(),
+    RandomScale: RandomScale(),
+    RandomCrop: RandomCrop(8),
     RandAugment: RandAugment(),
     ColorJitter: ColorJitter(hue=0.1),
     Cutout: Cutout(),

@@ -33,6 +33,7 @@ from stillhouse.explain.section import (
 from stillhouse.tasks.classification import Classification
 from stillhouse.tasks.detection import Detection
 from stillhouse.tasks.multilabel import Multilabel
+from stillhouse.tasks.semantic import Semantic
 
 SINGLE, SEVERAL = Classification(5).examine, Multilabel(5).examine
 EVERY = Section(
@@ -102,7 +103,7 @@ NAMES = [
 
 
 def test_every_task_names_diagnoses_that_exist() -> None:
-    assert {*SINGLE, *SEVERAL, *Detection.examine} == {*DIAGNOSES}
+    assert {*SINGLE, *SEVERAL, *Detection.examine, *Semantic.examine} == {*DIAGNOSES}
 
 
 def test_a_classifier_s_page_has_every_part() -> None:

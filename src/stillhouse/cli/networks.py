@@ -34,9 +34,12 @@ def print_network(name: str, words: Sequence[str]) -> None:
     task = task_of(name)
     classes = read_count(options, "classes", CLASSES[task])
     channels = read_count(options, "channels", 3)
-    network = TASKS[task]().adapt(zoo.create(name, classes, channels, **options))
+    # a factory may return a detector of torchvision
+    adapting = TASKS["semantic" if task == "semantic" else "detection"]()
+    network = adapting.adapt(zoo.create(name, classes, channels, **options))
     trained = sum(part.numel() for part in network.parameters() if part.requires_grad)
     family = getattr(network, "family", None)
+    task = "detection" if family else task
     rows = {
         "name": name,
         "classes": str(classes),
