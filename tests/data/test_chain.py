@@ -16,6 +16,8 @@ from stillhouse.data.transforms import (
     Expand,
     Flip,
     RandAugment,
+    RandomCrop,
+    RandomScale,
     Resize,
     ResizedCrop,
     Single,
