@@ -65,6 +65,7 @@ def test_detection_comparison(tmp_path: Path) -> None:
     rows = [
         [cell.strip() for cell in line.strip("|\n").split("|")]
         for line in (tmp_path / "comparison.md").read_text().splitlines()
+        if line.startswith("|")
     ]
     assert rows[0][0] == "method" and [row[0] for row in rows[2:]] == ["DeFeat", "FGD", "BCKD"]
     defeat, fgd, bckd = rows[2:]
@@ -76,7 +77,7 @@ def test_detection_comparison(tmp_path: Path) -> None:
 
 def test_the_comparison_is_that_of_the_kept_studies() -> None:
     root = detection_comparison.RESULTS
-    text = detection_comparison.write_table(detection_comparison.find_gains(root))
+    text = detection_comparison.write_page(detection_comparison.find_gains(root))
     assert (root / "comparison.md").read_text(encoding="utf-8") == text
 
 
