@@ -69,9 +69,11 @@ METHODS: Mapping[str, tuple[str, ...]] = {
 
 HEAD = """# Detection methods in all studies
 
-Gains in AP over the control of the study, on the test split, with 95 % intervals over paired seeds. The last columns are the gain over
-the largest one of a study, as a mean over the studies that have the method, and their number. A method in a single study may be
-easy there. [Dense](README.md), [features](features/README.md) and [two stages](two_stage/README.md) have options, seeds and limits.
+Gains in AP over the control of the study, on the test split, with 95 % intervals over paired
+seeds. The last columns are the gain over the largest one of a study, as a mean over the studies
+that have the method, and their number. A method in a single study may be easy there.
+[Dense](README.md), [features](features/README.md) and [two stages](two_stage/README.md) have
+options, seeds and limits.
 
 """
 Gains = dict[str, dict[str, Interval]]  # by method, then by study
