@@ -15,10 +15,10 @@ from stillhouse import methods
 from stillhouse.batches import Batch
 from stillhouse.distributed import combine, mean_terms, rank
 from stillhouse.engine.pupil import Pupil
+from stillhouse.engine.rank_norm import share_norms
 from stillhouse.methods.build import make_method
 from stillhouse.methods.setting import Setting
 from stillhouse.models.adapters import SafeBatchNorm2d
-from stillhouse.models.rank_norm import share_norms
 from stillhouse.models.taps import Tapped
 from stillhouse.objectives import presets
 from stillhouse.tasks.semantic import Semantic

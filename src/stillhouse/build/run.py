@@ -25,6 +25,7 @@ from stillhouse.engine.average import WeightEMA
 from stillhouse.engine.optimisers import Optimiser
 from stillhouse.engine.progress import create_progress
 from stillhouse.engine.pupil import Pupil
+from stillhouse.engine.rank_norm import share_norms
 from stillhouse.engine.records import Records
 from stillhouse.engine.run import Group, Run
 from stillhouse.engine.schedules import learning_rates
@@ -35,7 +36,6 @@ from stillhouse.methods.combined import NoTerms
 from stillhouse.methods.per_teacher import PerTeacher
 from stillhouse.methods.setting import Setting
 from stillhouse.models.dry_run import undisturbed
-from stillhouse.models.rank_norm import share_norms
 from stillhouse.models.taps import Tapped
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe, TeacherSpec, Training

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from stillhouse.engine.rank_norm import RankBatchNorm2d, share_norm, share_norms
 from stillhouse.errors import UserError
 from stillhouse.models import zoo
-from stillhouse.models.rank_norm import RankBatchNorm2d, share_norm, share_norms
 
 
 def test_a_network_keeps_its_parameters_and_outputs() -> None:
