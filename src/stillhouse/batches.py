@@ -113,6 +113,7 @@ def read_objects(target: Any, where: str) -> Objects:
 
 
 ABSENT = -1  # the class index, or the share of each class, of an image without labels
+IGNORE = 255  # the class index of pixels that losses and scores ignore
 
 # Class indices (N,), one share per class (N, classes), class indices per pixel (N, H, W), objects,
 # or None for images without labels.

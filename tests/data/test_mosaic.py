@@ -10,11 +10,10 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 import tiny
-from stillhouse.batches import Objects
+from stillhouse.batches import IGNORE, Objects
 from stillhouse.data.loader import BatchSampler, Loader
 from stillhouse.data.mosaic import Mosaic, MosaicSamples, join_samples
 from stillhouse.data.source import FromTorch, Sample
-from stillhouse.data.targets import IGNORE
 from stillhouse.data.transforms import Flip, Resize
 from stillhouse.errors import UserError
 

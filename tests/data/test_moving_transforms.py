@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from stillhouse.batches import Objects
+from stillhouse.batches import IGNORE, Objects
 from stillhouse.data.random import derive_seed
-from stillhouse.data.targets import IGNORE
 from stillhouse.data.transforms import (
     CenterCrop,
     ColorJitter,

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 import tiny
-from stillhouse.batches import Batch, Objects
+from stillhouse.batches import IGNORE, Batch, Objects
 from stillhouse.data.loader import BatchSampler, Loader
 from stillhouse.data.mixing import Mix
 from stillhouse.data.mosaic import Mosaic
 from stillhouse.data.padding import canvas_size, clear_padding, pad_images, pad_target
 from stillhouse.data.source import FromTorch, Pixels, Sample
-from stillhouse.data.targets import IGNORE
 from stillhouse.data.transforms import (
     ColorJitter,
     Crop,

@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from stillhouse.batches import Batch, Objects, select_target
+from stillhouse.batches import IGNORE, Batch, Objects, select_target
 from stillhouse.data.source import FromTorch, Pixels, Source, hold_out, targets_of
 from stillhouse.data.stratify import stratify
 from stillhouse.data.targets import (
-    IGNORE,
     SampleTarget,
     collate,
     count_samples,

@@ -9,8 +9,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from stillhouse.batches import Objects
-from stillhouse.data.targets import IGNORE
+from stillhouse.batches import IGNORE, Objects
 from stillhouse.data.transforms import BoxCrop, Expand, Single, Transform
 
 READ = TypeAdapter(Transform)

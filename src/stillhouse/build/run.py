@@ -19,7 +19,7 @@ from stillhouse.build.session import Session
 from stillhouse.build.store import Say, silent
 from stillhouse.build.teacher import make_teacher
 from stillhouse.data.source import Pixels, Source, targets_of
-from stillhouse.data.targets import is_spatial
+from stillhouse.data.targets import SampleTarget, is_spatial
 from stillhouse.distributed import rank, world_size
 from stillhouse.engine.average import WeightEMA
 from stillhouse.engine.optimisers import Optimiser
@@ -130,7 +130,7 @@ def check_labels(specs: Sequence[Any], train: Source) -> None:
                 f"method {spec.name} needs the labels of every image, but {train.name} has images "
                 "without labels; choose a method that needs none, such as kd"
             )
-        if "masks" in spec.needs and not has_masks(train):
+        if "masks" in spec.needs and not has_masks(first, train):
             raise UserError(
                 f"method {spec.name} needs a class for each pixel, but {train.name} has no masks; "
                 "choose a data set of masks (see `stillhouse datasets`), or another method"
@@ -144,9 +144,8 @@ def check_labels(specs: Sequence[Any], train: Source) -> None:
             )
 
 
-def has_masks(train: Source) -> bool:
-    """Whether images have a class for each pixel, or are of a data set whose images do."""
-    first = train[0].target
+def has_masks(first: SampleTarget, train: Source) -> bool:
+    """Whether the first image has a class for each pixel, or others of its data set do."""
     if first is None:
         return bool(getattr(train, "positions", False))
     return isinstance(first, Tensor) and is_spatial(first)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from stillhouse.batches import Objects
+from stillhouse.batches import IGNORE, Objects
 from stillhouse.data.random import uniform_number
 from stillhouse.data.source import Sample, Source
-from stillhouse.data.targets import IGNORE, SampleTarget, collate, is_spatial
+from stillhouse.data.targets import SampleTarget, collate, is_spatial
 from stillhouse.data.transforms.objects import cut, move, resize_parts
 from stillhouse.data.transforms.zoom import GREY
 from stillhouse.errors import UserError

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillhouse.batches import Objects
-from stillhouse.data.targets import IGNORE, SampleTarget
+from stillhouse.batches import IGNORE, Objects
+from stillhouse.data.targets import SampleTarget
 from stillhouse.errors import UserError
 
 

@@ -17,10 +17,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stillhouse.batches import Objects, Target, read_objects, select_target
+from stillhouse.batches import IGNORE, Objects, Target, read_objects, select_target
 from stillhouse.data.stratify import stratify
 from stillhouse.data.targets import (
-    IGNORE,
     SampleTarget,
     collate,
     count_samples,

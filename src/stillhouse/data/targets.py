@@ -14,11 +14,10 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-from stillhouse.batches import ABSENT, Objects, Target, join_objects
+from stillhouse.batches import ABSENT, IGNORE, Objects, Target, join_objects
 from stillhouse.errors import UserError
 
 SampleTarget = int | Tensor | Objects | None
-IGNORE = 255  # the class index of pixels that losses and scores ignore
 
 
 def collate(targets: Sequence[SampleTarget]) -> Target:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stillhouse.batches import IGNORE
 from stillhouse.explain.drawing import BLACK, Colour, class_colour, load_font, resized
 from stillhouse.explain.thumbnails import to_pil
-from stillhouse.tasks.pixel_sites import IGNORE
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from stillhouse.batches import Batch, image_sizes
+from stillhouse.batches import IGNORE, Batch, image_sizes
 from stillhouse.errors import UserError
 from stillhouse.explain.collect import collect_each, first_batches
 from stillhouse.explain.compared import Compared
@@ -20,7 +20,7 @@ from stillhouse.explain.roles import TEACHER
 from stillhouse.explain.subset import SubsetLoader
 from stillhouse.models.dry_run import undisturbed
 from stillhouse.tasks.base import run_network
-from stillhouse.tasks.pixel_sites import IGNORE
+from stillhouse.tasks.meters.mean_iou import count_pixels
 from stillhouse.types import Clock, Lesson, Site, Trace
 
 
@@ -162,8 +162,7 @@ def masks_of(
             finite = finite and bool(task.collect(trace).isfinite().all())
             truth, found = batch.target.long(), task.segment(trace, batch)
             known = truth != IGNORE
-            pairs = torch.bincount(classes * truth[known] + found[known], minlength=classes**2)
-            confusion += pairs.view(classes, classes).double().cpu()
+            confusion += count_pixels(truth[known], found[known], classes).cpu()
             missed = ((truth != found) & known).sum((1, 2)) / known.sum((1, 2)).clamp(min=1)
             keys.append(batch.keys.cpu())
             wrong.append(missed.cpu())
@@ -180,5 +179,5 @@ def mask_batches(
         with ExitStack() as stack:
             for network in networks.values():
                 stack.enter_context(undisturbed(network))
-            traces = {name: Trace(one(*task.inputs(batch))) for name, one in networks.items()}
+            traces = {name: run_network(task, one, batch) for name, one in networks.items()}
         yield MaskBatch(batch, loader.pixels(batch.images).cpu(), traces, task)

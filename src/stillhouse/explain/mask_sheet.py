@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from stillhouse.batches import IGNORE
 from stillhouse.explain.mask_drawing import draw_difference, draw_legend, draw_mask, labels_of
 from stillhouse.explain.mask_predictions import ImageMasks, MaskPredictions
 from stillhouse.explain.phrases import baseline_name, count_of, with_article
 from stillhouse.explain.section import CaptionedImage, ImageGrid, Section
 from stillhouse.explain.thumbnails import encode_png, resize_thumbnail
-from stillhouse.tasks.pixel_sites import IGNORE
 
 NAME, TITLE = "masks", "Masks"
 IMAGES = 6  # rows of the sheet

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from stillhouse.batches import IGNORE
 from stillhouse.explain.activation import overlay_map
 from stillhouse.explain.map_strips import COLOURS
 from stillhouse.explain.mask_predictions import MaskBatch, MaskPredictions
@@ -25,7 +26,6 @@ from stillhouse.objectives.activation import Softmax
 from stillhouse.objectives.logit import LogitObjective
 from stillhouse.objectives.presets import LogitPreset, tld
 from stillhouse.objectives.rows import row_losses
-from stillhouse.tasks.pixel_sites import IGNORE
 
 NAME, TITLE = "pixel_losses", "Where the losses are"
 SITE = "pixel"

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from stillhouse.batches import IGNORE
 from stillhouse.errors import UserError
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.functional.resize import resize_maps, resize_mask
@@ -18,7 +19,6 @@ from stillhouse.models.segmenters.output import read_segmentation
 from stillhouse.objectives.presets.feature import TapPairs
 from stillhouse.types import Lesson, Terms
 
-IGNORED = 255  # in masks, the class of pixels without one
 MASK_AXES = 3  # N, H, W
 
 
@@ -86,7 +86,7 @@ def label_rows(mask: Tensor | None, maps: Tensor, classes: int) -> Tensor:
             f"{' x '.join(map(str, mask.shape))}; use it with task=semantic"
         )
     labels = resize_mask(mask, size).flatten(1).long()
-    return labels.masked_fill((labels < 0) | (labels >= classes) | (labels == IGNORED), -1)
+    return labels.masked_fill((labels < 0) | (labels >= classes) | (labels == IGNORE), -1)
 
 
 def number_of_classes(setting: Setting) -> int:

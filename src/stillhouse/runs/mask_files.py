@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stillhouse.batches import Batch, image_sizes
-from stillhouse.data.targets import IGNORE, SampleTarget
+from stillhouse.batches import IGNORE, Batch, image_sizes
+from stillhouse.data.targets import SampleTarget
 from stillhouse.explain.drawing import class_colour
 from stillhouse.explain.mask_drawing import draw_mask
 from stillhouse.files import atomic_write, csv_text, write_text

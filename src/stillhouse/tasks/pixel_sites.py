@@ -8,11 +8,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from stillhouse.batches import IGNORE
 from stillhouse.functional.resize import resize_maps, resize_mask
 from stillhouse.models.segmenters.output import Segmentation
 from stillhouse.types import Site, Sites
 
-IGNORE = 255  # the class of pixels without one, in masks
 UNKNOWN = -1  # the same in the targets of sites
 SITES = (
     "pixel",  # the pixels with a class

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stillhouse.batches import Batch, read_batch
+from stillhouse.batches import IGNORE, Batch, read_batch
 from stillhouse.errors import UserError
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.functional.resize import resize_maps
@@ -18,7 +18,7 @@ from stillhouse.models.segmenters.output import read_segmentation
 from stillhouse.spec import require, spec
 from stillhouse.tasks.base import Facts
 from stillhouse.tasks.meters.mean_iou import MeanIoU
-from stillhouse.tasks.pixel_sites import IGNORE, SITES, pixel_sites
+from stillhouse.tasks.pixel_sites import SITES, pixel_sites
 from stillhouse.tasks.windows import predict_windows
 from stillhouse.types import Clock, Lesson, Sites, Term, Terms, Trace
 

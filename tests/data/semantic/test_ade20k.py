@@ -6,9 +6,9 @@ import pytest
 from torch import Tensor
 
 from mask_albums import photo, said, save, values
+from stillhouse.batches import IGNORE
 from stillhouse.data.catalogue import open_source
 from stillhouse.data.source import Source
-from stillhouse.data.targets import IGNORE
 
 NAMES = ("wall", "building, edifice", "sky", "floor, flooring", "crt screen")
 HEADER = "Idx\tRatio\tTrain\tVal\tStuff\tName"

@@ -6,9 +6,9 @@ import pytest
 from torch import Tensor
 
 from mask_albums import photo, said, save, values
+from stillhouse.batches import IGNORE
 from stillhouse.data.catalogue import open_source
 from stillhouse.data.source import Source
-from stillhouse.data.targets import IGNORE
 
 COUNTS = {"train": 3, "val": 1, "test": 2}
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from mask_albums import photo, said, save, values
+from stillhouse.batches import IGNORE
 from stillhouse.data.catalogue import open_source
 from stillhouse.data.source import Source
-from stillhouse.data.targets import IGNORE
 
 # the ids of the classes that are trained, as the authors of the data set list them
 IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from mask_albums import SHAPE, Pixels, photo, said, save, save_palette, values, write_folder
+from stillhouse.batches import IGNORE
 from stillhouse.data.catalogue import open_source
 from stillhouse.data.source import Source
-from stillhouse.data.targets import IGNORE
 
 COLOURS = {"road": (128, 64, 128), "tree": (0, 128, 0), "void": (0, 0, 0)}
 

@@ -13,12 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from mask_albums import SHAPE, photo, said, save, values, write_folder
+from stillhouse.batches import IGNORE
 from stillhouse.data.catalogue import open_source
 from stillhouse.data.semantic import build, scan
 from stillhouse.data.semantic.policy import CHOICES, MaskPolicy
 from stillhouse.data.semantic.source import MaskSource
 from stillhouse.data.source import hold_out
-from stillhouse.data.targets import IGNORE
 from stillhouse.errors import UserError
 
 

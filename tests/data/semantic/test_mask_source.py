@@ -14,7 +14,7 @@ from torch import Tensor
 
 import tiny
 from mask_albums import photo, said, save, values, write_folder
-from stillhouse.batches import Batch
+from stillhouse.batches import IGNORE, Batch
 from stillhouse.data.catalogue import open_source
 from stillhouse.data.loader import BatchSampler, Loader
 from stillhouse.data.mixing import Mix
@@ -22,7 +22,7 @@ from stillhouse.data.mosaic import Mosaic
 from stillhouse.data.positions import has_positions
 from stillhouse.data.semantic.source import MaskSource
 from stillhouse.data.source import FromTorch, classes_of, hold_out, notes_of, take, targets_of
-from stillhouse.data.targets import IGNORE, presence, resize_mask
+from stillhouse.data.targets import presence, resize_mask
 from stillhouse.data.transforms import (
     ColorJitter,
     Flip,

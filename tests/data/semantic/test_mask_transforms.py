@@ -9,7 +9,8 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from stillhouse.data.targets import IGNORE, resize_mask
+from stillhouse.batches import IGNORE
+from stillhouse.data.targets import resize_mask
 from stillhouse.data.transforms import (
     CenterCrop,
     ColorJitter,

@@ -4,10 +4,9 @@ import torch
 from torch import Tensor
 
 from mask_albums import said
-from stillhouse.batches import Objects
+from stillhouse.batches import IGNORE, Objects
 from stillhouse.data.catalogue import open_source
 from stillhouse.data.source import Pixels, targets_of
-from stillhouse.data.targets import IGNORE
 
 
 def opened(split: str = "train", **options: object) -> Pixels:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from mask_albums import photo, said, save_palette, values
 from mask_albums import save as save_image
+from stillhouse.batches import IGNORE
 from stillhouse.data.catalogue import open_source
 from stillhouse.data.source import Source
-from stillhouse.data.targets import IGNORE
 
 KNOWN = (*range(21), 255)
 NAMES = {"train": ["2007_000032", "2007_000039"], "val": ["2007_000033"]}

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from stillhouse.batches import IGNORE
 from stillhouse.data.cache import Tensors, cached
 from stillhouse.data.embedded.glyphs import (
     CHUNK,
@@ -25,7 +26,6 @@ from stillhouse.data.embedded.glyphs import (
     to_bytes,
 )
 from stillhouse.data.source import fingerprint_of_recipe
-from stillhouse.data.targets import IGNORE
 from stillhouse.errors import UserError
 
 OBJECTS = 4  # maximum per scene

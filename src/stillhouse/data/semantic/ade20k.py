@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from stillhouse.batches import IGNORE
 from stillhouse.data.formats.table import check_classes
 from stillhouse.data.formats.text import read_lines
 from stillhouse.data.semantic.build import MaskFiles, build_source
@@ -13,7 +14,6 @@ from stillhouse.data.semantic.places import find_part, find_root, pair_files
 from stillhouse.data.semantic.policy import MaskPolicy
 from stillhouse.data.semantic.source import MaskSource
 from stillhouse.data.semantic.values import ClassTable
-from stillhouse.data.targets import IGNORE
 from stillhouse.errors import UserError
 
 NAME = "ade20k/semantic"

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from stillhouse.batches import IGNORE
 from stillhouse.data.images import are_readable, find_missing, read_shapes
 from stillhouse.data.problems import BoolArray, Problem, settle
 from stillhouse.data.semantic.policy import MaskPolicy
 from stillhouse.data.semantic.scan import Scan, scan_masks
 from stillhouse.data.semantic.source import MaskSource, Mismatch, read_pair
 from stillhouse.data.semantic.values import ClassTable
-from stillhouse.data.targets import IGNORE
 from stillhouse.errors import UserError
 
 _MISSING = Problem("missing", "images do not exist", "put them there")

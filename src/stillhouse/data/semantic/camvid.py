@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from stillhouse.batches import IGNORE
 from stillhouse.data.semantic.build import MaskFiles, build_source
 from stillhouse.data.semantic.places import find_root, pair_files
 from stillhouse.data.semantic.policy import MaskPolicy
 from stillhouse.data.semantic.source import MaskSource
 from stillhouse.data.semantic.values import ClassTable
-from stillhouse.data.targets import IGNORE
 
 NAME = "camvid/semantic"
 CLASSES = (

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from stillhouse.batches import IGNORE
 from stillhouse.data.images import find_missing, list_images
 from stillhouse.data.semantic.build import MaskFiles, build_source
 from stillhouse.data.semantic.places import find_part, find_root
 from stillhouse.data.semantic.policy import MaskPolicy
 from stillhouse.data.semantic.source import MaskSource
 from stillhouse.data.semantic.values import ClassTable
-from stillhouse.data.targets import IGNORE
 from stillhouse.errors import UserError
 
 NAME = "cityscapes/semantic"

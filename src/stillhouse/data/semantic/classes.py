@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stillhouse.batches import IGNORE
 from stillhouse.data.formats.table import (
     CLASSES,
     check_classes,
@@ -15,7 +16,6 @@ from stillhouse.data.formats.table import (
     read_rows,
 )
 from stillhouse.data.semantic.values import ClassTable, Colour, join_colour, split_colour
-from stillhouse.data.targets import IGNORE
 from stillhouse.errors import UserError, did_you_mean
 
 COLOURS = "classes.csv"

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stillhouse.batches import IGNORE
 from stillhouse.data.cache import cached
 from stillhouse.data.problems import BoolArray
 from stillhouse.data.semantic.values import UNKNOWN, ClassTable, read_values
 from stillhouse.data.source import fingerprint_of_recipe
-from stillhouse.data.targets import IGNORE
 from stillhouse.errors import UserError
 
 

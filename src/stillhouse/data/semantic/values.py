@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from stillhouse.data.targets import IGNORE
+from stillhouse.batches import IGNORE
 from stillhouse.errors import UserError
 
 ValueArray = npt.NDArray[Any]  # (H, W) uint8, or int32 for values above 255

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from stillhouse.batches import IGNORE
 from stillhouse.data.formats.table import check_classes
 from stillhouse.data.formats.text import require_folder
 from stillhouse.data.formats.voc import CLASSES, YEARS, find_root, image_sets, read_image_set
@@ -15,7 +16,6 @@ from stillhouse.data.semantic.build import MaskFiles, build_source
 from stillhouse.data.semantic.policy import MaskPolicy
 from stillhouse.data.semantic.source import MaskSource
 from stillhouse.data.semantic.values import SBD, ClassTable
-from stillhouse.data.targets import IGNORE
 from stillhouse.errors import UserError
 
 NAME = "voc/semantic"

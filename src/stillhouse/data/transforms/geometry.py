@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from stillhouse.batches import IGNORE
 from stillhouse.data.random import Draw
-from stillhouse.data.targets import IGNORE
 from stillhouse.data.transforms.objects import Move, resize_parts
 from stillhouse.spec import require, spec
 

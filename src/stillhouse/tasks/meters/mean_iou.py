@@ -39,9 +39,7 @@ class MeanIoU:
             return
         truth, found = batch.target.long(), self.segment(trace, batch)
         known = truth != self.ignored
-        pair = self.classes * truth[known] + found[known]
-        counts = torch.bincount(pair, minlength=self.classes**2).double()
-        self.add("confusion", counts.view(self.classes, self.classes))
+        self.add("confusion", count_pixels(truth[known], found[known], self.classes))
         self.add("images", known.flatten(1).any(1).sum().double())
         if self.boundary:
             for image, (one, other, counted) in enumerate(zip(truth, found, known, strict=True)):
@@ -96,6 +94,12 @@ class MeanIoU:
             scores["boundary_iou"] = mean_of(shared / union)
         counted = ~iou_of_classes(confusion).isnan()
         return scores | {"classes": float(counted.sum()), "images": float(state["images"])}
+
+
+def count_pixels(truth: Tensor, found: Tensor, classes: int) -> Tensor:
+    """The confusion matrix of pixels with a class: (P,), (P,) -> (C, C), labels in rows."""
+    counts = torch.bincount(classes * truth + found, minlength=classes**2).double()
+    return counts.view(classes, classes)
 
 
 def iou_of_classes(confusion: Tensor) -> Tensor:
