@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from stillhouse import methods
-from stillhouse.batches import Batch
+from stillhouse.batches import IGNORE, Batch
 from stillhouse.distiller import Distiller
 from stillhouse.errors import UserError
 from stillhouse.methods.catalogue import composed_methods
@@ -46,24 +46,45 @@ def distiller(method: Any, **options: Any) -> Distiller:
     return Distiller(*networks, method, example=rows().images, labels=SAMPLES, **options)
 
 
-IMAGE_METHODS = [n for n, s in composed_methods().items() if "boxes" not in s.card.needs]
+def take_steps(made: Distiller, batch: Batch[Any], steps: int = 4) -> None:
+    optimiser = torch.optim.SGD(made.parameters(), lr=0.01)
+    for _ in range(steps):
+        loss, terms = made(batch)
+        assert loss.isfinite() and len(terms) > 1
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+
+IMAGE_METHODS = [
+    name
+    for name, spec in composed_methods().items()
+    if not {"boxes", "masks"} & set(spec.card.needs)
+]
+MASK_METHODS = [n for n, s in composed_methods().items() if "masks" in s.card.needs]
 
 
 @pytest.mark.parametrize("name", IMAGE_METHODS)
 def test_every_method_takes_steps_in_a_loop_of_one_s_own(name: str) -> None:
     method = composed_methods()[name](**OPTIONS.get(name, {}))
     made = distiller(method, steps=4, steps_per_epoch=2)
-    batch = several() if isinstance(method, LabelwiseSpec) else rows()
-    optimiser = torch.optim.SGD(made.parameters(), lr=0.01)
-    for _ in range(4):
-        loss, terms = made(batch)
-        assert loss.isfinite() and len(terms) > 1
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+    take_steps(made, several() if isinstance(method, LabelwiseSpec) else rows())
     assert not any(p.requires_grad for p in made.teacher.network.parameters()) or (
         name == "acclimation"
     )
+
+
+@pytest.mark.parametrize("name", MASK_METHODS)
+def test_methods_of_masks_take_steps_with_segmenters(name: str) -> None:
+    torch.manual_seed(0)
+    backbones = "stillhouse/small", "stillhouse/medium"
+    networks = [zoo.create("segmenter/fpn", 4, 1, backbone=b, width=8) for b in backbones]
+    made = Distiller(
+        *networks, composed_methods()[name](), "semantic", steps=4, example=rows().images
+    )
+    masks = torch.randint(0, 4, (6, 16, 32), dtype=torch.uint8)
+    masks[:, :4] = IGNORE
+    take_steps(made, replace(rows(), target=masks))
 
 
 def test_a_teacher_that_moves_has_an_optimiser_of_its_own() -> None:
