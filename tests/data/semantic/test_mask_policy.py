@@ -15,7 +15,8 @@ from torch import Tensor
 from mask_albums import SHAPE, photo, said, save, values, write_folder
 from stillhouse.batches import IGNORE
 from stillhouse.data.catalogue import open_source
-from stillhouse.data.semantic import build, scan
+from stillhouse.data.semantic import build
+from stillhouse.data.semantic import values as mask_values
 from stillhouse.data.semantic.policy import CHOICES, MaskPolicy
 from stillhouse.data.semantic.source import MaskSource
 from stillhouse.data.source import hold_out
@@ -275,13 +276,13 @@ def test_with_the_defaults_nothing_is_read(root: Path, no_reading: None) -> None
 
 def test_masks_are_read_once_until_they_change(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    real: Callable[..., Any] = scan.read_values
+    real: Callable[..., Any] = mask_values.read_values
 
     def counted(path: Path, colours: bool) -> Any:
         read.append(path.stem)
         return real(path, colours)
 
-    monkeypatch.setattr(scan, "read_values", counted)
+    monkeypatch.setattr(mask_values, "read_values", counted)
     first = opened(root, stratify=True)
     assert sorted(read) == list("0123") and first.presence.all()
     assert torch.equal(opened(root, empty="skip").presence, first.presence)

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from stillhouse.batches import IGNORE
 from stillhouse.data.images import are_readable, find_missing, read_shapes
 from stillhouse.data.problems import BoolArray, Problem, settle
 from stillhouse.data.semantic.policy import MaskPolicy
 from stillhouse.data.semantic.scan import Scan, scan_masks
-from stillhouse.data.semantic.source import MaskSource, Mismatch, read_pair
-from stillhouse.data.semantic.values import ClassTable
+from stillhouse.data.semantic.source import MaskSource, Mismatch, matching_image
+from stillhouse.data.semantic.values import ClassTable, MaskTable
 from stillhouse.errors import UserError
 
 _MISSING = Problem("missing", "images do not exist", "put them there")
@@ -29,13 +31,15 @@ _UNKNOWN = Problem(
     "masks have values that are no class",
     "correct them, ignore these pixels with unknown='ignore'",
 )
-_EMPTY = Problem(
+EMPTY = Problem(
     "empty", "masks have ignored pixels only", "annotate them, keep them with empty='keep'"
 )
 
+T = TypeVar("T", bound=MaskTable)
+
 
 @dataclass(frozen=True, eq=False)
-class MaskFiles:
+class MaskFiles(Generic[T]):
     """The N images and masks of a split as a reader finds them."""
 
     name: str
@@ -43,14 +47,41 @@ class MaskFiles:
     images: Sequence[str]  # N, relative to the root, with slashes
     masks: Sequence[str]  # N, where the mask of each image is or would be
     classes: tuple[str, ...]
-    table: ClassTable
+    table: T
 
 
-def build_source(found: MaskFiles, policy: MaskPolicy) -> MaskSource:
+class UsablePairs(NamedTuple):
+    """K of the N images, with their masks."""
+
+    images: tuple[str, ...]
+    masks: tuple[str | None, ...]  # None for an image without labels
+    presence: Tensor  # (K, classes) bool, none where masks were not read
+    notes: tuple[str, ...]
+
+
+def build_source(found: MaskFiles[ClassTable], policy: MaskPolicy) -> MaskSource:
     """The source of these files, without what the policy skips.
 
     Raises a UserError for a problem where the policy is to fail, or if no image is left.
     """
+    pairs = usable_pairs(found, policy)
+    return MaskSource(
+        found.root,
+        pairs.images,
+        pairs.masks,
+        found.table,
+        found.classes,
+        found.name,
+        pairs.presence,
+        "ignore" if policy.unknown == "ignore" else "fail",
+        pairs.notes,
+    )
+
+
+def usable_pairs(
+    found: MaskFiles[Any], policy: MaskPolicy, nothing: Problem = EMPTY
+) -> UsablePairs:
+    """The images and masks that the policy does not skip; `nothing` describes masks of no class."""
     if len(found.classes) > IGNORE:
         raise UserError(
             f"{found.name}: there are {len(found.classes)} classes, but masks can have {IGNORE}; "
@@ -68,15 +99,15 @@ def build_source(found: MaskFiles, policy: MaskPolicy) -> MaskSource:
         scan = scan.rows(pairs.settle(_UNKNOWN, scan.unknown))
         labelled = np.array([mask is not None for mask in pairs.masks], dtype=bool)
         empty = ~scan.present.any(1).numpy() & labelled & scan.readable
-        scan = scan.rows(pairs.settle(_EMPTY, empty))
-    return pairs.source(scan)
+        scan = scan.rows(pairs.settle(nothing, empty))
+    return pairs.usable(scan)
 
 
 @dataclass
 class _Pairs:
     """The images and masks that are left, and what was said of the others."""
 
-    found: MaskFiles
+    found: MaskFiles[Any]
     policy: MaskPolicy
     images: list[str]
     masks: list[str | None]
@@ -130,25 +161,18 @@ class _Pairs:
     def _fits(self, number: int) -> bool:
         root, mask = self.found.root, self.masks[number] or ""
         try:
-            read_pair(root / self.images[number], root / mask, self.found.table, "ignore")
+            shape = self.found.table.read(root / mask).shape
+            matching_image(root / self.images[number], root / mask, shape)
         except Mismatch:
             return False
         except UserError:  # damaged, which raises when it is used
             return True
         return True
 
-    def source(self, scan: Scan | None) -> MaskSource:
-        """The source of what is left."""
+    def usable(self, scan: Scan | None) -> UsablePairs:
+        """What is left."""
         shape = len(self.images), len(self.found.classes)
         present = torch.zeros(shape, dtype=torch.bool)
-        return MaskSource(
-            self.found.root,
-            tuple(self.images),
-            tuple(self.masks),
-            self.found.table,
-            self.found.classes,
-            self.found.name,
-            present if scan is None else scan.present[:, : shape[1]].clone(),
-            "ignore" if self.policy.unknown == "ignore" else "fail",
-            tuple(self.notes),
-        )
+        if scan is not None:
+            present = scan.present[:, : shape[1]].clone()
+        return UsablePairs(tuple(self.images), tuple(self.masks), present, tuple(self.notes))

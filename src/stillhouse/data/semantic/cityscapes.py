@@ -41,6 +41,7 @@ IDS = 34
 
 _PARTS = {"train": "train", "test": "val"}  # the masks of its test images are not public
 _IMAGES, _MASKS = "leftImg8bit", "gtFine"
+_SUFFIX = f"_{_IMAGES}.png"
 _OF_IDS, _OF_TRAIN_IDS = "labelIds", "labelTrainIds"
 
 
@@ -51,17 +52,9 @@ def read_cityscapes(path: Path, split: str, *, part: str = "", **policy: Any) ->
     taken, else those of train ids. `policy` has the options of `MaskPolicy`.
     """
     checked = MaskPolicy(**policy)
-    root = find_root(NAME, path, _IMAGES, "cityscapes", "Cityscapes")
-    folder = find_part(NAME, split, part, _PARTS)
-    suffix = f"_{_IMAGES}.png"
-    images = sorted(p for p in list_images(root, f"{_IMAGES}/{folder}") if p.endswith(suffix))
-    if not images:
-        raise UserError(
-            f"{NAME}: {root / _IMAGES / folder} has no images *{suffix}; put them there"
-        )
-    stems = [image.removeprefix(f"{_IMAGES}/").removesuffix(suffix) for image in images]
-    masks = [f"{_MASKS}/{stem}_{_MASKS}_{_OF_IDS}.png" for stem in stems]
-    others = [mask.replace(_OF_IDS, _OF_TRAIN_IDS) for mask in masks]
+    root, images = find_frames(NAME, path, split, part)
+    masks = [mask_of_frame(image, _OF_IDS) for image in images]
+    others = [mask_of_frame(image, _OF_TRAIN_IDS) for image in images]
     trained = bool(find_missing(root, masks).all() and not find_missing(root, others).all())
     return build_source(
         MaskFiles(
@@ -74,6 +67,22 @@ def read_cityscapes(path: Path, split: str, *, part: str = "", **policy: Any) ->
         ),
         checked,
     )
+
+
+def find_frames(name: str, path: Path, split: str, part: str) -> tuple[Path, list[str]]:
+    """The root of the data set and the images of a split, or of the folder `part`, sorted."""
+    root = find_root(name, path, _IMAGES, "cityscapes", "Cityscapes")
+    folder = find_part(name, split, part, _PARTS)
+    images = sorted(p for p in list_images(root, f"{_IMAGES}/{folder}") if p.endswith(_SUFFIX))
+    if images:
+        return root, images
+    raise UserError(f"{name}: {root / _IMAGES / folder} has no images *{_SUFFIX}; put them there")
+
+
+def mask_of_frame(image: str, kind: str) -> str:
+    """Where the mask of an image is: `kind` is labelIds, labelTrainIds or instanceIds."""
+    stem = image.removeprefix(f"{_IMAGES}/").removesuffix(_SUFFIX)
+    return f"{_MASKS}/{stem}_{_MASKS}_{kind}.png"
 
 
 def label_ids() -> ClassTable:

@@ -14,7 +14,7 @@ from torch import Tensor
 from stillhouse.batches import IGNORE
 from stillhouse.data.cache import cached
 from stillhouse.data.problems import BoolArray
-from stillhouse.data.semantic.values import UNKNOWN, ClassTable, read_values
+from stillhouse.data.semantic.values import UNKNOWN, MaskTable
 from stillhouse.data.source import fingerprint_of_recipe
 from stillhouse.errors import UserError
 
@@ -31,7 +31,7 @@ class Scan(NamedTuple):
         return Scan(self.present[torch.from_numpy(kept)], self.readable[kept], self.unknown[kept])
 
 
-def scan_masks(paths: Sequence[Path | None], table: ClassTable) -> Scan:
+def scan_masks(paths: Sequence[Path | None], table: MaskTable) -> Scan:
     """Read N masks, of which None has no class; what is found is kept in the disk cache."""
 
     def read() -> dict[str, Tensor]:
@@ -39,28 +39,24 @@ def scan_masks(paths: Sequence[Path | None], table: ClassTable) -> Scan:
             rows = list(pool.map(lambda path: _scan(path, table), paths))
         return {"rows": torch.from_numpy(np.stack(rows))}
 
-    recipe = {
-        "files": [_stamp(path) for path in paths],
-        "values": sorted(table.classes.items()),
-        "colours": table.colours,
-    }
+    recipe = {"files": [_stamp(path) for path in paths], **table.recipe}
     rows = cached("masks", fingerprint_of_recipe(recipe), read)["rows"]
     readable, unknown = rows[:, IGNORE + 1].numpy(), rows[:, UNKNOWN].numpy()
     return Scan(rows[:, :IGNORE], readable, unknown)
 
 
-def _scan(path: Path | None, table: ClassTable) -> BoolArray:
+def _scan(path: Path | None, table: MaskTable) -> BoolArray:
     """The classes 0 to 255 of a mask, whether it was read, and whether it has other values."""
     row = np.zeros(IGNORE + 3, dtype=bool)
     row[IGNORE + 1] = True
     if path is None:
         return row
     try:
-        classes = table.look_up(read_values(path, table.colours))
+        classes = table.classes_in(path)
     except UserError:
         row[IGNORE + 1] = False
         return row
-    counts = np.bincount(classes.ravel() - UNKNOWN, minlength=IGNORE + 2)
+    counts = np.bincount(classes - UNKNOWN, minlength=IGNORE + 2)
     row[: IGNORE + 1], row[UNKNOWN] = counts[-UNKNOWN:] > 0, counts[0] > 0
     return row
 

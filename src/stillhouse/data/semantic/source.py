@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,19 +42,11 @@ class MaskSource:
     @cached_property
     def fingerprint(self) -> str:
         """A digest of the order, paths and sizes of the files, and of the classes of values."""
-        # Keys are indices into the list, so the same files in another order are other data.
-        paths = [path for pair in zip(self.images, self.masks, strict=True) for path in pair]
-        files: list[tuple[str, int, int | list[int]]] = [
-            (f"{i:012d}/{path}", file_size(self.root / path), [])
-            for i, path in enumerate(paths)
-            if path is not None
-        ]
         return fingerprint_of_recipe(
             {
-                "files": fingerprint_of_files(files, self.classes),
-                "values": sorted(self.table.classes.items()),
-                "colours": self.table.colours,
+                "files": fingerprint_of_pairs(self.root, self.images, self.masks, self.classes),
                 "unknown": self.unknown,
+                **self.table.recipe,
             }
         )
 
@@ -67,20 +60,39 @@ class MaskSource:
         return Sample(*read_pair(path, self.root / mask, self.table, self.unknown), index)
 
 
+def fingerprint_of_pairs(
+    root: Path, images: Sequence[str], masks: Sequence[str | None], classes: Sequence[str]
+) -> str:
+    """A digest of the order, paths and sizes of images and masks, and of the classes."""
+    # Keys are indices into the list, so the same files in another order are other data.
+    paths = [path for pair in zip(images, masks, strict=True) for path in pair]
+    files: list[tuple[str, int, int | list[int]]] = [
+        (f"{i:012d}/{path}", file_size(root / path), [])
+        for i, path in enumerate(paths)
+        if path is not None
+    ]
+    return fingerprint_of_files(files, classes)
+
+
 def read_pair(image: Path, mask: Path, table: ClassTable, unknown: str) -> tuple[Tensor, Tensor]:
-    """An image in the orientation of its mask, and the mask: -> (3, H, W), (H, W) uint8.
+    """An image in the orientation of its mask, and the mask: -> (3, H, W), (H, W) uint8."""
+    classes = torch.from_numpy(read_mask(mask, table, unknown))
+    return matching_image(image, mask, tuple(classes.shape)), classes
+
+
+def matching_image(image: Path, mask: Path, shape: tuple[int, ...]) -> Tensor:
+    """An image in the orientation of its mask, whose height and width are known: -> (3, H, W).
 
     The image is upright if that has the size of the mask, else as stored. Raises Mismatch if
     neither has it.
     """
-    classes = torch.from_numpy(read_mask(mask, table, unknown))
     upright = read_image(image)
-    if upright.shape[1:] == classes.shape:
-        return upright, classes
+    if upright.shape[1:] == shape:
+        return upright
     stored = read_image(image, upright=False)
-    if stored.shape[1:] == classes.shape:
-        return stored, classes
-    found, wanted = (f"{height} x {width}" for height, width in (classes.shape, upright.shape[1:]))
+    if stored.shape[1:] == shape:
+        return stored
+    found, wanted = (f"{height} x {width}" for height, width in (shape, upright.shape[1:]))
     raise Mismatch(
         f"{mask} has {found} pixels, but its image {image} has {wanted}; restore the mask of this "
         "image, or skip such images with mismatched='skip'"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +24,42 @@ Colour = tuple[int, int, int]
 _GREY = ("1", "L", "P", "I")  # and I;16, modes of Pillow with one whole number a pixel
 
 
+class MaskTable(Protocol):
+    """What the values of mask files stand for."""
+
+    @property
+    def recipe(self) -> Mapping[str, object]:
+        """All that it says of values, for digests."""
+        ...
+
+    def read(self, path: Path) -> ValueArray:
+        """The values of a mask file: -> (H, W)."""
+        ...
+
+    def classes_in(self, path: Path) -> ClassArray:
+        """The classes in a mask file, with `IGNORE` and `UNKNOWN`, in any order and number."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class ClassTable:
     """The class of each value of mask files; a colour is the value r * 65536 + g * 256 + b."""
 
     classes: Mapping[int, int]  # of each value, IGNORE for those that are ignored
     colours: bool = False
+
+    @property
+    def recipe(self) -> Mapping[str, object]:
+        """The class of each value, for digests."""
+        return {"values": sorted(self.classes.items()), "colours": self.colours}
+
+    def read(self, path: Path) -> ValueArray:
+        """The values of a mask file: -> (H, W)."""
+        return read_values(path, self.colours)
+
+    def classes_in(self, path: Path) -> ClassArray:
+        """The class of each pixel of a mask file: -> (H * W,)."""
+        return self.look_up(self.read(path)).ravel()
 
     def look_up(self, values: ValueArray) -> ClassArray:
         """The class of each pixel, -1 where the value has none: (H, W) -> (H, W)."""
@@ -104,7 +134,7 @@ def read_mask(path: Path, table: ClassTable, unknown: str = "fail") -> npt.NDArr
 
     Values that no class has are ignored, or raise a UserError where `unknown` is to fail.
     """
-    values = read_values(path, table.colours)
+    values = table.read(path)
     classes = table.look_up(values)
     wrong = classes == UNKNOWN
     if unknown != "ignore" and wrong.any():
