@@ -1,4 +1,7 @@
-"""Faster R-CNN (Ren et al., 2015) and Cascade R-CNN (Cai & Vasconcelos, 2018)."""
+"""Faster R-CNN (Ren et al., 2015), Cascade R-CNN (Cai & Vasconcelos, 2018), and with masks.
+
+Mask R-CNN: He et al., 2017. Cascade Mask R-CNN: Cai & Vasconcelos, 2019.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,18 @@ from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.models.detectors.assign import Assignment
 from stillhouse.models.detectors.coding import Deviations, encode_deltas
 from stillhouse.models.detectors.losses import masked_sum, smooth_l1
+from stillhouse.models.detectors.mask_head import MaskHead
 from stillhouse.models.detectors.output import Suppression
 from stillhouse.models.detectors.proposals import RPN, propose
 from stillhouse.models.detectors.region_head import RegionHead
+from stillhouse.models.detectors.region_masks import (
+    SURE,
+    crop_masks,
+    mask_term,
+    paste_masks,
+    sample_masks,
+    segment_regions,
+)
 from stillhouse.models.detectors.sampling import random_sample
 from stillhouse.models.detectors.two_stage import (
     Regions,
@@ -49,6 +61,7 @@ class FasterRCNN:
     agnostic: bool = False  # one box for all classes
     beta: float = 0.0  # below which the loss of a delta is quadratic
     proposal_beta: float = 0.0  # the same for the proposals
+    masked: bool = False  # whether regions have a mask for each class too
     neck: ClassVar[dict[str, object]] = {"extra": 1, "extra_from": "pool"}
 
     @property
@@ -61,6 +74,11 @@ class FasterRCNN:
         return [
             RegionHead(before, classes, agnostic=self.agnostic, **options) for _ in self.weights
         ]
+
+    def mask_heads(self, before: int, classes: int, **options: Any) -> list[MaskHead]:
+        """A mask head for each stage, or none."""
+        stages = len(self.weights) if self.masked else 0
+        return [MaskHead(before, classes, **options) for _ in range(stages)]
 
     # ------------------------------------------------------------------------------------ training
 
@@ -82,15 +100,23 @@ class FasterRCNN:
         stages: list[SampledRegions] = []
         for stage, overlap in enumerate(self.overlaps):
             found = sample_regions(boxes, image, objects, overlap, self.sampled, self.share)
-            stages.append(train_on(out, found, objects, stage))
+            sampled = train_on(out, found, objects, stage)
+            if self.masked:
+                masks = sample_masks(out, sampled, found.index, objects, stage, self.crop)
+                sampled = replace(sampled, masks=masks)
+            stages.append(sampled)
             if stage + 1 < len(self.overlaps):
                 boxes, image = refine(stages[-1].regions.rows(found.proposed), out.size)
         return TwoStageAssignment(assigned, tuple(stages))
 
-    def terms(self, out: TwoStage, assigned: TwoStageAssignment) -> Terms:
-        """Those of the proposals, then `class` and `box`; of several stages `class_1`, `box_1` ...
+    def crop(self, masks: Tensor, boxes: Tensor, index: Tensor, side: int) -> Tensor:
+        """What the masks of regions learn, as in `crop_masks`: cells that are covered by half."""
+        return crop_masks(masks, boxes, index, side) >= SURE
 
-        Both are means over all sampled regions.
+    def terms(self, out: TwoStage, assigned: TwoStageAssignment) -> Terms:
+        """Those of the proposals, then `class`, `box`, `mask`; of several stages `class_1` ...
+
+        `class` and `box` are means over all sampled regions, `mask` over the pixels of positives.
         """
         assert isinstance(assigned.proposal, Assignment)
         terms = self.rpn.terms(out.proposal, assigned.proposal)
@@ -98,6 +124,8 @@ class FasterRCNN:
             name = f"_{stage + 1}" if len(self.weights) > 1 else ""
             scored, box = region_terms(found, weight, self.beta)
             terms |= {f"class{name}": scored, f"box{name}": box}
+            if found.masks is not None:
+                terms[f"mask{name}"] = mask_term(found.masks, weight)
         return terms
 
     # ---------------------------------------------------------------------------------- evaluation
@@ -112,6 +140,14 @@ class FasterRCNN:
                 boxes, image = refine(stages[-1], out.size)
             stages.append(out.score(boxes, image, stage))
         return tuple(stages)
+
+    def segment(self, out: TwoStage, size: tuple[int, int], options: Suppression) -> Objects:
+        """The detections of the only image of an output, with their masks."""
+        return segment_regions(out, size, options, len(self.weights), self.paste)
+
+    def paste(self, shares: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+        """The masks of boxes as pixels of an image, as in `paste_masks`."""
+        return paste_masks(shares, boxes, size)
 
 
 @dataclass(frozen=True)
@@ -128,6 +164,20 @@ class CascadeRCNN(FasterRCNN):
     agnostic: bool = True
     beta: float = 1.0
     proposal_beta: float = 1 / 9
+
+
+@dataclass(frozen=True)
+class MaskRCNN(FasterRCNN):
+    """Faster R-CNN with a mask head, which learns from regions with an object."""
+
+    masked: bool = True
+
+
+@dataclass(frozen=True)
+class CascadeMaskRCNN(CascadeRCNN):
+    """Cascade R-CNN with a mask head in each stage; detections have the mean of their masks."""
+
+    masked: bool = True
 
 
 @dataclass(frozen=True, eq=False)

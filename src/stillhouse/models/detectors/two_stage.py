@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.batches import Objects
+from stillhouse.errors import UserError
 from stillhouse.functional.dtype import upcast
 from stillhouse.models.detectors.coding import UNIT, Deviations, decode_deltas
 from stillhouse.models.detectors.output import Dense, Suppression
@@ -57,6 +58,11 @@ class Regions:
             self.deviations,
         )
 
+    def of_image(self, index: int) -> Regions:
+        """The regions of one image, as those of a batch of it alone."""
+        own = self.rows(self.image == index)
+        return replace(own, image=torch.zeros_like(own.image))
+
     def select(self, index: Tensor) -> Regions:
         """Some classes, in the order of their indices (K,), and the background."""
         scores = torch.cat([self.scores[:, index], self.scores[:, -1:]], 1)
@@ -73,6 +79,21 @@ class RegionScorer(Protocol):
         """The predictions of a stage for boxes (R, 4) of images (R,)."""
         ...
 
+    def score_masks(
+        self, levels: Sequence[Tensor], boxes: Tensor, image: Tensor, stage: int
+    ) -> Tensor:
+        """The mask logits of each class for boxes (R, 4) of images (R,): -> (R, C, m, m)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class SampledMasks:
+    """The masks of the P sampled regions that have an object."""
+
+    rows: Tensor  # (P,) which of the sampled regions they are
+    logits: Tensor  # (P, m, m) of the object's class
+    targets: Tensor  # (P, m, m) in [0, 1], the mask of the object in the region
+
 
 @dataclass(frozen=True, eq=False)
 class SampledRegions:
@@ -81,6 +102,7 @@ class SampledRegions:
     regions: Regions
     labels: Tensor  # (R,) class, or C for background
     targets: Tensor  # (R, 4) the box of the object; of background the region itself
+    masks: SampledMasks | None = None  # of detectors with a mask head
 
     @property
     def positive(self) -> Tensor:
@@ -104,6 +126,11 @@ class TwoStageFamily(Protocol):
         """The options of suppression."""
         ...
 
+    @property
+    def masked(self) -> bool:
+        """Whether there are mask heads."""
+        ...
+
     def assign(self, out: TwoStage, objects: Objects) -> TwoStageAssignment:
         """Sample anchors and regions, and score these."""
         ...
@@ -114,6 +141,10 @@ class TwoStageFamily(Protocol):
 
     def predict(self, out: TwoStage) -> tuple[Regions, ...]:
         """The predictions of all stages for the detector's own proposals."""
+        ...
+
+    def segment(self, out: TwoStage, size: tuple[int, int], options: Suppression) -> Objects:
+        """The detections of the only image of an output, with their masks."""
         ...
 
 
@@ -132,6 +163,7 @@ class TwoStage:
     family: TwoStageFamily
     classes: int
     stages: tuple[Regions, ...] | None = None
+    order: Tensor | None = None  # (C,) the scorer's class of each class, where some were selected
 
     def __len__(self) -> int:
         return len(self.proposal.scores)
@@ -164,9 +196,41 @@ class TwoStage:
 
     def score(self, boxes: Tensor, image: Tensor, stage: int = 0) -> Regions:
         """The predictions of a stage for any boxes: (R, 4), (R,) -> Regions."""
-        return self.scorer.score_regions(self.levels, boxes, image, stage)
+        regions = self.scorer.score_regions(self.levels, boxes, image, stage)
+        return regions if self.order is None else regions.select(self.order)
+
+    def mask_logits(self, boxes: Tensor, image: Tensor, labels: Tensor, stage: int = 0) -> Tensor:
+        """The mask of one class for any boxes, by a stage: (R, 4), (R,), (R,) -> (R, m, m).
+
+        Raises UserError for a detector without a mask head.
+        """
+        if not self.family.masked:
+            raise UserError(
+                "the detector has no mask head; take detector/mask_rcnn, detector/cascade_mask_rcnn"
+                " or a Mask R-CNN of torchvision"
+            )
+        maps = self.scorer.score_masks(self.levels, boxes, image, stage)
+        own = labels if self.order is None else self.order[labels]
+        return maps.gather(1, own[:, None, None, None].expand(-1, 1, *maps.shape[2:]))[:, 0]
+
+    def segment(self, index: int, size: tuple[int, int], options: Suppression) -> Objects:
+        """The instances of one image, the best first; see `Instances`."""
+        return self.family.segment(self.of_image(index), size, options)
+
+    def of_image(self, index: int) -> TwoStage:
+        """The predictions for one image, as those of a batch of it alone."""
+        own = slice(index, index + 1)
+        first = self.proposal
+        stages = None if self.stages is None else tuple(x.of_image(index) for x in self.stages)
+        return replace(
+            self,
+            levels=tuple(level[own] for level in self.levels),
+            proposal=replace(first, scores=first.scores[own], boxes=first.boxes[own]),
+            stages=stages,
+        )
 
     def select(self, index: Tensor) -> TwoStage:
-        """Some classes of the predictions for its own proposals, in the order of their indices."""
+        """Some classes of all predictions for regions, in the order of their indices."""
         stages = tuple(stage.select(index) for stage in self.predicted)
-        return replace(self, stages=stages, classes=len(index))
+        order = index if self.order is None else self.order[index]
+        return replace(self, stages=stages, classes=len(index), order=order)

@@ -1,4 +1,4 @@
-"""A two-stage detector: backbone, feature pyramid, proposals, and heads for regions."""
+"""A two-stage detector: backbone, feature pyramid, proposals, and heads for regions and masks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from stillhouse.models.backbones import Backbone
 from stillhouse.models.detectors.detector import PyramidNetwork
+from stillhouse.models.detectors.mask_head import MaskHead
 from stillhouse.models.detectors.output import Dense
 from stillhouse.models.detectors.proposals import ProposalHead
 from stillhouse.models.detectors.rcnn import FasterRCNN
@@ -30,10 +31,12 @@ class TwoStageDetector(PyramidNetwork):
         family: FasterRCNN,
         classes: int,
         heads: Sequence[RegionHead],
+        mask_heads: Sequence[MaskHead] = (),
     ) -> None:
         super().__init__(backbone, neck)
         self.rpn = ProposalHead(neck.width, family.rpn.grid.each)
         self.heads = nn.ModuleList(heads)
+        self.mask_heads = nn.ModuleList(mask_heads)
         self.family, self.classes = family, classes
 
     def forward(self, images: Tensor) -> TwoStage:
@@ -64,3 +67,12 @@ class TwoStageDetector(PyramidNetwork):
         pooled = pool_regions(levels, self.backbone.strides, boxes, image, head.side)
         scored: Regions = head(pooled, boxes, image, self.family.deviations[stage])
         return scored
+
+    def score_masks(
+        self, levels: Sequence[Tensor], boxes: Tensor, image: Tensor, stage: int
+    ) -> Tensor:
+        """The mask logits of each class for boxes (R, 4) of images (R,): -> (R, C, m, m)."""
+        head = self.mask_heads[stage]
+        assert isinstance(head, MaskHead)
+        logits: Tensor = head(pool_regions(levels, self.backbone.strides, boxes, image, head.side))
+        return logits

@@ -83,10 +83,11 @@ class TorchvisionDetector(nn.Module):
         )
 
 
-def adapt_detector(network: nn.Module) -> nn.Module:
+def adapt_detector(network: nn.Module, masked: bool = False) -> nn.Module:
     """A RetinaNet, FCOS or R-CNN of torchvision as our output, any other network as it is.
 
-    Raises UserError for detectors of other kinds.
+    The masks of a Mask R-CNN are predicted and trained if `masked`. Raises UserError for
+    detectors of other kinds.
     """
     for attribute, reason in OTHERS.items():
         if hasattr(network, attribute):
@@ -94,7 +95,7 @@ def adapt_detector(network: nn.Module) -> nn.Module:
                 f"{type(network).__name__} cannot be used for task detection: {reason}; {SUPPORTED}"
             )
     if hasattr(network, "roi_heads"):
-        return TorchvisionTwoStage(network, getattr(network, COLUMNS, None))
+        return TorchvisionTwoStage(network, getattr(network, COLUMNS, None), masked)
     known = any(hasattr(network, attribute) for attribute in FAMILIES)
     return TorchvisionDetector(network) if known else network
 

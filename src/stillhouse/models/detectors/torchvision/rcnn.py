@@ -1,4 +1,4 @@
-"""Faster R-CNN and Mask R-CNN of torchvision as two-stage detectors; masks are not used."""
+"""Faster R-CNN and Mask R-CNN of torchvision as two-stage detectors."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from stillhouse.models.detectors.coding import Deviations
 from stillhouse.models.detectors.output import Dense, Suppression
 from stillhouse.models.detectors.proposals import RPN, rows
 from stillhouse.models.detectors.rcnn import FasterRCNN
+from stillhouse.models.detectors.region_masks import crop_masks
 from stillhouse.models.detectors.torchvision.backbone import TorchvisionBackbone
 from stillhouse.models.detectors.torchvision.retinanet import match_anchors
 from stillhouse.models.detectors.two_stage import Regions, TwoStage
@@ -36,13 +37,17 @@ class TorchvisionRPN(RPN):
 
 @dataclass(frozen=True)
 class TorchvisionRCNN(FasterRCNN):
-    """The options of a Faster R-CNN of torchvision."""
+    """The options of a Faster R-CNN or Mask R-CNN of torchvision.
+
+    Targets of masks are the shares of cells, of boxes half a pixel off, and masks are pasted into
+    boxes of whole pixels.
+    """
 
     matching: TorchvisionRPN = TorchvisionRPN()
 
     @classmethod
-    def of(cls, model: Any) -> TorchvisionRCNN:
-        """The family with the options of a torchvision model."""
+    def of(cls, model: Any, masked: bool = False) -> TorchvisionRCNN:
+        """The family with the options of a torchvision model, its masks only if `masked`."""
         rpn, heads = model.rpn, model.roi_heads
         if tuple(rpn.box_coder.weights) != UNWEIGHTED:
             raise UserError(
@@ -66,6 +71,7 @@ class TorchvisionRCNN(FasterRCNN):
             training_candidates=before["training"],
             deviations=(deviations,),
             beta=BETA,
+            masked=masked and heads.has_mask(),
             matching=TorchvisionRPN(
                 suppression=Suppression(iou=rpn.nms_thresh),
                 positive=matcher.high_threshold,
@@ -81,22 +87,36 @@ class TorchvisionRCNN(FasterRCNN):
         """The proposals of the model."""
         return self.matching
 
+    def crop(self, masks: Tensor, boxes: Tensor, index: Tensor, side: int) -> Tensor:
+        """What the masks of regions learn, as in `crop_masks`."""
+        return crop_masks(masks, boxes, index, side, aligned=False)
+
+    def paste(self, shares: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+        """The masks of boxes as pixels of an image, as in `paste_masks`."""
+        from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+        pasted: Tensor = paste_masks_in_image(shares[:, None], boxes, size)
+        return pasted[:, 0]
+
 
 class TorchvisionTwoStage(nn.Module):
     """A Faster R-CNN or Mask R-CNN of torchvision: (N, C, H, W), normalised -> TwoStage.
 
     As with TorchvisionDetector, the model stays whole in `model`, and only its parts are called.
     The background is the first of its columns and the last of the output's. `columns` are the
-    columns that are the classes of the data, by default all others. Masks and key points are
-    neither predicted nor trained. Places: the stages of the backbone and the levels of its pyramid.
+    columns that are the classes of the data, by default all others. Masks are predicted and
+    trained if `masked`, and where the model has them; key points never are. Places: the stages of
+    the backbone and the levels of its pyramid.
     """
 
     columns: Tensor
 
-    def __init__(self, model: nn.Module, columns: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, columns: Sequence[int] | None = None, masked: bool = False
+    ) -> None:
         super().__init__()
         self.model = model
-        self.family = TorchvisionRCNN.of(model)
+        self.family = TorchvisionRCNN.of(model, masked)
         self.trunk = TorchvisionBackbone(model, model.get_submodule("rpn.anchor_generator"))
         predictor = model.get_submodule("roi_heads.box_predictor.cls_score")
         width = int(predictor.out_features)  # type: ignore[arg-type]
@@ -132,14 +152,28 @@ class TorchvisionTwoStage(nn.Module):
     ) -> Regions:
         """The predictions of the only stage for boxes (R, 4) of images (R,)."""
         heads: Any = self.model.get_submodule("roi_heads")
+        pooled = self.pool(heads.box_roi_pool, levels, boxes, image)
+        scores, deltas = heads.box_predictor(heads.box_head(pooled))
+        deltas = deltas.unflatten(1, (-1, 4))[:, self.columns]
+        scores = torch.cat([scores[:, self.columns], scores[:, :1]], 1)
+        return Regions(boxes, image, scores, deltas, self.family.deviations[0])
+
+    def score_masks(
+        self, levels: Sequence[Tensor], boxes: Tensor, image: Tensor, stage: int
+    ) -> Tensor:
+        """The mask logits of each class for boxes (R, 4) of images (R,): -> (R, C, m, m)."""
+        heads: Any = self.model.get_submodule("roi_heads")
+        pooled = self.pool(heads.mask_roi_pool, levels, boxes, image)
+        maps: Tensor = heads.mask_predictor(heads.mask_head(pooled))
+        return maps[:, self.columns]
+
+    def pool(self, pooler: Any, levels: Sequence[Tensor], boxes: Tensor, image: Tensor) -> Tensor:
+        """Regions by a pooler of the model, in the order of the boxes: -> (R, K, side, side)."""
         maps = [upcast(level) for level in levels]
         order = image.argsort(stable=True)  # torchvision takes the boxes of each image in turn
         own = boxes[order].to(maps[0].dtype)
         counts = torch.bincount(image, minlength=len(maps[0])).tolist()
         height, width = (side * self.trunk.strides[0] for side in maps[0].shape[-2:])
         named = dict(zip(self.trunk.names, maps, strict=True))
-        pooled = heads.box_roi_pool(named, list(own.split(counts)), [(height, width)] * len(counts))
-        scores, deltas = heads.box_predictor(heads.box_head(pooled[order.argsort()]))
-        deltas = deltas.unflatten(1, (-1, 4))[:, self.columns]
-        scores = torch.cat([scores[:, self.columns], scores[:, :1]], 1)
-        return Regions(boxes, image, scores, deltas, self.family.deviations[0])
+        pooled: Tensor = pooler(named, list(own.split(counts)), [(height, width)] * len(counts))
+        return pooled[order.argsort()]
