@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -16,16 +17,18 @@ from stillhouse.errors import UserError
 TABLES = ("images", "annotations", "categories")
 
 # Polygons are nine tenths of the time that it takes to parse the file.
-_POLYGONS = re.compile(rb'"segmentation"\s*:\s*\[[^"{}]*\]')
+_OUTLINES = re.compile(rb'"segmentation"\s*:\s*(\[[^"{}]*\]|\{[^{}]*\})')
 
 
 @dataclass(frozen=True)
 class Instances:
-    """The three tables of a file, without polygons."""
+    """The three tables of a file, without polygons and run lengths."""
 
     file: Path
     tables: Mapping[str, Sequence[Any]]
     remedy: str  # for values that cannot be right
+    spans: Sequence[tuple[int, int]] | None = None  # per annotation, first and last byte + 1
+    digest: str = ""  # of the content of the file, where `spans` are known
 
     def column(self, table: str, key: str) -> list[Any]:
         """One value of each row of a table: a string for names, else an int."""
@@ -66,21 +69,37 @@ class Instances:
         return places
 
 
-def load_instances(file: Path, missing: str, remedy: str) -> Instances:
-    """The content of an instances file.
+def load_instances(file: Path, missing: str, remedy: str, outlines: bool = False) -> Instances:
+    """The content of an instances file; with `outlines`, where polygons and run lengths are.
 
     `missing` is the remedy where the file does not exist, `remedy` where it is damaged. Raises a
     UserError for a file that cannot be parsed or lacks a table.
     """
     data = read_bytes(file, missing)
+    places: list[tuple[int, int]] = []
+
+    def number(found: re.Match[bytes]) -> bytes:
+        places.append(found.span(1))
+        return b'"segmentation": [%d]' % (len(places) - 1)
+
     try:
-        content = _parse(_POLYGONS.sub(b'"segmentation": 0', data))
+        content = _parse(_OUTLINES.sub(number if outlines else b'"segmentation": 0', data))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is damaged or truncated ({error}); {remedy}") from error
     for key in TABLES:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise UserError(f"{file} has no list of {key}; use the instances file")
-    return Instances(file, {key: content[key] for key in TABLES}, remedy)
+    tables = {key: content[key] for key in TABLES}
+    if not outlines:
+        return Instances(file, tables, remedy)
+    spans = [_span(thing, places) for thing in tables["annotations"]]
+    return Instances(file, tables, remedy, spans, hashlib.sha256(data).hexdigest())
+
+
+def _span(thing: Any, places: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The place of the outline of an annotation; empty for one without polygons or run lengths."""
+    found = thing.get("segmentation") if isinstance(thing, dict) else None
+    return places[found[0]] if isinstance(found, list) else (0, 0)  # other lists were replaced
 
 
 def _parse(data: bytes) -> Any:

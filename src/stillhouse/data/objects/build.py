@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.batches import Objects
-from stillhouse.data.objects.annotations import Annotations, ObjectPolicy
+from stillhouse.data.objects.annotations import Annotations, IntArray, ObjectPolicy
 from stillhouse.data.objects.boxes import Rows, usable_objects
 from stillhouse.data.objects.images import usable_images
 from stillhouse.data.objects.source import ObjectSource
@@ -24,6 +24,11 @@ def build_source(found: Annotations, policy: ObjectPolicy) -> ObjectSource:
 
     Raises a UserError for a problem where the policy is to fail, or if no image is left.
     """
+    return build_with_rows(found, policy)[0]
+
+
+def build_with_rows(found: Annotations, policy: ObjectPolicy) -> tuple[ObjectSource, IntArray]:
+    """The same source, and which of the annotated objects its M objects are: -> (M,)."""
     images = usable_images(found, policy)
     rows, notes = usable_objects(found, images, policy)
     paths = [found.paths[i] for i in images.rows]
@@ -36,7 +41,7 @@ def build_source(found: Annotations, policy: ObjectPolicy) -> ObjectSource:
         why = "; ".join(note.removeprefix(f"{found.name}: ") for note in notes)
         raise UserError(f"{found.name}: no images are left in {found.root}{why and f' ({why})'}")
     objects = make_objects(found, rows, len(paths))
-    return ObjectSource(
+    source = ObjectSource(
         found.root,
         tuple(compress(paths, kept)),
         torch.from_numpy(images.shapes[kept]),
@@ -45,6 +50,7 @@ def build_source(found: Annotations, policy: ObjectPolicy) -> ObjectSource:
         found.name,
         notes,
     )
+    return source, rows.index  # images that are not kept have no objects
 
 
 def make_objects(found: Annotations, rows: Rows, images: int) -> Objects:

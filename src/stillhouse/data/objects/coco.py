@@ -13,11 +13,12 @@ from stillhouse.data.formats.table import tidy_path
 from stillhouse.data.formats.text import require_folder
 from stillhouse.data.objects.annotations import Annotations, FloatArray, IntArray, ObjectPolicy
 from stillhouse.data.objects.build import build_source
-from stillhouse.data.objects.coco_places import NAME, find_files
+from stillhouse.data.objects.coco_places import find_files
 from stillhouse.data.objects.source import ObjectSource
 from stillhouse.data.problems import check_choice
 from stillhouse.errors import UserError
 
+NAME = "coco/objects"
 YEARS = (2017, 2014)
 
 _REMEDY = "download or export the annotations again"
@@ -40,13 +41,28 @@ def read_coco(
     of `ObjectPolicy`.
     """
     checked = ObjectPolicy(**policy)
+    content, folder = open_instances(NAME, path, split, year, annotations, images)
+    return build_source(read_annotations(content, f"{NAME}/{split}", folder), checked)
+
+
+def open_instances(
+    name: str,
+    path: Path,
+    split: str,
+    year: int,
+    annotations: str,
+    images: str,
+    outlines: bool = False,
+) -> tuple[Instances, Path]:
+    """The instances file of a split of the data set `name`, and the folder of its images."""
     check_choice("year", year, YEARS)
-    file, folder = find_files(require_folder(NAME, path), split, year, annotations, images)
-    content = load_instances(file, "put the annotations there", _REMEDY)
-    return build_source(_annotations(content, f"{NAME}/{split}", folder), checked)
+    root = require_folder(name, path)
+    file, folder = find_files(name, root, split, year, annotations, images)
+    return load_instances(file, "put the annotations there", _REMEDY, outlines), folder
 
 
-def _annotations(content: Instances, name: str, folder: Path) -> Annotations:
+def read_annotations(content: Instances, name: str, folder: Path) -> Annotations:
+    """The images of an instances file, sorted by file name, with their objects in its order."""
     names = [tidy_path(name) for name in content.index("images", "file_name")]
     order = sorted(range(len(names)), key=names.__getitem__)
     place = np.empty(len(names), dtype=np.int64)

@@ -9,15 +9,14 @@ from stillhouse.data.formats.coco import first_folder, other_year
 from stillhouse.data.problems import MissingSplit, check_choice
 from stillhouse.errors import UserError
 
-NAME = "coco/objects"
 _PARTS = {"train": "train", "test": "val"}  # the annotations of COCO's test set are not public
 _FOLDERS = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
 
 
 def find_files(
-    root: Path, split: str, year: int, annotations: str, images: str
+    name: str, root: Path, split: str, year: int, annotations: str, images: str
 ) -> tuple[Path, Path]:
-    """The instances file of a split, and the folder of its images.
+    """The instances file of a split of the data set `name`, and the folder of its images.
 
     COCO's own: annotations/instances_<part><year>.json with <part><year> or images/<part><year>.
     Exports: <split>/_annotations.coco.json beside the images, and
@@ -26,15 +25,15 @@ def find_files(
     check_choice("split", split, tuple(_FOLDERS))
     if annotations:
         file = root / annotations.replace("{split}", split)
-        return file, _images(root, split, images, (file.parent,))
+        return file, _images(name, root, split, images, (file.parent,))
     published = _published(root, year)
     if published or not any(found.is_file() for part in _FOLDERS for found, _ in _own(root, part)):
-        return _of_coco(root, split, year, images)
-    return _of_export(root, split, images)
+        return _of_coco(name, root, split, year, images)
+    return _of_export(name, root, split, images)
 
 
-def _images(root: Path, split: str, images: str, otherwise: tuple[Path, ...]) -> Path:
-    return first_folder(NAME, (root / images.replace("{split}", split),) if images else otherwise)
+def _images(name: str, root: Path, split: str, images: str, otherwise: tuple[Path, ...]) -> Path:
+    return first_folder(name, (root / images.replace("{split}", split),) if images else otherwise)
 
 
 def _published(root: Path, year: int) -> bool:
@@ -42,10 +41,10 @@ def _published(root: Path, year: int) -> bool:
     return any(file.is_file() for file in files)
 
 
-def _of_coco(root: Path, split: str, year: int, images: str) -> tuple[Path, Path]:
+def _of_coco(name: str, root: Path, split: str, year: int, images: str) -> tuple[Path, Path]:
     if split not in _PARTS:
         raise UserError(
-            f"{NAME}: COCO has no {split} split, as its val images are `test`; hold out samples of "
+            f"{name}: COCO has no {split} split, as its val images are `test`; hold out samples of "
             "train with data.holdout=COUNT"
         )
     part = f"{_PARTS[split]}{year}"
@@ -56,14 +55,14 @@ def _of_coco(root: Path, split: str, year: int, images: str) -> tuple[Path, Path
             f"{file} does not exist; put the annotations there, or name a file below {root} with "
             "annotations=FILE"
         )
-    return file, _images(root, split, images, (root / part, root / "images" / part))
+    return file, _images(name, root, split, images, (root / part, root / "images" / part))
 
 
-def _of_export(root: Path, split: str, images: str) -> tuple[Path, Path]:
+def _of_export(name: str, root: Path, split: str, images: str) -> tuple[Path, Path]:
     for file, places in _own(root, split):
         if file.is_file():
-            return file, _images(root, split, images, places)
-    message = f"{NAME}: {root} has no annotations of {split}; put them there"
+            return file, _images(name, root, split, images, places)
+    message = f"{name}: {root} has no annotations of {split}; put them there"
     if split == "val":
         message += ", or hold out samples of train with data.holdout=COUNT"
     raise (MissingSplit if split == "test" else UserError)(message)
