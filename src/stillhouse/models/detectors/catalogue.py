@@ -14,7 +14,12 @@ from stillhouse.models.detectors.atss import ATSS
 from stillhouse.models.detectors.detector import Detector
 from stillhouse.models.detectors.fcos import FCOS
 from stillhouse.models.detectors.gfocal import GFocal
-from stillhouse.models.detectors.rcnn import CascadeRCNN, FasterRCNN
+from stillhouse.models.detectors.rcnn import (
+    CascadeMaskRCNN,
+    CascadeRCNN,
+    FasterRCNN,
+    MaskRCNN,
+)
 from stillhouse.models.detectors.reppoints import RepPoints
 from stillhouse.models.detectors.retinanet import RetinaNet
 from stillhouse.models.detectors.two_stage_detector import TwoStageDetector
@@ -28,8 +33,11 @@ FAMILIES: Mapping[str, Callable[..., Any]] = {
     "reppoints": RepPoints,
     "faster_rcnn": FasterRCNN,
     "cascade_rcnn": CascadeRCNN,
+    "mask_rcnn": MaskRCNN,
+    "cascade_mask_rcnn": CascadeMaskRCNN,
 }
-STRIDES = {"faster_rcnn": (4, 8, 16, 32), "cascade_rcnn": (4, 8, 16, 32)}  # of others 8 to 32
+TWO_STAGE = ("faster_rcnn", "cascade_rcnn", "mask_rcnn", "cascade_mask_rcnn")
+STRIDES = dict.fromkeys(TWO_STAGE, (4, 8, 16, 32))  # of others 8 to 32
 PUBLISHED = ("timm/", "torchvision/")  # backbones that have weights of ImageNet
 CreateNetwork = Callable[..., nn.Module]  # name, classes, channels, options -> network
 
@@ -47,6 +55,7 @@ def make_detector(
     frozen_norms: bool | None = None,
     neck: Mapping[str, Any] | None = None,
     head: Mapping[str, Any] | None = None,
+    mask_head: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Detector | TwoStageDetector:
     """A detector of one of `FAMILIES` with random weights; `create` makes the backbone by name.
@@ -55,17 +64,22 @@ def make_detector(
     8 to 32 or 4 to 32. `frozen` is the number of stages
     with fixed parameters, the stem with the first; by default 1, with frozen batch norms, for a
     backbone that has published weights, and 0 for others. `neck` and `head` are options of `FPN`
-    and of the family's head, `options` those of the family.
+    and of the family's head, `mask_head` of the `MaskHead` of those that have one, `options` those
+    of the family.
     """
     make_family = FAMILIES[name]
     known = [field.name for field in fields(make_family)]  # type: ignore[arg-type]
     for option in options:
         if option not in known:
-            others = ("backbone", "strides", "frozen", "neck", "head", *known)
+            others = ("backbone", "strides", "frozen", "neck", "head", "mask_head", *known)
             raise UserError(
                 f"detector/{name} has no option {option!r}{did_you_mean(option, others)}"
             )
     family = make_family(**options)
+    if mask_head is not None and not getattr(family, "masked", False):
+        raise UserError(
+            f"detector/{name} has no mask head; leave out 'mask_head', or take detector/mask_rcnn"
+        )
     published = backbone.startswith(PUBLISHED)
     body = create(backbone, 1, channels, **(backbone_options or {}))
     size = (backbone_options or {}).get("img_size", EXAMPLE)
@@ -81,9 +95,11 @@ def make_detector(
         pyramid = FPN(trunk.widths, trunk.strides, **{**family.neck, **(neck or {})})
         if isinstance(family, FasterRCNN):
             heads = family.heads(pyramid.width, classes, **(head or {}))
-            return TwoStageDetector(trunk, pyramid, family, classes, heads)
+            masks = family.mask_heads(pyramid.width, classes, **(mask_head or {}))
+            return TwoStageDetector(trunk, pyramid, family, classes, heads, masks)
         tower = family.head(pyramid.width, classes, len(pyramid.strides), **(head or {}))
     except TypeError as error:
         reason = str(error).rpartition("() ")[2]
-        raise UserError(f"detector/{name}: neck={neck}, head={head}: {reason}") from error
+        given = f"neck={neck}, head={head}" + (f", mask_head={mask_head}" if mask_head else "")
+        raise UserError(f"detector/{name}: {given}: {reason}") from error
     return Detector(trunk, pyramid, tower, family, family.grid)
