@@ -79,11 +79,13 @@ def box_centres(boxes: Tensor) -> Tensor:
 
 
 def keep_visible(target: Objects, boxes: Any, masks: Tensor | None) -> Objects:
-    """The objects with boxes clipped to the image, without those whose box has no area left."""
+    """The objects with boxes clipped to the image, without those whose box or mask is empty."""
     height, width = boxes.canvas_size
     clipped = boxes.as_subclass(Tensor).clone()
     clipped[:, 0::2] = clipped[:, 0::2].clamp(0, width)
     clipped[:, 1::2] = clipped[:, 1::2].clamp(0, height)
     x1, y1, x2, y2 = clipped.unbind(1)
-    visible = ((x2 > x1) & (y2 > y1)).nonzero().flatten()
-    return replace(target, boxes=clipped, masks=masks).objects(visible)
+    visible = (x2 > x1) & (y2 > y1)
+    if masks is not None:  # a box may be in sight where no pixel of its object is
+        visible &= masks.flatten(1).any(1)
+    return replace(target, boxes=clipped, masks=masks).objects(visible.nonzero().flatten())
