@@ -20,10 +20,17 @@ SEVERAL = ("coco/labels", "voc/labels", "nuswide/labels", "csv/labels", "folder/
 BOXES = ("coco/objects", "voc/objects", "yolo/objects", "csv/objects")
 PUBLISHED = ("cityscapes/semantic", "voc/semantic", "ade20k/semantic", "camvid/semantic")
 MASKS = (*PUBLISHED, "folder/semantic")
-FROM_FILES = ("cifar10", "cifar100", "folder", "shards", *SEVERAL, *BOXES, *MASKS)
-SCENES = ("digits/labels", "digits/objects", "digits/semantic")
+OBJECT_MASKS = ("coco/instances", "cityscapes/instances", "folder/instances")
+FROM_FILES = ("cifar10", "cifar100", "folder", "shards", *SEVERAL, *BOXES, *MASKS, *OBJECT_MASKS)
+SCENES = ("digits/labels", "digits/objects", "digits/semantic", "digits/instances")
 EMBEDDED = ("digits/numbers", "digits/raw", *SCENES)
-KINDS = {"labels": "labels", "objects": "objects", "semantic": "masks"}  # by the end of the name
+# by the end of the name
+KINDS = {
+    "labels": "labels",
+    "objects": "objects",
+    "semantic": "masks",
+    "instances": "instances",
+}
 
 
 def said(make: Callable[[], object]) -> str:
@@ -104,8 +111,9 @@ def test_every_entry_opens_or_says_what_it_needs(found: catalogue.Entry, split: 
         assert len(image) == len(found.mean)
         assert key == 0
         labels = targets_of(data)
-        if found.kind == "objects":
+        if found.kind in ("objects", "instances"):
             assert labels.images == len(data) and label.images == 1
+            assert (label.masks is not None) == (found.kind == "instances")
             assert labels.labels.unique().tolist() == list(range(len(data.classes)))
         elif found.kind == "labels":
             assert labels.shape == (len(data), len(data.classes))
@@ -129,6 +137,7 @@ def test_every_entry_opens_or_says_what_it_needs(found: catalogue.Entry, split: 
         ("digits/labels", (4000, 1000, 1500), (3, 48, 48)),
         ("digits/objects", (4000, 1000, 1500), (3, 48, 48)),
         ("digits/semantic", (4000, 1000, 1500), (3, 48, 48)),
+        ("digits/instances", (4000, 1000, 1500), (3, 48, 48)),
     ],
 )
 def test_the_embedded_data_are_as_large_as_their_layout_says(
@@ -166,7 +175,7 @@ def test_the_embedded_data_are_near_their_mean_and_deviation() -> None:
         ("digits/number", "; did you mean 'digits/numbers'?"),
         ("digits", "; did you mean 'digits/numbers' or 'digits/raw' or 'digits/labels'?"),
         ("csv/object", "; did you mean 'csv/objects'?"),
-        ("coco", "; did you mean 'coco/labels' or 'coco/objects'?"),
+        ("coco", "; did you mean 'coco/labels' or 'coco/objects' or 'coco/instances'?"),
         ("voc/label", "; did you mean 'voc/labels'?"),
         ("cityscape/semantic", "; did you mean 'cityscapes/semantic'?"),
         ("cifar-10", "; did you mean 'cifar10' or 'cifar100'?"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.data.entry import IMAGENET, SPLITS, Entry, Kind, Open, needed
+from stillhouse.data.instances.catalogue import INSTANCES
 from stillhouse.data.semantic.catalogue import MASKS
 from stillhouse.data.source import Source
 from stillhouse.errors import UserError, did_you_mean
@@ -284,6 +285,7 @@ ENTRIES = (
         test="test.csv",
     ),
     *MASKS,
+    *INSTANCES,
 )
 
 

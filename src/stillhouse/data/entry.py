@@ -14,8 +14,8 @@ SPLITS = ("train", "val", "test")
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 Open = Callable[..., Source]
-# one class, several labels, boxes, or the classes of pixels of an image
-Kind = Literal["class", "labels", "objects", "masks"]
+# one class, several labels, boxes, the classes of pixels, or boxes with masks of an image
+Kind = Literal["class", "labels", "objects", "masks", "instances"]
 
 
 @dataclass(frozen=True)

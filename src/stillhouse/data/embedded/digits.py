@@ -109,6 +109,19 @@ def make_objects(
     return Pixels(made.images, objects, made.classes, made.fingerprint, f"digits/objects/{split}")
 
 
+def make_instances(
+    split: str, count: int, seed: int = 0, size: int = 48, cache: bool = False
+) -> Pixels:
+    """The scenes and boxes of `make_objects`, with the visible pixels of each digit as its mask."""
+    made = make_scenes(split, count, seed, size, cache)
+    image, place = (made.labels >= 0).nonzero(as_tuple=True)
+    masks = made.instances[image] == (place + 1)[:, None, None]
+    objects = Objects(
+        made.boxes[image, place], made.labels[image, place], image, count, masks=masks
+    )
+    return Pixels(made.images, objects, made.classes, made.fingerprint, f"digits/instances/{split}")
+
+
 def make_semantic(
     split: str, count: int, seed: int = 0, size: int = 48, cache: bool = False
 ) -> Pixels:
