@@ -110,6 +110,18 @@ def test_masks_are_torchvisions() -> None:
             assert found.masks.any()
 
 
+def test_masks_are_pasted_as_torchvision_does() -> None:
+    random = torch.Generator().manual_seed(0)
+    boxes = some_objects(40, seed=5).boxes
+    boxes[10:20] = boxes[10:20].round()  # whole sides
+    boxes[20:24, 2:] = boxes[20:24, :2] + 0.3  # less than a pixel
+    boxes[30:35, :2], boxes[35:, 2:] = 0.0, torch.tensor([SIZE[1], SIZE[0]]).double()
+    shares = torch.rand(40, 7, 7, generator=random).double()
+    found = TorchvisionTwoStage(made(), masked=True).family.paste(shares, boxes, SIZE)
+    wanted = paste_masks_in_image(shares[:, None], boxes, SIZE)[:, 0]
+    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
+
+
 def test_images_that_were_padded() -> None:
     out = TorchvisionTwoStage(made(), masked=True).eval()(images())
     found = out.segment(1, (40, 50), replace(out.family.suppression, threshold=0.2))

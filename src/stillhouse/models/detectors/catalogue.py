@@ -61,25 +61,12 @@ def make_detector(
     """A detector of one of `FAMILIES` with random weights; `create` makes the backbone by name.
 
     `strides` are those of the backbone's maps that the neck reads, by default those of the family,
-    8 to 32 or 4 to 32. `frozen` is the number of stages
-    with fixed parameters, the stem with the first; by default 1, with frozen batch norms, for a
-    backbone that has published weights, and 0 for others. `neck` and `head` are options of `FPN`
-    and of the family's head, `mask_head` of the `MaskHead` of those that have one, `options` those
-    of the family.
+    8 to 32 or 4 to 32. `frozen` is the number of stages with fixed parameters, the stem with the
+    first; by default 1, with frozen batch norms, for a backbone that has published weights, and 0
+    for others. `neck` and `head` are options of `FPN` and of the family's head, `mask_head` of the
+    `MaskHead` of those that have one, `options` those of the family.
     """
-    make_family = FAMILIES[name]
-    known = [field.name for field in fields(make_family)]  # type: ignore[arg-type]
-    for option in options:
-        if option not in known:
-            others = ("backbone", "strides", "frozen", "neck", "head", "mask_head", *known)
-            raise UserError(
-                f"detector/{name} has no option {option!r}{did_you_mean(option, others)}"
-            )
-    family = make_family(**options)
-    if mask_head is not None and not getattr(family, "masked", False):
-        raise UserError(
-            f"detector/{name} has no mask head; leave out 'mask_head', or take detector/mask_rcnn"
-        )
+    family = make_family(name, options, mask_head is not None)
     published = backbone.startswith(PUBLISHED)
     body = create(backbone, 1, channels, **(backbone_options or {}))
     size = (backbone_options or {}).get("img_size", EXAMPLE)
@@ -103,3 +90,21 @@ def make_detector(
         given = f"neck={neck}, head={head}" + (f", mask_head={mask_head}" if mask_head else "")
         raise UserError(f"detector/{name}: {given}: {reason}") from error
     return Detector(trunk, pyramid, tower, family, family.grid)
+
+
+def make_family(name: str, options: Mapping[str, Any], masked: bool) -> Any:
+    """A family with its options; raises UserError for others, or for no mask head if `masked`."""
+    make = FAMILIES[name]
+    known = [field.name for field in fields(make)]  # type: ignore[arg-type]
+    for option in options:
+        if option not in known:
+            others = ("backbone", "strides", "frozen", "neck", "head", "mask_head", *known)
+            raise UserError(
+                f"detector/{name} has no option {option!r}{did_you_mean(option, others)}"
+            )
+    family = make(**options)
+    if masked and not getattr(family, "masked", False):
+        raise UserError(
+            f"detector/{name} has no mask head; leave out 'mask_head', or take detector/mask_rcnn"
+        )
+    return family

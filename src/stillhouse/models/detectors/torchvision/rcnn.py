@@ -7,16 +7,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillhouse.batches import Objects
 from stillhouse.errors import UserError
+from stillhouse.functional.boxes import centre
 from stillhouse.functional.dtype import upcast
 from stillhouse.models.detectors.coding import Deviations
 from stillhouse.models.detectors.output import Dense, Suppression
 from stillhouse.models.detectors.proposals import RPN, rows
 from stillhouse.models.detectors.rcnn import FasterRCNN
-from stillhouse.models.detectors.region_masks import crop_masks
+from stillhouse.models.detectors.region_masks import crop_masks, paste_masks
 from stillhouse.models.detectors.torchvision.backbone import TorchvisionBackbone
 from stillhouse.models.detectors.torchvision.retinanet import match_anchors
 from stillhouse.models.detectors.two_stage import Regions, TwoStage
@@ -93,10 +95,10 @@ class TorchvisionRCNN(FasterRCNN):
 
     def paste(self, shares: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         """The masks of boxes as pixels of an image, as in `paste_masks`."""
-        from torchvision.models.detection.roi_heads import paste_masks_in_image
-
-        pasted: Tensor = paste_masks_in_image(shares[:, None], boxes, size)
-        return pasted[:, 0]
+        cells = shares.shape[-1] + 2  # with a border of empty cells
+        half = (boxes[:, 2:] - boxes[:, :2]) / 2 * (cells / shares.shape[-1])
+        low, high = (centre(boxes) - half).trunc(), (centre(boxes) + half).trunc() + 1
+        return paste_masks(F.pad(shares, (1, 1, 1, 1)), torch.cat([low, high], 1), size)
 
 
 class TorchvisionTwoStage(nn.Module):
