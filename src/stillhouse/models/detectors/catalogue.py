@@ -11,6 +11,7 @@ from torch import nn
 from stillhouse.errors import UserError, did_you_mean
 from stillhouse.models.backbones import EXAMPLE, Backbone
 from stillhouse.models.detectors.atss import ATSS
+from stillhouse.models.detectors.cell_detector import CellDetector
 from stillhouse.models.detectors.detector import Detector
 from stillhouse.models.detectors.fcos import FCOS
 from stillhouse.models.detectors.gfocal import GFocal
@@ -22,6 +23,7 @@ from stillhouse.models.detectors.rcnn import (
 )
 from stillhouse.models.detectors.reppoints import RepPoints
 from stillhouse.models.detectors.retinanet import RetinaNet
+from stillhouse.models.detectors.solov2 import SOLOv2
 from stillhouse.models.detectors.two_stage_detector import TwoStageDetector
 from stillhouse.models.fpn import FPN
 
@@ -35,9 +37,10 @@ FAMILIES: Mapping[str, Callable[..., Any]] = {
     "cascade_rcnn": CascadeRCNN,
     "mask_rcnn": MaskRCNN,
     "cascade_mask_rcnn": CascadeMaskRCNN,
+    "solov2": SOLOv2,
 }
 TWO_STAGE = ("faster_rcnn", "cascade_rcnn", "mask_rcnn", "cascade_mask_rcnn")
-STRIDES = dict.fromkeys(TWO_STAGE, (4, 8, 16, 32))  # of others 8 to 32
+STRIDES = dict.fromkeys((*TWO_STAGE, "solov2"), (4, 8, 16, 32))  # of others 8 to 32
 PUBLISHED = ("timm/", "torchvision/")  # backbones that have weights of ImageNet
 CreateNetwork = Callable[..., nn.Module]  # name, classes, channels, options -> network
 
@@ -57,7 +60,7 @@ def make_detector(
     head: Mapping[str, Any] | None = None,
     mask_head: Mapping[str, Any] | None = None,
     **options: Any,
-) -> Detector | TwoStageDetector:
+) -> Detector | TwoStageDetector | CellDetector:
     """A detector of one of `FAMILIES` with random weights; `create` makes the backbone by name.
 
     `strides` are those of the backbone's maps that the neck reads, by default those of the family,
@@ -84,7 +87,11 @@ def make_detector(
             heads = family.heads(pyramid.width, classes, **(head or {}))
             masks = family.mask_heads(pyramid.width, classes, **(mask_head or {}))
             return TwoStageDetector(trunk, pyramid, family, classes, heads, masks)
-        tower = family.head(pyramid.width, classes, len(pyramid.strides), **(head or {}))
+        levels = len(pyramid.strides)
+        if isinstance(family, SOLOv2):
+            cells = family.head(pyramid.width, classes, levels, len(trunk.strides), **(head or {}))
+            return CellDetector(trunk, pyramid, cells, family)
+        tower = family.head(pyramid.width, classes, levels, **(head or {}))
     except TypeError as error:
         reason = str(error).rpartition("() ")[2]
         given = f"neck={neck}, head={head}" + (f", mask_head={mask_head}" if mask_head else "")
