@@ -85,8 +85,8 @@ class BoxPrecision:
         if batch.target is None:
             return
         rows = collect_rows(self.detect(trace, batch), batch)
-        _check_labels(rows.detections.label, self.classes, "a detection")
-        _check_labels(rows.objects.label, self.classes, "an object")
+        check_labels(rows.detections.label, self.classes, "a detection")
+        check_labels(rows.objects.label, self.classes, "an object")
         self.parts.append(rows)
         self.ordered, self.precision = None, None
 
@@ -140,7 +140,8 @@ class BoxPrecision:
         return {label: self.result().curve(label) for label in self.per_class()}
 
 
-def _check_labels(labels: Tensor, classes: int, what: str) -> None:
+def check_labels(labels: Tensor, classes: int, what: str) -> None:
+    """Raise a UserError for a class index that does not exist; 0 `classes` are any number."""
     wrong = labels < 0
     if classes:
         wrong |= labels >= classes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ NAMES = (  # of the first nine numbers of pycocotools; recalls by size are left 
     "ar100",
 )
 BY_SIZE = ("ap_small", "ap_medium", "ap_large")
+
+Annotation = dict[str, Any]  # of an image, an object or a detection
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,15 +67,25 @@ def coco_precision(rows: Rows, classes: int) -> CocoPrecision:
     detector. Difficult objects are ignored whatever their size, but unlike crowds, each by one
     detection.
     """
+    images = [{"id": key} for key in rows.images.tolist()]
+    objects, detections = annotate_objects(rows.objects), annotate_detections(rows.detections)
+    return evaluate_annotations(images, classes, objects, detections)
+
+
+def evaluate_annotations(
+    images: list[Annotation],
+    classes: int,
+    objects: list[Annotation],
+    detections: list[Annotation],
+    kind: Literal["bbox", "segm", "boundary"] = "bbox",
+) -> CocoPrecision:
+    """The result for images, objects and detections in the fields of COCO's files."""
     from faster_coco_eval import COCO, COCOeval_faster
 
-    header = {
-        "images": [{"id": key} for key in rows.images.tolist()],
-        "categories": [{"id": label} for label in range(classes)],
-    }
-    truth = COCO(header | {"annotations": _annotate_objects(rows.objects)})
-    found = COCO(header | {"annotations": _annotate_detections(rows.detections)})
-    evaluation = COCOeval_faster(truth, found, "bbox")
+    header = {"images": images, "categories": [{"id": label} for label in range(classes)]}
+    truth = COCO(header | {"annotations": objects})
+    found = COCO(header | {"annotations": detections})
+    evaluation = COCOeval_faster(truth, found, kind)
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
@@ -83,20 +95,22 @@ def coco_precision(rows: Rows, classes: int) -> CocoPrecision:
     )
 
 
-def _annotate_objects(objects: ObjectRows) -> list[dict[str, Any]]:
+def annotate_objects(objects: ObjectRows) -> list[Annotation]:
+    """The fields of objects, without masks; difficult ones have an infinite area."""
     # An area beyond all ranges is how an object is ignored that is not a crowd.
     area = objects.area.masked_fill(objects.difficult > 0, math.inf)
     return _annotate(objects.key, objects.label, objects.box, area, iscrowd=objects.crowd)
 
 
-def _annotate_detections(found: DetectionRows) -> list[dict[str, Any]]:
+def annotate_detections(found: DetectionRows) -> list[Annotation]:
+    """The fields of detections, without masks; areas are those of boxes."""
     area = (found.box[:, 2:] - found.box[:, :2]).prod(1)
     return _annotate(found.key, found.label, found.box, area, score=found.score)
 
 
 def _annotate(
     key: Tensor, label: Tensor, box: Tensor, area: Tensor, **more: Tensor
-) -> list[dict[str, Any]]:
+) -> list[Annotation]:
     """One dictionary per row, with boxes as x, y, width, height."""
     columns = (
         {

@@ -141,34 +141,55 @@ def from_columns(columns: Mapping[str, Tensor]) -> Rows:
 NAMES = tuple(to_columns(_empty()))
 
 
+class RowPlaces(NamedTuple):
+    """Places of rows in their order, those of each image once."""
+
+    images: Tensor  # (I,) int64
+    detections: Tensor  # (D,) int64
+    objects: Tensor  # (M,) int64
+
+
 def order_rows(rows: Rows) -> Rows:
     """The rows by key and place, whatever their order was, each image once.
 
     An image that was evaluated several times, to fill the last batch of a rank for example, has
     each of its rows as often. Images with one key but different objects raise a UserError.
     """
-    images, visits = rows.images.unique(return_counts=True)
-    objects, first = _ordered(rows.objects)
-    _refuse_mixed_images(objects, first, images, visits)
-    detections, kept = _ordered(rows.detections)
+    return rows_at(rows, find_places(rows))
+
+
+def rows_at(rows: Rows, places: RowPlaces) -> Rows:
+    """Some of the rows."""
     return Rows(
-        images,
-        DetectionRows(*(column[kept] for column in detections)),
-        ObjectRows(*(column[first] for column in objects)),
+        rows.images[places.images],
+        DetectionRows(*(column[places.detections] for column in rows.detections)),
+        ObjectRows(*(column[places.objects] for column in rows.objects)),
     )
 
 
-def _ordered(table: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """Columns sorted by the first, the second and so on, and the first row of each key and place.
+def find_places(rows: Rows) -> RowPlaces:
+    """The places of the rows that `order_rows` returns."""
+    images, order = rows.images.sort(stable=True)
+    new = torch.ones(len(images), dtype=torch.bool)
+    new[1:] = images[1:] != images[:-1]
+    objects, first = _ordered(rows.objects)
+    keys, visits = images.unique(return_counts=True)
+    _refuse_mixed_images([column[objects] for column in rows.objects], first, keys, visits)
+    detections, kept = _ordered(rows.detections)
+    return RowPlaces(order[new], detections[kept], objects[first])
 
-    (N, ...) each -> (N, ...) each, (N,) bool.
+
+def _ordered(table: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The order by the first column, the second and so on, and where a key and place begins in it.
+
+    (N, ...) each -> (N,) int64, (N,) bool.
     """
     vectors = _vectors(table)
     order = torch.from_numpy(np.lexsort([vector.numpy() for vector in reversed(vectors)]))
-    columns = [column[order] for column in table]
+    key, place = (column[order] for column in table[:2])
     first = torch.ones(len(order), dtype=torch.bool)
-    first[1:] = (columns[0][1:] != columns[0][:-1]) | (columns[1][1:] != columns[1][:-1])
-    return columns, first
+    first[1:] = (key[1:] != key[:-1]) | (place[1:] != place[:-1])
+    return order, first
 
 
 def _vectors(table: Sequence[Tensor]) -> list[Tensor]:
