@@ -17,12 +17,13 @@ from stillhouse.data.catalogue import open_source
 from stillhouse.data.embedded import digits
 from stillhouse.data.embedded.scenes import make_scenes
 from stillhouse.data.instances.mask_files import InstanceSource, distinct_values
-from stillhouse.data.instances.masked import enclosing_boxes, masked_objects
+from stillhouse.data.instances.masked import masked_objects
 from stillhouse.data.loader import BatchSampler, Loader
 from stillhouse.data.mosaic import Mosaic
 from stillhouse.data.positions import has_positions
 from stillhouse.data.source import targets_of
 from stillhouse.data.transforms import Flip, RandomScale, Single, Transform
+from stillhouse.functional.mask_boxes import boxes_around
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 SIZES = ((16, 19), (19, 16), (15, 22), (18, 18))
@@ -101,14 +102,6 @@ def test_what_is_known_of_a_source(data: InstanceSource) -> None:
 # ------------------------------------------------------------------------------------------- masks
 
 
-def test_tight_boxes_of_masks() -> None:
-    masks = torch.zeros(3, 5, 7, dtype=torch.bool)
-    masks[0, 1, 2] = masks[0, 4, 5] = True
-    masks[2] = True
-    assert enclosing_boxes(masks).tolist() == [[2, 1, 6, 5], [0, 0, 0, 0], [0, 0, 7, 5]]
-    assert enclosing_boxes(masks[:0]).shape == (0, 4)
-
-
 def test_objects_of_empty_masks_are_left_out() -> None:
     masks = torch.zeros(3, 4, 4, dtype=torch.bool)
     masks[1, 1:3, 2] = True
@@ -141,7 +134,7 @@ def test_digits_have_the_pixels_that_are_visible_of_them() -> None:
         assert target.masks is not None and target.masks.dtype == torch.bool
         assert torch.equal(sample.image, boxes[index].image)
         assert torch.equal(target.labels, other.labels) and torch.equal(target.boxes, other.boxes)
-        assert torch.equal(enclosing_boxes(target.masks), target.boxes)
+        assert torch.equal(boxes_around(target.masks), target.boxes)
         assert (target.masks.sum(0) <= 1).all()  # the later digit covers the earlier one
         numbers = (scenes.labels[index] >= 0).nonzero().flatten() + 1
         for mask, number in zip(target.masks, numbers, strict=True):

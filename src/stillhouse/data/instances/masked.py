@@ -1,4 +1,4 @@
-"""Masks as objects: their boxes, and what an empty mask means."""
+"""Masks of one image as objects."""
 
 from __future__ import annotations
 
@@ -6,19 +6,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.batches import Objects
-
-
-def enclosing_boxes(masks: Tensor) -> Tensor:
-    """The tight box of each mask: (K, H, W) bool -> (K, 4) float; 0, 0, 0, 0 for an empty mask."""
-    (left, right), (top, bottom) = (_extent(masks.any(axis)) for axis in (1, 2))
-    return torch.stack([left, top, right, bottom], 1).float()
-
-
-def _extent(line: Tensor) -> tuple[Tensor, Tensor]:
-    """The first true index and the last one + 1: (K, S) -> (K,), (K,); 0, 0 without any."""
-    places = torch.arange(line.shape[1])
-    last = (places + 1).where(line, 0).amax(1)
-    return places.where(line, line.shape[1]).amin(1).minimum(last), last
+from stillhouse.functional.mask_boxes import boxes_around
 
 
 def masked_objects(
@@ -30,7 +18,7 @@ def masked_objects(
     """
     size = masks.flatten(1).sum(1)
     objects = Objects(
-        enclosing_boxes(masks),
+        boxes_around(masks),
         labels,
         torch.zeros_like(labels),
         crowd=crowd,
