@@ -108,8 +108,9 @@ def encode_masks(masks: Tensor, size: Sequence[int]) -> MaskCodes:
             f"masks have {masks.shape[-2]} x {masks.shape[-1]} pixels, but their image has "
             f"{height} x {width}; give them the size of the batch's images"
         )
-    # one mask after another, each column by column
-    pixels = masks[:, :height, :width].cpu().mT.contiguous().to(torch.uint8).numpy()
+    # column by column, by the device of the masks; a byte of bool is 0 or 1
+    columns = masks[:, :height, :width].mT.contiguous().cpu()
+    pixels = columns.view(torch.uint8).numpy()
     codes = [found["counts"] for found in library.encode(pixels.transpose(2, 1, 0))]
     length = torch.tensor([len(code) for code in codes], dtype=torch.int64)
     return MaskCodes(length, torch.from_numpy(np.frombuffer(b"".join(codes), np.uint8).copy()))
