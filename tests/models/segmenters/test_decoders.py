@@ -101,7 +101,7 @@ def test_levels_are_enlarged_and_summed() -> None:
         x, branch = level, decoder.branches[number]
         assert isinstance(branch, nn.Sequential) and len(branch) == max(number, 1)
         for layer, size in zip(branch, reversed(sizes[: max(number, 1)]), strict=True):
-            x = F.interpolate(layer(x), size, mode="bilinear", align_corners=True)
+            x = F.interpolate(layer(x), size, mode="bilinear", align_corners=False)
         total += x
     torch.testing.assert_close(decoder(maps), total)
     assert decoder.places("decoder") == {f"p{n}": f"decoder.neck.p{n}" for n in (1, 2, 3)}

@@ -37,7 +37,7 @@ class AuxiliaryHead(nn.Sequential):
 
     def __init__(self, before: int, width: int, classes: int, dropout: float) -> None:
         layers = conv_norm_relu(before, width, 3)
-        super().__init__(*layers, nn.Dropout(dropout), classifier(width, classes))
+        super().__init__(*layers, nn.Dropout(dropout), nn.Conv2d(width, classes, 1))
         init_convolutions(nn.Sequential(*layers))
 
 
@@ -45,7 +45,8 @@ class Segmenter(nn.Module):
     """(N, C, H, W) -> Segmentation, at the stride of the decoder's map.
 
     Places: the stages of the backbone, the levels of the decoder, and the classifier, so that
-    `last` is the map that it reads, after dropout.
+    `last` is the map that it reads, after dropout. Classifiers start with torch's own weights: with
+    those of N(0, 0.01^2), AdamW learns the background alone for many epochs.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Segmenter(nn.Module):
         super().__init__()
         self.backbone, self.decoder, self.auxiliary = backbone, decoder, auxiliary
         self.dropout = nn.Dropout(dropout)
-        self.classifier = classifier(decoder.width, classes)
+        self.classifier = nn.Conv2d(decoder.width, classes, 1)
 
     def forward(self, images: Tensor) -> Segmentation:
         """(N, C, H, W) -> Segmentation."""
@@ -82,15 +83,6 @@ class Segmenter(nn.Module):
     def frozen_parts(self) -> str:
         """What of the backbone is not trained, as words of a sentence; "" for nothing."""
         return self.backbone.frozen_parts
-
-
-def classifier(width: int, classes: int) -> nn.Conv2d:
-    """A 1x1 convolution with weights of N(0, 0.01^2) and biases of 0."""
-    layer = nn.Conv2d(width, classes, 1)
-    nn.init.normal_(layer.weight, std=0.01)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 def check_counts(option: str, values: Sequence[int]) -> None:

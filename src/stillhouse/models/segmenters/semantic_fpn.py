@@ -20,9 +20,10 @@ class SemanticFPN(Decoder):
     """A feature pyramid, whose levels are resized to the first one and summed.
 
     Level i has i convolutions, at least one, each followed by ReLU and by bilinear interpolation to
-    the size of the level before. Norms are batch norms where the paper has group norms, which on
-    few channels would be instance norms. `neck` are options of `FPN`; its width is by default half
-    of the last map's channels, from 16 to 256. `width` is by default half of that, at least 16.
+    the size of the level before. Pixel centres are kept, because the maps of images of even sides
+    have no corners in common. Norms are batch norms where the paper has group norms, which on few
+    channels would be instance norms. `neck` are options of `FPN`; its width is by default half of
+    the last map's channels, from 16 to 256. `width` is by default half of that, at least 16.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class SemanticFPN(Decoder):
             x = layer(x)
             if number:
                 size = sizes[number - step]
-                x = F.interpolate(x, size, mode="bilinear", align_corners=True)
+                x = F.interpolate(x, size, mode="bilinear", align_corners=False)
         return x
 
     def places(self, prefix: str) -> dict[str, str]:
