@@ -1,4 +1,4 @@
-"""Atomic writes, file locks, and messages for failed writes."""
+"""Atomic writes, bounded reads, file locks, and messages for files that cannot be used."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ import io
 import json
 import math
 import os
+import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from stillhouse.errors import UserError
 
 PARTIAL = ".partial"
+JSON_LIMIT = 64 * 2**20  # bytes of a JSON file; the largest hold the images of a diagnosis
+LARGEST_INTEGER = 2**63 - 1  # in a file; a longer one cannot become a float or a tensor
+
+T = TypeVar("T")
 
 _REMEDIES = {
     errno.ENOSPC: "free some space and resume",
@@ -25,7 +30,11 @@ _REMEDIES = {
     errno.EACCES: "make it writable and try again",
     errno.EPERM: "make it writable and try again",
     errno.EROFS: "make it writable and try again",
+    errno.ELOOP: "remove the link of that name and try again",
 }
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # which Windows does not have
+_NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # for the other end of a pipe
+_BINARY = getattr(os, "O_BINARY", 0)
 
 
 def write_error(path: Path, error: OSError, kept: str = "") -> UserError:
@@ -40,7 +49,7 @@ def atomic_write(path: Path, noun: str = "file") -> Iterator[BinaryIO]:
     """Open a temporary file that replaces `path` once it is completely on the disk."""
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
-        with open(partial, "wb") as file:
+        with _create_new(partial) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -55,6 +64,13 @@ def atomic_write(path: Path, noun: str = "file") -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
+
+
+def _create_new(path: Path) -> BinaryIO:
+    # The name can be guessed. A link of that name is removed, and never written through.
+    path.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINKS | _BINARY
+    return open(os.open(path, flags, 0o666), "wb")
 
 
 def _system_error(error: BaseException | None) -> OSError | None:
@@ -82,7 +98,7 @@ def lock(path: Path, timeout: float = 0.0) -> int | None:
 
 
 def _lock(path: Path) -> int | None:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | _NO_LINKS | _NO_WAITING, 0o666)
     try:
         import fcntl
 
@@ -125,6 +141,87 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+# ----------------------------------------------------------------------------------------- reading
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading; raises OSError for a folder, a pipe or a device, without waiting."""
+    handle = os.open(path, os.O_RDONLY | _NO_WAITING | _BINARY)
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return open(handle, "rb")
+    os.close(handle)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+
+
+def read_limited(path: Path, limit: int) -> bytes:
+    """The content of a regular file; raises OSError for one of more than `limit` bytes."""
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > limit:
+            raise OSError(errno.EFBIG, f"it has more than {limit:,} bytes", str(path))
+        return file.read()
+
+
+def read_json(
+    path: Path, parse: Callable[[dict[str, Any]], T], remedy: str, inside: Path | None = None
+) -> T:
+    """What `parse` makes of the JSON object in a file that this package has written.
+
+    `inside` is the folder that the file may not lead out of, by default its own. `parse` may raise
+    ValueError, KeyError or TypeError. Raises UserError, ending in `remedy`, for a damaged file.
+    """
+    check_inside(path, inside or path.parent)
+    try:
+        content = parse_json(read_limited(path, JSON_LIMIT))
+        if not isinstance(content, dict):
+            raise TypeError
+        return parse(content)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}; {remedy}") from error
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        raise UserError(f"{path} is damaged; {remedy}") from error
+
+
+def parse_json(data: bytes) -> Any:
+    """JSON in UTF-8; raises ValueError for what `write_json` never writes."""
+    text = data.decode("utf-8")
+    try:
+        content = json.loads(text, parse_int=_integer, parse_float=_finite, parse_constant=_finite)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if "\\u" in text:  # half a surrogate pair could not be written to a page
+        json.dumps(content, ensure_ascii=False).encode("utf-8")
+    return content
+
+
+def _integer(text: str) -> int:
+    number = int(text)
+    if abs(number) > LARGEST_INTEGER:
+        raise ValueError(f"{text[:20]}… is too large")
+    return number
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is not a finite number")
+    return number
+
+
+def check_inside(path: Path, folder: Path) -> None:
+    """Raise UserError for a path that leads out of a folder, by a link or by `..`."""
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise UserError(
+            f"{path} leads out of {folder}, whose files are only read from inside it; replace the "
+            "link by a copy of the file"
+        )
+
+
+# ----------------------------------------------------------------------------------------- writing
 
 
 def write_text(path: Path, text: str) -> None:
