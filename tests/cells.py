@@ -23,6 +23,7 @@ def small_solov2(classes: int = 5, **options: Any) -> CellDetector:
         "strides": (2, 4, 8),
         "neck": {"width": 16, "extra": 0},
         "head": {"width": 16, "depth": 1, "mask_width": 8, "mask_channels": 6},
+        "levels": ("p2", "p3"),
         "grids": (9, 6),
         "ranges": RANGES,
     }

@@ -58,7 +58,7 @@ def test_published_grids_are_read_from_the_published_strides() -> None:
 
 def test_the_first_and_the_last_map_are_resized() -> None:
     torch.manual_seed(0)
-    head = small_solov2(grids=(4, 4, 4), ranges=((1, 9),) * 3).head.double()
+    head = small_solov2(levels=None, grids=(4, 4, 4), ranges=((1, 9),) * 3).head.double()
     levels = [torch.randn(2, 16, side, side + 2).double() for side in (12, 6, 3)]
     middle = (6, 8)
     given = [F.interpolate(level, middle, mode="bilinear") for level in levels]
@@ -191,9 +191,10 @@ def test_what_differs_between_two_networks_is_said() -> None:
         ({"grids": (0,)}, "`grids` of detector/solov2 must be positive"),
         ({"grids": (), "ranges": ()}, "`grids` of detector/solov2 must be positive"),
         (
-            {"grids": (9, 9, 9, 9), "ranges": ((1, 9),) * 4},
-            "has 4 grids, but its neck gives 3 levels",
+            {"grids": (9, 9), "ranges": ((1, 9),) * 2, "levels": None},
+            "has 2 grids for the levels p1, p2, p3; give `grids` one for each",
         ),
+        ({"levels": ("p4",)}, "has no level 'p4', only p1, p2, p3; set `levels` to some of them"),
         ({"head": {"mask_width": 0}}, "`mask_width` of the head must be positive, got 0"),
         ({"head": {"kernel": 2}}, "`kernel` of the head must be positive and odd, got 2"),
         ({"head": {"widht": 3}}, "unexpected keyword argument 'widht'"),
@@ -202,13 +203,14 @@ def test_what_differs_between_two_networks_is_said() -> None:
 )
 def test_a_wrong_option_is_one_sentence(options: dict[str, Any], text: str) -> None:
     with pytest.raises(UserError, match=text):
-        small_solov2(**{"grids": (9,), "ranges": ((1, 96),), **options})
+        small_solov2(**{"levels": ("p2",), "grids": (9,), "ranges": ((1, 96),), **options})
 
 
 def test_options_of_a_file_are_lists() -> None:
-    network = small_solov2(grids=[9, 6], ranges=[[1, 24], [16, 96]])
+    network = small_solov2(levels=["p2", "p3"], grids=[9, 6], ranges=[[1, 24], [16, 96]])
     family: Any = network.family
     assert family.grids == (9, 6) and family.ranges == ((1, 24), (16, 96))
+    assert family.levels == ("p2", "p3")
 
 
 # ------------------------------------------------------------------------------- gradients of all

@@ -87,11 +87,10 @@ def make_detector(
             heads = family.heads(pyramid.width, classes, **(head or {}))
             masks = family.mask_heads(pyramid.width, classes, **(mask_head or {}))
             return TwoStageDetector(trunk, pyramid, family, classes, heads, masks)
-        levels = len(pyramid.strides)
         if isinstance(family, SOLOv2):
-            cells = family.head(pyramid.width, classes, levels, len(trunk.strides), **(head or {}))
-            return CellDetector(trunk, pyramid, cells, family)
-        tower = family.head(pyramid.width, classes, levels, **(head or {}))
+            known = (pyramid.width, classes, pyramid.names, len(trunk.strides))
+            return CellDetector(trunk, pyramid, family.head(*known, **(head or {})), family)
+        tower = family.head(pyramid.width, classes, len(pyramid.strides), **(head or {}))
     except TypeError as error:
         reason = str(error).rpartition("() ")[2]
         given = f"neck={neck}, head={head}" + (f", mask_head={mask_head}" if mask_head else "")

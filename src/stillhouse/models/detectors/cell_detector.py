@@ -25,6 +25,5 @@ class CellDetector(PyramidNetwork):
     def predict(self, levels: list[Tensor], size: tuple[int, int]) -> CellMasks:
         """The predictions of the head for maps of all levels of images of one size."""
         scores, kernels, features = self.head(levels)
-        grids = self.head.grids
-        strides = strides_of_grids(self.neck.strides[-len(grids) :])
-        return CellMasks(scores, kernels, features, grids, strides, size, self.family)
+        strides = strides_of_grids([self.neck.strides[index] for index in self.head.read])
+        return CellMasks(scores, kernels, features, self.head.grids, strides, size, self.family)

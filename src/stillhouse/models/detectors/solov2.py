@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -34,15 +35,17 @@ CHUNK = 16  # masks of an image that are enlarged at once
 
 @dataclass(frozen=True)
 class SOLOv2:
-    """A grid for each of the last levels; focal loss of classes, and Dice loss of masks.
+    """A grid of cells for each level; focal loss of classes, and Dice loss of masks.
 
-    `ranges` are the square roots of the areas of boxes, in pixels, that belong to each grid; of
-    `suppression`, `iou` is not used, because matrix NMS has no limit of overlap.
+    `ranges` are the square roots of the areas of boxes, in pixels, that belong to each grid.
+    `levels` are those of the neck that grids are read from, as `p2`; by default all. `iou` of
+    `suppression` is not used, because matrix NMS has no limit of overlap.
     """
 
     suppression: Suppression = field(default=Suppression(threshold=0.1, candidates=500, most=100))
     grids: tuple[int, ...] = GRIDS  # cells per side
     ranges: tuple[tuple[float, float], ...] = RANGES
+    levels: tuple[str, ...] | None = None
     region: float = 0.2  # sides of the centre region over those of the box
     mask_weight: float = 3.0
     mask_threshold: float = 0.5  # of the probability of a pixel
@@ -53,6 +56,8 @@ class SOLOv2:
     def __post_init__(self) -> None:
         object.__setattr__(self, "grids", tuple(self.grids))
         object.__setattr__(self, "ranges", tuple((low, high) for low, high in self.ranges))
+        if self.levels is not None:
+            object.__setattr__(self, "levels", tuple(self.levels))
         if not self.grids or min(self.grids) < 1:
             raise UserError(f"`grids` of detector/solov2 must be positive, got {self.grids}")
         if len(self.grids) != len(self.ranges):
@@ -62,15 +67,23 @@ class SOLOv2:
             )
 
     def head(
-        self, before: int, classes: int, levels: int, mask_levels: int, **options: Any
+        self, before: int, classes: int, names: Sequence[str], mask_levels: int, **options: Any
     ) -> SOLOv2Head:
-        """Grids are read from the last of all levels, mask features from the first ones."""
-        if len(self.grids) > levels:
+        """Grids of the neck's levels of these names, and mask features of the first ones."""
+        chosen = tuple(names) if self.levels is None else self.levels
+        for level in chosen:
+            if level not in names:
+                raise UserError(
+                    f"detector/solov2 has no level {level!r}, only {', '.join(names)}; set `levels`"
+                    " to some of them"
+                )
+        if len(chosen) != len(self.grids):
             raise UserError(
-                f"detector/solov2 has {len(self.grids)} grids, but its neck gives {levels} levels; "
-                "set `grids` and `ranges` for at most so many"
+                f"detector/solov2 has {len(self.grids)} grids for the levels {', '.join(chosen)}; "
+                "give `grids` one for each of them, or set `levels`"
             )
-        return SOLOv2Head(before, classes, self.grids, mask_levels, **options)
+        read = [names.index(level) for level in chosen]
+        return SOLOv2Head(before, classes, self.grids, read, mask_levels, **options)
 
     # ------------------------------------------------------------------------------------ training
 

@@ -25,11 +25,12 @@ class CellOutput(NamedTuple):
 
 
 class SOLOv2Head(nn.Module):
-    """Two towers for S x S cells of the last levels, and mask features of the first `mask_levels`.
+    """Two towers for S x S cells of some levels, and mask features of the first `mask_levels`.
 
-    L x (N, before, H, W) -> CellOutput. The towers have `depth` convolutions of `width` channels
-    with group norm; that of kernels reads the coordinates, too. Each cell has a convolution of
-    `kernel` x `kernel` over `mask_channels` mask features, without a bias.
+    L x (N, before, H, W) -> CellOutput. Each of `grids` belongs to a level of `read`, by its index.
+    The towers have `depth` convolutions of `width` channels with group norm; that of kernels reads
+    the coordinates, too. Each cell has a convolution of `kernel` x `kernel` over `mask_channels`
+    mask features, without a bias.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class SOLOv2Head(nn.Module):
         before: int,
         classes: int,
         grids: Sequence[int],
+        read: Sequence[int],
         mask_levels: int,
         *,
         width: int = 512,
@@ -51,7 +53,7 @@ class SOLOv2Head(nn.Module):
             if value < 1 or (name == "kernel" and value % 2 == 0):
                 kind = "positive and odd" if name == "kernel" else "positive"
                 raise UserError(f"`{name}` of the head must be {kind}, got {value}")
-        self.grids, self.mask_levels = tuple(grids), mask_levels
+        self.grids, self.read, self.mask_levels = tuple(grids), tuple(read), mask_levels
         self.classes, self.kernel_width = classes, mask_channels * kernel**2
         self.class_tower = Tower(before, width, depth, norm=True)
         self.kernel_tower = Tower(before + COORDINATES, width, depth, norm=True)
@@ -64,8 +66,8 @@ class SOLOv2Head(nn.Module):
         """The predictions for maps of all levels, the largest first."""
         features = self.masks(levels[: self.mask_levels])
         scores, kernels = [], []
-        read = resize_ends(levels[-len(self.grids) :])
-        for level, grid in zip(read, self.grids, strict=True):
+        maps = resize_ends([levels[index] for index in self.read])
+        for level, grid in zip(maps, self.grids, strict=True):
             cells = resize_bilinearly(with_coordinates(level), (grid, grid))
             kinds = self.class_tower(cells[:, :-COORDINATES])
             scores.append(flatten(self.score(kinds), self.classes))
