@@ -48,7 +48,7 @@ ALONG_ROWS = {"probabilities_row", "rest_probabilities", "responses_row", "raw_r
 ALONG_BATCH = {"probabilities_batch", "responses_batch", "raw_batch"}
 OVER_BATCH = {"sample_softmax"}
 DIVERGENCES = {"kl", "reverse_kl", "cross_entropy", "jensen_shannon"}
-METRICS = {"pearson_clamp", "pearson_add", "cosine_clamp", "cosine_add", "mse"}
+METRICS = {"pearson_clamp", "pearson_add", "cosine_clamp", "cosine_add", "mse", "dice"}
 ROW_WEIGHTS = {"uniform", "teacher_confidence", "power_sum"}
 CLASS_WEIGHTS = {"disagreement_False", "disagreement_True"}
 OF_ROWS = {"mean_sum", "mean_mean", "total_sum", "total_mean"}
@@ -131,7 +131,7 @@ def test_the_points_are_those_that_the_rules_allow() -> None:
     # cross-entropy would keep an entropy that grows with the batch
     over = len(OVER_BATCH) * (len(DIVERGENCES) - 1) * len(OF_ROWS)
     metrics = len(METRICS) * (len(ALONG_ROWS) * weighed_rows + len(ALONG_BATCH) * len(OF_ROWS))
-    assert len(points()) == len(PREPROCESSES) * (divergences + metrics + over) == 4200
+    assert len(points()) == len(PREPROCESSES) * (divergences + metrics + over) == 4620
 
 
 def test_no_point_is_found_twice() -> None:
@@ -151,7 +151,7 @@ def test_any_two_axes_meet_in_every_way() -> None:
 
     assert pairs(crossed_points()) == pairs(points())
     assert set(plain_points()) < set(crossed_points())
-    assert len(crossed_points()) == 2 * len(plain_points()) == 1460
+    assert len(crossed_points()) == 2 * len(plain_points()) == 1610
 
 
 # --------------------------------------------------------------------------------------- the values

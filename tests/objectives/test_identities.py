@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from pydantic import TypeAdapter
 from torch import Tensor
 
+from stillhouse.functional.dice import dice
 from stillhouse.objectives import presets
 from stillhouse.objectives.activation import Probabilities, Raw
 from stillhouse.objectives.distance import MeanSquaredError, Pearson
@@ -452,3 +453,16 @@ def test_dist_in_clamp_mode_does_not_swallow_tiny_probabilities() -> None:
     logits = 0.01 * torch.randn(64, 1000, dtype=torch.double)
     assert presets.dist()(logits, logits) < 1e-9
     assert presets.dist(variant="reference")(logits, logits) > 0.5
+
+
+def test_dice_of_a_hard_teacher_is_the_label_loss_of_masks() -> None:
+    """Up to what that adds to the squares; equal masks have no loss, an empty one neither."""
+    draw = torch.Generator().manual_seed(5)
+    logits = 3 * torch.randn(4, 50, dtype=torch.double, generator=draw)
+    inside = torch.rand(4, 50, generator=draw) < 0.3
+    sure = torch.where(inside, 60.0, -60.0).double()
+    found = presets.dice()(logits, sure)
+    torch.testing.assert_close(found, dice(logits, inside).mean(), rtol=2e-4, atol=0)
+    assert float(presets.dice()(logits, logits)) == 0
+    nothing = torch.full((1, 5), -80.0, dtype=torch.double)
+    assert float(presets.dice()(nothing, nothing)) == 0

@@ -101,6 +101,7 @@ LOGIT = {
         presets.bcd(beta=2.0, detach=True),
         lambda s, t, y, w: binary.bcd(s, t, w, beta=2.0, detach=True),
     ),
+    "dice": Case(presets.dice(weight=3.0), lambda s, t, y, w: 3 * binary.dice(s, t, w)),
     "ps": Case(presets.ps(weight=2.0), lambda s, t, y, w: 2 * binary.ps(s, t, y, w), HOT),
     "lskd reference": Case(
         standardized(presets.kd()),

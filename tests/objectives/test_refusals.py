@@ -51,7 +51,7 @@ def test_a_distance_refuses_values_of_the_other_kind() -> None:
             with pytest.raises(ValueError, match=reason):
                 LogitObjective(activation=activation, distance=distance)
             refused += 1
-    assert refused == 6 * 5 + 7 * 4
+    assert refused == 6 * 6 + 7 * 4
 
 
 def test_classes_are_weighed_only_where_they_are_apart() -> None:

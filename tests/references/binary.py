@@ -1,4 +1,4 @@
-"""MLD, TLD, BCD, PS."""
+"""MLD, TLD, BCD, PS, Dice."""
 
 from __future__ import annotations
 
@@ -78,4 +78,14 @@ def ps(
             support = [*negatives, positive]
             loss += kl(softmax([t[c] for c in support]), softmax([s[c] for c in support]))
         losses.append(loss)
+    return mean(losses, weight)
+
+
+def dice(student: Rows, teacher: Rows, weight: Weight = None) -> complex:
+    losses = []
+    for s, t in zip(student, teacher, strict=True):
+        p, q = ([sigmoid(z) for z in row] for row in (s, t))
+        product = sum(a * b for a, b in zip(p, q, strict=True))
+        squares = sum(a * a for a in p) + sum(b * b for b in q)
+        losses.append(1 - 2 * product / squares)
     return mean(losses, weight)

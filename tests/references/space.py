@@ -145,7 +145,16 @@ def distance(stage: Any, s: Row, t: Row, weight: Weight | None = None) -> comple
             weight = weight or [1.0] * len(s)
             squares = [w * (a - b) ** 2 for w, a, b in zip(weight, s, t, strict=True)]
             return sum(squares) / sum(weight)
+        case "dice":
+            return 1 - overlap(s, t, weight or [1.0] * len(s))
     raise NotImplementedError(stage.kind)
+
+
+def overlap(s: Row, t: Row, weight: Weight) -> complex:
+    """Twice the product over both squares."""
+    product = sum(w * a * b for w, a, b in zip(weight, s, t, strict=True))
+    squares = [sum(w * a * a for w, a in zip(weight, row, strict=True)) for row in (s, t)]
+    return 2 * product / sum(squares)
 
 
 def weighed(stage: Any, s: Row, t: Row) -> list[complex]:

@@ -25,6 +25,20 @@ def mse(student: Tensor, teacher: Tensor, weight: Tensor | None = None) -> Tenso
 mse.stand_in(correlation.supports_differences)(correlation.mean_squared_error)
 
 
+def dice_distance(
+    student: Tensor, teacher: Tensor, weight: Tensor | None = None, eps: float = 1e-3
+) -> Tensor:
+    """Squared differences over the sum of both squares: (..., E), (..., E), (E,) -> (...).
+
+    Equal to 1 - 2 <s, t> / (|s|^2 + |t|^2), the Dice loss with squares (Milletari et al., 2016),
+    and exactly 0 for equal vectors. The sum of the squares is at least `eps`.
+    """
+    difference, squares = (student - teacher).square(), student.square() + teacher.square()
+    if weight is not None:
+        difference, squares = difference * weight, squares * weight
+    return difference.sum(-1) / squares.sum(-1).clamp(min=eps)
+
+
 def cosine(
     student: Tensor,
     teacher: Tensor,

@@ -119,7 +119,31 @@ class MeanSquaredError(RealDistance):
         return distance.mse(student, teacher, weight)
 
 
+@spec
+class DiceDistance(RealDistance):
+    """One minus the overlap, twice the product over the squares: (..., E), (..., E) -> (...).
+
+    The sum of both squares is at least `eps`.
+    """
+
+    eps: float = 1e-3
+    kind: Literal["dice"] = "dice"
+
+    def __post_init__(self) -> None:
+        require(0 < self.eps < math.inf, "eps", "positive and finite", self.eps)
+
+    def __call__(self, student: Tensor, teacher: Tensor, weight: Tensor | None = None) -> Tensor:
+        return distance.dice_distance(student, teacher, weight, self.eps)
+
+
 Distance = Annotated[
-    KL | ReverseKL | CrossEntropy | JensenShannon | Pearson | Cosine | MeanSquaredError,
+    KL
+    | ReverseKL
+    | CrossEntropy
+    | JensenShannon
+    | Pearson
+    | Cosine
+    | MeanSquaredError
+    | DiceDistance,
     Field(discriminator="kind"),
 ]

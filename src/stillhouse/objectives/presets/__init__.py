@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from stillhouse.objectives.presets.base import LogitPreset, Objectives, Preset
-from stillhouse.objectives.presets.binary import BCD, MLD, PS, TLD, TLDDist
+from stillhouse.objectives.presets.binary import BCD, MLD, PS, TLD, Dice, TLDDist
 from stillhouse.objectives.presets.feature import (
     CWD,
     PKD,
@@ -24,7 +24,7 @@ from stillhouse.objectives.presets.standardized import LSKD
 from stillhouse.spec import members
 
 LogitPresetSpec = Annotated[
-    KD | LSKD | TTM | WTTM | ATS | DKD | DIST | MLD | TLD | TLDDist | BCD | PS | MSE,
+    KD | LSKD | TTM | WTTM | ATS | DKD | DIST | MLD | TLD | TLDDist | BCD | PS | MSE | Dice,
     Field(discriminator="name"),
 ]
 FeaturePresetSpec = Annotated[
@@ -32,7 +32,7 @@ FeaturePresetSpec = Annotated[
 ]
 
 kd, lskd, ttm, wttm, ats, dkd, dist = KD, LSKD, TTM, WTTM, ATS, DKD, DIST
-mld, tld, tld_dist, bcd, ps, mse = MLD, TLD, TLDDist, BCD, PS, MSE
+mld, tld, tld_dist, bcd, ps, mse, dice = MLD, TLD, TLDDist, BCD, PS, MSE, Dice
 cwd, mimic, pkd = CWD, Mimic, PKD
 channel_relation, spatial_relation = ChannelRelation, SpatialRelation
 
@@ -55,6 +55,7 @@ __all__ = [
     "catalogue",
     "channel_relation",
     "cwd",
+    "dice",
     "dist",
     "dkd",
     "kd",

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from stillhouse.objectives.activation import PartialSoftmax, Responses, Sigmoid
 from stillhouse.objectives.card import Card
-from stillhouse.objectives.distance import KL, CrossEntropy
+from stillhouse.objectives.distance import KL, CrossEntropy, DiceDistance
 from stillhouse.objectives.logit import LogitObjective
 from stillhouse.objectives.presets.base import LogitPreset, Objectives, Variant
 from stillhouse.objectives.presets.relation import inter_and_intra
@@ -148,3 +148,32 @@ class PS(LogitPreset):
     def objectives(self) -> Objectives:
         """One KL per positive class."""
         return {"ps": LogitObjective(activation=PartialSoftmax(), weight=self.weight)}
+
+
+@spec
+class Dice(LogitPreset):
+    """Overlap of sigmoids: the Dice loss with the teacher's probabilities in place of a mask.
+
+    It is meant for the site `mask`, whose rows are masks of objects.
+    """
+
+    weight: float = 1.0
+    name: Literal["dice"] = "dice"
+    card: ClassVar[Card] = Card(
+        "Overlap of masks",
+        "weight / N * sum_n ( 1 - 2 <p_t, p_s> / (|p_t|^2 + |p_s|^2) ),  p = sigmoid(z)",
+        "Milletari et al.: V-Net: Fully convolutional neural networks for volumetric medical image "
+        "segmentation, 3DV 2016",
+        ("logits",),
+        "one sigmoid per pixel; nothing trainable",
+        "No paper has settings for a teacher. Each mask counts the same, however large it is; the "
+        "gradient of a mask that the teacher does not see is small.",
+    )
+
+    def objectives(self) -> Objectives:
+        """One overlap per row."""
+        return {
+            "dice": LogitObjective(
+                activation=Responses(), distance=DiceDistance(), weight=self.weight
+            )
+        }
