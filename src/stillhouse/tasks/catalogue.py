@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 from stillhouse.spec import BY_NAME
 from stillhouse.tasks.classification import Classification, ClassificationSpec
 from stillhouse.tasks.detection import Detection, DetectionSpec
+from stillhouse.tasks.instance import Instance, InstanceSpec
 from stillhouse.tasks.multilabel import Multilabel, MultilabelSpec
 from stillhouse.tasks.semantic import Semantic, SemanticSpec
 
@@ -17,6 +18,7 @@ TASKS = {
     "multilabel": Multilabel,
     "detection": Detection,
     "semantic": Semantic,
+    "instance": Instance,
 }  # with default options
 
 
@@ -28,7 +30,7 @@ def default_name(value: Any) -> Any:
 
 
 TaskSpec = Annotated[
-    ClassificationSpec | MultilabelSpec | DetectionSpec | SemanticSpec,
+    ClassificationSpec | MultilabelSpec | DetectionSpec | SemanticSpec | InstanceSpec,
     Field(discriminator="name"),
     BeforeValidator(default_name),
     BY_NAME,
