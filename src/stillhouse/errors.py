@@ -10,8 +10,19 @@ class UserError(Exception):
     """An error that the user can fix: one sentence with the place and the remedy, exit code 2."""
 
 
+QUOTED = 100  # letters of a value in a message
+
+
+def quote(value: object) -> str:
+    """A value as Python writes it, cut after 100 letters."""
+    text = repr(value)
+    return text if len(text) <= QUOTED else f"{text[: QUOTED - 1]}…"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A suggestion to append to a message, empty if no known name is similar."""
+    if len(word) > QUOTED:
+        return ""
     known = list(dict.fromkeys(known))
     # A known name that contains the word ("timm/resnet18" for "resnet18") is the best suggestion.
     similar = [name for name in known if word and word.lower() in name.lower()]

@@ -7,6 +7,8 @@ from typing import Any, TypeVar, dataclass_transform, get_args
 
 from pydantic import BeforeValidator
 
+from stillhouse.errors import quote
+
 T = TypeVar("T")
 
 
@@ -20,7 +22,7 @@ def spec(cls: type[T]) -> type[T]:
 def require(condition: bool, name: str, must: str, value: object) -> None:
     """Raise a ValueError unless an option is in its range: "`epochs` must be positive, got -1"."""
     if not condition:
-        raise ValueError(f"`{name}` must be {must}, got {value!r}")
+        raise ValueError(f"`{name}` must be {must}, got {quote(value)}")
 
 
 def members(union: Any) -> tuple[type, ...]:

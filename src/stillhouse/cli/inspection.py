@@ -38,5 +38,5 @@ def print_evaluation(folder: Path, split: str, weights: Path | None) -> None:
     recipe = folder / load.RECIPE_FILE
     if not recipe.is_file():
         raise UserError(f"{folder} is not a run folder: it has no {load.RECIPE_FILE}")
-    metrics = evaluate_run(load.load(recipe), folder, split, weights)
+    metrics = evaluate_run(load.load(folder), folder, split, weights)
     print(format_rows({name: f"{value:.4f}" for name, value in metrics.items()}))

@@ -37,7 +37,10 @@ class StudyArguments:
         from stillhouse.study.results import STUDY_RECIPE_FILE
 
         inside = Path(self.recipe) / STUDY_RECIPE_FILE
-        recipe = load.load(inside if inside.is_file() else self.recipe, self.overrides)
+        if inside.is_file():
+            recipe = load.load_resolved(inside, self.overrides)
+        else:
+            recipe = load.load(self.recipe, self.overrides)
         return make_plan(recipe, self.methods, self.seeds, self.teachers, self.grid, self.pairs)
 
     def output_folder(self, out: Path | None, suffix: str) -> Path:

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from stillhouse.errors import did_you_mean
+from stillhouse.data.formats.yaml_limits import LOADER
+from stillhouse.errors import QUOTED, did_you_mean, quote
 from stillhouse.recipes.schema import Recipe
 
 UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
@@ -39,13 +40,13 @@ def describe_error(error: ValidationError, path: Path, overrides: Sequence[str])
     first = next((p for p in problems if p["type"] in UNKNOWN_KEY), problems[0])
     unknown = first["type"] in UNKNOWN_KEY
     keys, line = locate(path, first["loc"], keep_last=unknown)
-    dotted = ".".join(keys) or WHOLE
+    whole = ".".join(keys) or WHOLE
+    dotted = whole if len(whole) <= QUOTED else f"{whole[:QUOTED]}…"
     # `nosuch.key=3` is the place of the unknown key `nosuch`
     overrides_here = [
         override
         for override in overrides
-        if (key := override.partition("=")[0]) == dotted
-        or (unknown and key.startswith(f"{dotted}."))
+        if (key := override.partition("=")[0]) == whole or (unknown and key.startswith(f"{whole}."))
     ]
     more = 0 if unknown else len(problems) - 1
     also = f" (and {more} more error{'s' if more > 1 else ''})" if more else ""
@@ -56,7 +57,7 @@ def describe_error(error: ValidationError, path: Path, overrides: Sequence[str])
 def describe_place(path: Path, line: int | None, overrides: Sequence[str]) -> str:
     """The override that set a key, if there is one, else file and line."""
     if overrides:
-        return repr(overrides[-1])  # the last one wins
+        return quote(overrides[-1])  # the last one wins
     return f"{path}:{line}" if line else str(path)
 
 
@@ -73,7 +74,7 @@ def describe_problem(problem: Mapping[str, Any], dotted: str) -> str:
             tags = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
             tag = context["tag"]
             hint = did_you_mean(tag, tags) or f"; choose from {', '.join(sorted(tags))}"
-            return f"{dotted}: unknown {discriminator(context)} {tag!r}{hint}"
+            return f"{dotted}: unknown {discriminator(context)} {quote(tag)}{hint}"
         case "union_tag_not_found":
             return f"{dotted}: {discriminator(context)} is missing"
         case "missing" | "missing_argument":
@@ -82,7 +83,7 @@ def describe_problem(problem: Mapping[str, Any], dotted: str) -> str:
             reason = str(context["error"])
             return reason if dotted == WHOLE else f"{dotted}: {reason}"
     message = problem["msg"][:1].lower() + problem["msg"][1:]
-    return f"{dotted}: {message}; got {problem.get('input')!r}"
+    return f"{dotted}: {message}; got {quote(problem.get('input'))}"
 
 
 def discriminator(context: Mapping[str, Any]) -> str:
@@ -144,8 +145,8 @@ def locate(path: Path, loc: Sequence[Any], *, keep_last: bool) -> tuple[list[str
     The location that pydantic gives also contains the tags of unions, which are no keys of a file.
     """
     try:
-        node: Any = yaml.compose(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
+        node: Any = yaml.compose(path.read_text(encoding="utf-8"), LOADER)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
         node = None
     keys: list[str] = []
     line = None

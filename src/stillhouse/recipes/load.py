@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import cache
@@ -15,16 +16,23 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from stillhouse.data.catalogue import entries
-from stillhouse.errors import UserError, did_you_mean
+from stillhouse.errors import UserError, did_you_mean, quote
+from stillhouse.files import check_inside, read_limited
 from stillhouse.recipes.complaints import RENAMED, describe_error, describe_renamed_value
+from stillhouse.recipes.plain_yaml import FILE_LIMIT, parse_yaml
 from stillhouse.recipes.schema import Recipe
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where it can be, ten times as fast
 ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 # Sections that a string names: `student=timm/resnet18` changes the name and keeps the rest.
 NAMED_SECTIONS = ("student", "teacher", "data", "task")
-TASK_OF_KIND = {"labels": "multilabel", "objects": "detection", "masks": "semantic"}
+TASK_OF_KIND = {
+    "labels": "multilabel",
+    "objects": "detection",
+    "masks": "semantic",
+    "instances": "instance",
+}
 RECIPE_FILE = "recipe.yaml"  # the name of the resolved recipe in the folder of a run
+MAX_FILES = 50  # that extend each other
 # Keys that may differ between two runs of the same experiment.
 NOT_IN_DIGEST = ("engine", "title", "paper", "control", "study")
 
@@ -40,22 +48,22 @@ def zoo() -> Mapping[str, Path]:
 def find_recipe(recipe: str | Path) -> Path:
     """The file of a recipe: a path, the folder of a run, or a name from `zoo`."""
     path = Path(recipe)
-    if path.is_file():
+    if os.path.isfile(path):  # which is false for a name that no file system takes
         return path
-    if (path / RECIPE_FILE).is_file():
+    if os.path.isfile(path / RECIPE_FILE):
         return path / RECIPE_FILE
     known = zoo()
     name = str(recipe).removesuffix(".yaml")
     if name in known:
         return known[name]
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UserError(f"{path} is a folder; a recipe must be a YAML file")
     if replacement := RENAMED.get(f"extends={name}"):
         raise UserError(f"recipe `{name}` is now `{replacement}`")
-    near = [str(p) for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+    near = [str(p) for p in path.parent.glob("*.y*ml")] if os.path.isdir(path.parent) else []
     raise UserError(
-        f"recipe {str(recipe)!r} not found: neither a file nor listed by `stillhouse recipes ls`"
-        + did_you_mean(str(recipe), [*known, *near])
+        f"recipe {quote(str(recipe))} not found: neither a file nor listed by "
+        "`stillhouse recipes ls`" + did_you_mean(str(recipe), [*known, *near])
     )
 
 
@@ -66,7 +74,24 @@ def load(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         UserError: if the file, an override or a value is wrong, with the place.
     """
     path = find_recipe(recipe)
+    if path.name == RECIPE_FILE and os.path.isdir(recipe):
+        return load_resolved(path, overrides)
     return validate_recipe(apply_overrides(read_recipe(path), overrides), path, overrides)
+
+
+def load_resolved(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a folder of results, which is whole: it extends no other file.
+
+    Raises UserError for one that would bring in files from outside of the folder.
+    """
+    check_inside(path, path.parent)
+    content = read_yaml(path)
+    if "extends" in content:
+        raise UserError(
+            f"{path} extends other files, which the recipe in a folder of results does not; copy "
+            "it to another folder to use it"
+        )
+    return validate_recipe(apply_overrides(content, overrides), path, overrides)
 
 
 def validate_recipe(content: Any, path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -104,22 +129,32 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_layers(path: Path, parents: tuple[Path, ...] = ()) -> dict[Path, dict[str, Any]]:
+def read_layers(
+    path: Path,
+    parents: tuple[Path, ...] = (),
+    found: dict[Path, dict[Path, dict[str, Any]]] | None = None,
+) -> dict[Path, dict[str, Any]]:
     """The content of a file and of each file it extends, in the order in which they are merged.
 
     A base that several files extend comes once, before all of them, so that a file for a pair of
-    networks and a file for a method can be combined.
+    networks and a file for a method can be combined. `found` has the layers of files that were
+    read before.
     """
-    here = path.resolve()
+    here, found = path.resolve(), {} if found is None else found
+    if here in found:
+        return found[here]
     if here in parents:
         circle = " -> ".join(str(one) for one in (*parents[parents.index(here) :], here))
         raise UserError(f"{path}: circular extends: {circle}; remove one of them")
+    if len(found) + len(parents) >= MAX_FILES:
+        raise UserError(f"{path}: more than {MAX_FILES} files extend each other; merge some")
     content = read_yaml(path)
     layers: dict[Path, dict[str, Any]] = {}
     for base in base_files(path, content.pop("extends", [])):
-        for place, layer in read_layers(base, (*parents, here)).items():
+        for place, layer in read_layers(base, (*parents, here), found).items():
             layers.setdefault(place, layer)
-    return {**layers, here: content}
+    found[here] = {**layers, here: content}
+    return found[here]
 
 
 def base_files(path: Path, extends: Any) -> list[Path]:
@@ -127,25 +162,26 @@ def base_files(path: Path, extends: Any) -> list[Path]:
     names = [extends] if isinstance(extends, str) else extends
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(
-            f"{path}: extends must be the name of a recipe or a list of names, got {extends!r}"
+            f"{path}: extends must be the name of a recipe or a list of names, got {quote(extends)}"
         )
     beside = {name: path.parent / name for name in names}
-    return [beside[name] if beside[name].is_file() else find_recipe(name) for name in names]
+    return [beside[n] if os.path.isfile(beside[n]) else find_recipe(n) for n in names]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file."""
     text = ""
     try:
-        text = path.read_text(encoding="utf-8")
-        content = yaml.load(text, LOADER)
+        text = read_limited(path, FILE_LIMIT).decode("utf-8")
+        content = parse_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)  # which may be after the last line
         line = f":{min(mark.line + 1, len(text.splitlines()))}" if mark else ""
         problem = getattr(error, "problem", None) or "cannot be parsed"
         raise UserError(f"{path}{line}: not valid YAML: {problem}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as text: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be read as text: {reason}") from error
     if not isinstance(content, dict):
         raise UserError(
             f"{path}: a recipe must be a mapping of keys to values, got {type(content).__name__}"
@@ -198,7 +234,7 @@ def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> dict[s
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise UserError(
-                f"{override!r} is not an override; write key=value, as in method.temperature=2"
+                f"{quote(override)} is not an override; write key=value, as in method.temperature=2"
             )
         value = parse_yaml_value(text, override) if text else None
         content = merge_sections(content, nest_override(content, key.split("."), value))
@@ -208,9 +244,11 @@ def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> dict[s
 def parse_yaml_value(text: str, argument: str) -> Any:
     """A value written in YAML; `argument` is what an error quotes as its place."""
     try:
-        return yaml.load(text, LOADER)
+        return parse_yaml(text)
     except yaml.YAMLError as error:
-        raise UserError(f"{argument!r}: {text!r} is not a valid YAML value; quote it") from error
+        raise UserError(
+            f"{quote(argument)}: {quote(text)} is not a valid YAML value; quote it"
+        ) from error
 
 
 def nest_override(content: Mapping[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any]:

@@ -276,7 +276,7 @@ def study_sections(
     students = [
         Student(
             arm_name(study, arm),
-            load.load(first_run(arm) / load.RECIPE_FILE),
+            load.load_resolved(first_run(arm) / load.RECIPE_FILE),
             first_run(arm) / STUDENT,
         )
         for arm in shown_arms(study)

@@ -11,7 +11,7 @@ from stillhouse.data.formats.table import tidy_path
 from stillhouse.data.formats.text import read_lines, read_text
 from stillhouse.data.images import is_image_name, list_images
 from stillhouse.data.problems import MissingSplit
-from stillhouse.errors import UserError
+from stillhouse.errors import UserError, quote
 
 _REMEDY = "write `names`, `train` and `val` there"
 
@@ -43,8 +43,11 @@ def read_config(file: Path) -> Config:
 def _load(file: Path) -> dict[str, Any]:
     import yaml
 
+    from stillhouse.data.formats.yaml_limits import check_limits
+
     text = read_text(file, "put the YAML file of the data set there, or name it with config=FILE")
     try:
+        check_limits(text)
         # All values as they are written: `names: [no, 1]` are two words.
         content = yaml.load(text, Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
@@ -66,7 +69,7 @@ def _classes(file: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
             )
         names = [names[str(i)] for i in range(len(names))]
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
-        raise UserError(f"{file}: `names` must be a list of classes, got {names!r}; {_REMEDY}")
+        raise UserError(f"{file}: `names` must be a list of classes, got {quote(names)}; {_REMEDY}")
     if repeated := next((name for i, name in enumerate(names) if name in names[:i]), None):
         raise UserError(f"{file}: `names` has {repeated!r} twice; rename one of them")
     return tuple(names)
@@ -75,7 +78,9 @@ def _classes(file: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
 def _places(file: Path, split: str, value: Any) -> list[str]:
     places = [value] if isinstance(value, str) else value
     if not isinstance(places, list) or not all(isinstance(place, str) for place in places):
-        raise UserError(f"{file}: `{split}` must be a folder or a list of folders, got {value!r}")
+        raise UserError(
+            f"{file}: `{split}` must be a folder or a list of folders, got {quote(value)}"
+        )
     return places
 
 
