@@ -216,8 +216,8 @@ def check_inside(path: Path, folder: Path) -> None:
     """Raise UserError for a path that leads out of a folder, by a link or by `..`."""
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         raise UserError(
-            f"{path} leads out of {folder}, whose files are only read from inside it; replace the "
-            "link by a copy of the file"
+            f"{path} leads out of {folder}, and files of a run stay inside its folder; replace the "
+            "link by a copy"
         )
 
 

@@ -187,3 +187,27 @@ def test_json_is_valid_json(tmp_path):
     read = json.loads((tmp_path / "a.json").read_text("utf-8"), parse_constant=no_constant)
     assert read == {"loss": None, "ü": [1, [None, 2.5]], "deep": {"x": None, "y": True}}
     assert replace_nonfinite(-float("inf")) is None and replace_nonfinite("nan") == "nan"
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "control/metrics.jsonl", "tensorboard"])
+def test_a_run_with_a_link_out_of_its_folder_is_not_resumed(name: str, tmp_path: Path) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "run"
+    victim.write_text("kept\n")
+    lock_folder(folder, resume=False).release()
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).symlink_to(victim)
+    with pytest.raises(UserError, match="leads out of .*replace the link by a copy"):
+        lock_folder(folder, resume=True)
+    with lock_folder(folder, resume=False, overwrite=True):
+        assert not (folder / name).exists()
+    assert victim.read_text() == "kept\n"
+
+
+def test_a_link_of_the_lock_file_is_refused(tmp_path: Path) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "run"
+    victim.write_text("kept\n")
+    folder.mkdir()
+    (folder / ".lock").symlink_to(victim)
+    with pytest.raises(UserError, match="could not write into"):
+        lock_folder(folder, resume=False)
+    assert victim.read_text() == "kept\n"

@@ -3,12 +3,13 @@
 import csv
 import errno
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from stillhouse.engine import records
-from stillhouse.engine.records import Records, read_records
+from stillhouse.engine.records import LINES, Records, read_records
 from stillhouse.errors import UserError
 
 
@@ -156,3 +157,29 @@ def test_without_tensorboard_there_are_no_events_and_no_complaint(tmp_path, monk
     with Records(tmp_path, tensorboard=True) as record:
         write(record, range(1, 3))
     assert not (tmp_path / records.EVENTS).exists() and len(read_records(tmp_path)) == 3
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"kind": "train", "step": "1", "epoch": 0}',
+        '{"kind": "train", "step": 1, "epoch": null}',
+        '{"kind": ["train"], "step": 1, "epoch": 0}',
+        '{"kind": "train", "step": 1, "epoch": 0, "loss": "low"}',
+        '{"kind": "train", "step": 1, "epoch": 0, "loss": [1]}',
+        '{"kind": "train", "step": 1%s, "epoch": 0}' % ("0" * 400),
+        "[" * 100_000,
+    ],
+)
+def test_a_line_of_other_types_is_named(line: str, tmp_path: Path) -> None:
+    (tmp_path / LINES).write_text(f'{{"kind": "train", "step": 1, "epoch": 0}}\n{line}\n')
+    with pytest.raises(UserError, match="line 2: not a line of metrics"):
+        read_records(tmp_path)
+
+
+def test_records_of_another_folder_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "foreign").write_text("secret")
+    (tmp_path / "run" / LINES).symlink_to(tmp_path / "foreign")
+    with pytest.raises(UserError, match="leads out of"):
+        read_records(tmp_path / "run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -23,6 +24,7 @@ from stillhouse.report.page import Page
 from stillhouse.report.run import run_page
 from stillhouse.report.study import arm_name, chosen_options, shown_arms, study_page
 from stillhouse.report.write import make_page, write_report
+from stillhouse.runs.costs import read_costs
 from stillhouse.study.plan import make_plan
 from stillhouse.study.results import read_study
 from stillhouse.study.runner import run_study
@@ -166,6 +168,29 @@ def test_damaged_files_are_notes_and_the_rest_is_shown(folder: Path, tmp_path: P
     assert sum("diagnosis.json is damaged" in note for note in page.notes) == 1
     assert sum("metrics.jsonl, line 1: not a line of metrics" in note for note in page.notes) == 1
     assert "cannot be read" in page.environment
+
+
+def test_files_of_other_folders_are_not_shown(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run")
+    (tmp_path / "foreign.json").write_text('{"secret": "2b47"}')
+    for name in ("environment.json", "cost.json", "diagnosis.json", "metrics.jsonl"):
+        (tmp_path / "run" / name).unlink(missing_ok=True)
+        (tmp_path / "run" / name).symlink_to(tmp_path / "foreign.json")
+    page = run_page(tmp_path / "run")
+    assert "environment.json leads out of" in page.environment
+    assert "2b47" not in repr(page) and len(page.bars) == 3
+
+
+def test_costs_of_other_types_are_measured_again(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run")
+    file = tmp_path / "run" / "cost.json"
+    kept = json.loads(file.read_text())
+    for change in ({"flops": "many"}, {"colour": 1}, {"name": None}):
+        networks = {role: one | change for role, one in kept["networks"].items()}
+        file.write_text(json.dumps(kept | {"networks": networks}))
+        assert read_costs(file) is None
+    page = run_page(tmp_path / "run", explain=False)
+    assert [cost.who for cost in page.costs] == ["teacher", "student"]
 
 
 def test_a_page_without_a_run_is_an_error(tmp_path: Path) -> None:

@@ -249,6 +249,14 @@ def test_wrong_names_are_errors_before_training(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------- what is read
 
 
+def study_file(control: str, folder: str = "kd", **others: object) -> str:
+    """The content of study.json, with one arm."""
+    names = dict.fromkeys(("label", "method", "teacher"), "kd")
+    arm = {**names, "control": control, "folder": folder, "pair": ""}
+    content = {"format": 1, "title": "", "headline": "top1", "seeds": [0], "notes": []}
+    return json.dumps({**content, "arms": [arm], **others})
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -263,6 +271,13 @@ def test_wrong_names_are_errors_before_training(tmp_path: Path) -> None:
             '{"format": 1, "arms": [{}], "seeds": [0], "notes": [], "headline": "top1"}',
             "is damaged; run the study again",
         ),
+        (study_file("none"), "is damaged; run the study again"),  # a control that is no arm
+        (study_file("kd", title=None), "is damaged; run the study again"),
+        (study_file("kd", seeds=["0"]), "is damaged; run the study again"),
+        (study_file("kd", headline=""), "is damaged; run the study again"),
+        (study_file("kd", notes=[None]), "is damaged; run the study again"),
+        (study_file("kd", folder="../other"), "leads out of"),
+        (study_file("kd", folder="/tmp"), "leads out of"),
     ],
 )
 def test_a_damaged_study_is_an_error(tmp_path: Path, content: str, message: str) -> None:
@@ -280,8 +295,10 @@ def test_a_damaged_study_is_an_error(tmp_path: Path, content: str, message: str)
         (None, "not finished yet"),
         ("{", "is damaged; delete its folder and run the study again"),
         ('{"test": {}}', "is damaged"),
-        ('{"test": {"top1": null}, "best": {"top1": 1}}', "is damaged"),
-        ('{"test": {"top1": NaN}, "best": {"top1": 1}}', "is not a finite number"),
+        ('{"test": {"top1": NaN}, "best": {"top1": 1}}', "is damaged"),
+        ('{"test": {"top1": 1}, "best": {"top1": "1"}}', "is damaged"),
+        ('{"test": {"top1": 1}, "best": {"top1": 1}, "errors": {"box": [1]}}', "is damaged"),
+        ('{"test": {"top1": null}, "best": {"top1": 1}}', "is not a finite number"),
     ],
 )
 def test_an_unreadable_job_becomes_a_note(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from stillhouse.errors import UserError
+from stillhouse.files import read_json
 
 CONTRACT_SUFFIX = ".json"  # network.safetensors has its contract in network.safetensors.json
 
@@ -33,19 +34,21 @@ def read_contract(weights: Path) -> Contract | None:
     path = weights.with_name(weights.name + CONTRACT_SUFFIX)
     if not path.is_file():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return Contract(
-            str(content["name"]),
-            tuple(map(str, content["classes"])),
-            int(content["channels"]),
-            (int(content["size"][0]), int(content["size"][1])),
-            tuple(map(float, content["mean"])),
-            tuple(map(float, content["std"])),
-            str(content.get("head", "")),
-        )
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise UserError(
-            f"{path} should describe what the weights beside it were trained for, but cannot be "
-            f"read: {error}; delete it, and set teacher.mean, std and size yourself"
-        ) from error
+    remedy = (
+        "it should describe what the weights beside it were trained for: delete it, and set "
+        "teacher.mean, std and size yourself"
+    )
+    return read_json(path, parse_contract, remedy)
+
+
+def parse_contract(content: dict[str, Any]) -> Contract:
+    """A contract from the content of its file; raises ValueError, KeyError or TypeError."""
+    return Contract(
+        str(content["name"]),
+        tuple(map(str, content["classes"])),
+        int(content["channels"]),
+        (int(content["size"][0]), int(content["size"][1])),
+        tuple(map(float, content["mean"])),
+        tuple(map(float, content["std"])),
+        str(content.get("head", "")),
+    )

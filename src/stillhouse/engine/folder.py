@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from stillhouse.errors import UserError
-from stillhouse.files import PARTIAL, lock, lock_owner, unlock, write_error, write_text
+from stillhouse.files import (
+    PARTIAL,
+    check_inside,
+    lock,
+    lock_owner,
+    unlock,
+    write_error,
+    write_text,
+)
 
 LOCK = ".lock"
 MARK = ".run"  # marks the folder of a run; contains the hash of its recipe
@@ -119,6 +128,15 @@ def _check(folder: Path, *, resume: bool, overwrite: bool, recipe: str) -> None:
             f"{folder} contains a run of another recipe; resume it with the recipe it was started "
             "with, or choose another folder"
         )
+    _check_links(folder)
+
+
+def _check_links(folder: Path) -> None:
+    # A resumed run appends to its files, and would append to whatever a link names.
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place, name) for name in (*folders, *files)):
+            if path.is_symlink():
+                check_inside(path, folder)
 
 
 def _remove(path: Path) -> None:

@@ -9,7 +9,16 @@ from types import TracebackType
 from typing import Any, Literal, SupportsFloat, TextIO
 
 from stillhouse.errors import UserError
-from stillhouse.files import atomic_write, csv_text, replace_nonfinite, write_error, write_text
+from stillhouse.files import (
+    atomic_write,
+    check_inside,
+    csv_text,
+    parse_json,
+    read_limited,
+    replace_nonfinite,
+    write_error,
+    write_text,
+)
 
 LINES = "metrics.jsonl"
 TABLE = "metrics.csv"
@@ -17,6 +26,7 @@ EVENTS = "tensorboard"
 
 Kind = Literal["train", "evaluate"]
 _KEYS = ("kind", "step", "epoch")
+_LIMIT = 2**30  # bytes; a line has about 500
 
 
 class Records:
@@ -96,11 +106,15 @@ def read_records(folder: str | Path) -> list[dict[str, Any]]:
     path = Path(folder) / LINES
     if not path.is_file():
         raise UserError(f"{path} does not exist; give the folder of a run")
+    check_inside(path, path.parent)
     return _parse(path)
 
 
 def _parse(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_bytes().split(b"\n")
+    try:
+        lines = read_limited(path, _LIMIT).split(b"\n")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; restore a copy of it") from error
     parsed = []
     for number, line in enumerate(lines, start=1):
         value = _object(line)
@@ -117,11 +131,15 @@ def _parse(path: Path) -> list[dict[str, Any]]:
 
 def _object(line: bytes) -> dict[str, Any] | None:
     try:
-        value = json.loads(line)
+        value = parse_json(line)
     except ValueError:  # incomplete JSON or UTF-8
         return None
-    complete = isinstance(value, dict) and all(name in value for name in _KEYS)
-    return value if complete else None
+    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
+        return None
+    numbers = [value.get("step"), value.get("epoch")]
+    others = [number for name, number in value.items() if name != "kind"]
+    whole = all(type(number) in (int, float) for number in numbers)
+    return value if whole and all(type(x) in (int, float, type(None)) for x in others) else None
 
 
 def _repair(path: Path) -> None:

@@ -14,6 +14,7 @@ from stillhouse.explain import training_curves
 from stillhouse.explain.guard import failure_sentence
 from stillhouse.explain.phrases import COUNTS, metric_name
 from stillhouse.explain.section import Cell, Chart, Section, Table
+from stillhouse.files import read_json
 from stillhouse.recipes.schema import Recipe
 from stillhouse.report.page import NetworkCost
 from stillhouse.runs.costs import NetworkSpec, costs_of, measure_costs
@@ -105,6 +106,6 @@ def environment_text(folder: Path) -> str:
     """The environment of a run, as its folder has it."""
     path = folder / "environment.json"
     try:
-        return json.dumps(json.loads(path.read_text(encoding="utf-8")), indent=2)
-    except (OSError, ValueError):
-        return f"{path} cannot be read"
+        return json.dumps(read_json(path, dict, "it is left out"), indent=2)
+    except UserError as error:
+        return str(error)

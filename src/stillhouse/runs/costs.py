@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,15 +12,17 @@ from torch import Tensor, nn
 from stillhouse.build.networks import example_of, make_deployed, make_network, untrained_teacher
 from stillhouse.build.session import Session
 from stillhouse.engine import environment
+from stillhouse.errors import UserError
 from stillhouse.explain.guard import failure_sentence, log_traceback
-from stillhouse.files import write_json
+from stillhouse.files import read_json, write_json
 from stillhouse.models import cost
 from stillhouse.recipes.schema import Network, Recipe, TeacherSpec
 
 COST_FILE = "cost.json"
 BATCH = 32
 MOST_ON_CPU = 3e11  # FLOPs of a batch that is measured there: that of a ResNet-50 takes seconds
-Measured = dict[str, Any]  # name, parameters, flops, latency_1, latency_32, memory
+Measured = dict[str, Any]  # the name, and the quantities as far as they were measured
+QUANTITIES = ("parameters", "flops", "latency_1", "latency_32", "memory")
 # A recipe stands for its student where the method changes the student's shape.
 NetworkSpec = Network | TeacherSpec | Recipe
 
@@ -55,12 +56,22 @@ def costs_of(folder: Path, session: Session, specs: Mapping[str, NetworkSpec]) -
 def read_costs(path: Path) -> Costs | None:
     """The content of cost.json; None without the file, or if it cannot be read."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        networks = {str(role): dict(one) for role, one in content["networks"].items()}
-        known = all("name" in one for one in networks.values())
-        return Costs(str(content["machine"]), networks) if known else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return read_json(path, parse_costs, "delete it")
+    except UserError:
         return None
+
+
+def parse_costs(content: dict[str, Any]) -> Costs:
+    """Costs from the content of their file; raises ValueError, KeyError or TypeError."""
+    networks = {str(role): dict(one) for role, one in content["networks"].items()}
+    for one in networks.values():
+        values = [one[name] for name in one if name != "name"]
+        numbers = all(value is None or type(value) in (int, float) for value in values)
+        if not isinstance(one["name"], str) or not one.keys() <= {"name", *QUANTITIES}:
+            raise ValueError("not the costs of a network")
+        if not numbers:
+            raise TypeError("a quantity is not a number")
+    return Costs(str(content["machine"]), networks)
 
 
 def measure_costs(session: Session, specs: Mapping[str, NetworkSpec]) -> Costs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -34,7 +33,7 @@ from stillhouse.explain.roles import CONTROL, STUDENT, TEACHER
 from stillhouse.explain.section import Section, sections_from_json, sections_to_json
 from stillhouse.explain.subset import SubsetLoader
 from stillhouse.explain.train_mode import temporary_train_mode
-from stillhouse.files import write_json
+from stillhouse.files import read_json, write_json
 from stillhouse.methods.combined import NoTerms
 from stillhouse.methods.control import Control
 from stillhouse.recipes.schema import Recipe
@@ -325,11 +324,13 @@ def read_kept(folder: Path, *, damaged_is_none: bool = False) -> Kept | None:
     if not path.is_file():
         return None
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-        return Kept(tuple(map(str, content["about"])), sections_from_json(content["sections"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return read_json(path, parse_kept, f"run `stillhouse explain {folder}` to write it again")
+    except UserError:
         if damaged_is_none:
             return None
-        raise UserError(
-            f"{path} is damaged; run `stillhouse explain {folder}` to write it again"
-        ) from error
+        raise
+
+
+def parse_kept(content: dict[str, Any]) -> Kept:
+    """The content of diagnosis.json; raises ValueError, KeyError or TypeError."""
+    return Kept(tuple(map(str, content["about"])), sections_from_json(content["sections"]))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from stillhouse.engine.folder import LOCK, MARK, lock_folder
 from stillhouse.engine.run import Run
 from stillhouse.engine.train import train
 from stillhouse.errors import UserError
-from stillhouse.files import write_json, write_text
+from stillhouse.files import read_json, write_json, write_text
 from stillhouse.models import cost, weights
 from stillhouse.models.taps import Tapped
 from stillhouse.recipes import load
@@ -213,10 +212,30 @@ def read_result(recipe: Recipe, folder: Path, teacher: str, *, blind: bool = Fal
     if not path.is_file() or not (folder / STUDENT).is_file():
         return None
     try:
-        score = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(score, dict):
+        score = read_json(path, parse_score, "delete it")
+    except UserError:
         return None
     same = score.get("recipe") == load.digest(recipe) and score.get("teacher") == teacher
     return score if same and (blind or score.get("test")) else None
+
+
+def parse_score(content: dict[str, Any]) -> Score:
+    """The content of a file of scores; raises ValueError, KeyError or TypeError."""
+    for name in ("name", "headline", "recipe", "teacher"):
+        if not isinstance(content.get(name, ""), str):
+            raise TypeError(f"{name} is not a text")
+    history = content.get("history", [])
+    parts = [content.get(name, {}) for name in ("validation", "best", "errors")]
+    for numbers in (content, *history, *parts, content["test"]):
+        check_numbers(numbers, SCALARS if numbers is content else numbers)
+    return content
+
+
+SCALARS = ("format", "seed", "parameters", "steps", "of", "seconds")  # of a score
+
+
+def check_numbers(content: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Raise TypeError where a value that is there is neither a number nor null."""
+    for name in names:
+        if not name or type(content.get(name)) not in (int, float, type(None)):
+            raise TypeError(f"{name!r} is not a number")

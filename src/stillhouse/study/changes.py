@@ -58,7 +58,7 @@ def by_name(
     found: dict[str, dict[int, float]] = {}
     for seed, score in arm.scores.items():
         for name, value in read(score).items():
-            if name not in COUNTS:
+            if name not in COUNTS and value is not None:
                 found.setdefault(name, {})[seed] = float(value)
     return found
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stillhouse.engine.folder import MARK
 from stillhouse.errors import UserError
+from stillhouse.explain.guard import error_text, log_traceback
+from stillhouse.files import read_json
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.execute import Result
-from stillhouse.runs.training import RESULT, RESULT_FORMAT, TEACHER, Score
+from stillhouse.runs.training import RESULT, RESULT_FORMAT, TEACHER, Score, parse_score
 from stillhouse.study.results import STUDY_FILE, Study, display_label, read_study, summarize_arm
 from stillhouse.study.sweep import CHOSEN_FILE
 
@@ -75,8 +77,9 @@ def read_entry(folder: Path) -> RunEntry:
             return RunEntry(folder, "sweep", f"chosen options are in {folder / CHOSEN_FILE}")
         recipe, result = read_run(folder)
         return RunEntry(folder, "run", summarize_run(recipe, result))
-    except UserError as error:
-        return RunEntry(folder, "", str(error))
+    except Exception as error:  # of a folder that others wrote, which must not hide the rest
+        log_traceback(str(folder), error)
+        return RunEntry(folder, "", error_text(error))
 
 
 def not_a_run(folder: Path) -> str:
@@ -100,36 +103,38 @@ def read_run(folder: Path) -> tuple[Recipe, Result]:
     """
     if not (folder / load.RECIPE_FILE).is_file():
         raise UserError(not_a_run(folder))
-    recipe = load.load(folder / load.RECIPE_FILE)
-    student = read_score(folder / RESULT)
+    recipe = load.load(folder)
+    student = read_score(folder / RESULT, folder)
     if student is None:
         raise UserError(
             f"{folder} is not finished; continue it with `stillhouse run {folder} --resume`"
         )
-    teacher = read_score(folder / TEACHER)
-    control = read_score(folder / "control" / RESULT)
-    return recipe, Result(folder, student["headline"], student, teacher, control)
+    headline = str(student["headline"])
+    teacher = read_score(folder / TEACHER, folder, headline)
+    control = read_score(folder / "control" / RESULT, folder, headline)
+    return recipe, Result(folder, headline, student, teacher, control)
 
 
-def read_score(path: Path) -> Score | None:
-    """The score in a result file; None if there is no such file."""
+def read_score(path: Path, run: Path, headline: str = "") -> Score | None:
+    """The score in a file of a run; None if there is no such file.
+
+    `headline` is the metric that it must have, by default the one that it names.
+    """
     if not path.is_file():
         return None
-    try:
-        score = json.loads(path.read_text(encoding="utf-8"))
-        if path.name == RESULT and score.get("format") != RESULT_FORMAT:
+
+    def parse(content: dict[str, Any]) -> Score:
+        if path.name == RESULT and content.get("format") != RESULT_FORMAT:
             raise UserError(
                 f"{path} was written by another version of stillhouse; read it with that version, "
                 "or run its recipe again"
             )
-        headline = score.get("headline", "")
-        numbers = [score["test"][headline]] if headline else [*score["test"].values()]
-        if not numbers or not all(map(math.isfinite, numbers)):
-            raise ValueError
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged; run its recipe again with --overwrite") from error
-    assert isinstance(score, dict)
-    return score
+        score = parse_score(content)
+        if not math.isfinite(score["test"][headline or score["headline"]]):
+            raise ValueError("the headline is not a finite number")
+        return score
+
+    return read_json(path, parse, "run its recipe again with --overwrite", inside=run)
 
 
 def summarize_run(recipe: Recipe, result: Result) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from stillhouse.engine.interrupt import Interrupt, Stopped, defer_signals, exit_with_parent
 from stillhouse.errors import UserError
-from stillhouse.files import write_json
+from stillhouse.files import read_json, write_json
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.execute import run_job
@@ -90,9 +89,8 @@ def record_failure(job: Job, message: str) -> Failure:
 def read_failure(folder: Path) -> Failure | None:
     """The recorded failure of the job with this folder; None if there is none."""
     try:
-        content = json.loads(failure_path(folder).read_text(encoding="utf-8"))
-        return Failure(str(content["sentence"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_json(failure_path(folder), lambda one: Failure(str(one["sentence"])), "")
+    except UserError:
         return None
 
 

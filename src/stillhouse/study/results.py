@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,10 +10,10 @@ from statistics import mean
 from typing import Any, Literal, NamedTuple
 
 from stillhouse.errors import UserError
-from stillhouse.files import write_json, write_text
+from stillhouse.files import check_inside, read_json, write_json, write_text
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe, Searched
-from stillhouse.runs.training import RESULT, Score
+from stillhouse.runs.training import RESULT, Score, parse_score
 from stillhouse.study.jobs import read_failure
 from stillhouse.study.plan import StudyPlan
 from stillhouse.study.statistics import (
@@ -30,6 +29,7 @@ STUDY_FILE = "study.json"
 STUDY_RECIPE_FILE = "study.yaml"
 TEACHERS_FILE = "teachers.json"
 STUDY_FORMAT = 1
+REMEDY = "run the study again, finished runs are kept"  # for a damaged file
 
 ScoreBy = Literal["last", "best"]  # test after the last epoch, or validation at its best epoch
 
@@ -203,16 +203,12 @@ def read_study(folder: Path, by: ScoreBy = "last", kind: IntervalKind = "t") -> 
         UserError: if the folder holds no study, or its plan is damaged.
     """
     content = read_plan(folder)
-    notes: list[str] = list(content["notes"])
-    try:
-        arms = tuple(
-            read_arm(folder, arm, content["seeds"], content["headline"], notes)
-            for arm in content["arms"]
-        )
-        title, headline = str(content["title"]), str(content["headline"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(damaged_message(folder / STUDY_FILE)) from error
-    recipe = load.load(folder / STUDY_RECIPE_FILE)
+    notes, headline = list[str](content["notes"]), content["headline"]
+    arms = tuple(
+        read_arm(folder, arm, content["seeds"], headline, notes) for arm in content["arms"]
+    )
+    title = content["title"]
+    recipe = load.load_resolved(folder / STUDY_RECIPE_FILE)
     teachers = read_teacher_scores(folder, headline, notes)
     return Study(folder, title, headline, arms, teachers, recipe, tuple(notes), by, kind)
 
@@ -222,22 +218,28 @@ def read_plan(folder: Path) -> dict[str, Any]:
     path = folder / STUDY_FILE
     if not path.is_file():
         raise UserError(f"{folder} is not a study folder: it has no {STUDY_FILE}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(damaged_message(path)) from error
-    if not isinstance(content, dict) or not {"arms", "seeds", "notes", "headline"} <= set(content):
-        raise UserError(damaged_message(path))
-    if content.get("format") != STUDY_FORMAT:
+    plan = read_json(path, parse_plan, REMEDY)
+    if plan["format"] != STUDY_FORMAT:
         raise UserError(
             f"{path} was written by another version of stillhouse; read it with that version"
         )
-    return content
+    return plan
 
 
-def damaged_message(path: Path) -> str:
-    """The error message for a damaged file of a study."""
-    return f"{path} is damaged; run the study again, finished runs are kept"
+def parse_plan(content: dict[str, Any]) -> dict[str, Any]:
+    """The content of `study.json`; raises ValueError, KeyError or TypeError."""
+    if content["format"] != STUDY_FORMAT:
+        return content
+    texts = [content["title"], content["headline"], *content["notes"]]
+    arms = [{"pair": "", **arm} for arm in content["arms"]]
+    texts += [arm[key] for arm in arms for key in ("label", "method", "teacher", "pair", "folder")]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("not a text")
+    if not all(type(seed) is int for seed in content["seeds"]):
+        raise TypeError("a seed is not a whole number")
+    if not content["headline"] or not {a["control"] for a in arms} <= {a["label"] for a in arms}:
+        raise ValueError("there is no such control")
+    return {**content, "arms": arms}
 
 
 def read_arm(
@@ -245,10 +247,11 @@ def read_arm(
 ) -> ArmResult:
     """The results of one arm; a note is added for each seed without a score."""
     arm_folder = folder / arm["folder"]
+    check_inside(arm_folder, folder)
     scores: dict[int, Score] = {}
     failures: dict[int, str] = {}
     for seed in seeds:
-        score, reason = read_job_score(arm_folder / str(seed), headline)
+        score, reason = read_job_score(arm_folder / str(seed), headline, folder)
         if score is not None:
             scores[seed] = score
         else:
@@ -262,24 +265,27 @@ def read_arm(
         arm_folder,
         scores,
         failures,
-        arm.get("pair", ""),
+        arm["pair"],
     )
 
 
-def read_job_score(folder: Path, headline: str) -> tuple[Score | None, str]:
+def read_job_score(folder: Path, headline: str, study: Path) -> tuple[Score | None, str]:
     """The score of a job, or None and the reason why there is none."""
     path = folder / RESULT
     if not path.is_file():
         failure = read_failure(folder)
         return None, failure.message if failure else "not finished yet"
+
+    def parse(content: dict[str, Any]) -> Score:
+        score = parse_score(content)
+        if None in (score[part][headline] for part in ("test", "best")):
+            raise UserError(f"{headline} in {path} is not a finite number")
+        return score
+
     try:
-        score = json.loads(path.read_text(encoding="utf-8"))
-        values = [float(score[part][headline]) for part in ("test", "best")]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None, f"{path} is damaged; delete its folder and run the study again"
-    if not all(map(math.isfinite, values)):
-        return None, f"{headline} in {path} is not a finite number"
-    return score, ""
+        return read_json(path, parse, "delete its folder and run the study again", study), ""
+    except UserError as error:
+        return None, str(error)
 
 
 def read_teacher_scores(folder: Path, headline: str, notes: list[str]) -> dict[str, Score]:
@@ -287,13 +293,17 @@ def read_teacher_scores(folder: Path, headline: str, notes: list[str]) -> dict[s
     path = folder / TEACHERS_FILE
     if not path.is_file():
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+
+    def parse(content: dict[str, Any]) -> dict[str, Score]:
+        scores = {label: parse_score(score) for label, score in content.items()}
         return {
             label: score
-            for label, score in content.items()
+            for label, score in scores.items()
             if math.isfinite(score["test"][headline] + score["validation"][headline])
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        notes.append(damaged_message(path))
+
+    try:
+        return read_json(path, parse, REMEDY)
+    except UserError as error:
+        notes.append(str(error))
         return {}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import UserError
+from stillhouse.files import read_json
 from stillhouse.teachers.store.outputs import RowFormat
 
 STORE_FORMAT = 2  # of the folder
@@ -61,7 +62,7 @@ class StoreIdentity:
 
     def check(self, path: Path) -> None:
         """Raise UserError for the identity.json of another store, or one that is damaged."""
-        stored = _read(path)
+        stored = read_json(path, dict, STORE_REMEDY)
         if stored.get("format") != STORE_FORMAT:
             raise UserError(
                 f"{path.parent} was filled by another version of this program (format "
@@ -71,13 +72,3 @@ class StoreIdentity:
         for name, difference in DIFFERS.items():
             if name not in stored or stored[name] != expected[name]:
                 raise UserError(f"{path.parent} {difference}; {STORE_REMEDY}")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}; {STORE_REMEDY}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} does not describe a store; {STORE_REMEDY}")
-    return content
