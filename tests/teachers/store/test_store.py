@@ -192,7 +192,14 @@ def test_one_that_may_only_be_read_is_read(folder: Path, monkeypatch: pytest.Mon
     def refuse(*args: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(os, "open", refuse)
+    opened = os.open
+
+    def only_read(path: Path, flags: int, *rest: int) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            refuse()
+        return opened(path, flags, *rest)
+
+    monkeypatch.setattr(os, "open", only_read)
     monkeypatch.setattr(Path, "mkdir", refuse)
     teacher = Counting()
     fill(Store(folder, identity()), filling_by(teacher))
