@@ -16,6 +16,7 @@ from stillhouse.batches import Batch
 from stillhouse.distributed import combine, mean_terms, rank
 from stillhouse.engine.pupil import Pupil
 from stillhouse.engine.rank_norm import share_norms
+from stillhouse.functional import site_maps
 from stillhouse.methods.build import make_method
 from stillhouse.methods.setting import Setting
 from stillhouse.models.adapters import SafeBatchNorm2d
@@ -42,9 +43,10 @@ METHODS: dict[str, tuple[Any, ...]] = {
         presets.dist(sites=("pixel",)),
         presets.kd(sites=("channel",)),
     ),
+    "pieces": (presets.kd(sites=("pixel",)), presets.dist(sites=("pixel",), variant="reference")),
     "features": (presets.cwd(), presets.pkd(adapter="pointwise"), presets.channel_relation()),
 }
-UNLABELLED = ("wgan", "ifvd", "cirkd")
+UNLABELLED = ("wgan", "ifvd", "cirkd", "pieces")
 
 
 def batch(step: int, labelled: bool = True) -> Batch[Tensor | None]:
@@ -95,7 +97,11 @@ def on_each_rank() -> dict[str, Any]:
             pupil, teacher = pupil_of(METHODS[name])
             wrapped = DistributedDataParallel(pupil)
             span = slice(cuts[rank()], cuts[rank() + 1])
-            found[case] = some_steps(pupil, wrapped, teacher, span, labelled)
+            with pytest.MonkeyPatch.context() as patch:
+                if name == "pieces":  # of two lines; the whole process below has none
+                    patch.setattr(site_maps, "LARGE", 1)
+                    patch.setitem(site_maps.ELEMENTS_OF_A_PIECE, "cpu", 2 * CLASSES * 6)
+                found[case] = some_steps(pupil, wrapped, teacher, span, labelled)
     student = normed()
     wrapped = DistributedDataParallel(student, broadcast_buffers=False)
     for cuts, case in ((CUTS, "norms"), (ALONE, "norms, a rank without images")):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 from torch.utils._pytree import tree_map
@@ -90,15 +90,59 @@ class Site:
     mass: Tensor | None = None  # () what a sum over rows is to be divided by: objects, positives
 
 
+Place = tuple[slice, ...]
+
+
+class Pieces(Protocol):
+    """The rows of a site in pieces, each made when it is needed."""
+
+    @property
+    def student(self) -> Tensor:
+        """What the rows of the student are made of, and what has their gradient."""
+        ...
+
+    @property
+    def mass(self) -> Tensor | None:
+        """As that of a site."""
+        ...
+
+    @property
+    def large(self) -> bool:
+        """Whether a copy of all rows costs more than pieces."""
+        ...
+
+    def weights(self) -> Tensor:
+        """The weight of each row of all pieces: (N,)."""
+        ...
+
+    def labelled(self) -> Pieces:
+        """The same with weight 0 for rows of target -1, which then have any other."""
+        ...
+
+    def places(self) -> Sequence[Place]:
+        """Where each piece is in `student`."""
+        ...
+
+    def site(self, part: Tensor, number: int) -> Site:
+        """The rows of one piece, which is that part of `student`."""
+        ...
+
+
 class Sites(Mapping[str, Site]):
     """Sites by name, each made when it is first asked for.
 
-    Raises UserError for a site that a task may have, but that these two networks do not.
+    `pieces` are those of the sites that may be too large to be copied. Raises UserError for a site
+    that a task may have, but that these two networks do not.
     """
 
-    def __init__(self, makers: Mapping[str, Callable[[], Site]]) -> None:
+    def __init__(
+        self,
+        makers: Mapping[str, Callable[[], Site]],
+        pieces: Mapping[str, Pieces] | None = None,
+    ) -> None:
         self._makers = dict(makers)
         self._made: dict[str, Site] = {}
+        self.pieces: Mapping[str, Pieces] = pieces or {}
 
     @staticmethod
     def of(sites: Mapping[str, Site]) -> Sites:
@@ -124,9 +168,11 @@ class Sites(Mapping[str, Site]):
     def joined(self, others: Mapping[str, Site], suffix: str = "") -> Sites:
         """These and other sites, the others under the names of a variant if `suffix` is given."""
         named = {variant(name, suffix) if suffix else name: name for name in others}
+        pieces = others.pieces if isinstance(others, Sites) else {}
         return Sites(
             {name: partial(self.__getitem__, name) for name in self}
-            | {new: partial(others.__getitem__, old) for new, old in named.items()}
+            | {new: partial(others.__getitem__, old) for new, old in named.items()},
+            {**self.pieces, **{n: pieces[old] for n, old in named.items() if old in pieces}},
         )
 
 

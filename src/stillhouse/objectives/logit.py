@@ -13,21 +13,23 @@ from torch import Tensor
 
 from stillhouse.functional import divergence
 from stillhouse.functional.dtype import full_precision, upcast
+from stillhouse.functional.moments import column_moments, correlation_of_moments
 from stillhouse.objectives.activation import (
     Activation,
     PartialSoftmax,
+    RealActivation,
     Responses,
     Sigmoid,
     Softmax,
     Temperature,
 )
-from stillhouse.objectives.distance import KL, CrossEntropy, Distance
+from stillhouse.objectives.distance import KL, CrossEntropy, Distance, Pearson
 from stillhouse.objectives.preprocess import Identity, Preprocess, Standardize
 from stillhouse.objectives.reduction import Mean, PerObject, Reduction
 from stillhouse.objectives.targets import as_multi_hot
 from stillhouse.objectives.weighting import Disagreement, Uniform, Weighting
 from stillhouse.spec import spec
-from stillhouse.types import Site, Term
+from stillhouse.types import Pieces, Site, Term
 
 FusedDistance = Callable[[Tensor, Tensor, Temperature, Tensor | None], Tensor]
 
@@ -134,7 +136,31 @@ class LogitObjective:
             term = self.reduction(losses, weight, site.mass)
         return term._replace(weight=self.weight)
 
-    def at(self, site: Site) -> LogitObjective:
+    @property
+    def additive(self) -> bool:
+        """Whether a relation is made of sums over rows: correlations of the columns."""
+        return isinstance(self.distance, Pearson) and isinstance(self.activation, RealActivation)
+
+    def moments(self, site: Site) -> Tensor:
+        """The sums over rows that an additive relation is made of: -> (MOMENTS, C)."""
+        student, teacher = upcast(site.student), upcast(site.teacher.detach())
+        check_shapes(student, teacher)
+        tau = self.activation.temperature
+        with full_precision(student):
+            weight = student.new_ones(len(student)) if site.weight is None else site.weight
+            rows = self._prepare(student, teacher, site.target)
+            s, t = (self.activation(z, site.target, tau).mT for z in rows)
+            return column_moments(s, t, weight)
+
+    def of_moments(self, moments: Tensor) -> Term:
+        """The term of an additive relation: (MOMENTS, C) -> Term."""
+        assert isinstance(self.distance, Pearson)
+        losses, enough = correlation_of_moments(moments, self.distance.eps, self.distance.mode)
+        losses = losses.where(enough, 0) * self._kappa(self.activation.temperature)
+        weight = torch.ones_like(losses) * enough
+        return self.reduction(losses, weight, None)._replace(weight=self.weight)
+
+    def at(self, site: Site | Pieces) -> LogitObjective:
         """The same for a site: means of divergences are divided by its mass, if it has one.
 
         Squares and correlations are means over rows at any site, as their papers have them.

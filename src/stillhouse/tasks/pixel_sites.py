@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from stillhouse.batches import IGNORE
+from stillhouse.functional.dtype import upcast
 from stillhouse.functional.resize import resize_maps, resize_mask
+from stillhouse.functional.site_maps import SiteMaps
 from stillhouse.models.segmenters.output import Segmentation
 from stillhouse.types import Site, Sites
 
@@ -31,43 +33,34 @@ def pixel_sites(student: Segmentation, teacher: Segmentation, mask: Tensor | Non
     where images have no labels. Rows of `channel` are the maps of all images, N C of them, with h w
     logits each, ignored pixels included. Networks without auxiliary logits have no `aux`.
     """
-    main = student.logits, teacher.logits
-    makers: dict[str, Callable[[], Site]] = {
-        "pixel": partial(pixels, *main, mask),
-        "every_pixel": partial(every_pixel, *main, mask),
-        "channel": partial(channels, *main),
-    }
+    maps = {"pixel": pixel_maps(student.logits, teacher.logits, mask)}
+    maps["every_pixel"] = replace(maps["pixel"], weight=None, mass=None)
     if student.auxiliary is not None and teacher.auxiliary is not None:
-        makers["aux"] = partial(pixels, student.auxiliary, teacher.auxiliary, mask)
-    return Sites({name: makers[name] for name in SITES if name in makers})
+        maps["aux"] = pixel_maps(student.auxiliary, teacher.auxiliary, mask)
+    makers: dict[str, Callable[[], Site]] = {name: one.whole for name, one in maps.items()}
+    makers["channel"] = partial(channels, student.logits, teacher.logits)
+    return Sites({name: makers[name] for name in SITES if name in makers}, maps)
 
 
-def every_pixel(student: Tensor, teacher: Tensor, mask: Tensor | None) -> Site:
-    """All pixels: (N, C, h, w), (N, C, h', w') -> rows (N h w, C)."""
-    size = (student.shape[-2], student.shape[-1])
-    target = None if mask is None else class_of_pixels(mask, size)
-    return Site(rows_of_pixels(student), rows_of_pixels(resize_maps(teacher, size)), target)
+def pixel_maps(student: Tensor, teacher: Tensor, mask: Tensor | None) -> SiteMaps:
+    """All pixels: (N, C, h, w), (N, C, h', w'), (N, H, W) -> SiteMaps.
 
-
-def pixels(student: Tensor, teacher: Tensor, mask: Tensor | None) -> Site:
-    """The same with weight 0 for pixels without a class, and with the number of others as mass."""
-    site = every_pixel(student, teacher, mask)
-    if site.target is None:
-        weight = torch.ones_like(site.student[:, 0])
-    else:
-        weight = (site.target != UNKNOWN).to(site.student.dtype)
-    return Site(site.student, site.teacher, site.target, weight, weight.sum())
+    Pixels without a class have weight 0, and the mass is the number of others.
+    """
+    number, _, height, width = student.shape
+    # in full precision, because half cannot count the pixels of an image
+    ones = upcast(student.detach()[:0]).new_ones(number * height * width)
+    if mask is None:
+        return SiteMaps(student, teacher, None, ones, ones.sum())
+    target = class_of_pixels(mask, (height, width))
+    weight = (target != UNKNOWN).to(ones.dtype)
+    return SiteMaps(student, teacher, target, weight, weight.sum())
 
 
 def channels(student: Tensor, teacher: Tensor) -> Site:
     """The map of each class: (N, C, h, w), (N, C, h', w') -> rows (N C, h w)."""
     teacher = resize_maps(teacher, (student.shape[-2], student.shape[-1]))
     return Site(student.flatten(2).flatten(0, 1), teacher.flatten(2).flatten(0, 1))
-
-
-def rows_of_pixels(maps: Tensor) -> Tensor:
-    """(N, C, h, w) -> (N h w, C)."""
-    return maps.movedim(1, -1).flatten(0, 2)
 
 
 def class_of_pixels(mask: Tensor, size: tuple[int, int]) -> Tensor:

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from stillhouse.batches import IGNORE, Batch, read_batch
 from stillhouse.errors import UserError
 from stillhouse.functional.dtype import full_precision, upcast
-from stillhouse.functional.resize import resize_maps
+from stillhouse.functional.pieces import sum_over_pieces
+from stillhouse.functional.resize import resize_lines, resize_maps
+from stillhouse.functional.site_maps import cut_maps
 from stillhouse.models.segmenters.output import read_segmentation
 from stillhouse.spec import require, spec
 from stillhouse.tasks.base import Facts
@@ -155,10 +157,21 @@ class Semantic:
             nothing = 0.0 * upcast(logits).sum()
             return Term(nothing, torch.zeros_like(nothing))
         check_mask(mask, logits)
-        with full_precision(logits):
-            resized = resize_maps(upcast(logits), (mask.shape[-2], mask.shape[-1]))
-            total = F.cross_entropy(resized, mask.long(), ignore_index=IGNORE, reduction="sum")
-        return Term(total, (mask != IGNORE).sum().to(total.dtype))
+        size = (mask.shape[-2], mask.shape[-1])
+        same = tuple(logits.shape[-2:]) == size
+        places = cut_maps(logits, size)  # because resized logits are many times as large
+
+        def total(part: Tensor, number: int) -> Tensor:
+            images, _, lines = places[number]
+            with full_precision(part):
+                scores = upcast(part)
+                if not same:
+                    scores = resize_lines(scores, size, lines.start, lines.stop)
+                target = mask[images, lines].long()
+                return F.cross_entropy(scores, target, ignore_index=IGNORE, reduction="sum")
+
+        loss = sum_over_pieces(total, logits, [p if same else p[:1] for p in places])
+        return Term(loss, (mask != IGNORE).sum().to(loss.dtype))
 
     def lesson(
         self,
