@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from stillhouse.errors import UserError
 from stillhouse.methods.logit import Logits
 from stillhouse.objectives import presets
 from stillhouse.types import Clock
@@ -41,7 +42,7 @@ def test_where_none_is_named_it_is_that_of_the_classes() -> None:
 
 
 def test_a_site_that_is_not_offered_is_an_error() -> None:
-    with pytest.raises(KeyError, match="edge"):
+    with pytest.raises(UserError, match="at site 'edge', but these two networks have class"):
         Logits(presets.kd(sites=("edge",)))(lesson({"class": site()}))
 
 

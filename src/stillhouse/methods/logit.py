@@ -49,7 +49,7 @@ def compare(
     ranks.
     """
     pieces, terms = sites.pieces.get(place), {}
-    # images of ranks differ in number and size, but ranks have to agree on how relations are made
+    # images of ranks differ in number and size, and have to agree on how relations are made
     agreed = world_size() > 1 and any(one.relational for one in objectives.values())
     if pieces is not None and (pieces.large or agreed):
         pieces = pieces.labelled() if needs_class else pieces
