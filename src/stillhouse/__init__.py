@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from stillhouse.batches import Batch, Objects
     from stillhouse.distiller import Distiller
     from stillhouse.errors import UserError
+    from stillhouse.models.factories import trust_factories
     from stillhouse.models.labelwise import LabelwiseHead, labelwise
     from stillhouse.objectives import presets
     from stillhouse.objectives.logit import LogitObjective
@@ -39,6 +40,7 @@ _HOMES = {
     "execute": "stillhouse.runs.execute",
     "labelwise": "stillhouse.models.labelwise",
     "load": "stillhouse.recipes.load",
+    "trust_factories": "stillhouse.models.factories",
 }
 _ROOMS = {
     "data": "stillhouse.data",
@@ -70,6 +72,7 @@ __all__ = [
     "methods",
     "models",
     "presets",
+    "trust_factories",
 ]
 
 

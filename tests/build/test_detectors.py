@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from stillhouse.build.session import Session
 from stillhouse.errors import UserError
 from stillhouse.models import weights, zoo
 from stillhouse.models.detectors.torchvision.adapter import TorchvisionDetector, adapt_detector
+from stillhouse.models.factories import trust_factories
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Network, Recipe, TeacherSpec
 from stillhouse.runs.execute import evaluate_run, execute
@@ -43,6 +45,12 @@ train: {{epochs: 1}}
 engine: {{device: cpu, tensorboard: false}}
 """
 DIGITS = [str(digit) for digit in range(10)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def trust() -> Iterator[None]:
+    with trust_factories():
+        yield
 
 
 @pytest.fixture(scope="module")

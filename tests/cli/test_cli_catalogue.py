@@ -176,9 +176,10 @@ def test_details_of_a_classifier_and_of_a_detector_of_torchvision(call: Call) ->
         (["stillhouse/tiny", "channels=0"], "channels must be a positive integer, got 0"),
         (["stillhouse/tiny", "wide"], "'wide' is not an override; write key=value"),
         (["tiny", "classes=2"], "'tiny' does not say where the network comes from"),
-        (["no_such_module:make"], "importing 'no_such_module' failed"),
+        (["no_such_module:make"], "'no_such_module:make' names code to be run; if you trust"),
+        (["no_such_module:make", "--trust"], "importing 'no_such_module' failed"),
         (
-            ["torchvision_detectors:single_shot", "classes=2"],
+            ["torchvision_detectors:single_shot", "classes=2", "--trust"],
             "SSD cannot be used for task detection: the classes of an SSD share",
         ),
     ],

@@ -1,5 +1,7 @@
+import contextvars
 import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +11,9 @@ import torch
 from torch import nn
 
 from stillhouse.errors import UserError
+from stillhouse.models import factories as factories_of_others
 from stillhouse.models import weights, zoo
+from stillhouse.models.factories import factories_are_trusted, trust_factories, trust_word
 
 FACTORIES = """
 from torch import nn
@@ -31,10 +35,12 @@ constant = 3
 
 
 @pytest.fixture
-def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (tmp_path / "nets_of_mine.py").write_text(FACTORIES)
     monkeypatch.syspath_prepend(tmp_path)
     sys.modules.pop("nets_of_mine", None)
+    with trust_factories():
+        yield
 
 
 @pytest.fixture
@@ -43,7 +49,8 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> None:
         return nn.Linear(channels, classes)
 
     point = SimpleNamespace(name="acme/line", load=lambda: factory)
-    monkeypatch.setattr(zoo, "entry_points", lambda group: [point] if "models" in group else [])
+    points = {"stillhouse.models": [point]}
+    monkeypatch.setattr(factories_of_others, "entry_points", lambda group: points.get(group, []))
 
 
 @pytest.mark.parametrize(
@@ -172,6 +179,29 @@ def test_an_option_of_no_network_is_a_sentence(name: str) -> None:
         zoo.create(name, 10, colour=3)
 
 
+def test_factories_are_not_imported_without_trust(factories: None) -> None:
+    def create(name: str, **options: Any) -> None:
+        with pytest.raises(UserError, match="names code to be run; .* add --trust"):
+            zoo.create(name, 7, 1, **options)
+
+    in_a_context_without_trust = contextvars.Context()
+    in_a_context_without_trust.run(create, "nets_of_mine:grey")
+    in_a_context_without_trust.run(create, "detector/fcos", backbone="nets_of_mine:grey")
+    in_a_context_without_trust.run(create, "segmenter/deeplabv3", backbone="nets_of_mine:grey")
+    in_a_context_without_trust.run(create, "logging:basicConfig", filename="kept")
+    assert "nets_of_mine" not in sys.modules
+    assert zoo.create("nets_of_mine:grey", 7, 1) is not None
+
+
+def test_trust_ends_with_its_context_and_is_not_taken_back_inside() -> None:
+    def check() -> None:
+        with trust_factories(), trust_factories(False):
+            assert factories_are_trusted() and trust_word() == " --trust"
+        assert not factories_are_trusted() and trust_word() == ""
+
+    contextvars.Context().run(check)
+
+
 def test_factories_of_the_user(factories: None) -> None:
     grey = zoo.create("nets_of_mine:grey", 7, 1, width=6)
     assert grey(torch.randn(2, 1, 4, 4)).shape == (2, 7)
@@ -210,7 +240,7 @@ def test_a_package_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPa
         raise ImportError("No module named 'acme'")
 
     point = SimpleNamespace(name="acme/line", load=load)
-    monkeypatch.setattr(zoo, "entry_points", lambda group: [point])
+    monkeypatch.setattr(factories_of_others, "entry_points", lambda group: [point])
     with pytest.raises(UserError, match=r"acme/line: the installed package .* 'acme'"):
         zoo.create("acme/line", 4)
 

@@ -197,7 +197,9 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
     splits = {"train": source("train", 64), "val": source("val", 24), "test": source("test", 24)}
     folder = tmp_path_factory.mktemp("slice") / "run"
     quiet: list[str] = []
-    return execute(recipe, folder, splits=splits, task=DetectionTask(10), say=quiet.append)
+    return execute(
+        recipe, folder, splits=splits, task=DetectionTask(10), say=quiet.append, trust=True
+    )
 
 
 def test_a_run_trains_teacher_control_and_student(result: Result) -> None:

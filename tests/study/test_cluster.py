@@ -51,7 +51,7 @@ def test_a_lost_ray_task_is_a_failure(workers: RayWorkers, tmp_path: Path) -> No
     assert isinstance(outcome, Failure) and "Ray lost the task twice" in outcome.message
 
 
-def die(job: Job, here: str) -> None:
+def die(job: Job, here: str, trust: bool) -> None:
     os._exit(1)
 
 

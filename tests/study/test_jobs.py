@@ -105,12 +105,12 @@ def test_a_killed_process_loses_no_job_but_one_that_kills_it_again(
     assert isinstance(outcomes[good.folder], dict)
 
 
-def die_if_deadly(job: Job) -> Any:
+def die_if_deadly(job: Job, trust: bool) -> Any:
     if job.folder.name == "deadly":
         job.folder.mkdir(parents=True, exist_ok=True)
         (job.folder / "recipe.yaml").write_text("begun")
         os.kill(os.getpid(), signal.SIGKILL)
-    return job_module.train_job(job)
+    return job_module.train_job(job, trust)
 
 
 def test_one_process_per_gpu_or_core(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from stillhouse.errors import UserError
+from stillhouse.errors import UserError, quote
 
-DEBUG = "--debug"
+DEBUG, TRUST = "--debug", "--trust"  # options of all commands
 INTERRUPTED = 130  # the exit code after Ctrl-C
 
 
@@ -26,7 +29,8 @@ def main(arguments: list[str] | None = None) -> None:
     if debug:
         show_tracebacks()
     try:
-        code = invoke([argument for argument in arguments if argument != DEBUG])
+        with trusting(TRUST in arguments):
+            code = invoke([word for word in arguments if word not in (DEBUG, TRUST)])
     except UserError as error:
         if debug:
             raise
@@ -42,7 +46,24 @@ def main(arguments: list[str] | None = None) -> None:
         # The reader closed the pipe; the interpreter must not try to flush the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        if debug or error.errno != errno.ENAMETOOLONG:
+            raise
+        print(f"error: {quote(str(error.filename))}: {error.strerror}; shorten it", file=sys.stderr)
+        code = 2
     sys.exit(code)
+
+
+@contextmanager
+def trusting(trust: bool) -> Iterator[None]:
+    """A context in which recipes may name networks by their module, if the user trusts them."""
+    if not trust:
+        yield
+        return
+    from stillhouse.models.factories import trust_factories
+
+    with trust_factories():
+        yield
 
 
 def show_tracebacks() -> None:

@@ -15,7 +15,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="All commands accept --debug, which shows the traceback of an error.",
+    epilog="All commands accept --debug, which shows the traceback of an error, and --trust, which "
+    "lets recipes run code of their own: networks named package.module:factory.",
 )
 recipes_app = typer.Typer(no_args_is_help=True, help="List, copy and validate recipes.")
 app.add_typer(recipes_app, name="recipes")
@@ -233,8 +234,7 @@ def explain_command(
         Literal["tsne", "pca"], typer.Option(help="Projection of the features to two dimensions.")
     ] = "tsne",
     files: Annotated[
-        Path | None,
-        typer.Option(help="Folder for charts (SVG), images (PNG) and tables (CSV)."),
+        Path | None, typer.Option(help="Folder for charts (SVG), images (PNG) and tables (CSV).")
     ] = None,
 ) -> None:
     """Diagnose the student of a run, or the best one of a study."""

@@ -88,9 +88,11 @@ def ask_resume_or_overwrite(folder: Path) -> tuple[bool, bool]:
 def resumable(command: str) -> Iterator[None]:
     """Exit with code 130 if training inside is interrupted, and print how to continue it."""
     from stillhouse.engine.interrupt import Stopped
+    from stillhouse.models.factories import trust_word
 
     try:
         yield
     except Stopped as stop:
-        print(f"interrupted; the state is saved. Continue with: {command}", file=sys.stderr)
+        again = f"{command}{trust_word()}"
+        print(f"interrupted; the state is saved. Continue with: {again}", file=sys.stderr)
         raise CommandExit(INTERRUPTED) from stop

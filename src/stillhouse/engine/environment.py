@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from stillhouse.models.factories import factories_are_trusted
 from stillhouse.spec import require
 
 PACKAGES = ("stillhouse", "torch", "torchvision", "timm", "accelerate", "numpy")
@@ -26,6 +27,7 @@ def describe_environment() -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         # without the folder of the program, which may contain the name of a user
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "trust": factories_are_trusted(),  # in code that the recipe names
         "commit": git_commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -7,23 +7,21 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
 from torch import nn
 
-from stillhouse.errors import UserError, did_you_mean
+from stillhouse.errors import UserError, did_you_mean, quote
 from stillhouse.models import small
 from stillhouse.models.cifar import catalogue as cifar
 from stillhouse.models.detectors import catalogue as detectors
 from stillhouse.models.detectors.torchvision.adapter import COLUMNS
 from stillhouse.models.detectors.torchvision.columns import read_columns
+from stillhouse.models.factories import call_factory, import_factory, load_factory, plugins
 from stillhouse.models.mobilenet_v1 import MobileNetV1
 from stillhouse.models.places import ATTRIBUTE, Places
 from stillhouse.models.segmenters import catalogue as segmenters
-
-PLUGINS = "stillhouse.models"  # the entry point group: NAMESPACE/NAME -> factory
 
 _MOBILE = "mobilenetv1"
 
@@ -74,8 +72,9 @@ class Preprocessing:
 def create(name: str, classes: int, channels: int = 3, **options: Any) -> nn.Module:
     """A network with random weights: (N, channels, H, W) -> (N, classes).
 
-    `timm/NAME`, `torchvision/NAME`, `cifar/NAME`, `stillhouse/NAME`, `package.module:factory`, or a
-    name that an installed package registers in the entry point group `stillhouse.models`.
+    `timm/NAME`, `torchvision/NAME`, `cifar/NAME`, `stillhouse/NAME`, a name that an installed
+    package registers in the entry point group `stillhouse.models`, or, where such names are trusted
+    (see `models.factories`), `package.module:factory`.
     `detector/NAME` returns a `Dense` instead (see `models.detectors`). A detector of torchvision is
     returned as it is, and adapted by the task; its option `columns` is for weights with other
     columns than the classes of the data (see `models.detectors.torchvision.columns`).
@@ -89,11 +88,11 @@ def create(name: str, classes: int, channels: int = 3, **options: Any) -> nn.Mod
     if source in _SOURCES:
         _check_known(name)
         return _make(name, _SOURCES[source], rest, classes, channels, **options)
-    plugins = _plugins()
-    if name not in plugins and ":" not in name:
-        raise UserError(_unknown(name, plugins))
-    factory = _loaded(name, plugins[name]) if name in plugins else _imported(name)
-    network = _call(name, factory, classes, channels, options)
+    known = plugins()
+    if name not in known and ":" not in name:
+        raise UserError(_unknown(name, known))
+    factory = load_factory(name, known[name]) if name in known else import_factory(name)
+    network = call_factory(name, factory, classes, channels, options)
     if not isinstance(network, nn.Module):
         raise UserError(
             f"{name}: the factory returned a {type(network).__name__}, not an nn.Module"
@@ -103,7 +102,7 @@ def create(name: str, classes: int, channels: int = 3, **options: Any) -> nn.Mod
 
 def list_models(pattern: str = "") -> list[str]:
     """All known names that contain a word, or match a glob with `*`, sorted."""
-    known = [*_plugins(), *(name for source in _SOURCES for name in _listed(source))]
+    known = [*plugins(), *(name for source in _SOURCES for name in _listed(source))]
     if any(sign in pattern for sign in "*?["):
         return sorted(name for name in known if fnmatch(name.lower(), pattern.lower()))
     return sorted(name for name in known if pattern.lower() in name.lower())
@@ -284,24 +283,25 @@ def _check_known(name: str) -> None:
         listed += [f"timm/{name}" for name in _library("timm").list_pretrained()]
     if name not in listed:
         hint = did_you_mean(rest, _likeliest_first(rest, [n.partition("/")[2] for n in listed]))
-        raise UserError(f"{source} has no network {rest!r}{hint}")
+        raise UserError(f"{source} has no network {quote(rest)}{hint}")
 
 
 def _likeliest_first(word: str, known: Iterable[str]) -> list[str]:
     return sorted(known, key=lambda name: (not name.endswith(f"/{word}"), len(name), name))
 
 
-def _unknown(name: str, plugins: Iterable[str]) -> str:
+def _unknown(name: str, installed: Iterable[str]) -> str:
     source, slash, _ = name.partition("/")
-    spaces = sorted({*_SOURCES, *(plugin.partition("/")[0] for plugin in plugins)})
+    spaces = sorted({*_SOURCES, *(plugin.partition("/")[0] for plugin in installed)})
     ways = f"known are {', '.join(f'{space}/…' for space in spaces)} and package.module:factory"
     if not slash:
         hint = did_you_mean(name, _likeliest_first(name, list_models()))
-        return f"{name!r} does not say where the network comes from: {ways}{hint}"
+        return f"{quote(name)} does not say where the network comes from: {ways}{hint}"
     if source in spaces:
-        return f"{source} has no network {name!r}{did_you_mean(name, plugins)}"
+        return f"{source} has no network {quote(name)}{did_you_mean(name, installed)}"
     return (
-        f"unknown source {source!r} of the network {name!r}: {ways}{did_you_mean(source, spaces)}"
+        f"unknown source {quote(source)} of the network {quote(name)}: {ways}"
+        f"{did_you_mean(source, spaces)}"
     )
 
 
@@ -338,53 +338,3 @@ def _replace_first_convolution(network: nn.Module, channels: int) -> None:
         new.bias.data.copy_(old.bias.data)
     parent, _, child = path.rpartition(".")
     setattr(network.get_submodule(parent), child, new)
-
-
-# --------------------------------------------------------------------------------- other factories
-
-
-def _plugins() -> dict[str, Callable[[], Any]]:
-    return {point.name: point.load for point in entry_points(group=PLUGINS)}
-
-
-def _loaded(name: str, load: Callable[[], Any]) -> Any:
-    try:
-        return load()
-    except (ImportError, AttributeError) as error:
-        raise UserError(
-            f"{name}: the installed package that offers it cannot be imported ({error}); "
-            "reinstall or update it"
-        ) from error
-
-
-def _imported(name: str) -> Any:
-    path, _, attribute = name.partition(":")
-    try:
-        module = importlib.import_module(path)
-    except (ImportError, ValueError) as error:
-        raise UserError(
-            f"{name}: importing {path!r} failed ({error}); is its folder on PYTHONPATH?"
-        ) from error
-    if not hasattr(module, attribute):
-        raise UserError(f"{name}: no {attribute!r} in {path}{did_you_mean(attribute, dir(module))}")
-    return getattr(module, attribute)
-
-
-def _call(name: str, factory: Any, classes: int, channels: int, options: Mapping[str, Any]) -> Any:
-    """Call a factory with the arguments that it accepts; refuse one that it does not."""
-    if not callable(factory):
-        raise UserError(
-            f"{name}: a {type(factory).__name__} is not a factory; name a function or class"
-        )
-    accepted = inspect.signature(factory).parameters
-    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
-    wanted = {"classes": classes, "channels": channels, **options}
-    if channels == 3 and not open_ended and "channels" not in accepted:
-        del wanted["channels"]
-    for option in wanted:
-        if not open_ended and option not in accepted:
-            raise UserError(
-                f"{name}: the factory takes no argument {option!r}, only "
-                f"({', '.join(accepted)}); give it one{did_you_mean(option, accepted)}"
-            )
-    return factory(**wanted)

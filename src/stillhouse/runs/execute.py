@@ -18,6 +18,7 @@ from stillhouse.engine.evaluate import evaluate
 from stillhouse.errors import UserError
 from stillhouse.files import write_json
 from stillhouse.methods.control import Control
+from stillhouse.models.factories import trust_factories
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.teacher import find_teacher, obtain_teacher
 from stillhouse.runs.training import STUDENT, TEACHER, Score, claim_folder, run_training
@@ -54,12 +55,28 @@ def execute(
     say: Say = print,
     splits: SplitSources | None = None,
     task: Task[Any] | None = None,
+    trust: bool = False,
 ) -> Result:
     """Train and evaluate the student of a recipe, and its teacher and control as needed.
 
     `splits` are sources by name (train, val, test) that replace the recipe's; `data.FromTorch`
     makes a source of a torch data set. `task` replaces the recipe's task. `say` prints messages.
+    With `trust`, the recipe may name networks as `package.module:factory`, which runs their code.
     """
+    with trust_factories(trust):
+        return execute_recipe(recipe, folder, resume, overwrite, say, splits, task)
+
+
+def execute_recipe(
+    recipe: Recipe,
+    folder: Path,
+    resume: bool,
+    overwrite: bool,
+    say: Say,
+    splits: SplitSources | None,
+    task: Task[Any] | None,
+) -> Result:
+    """Train the teacher, the control and the student of a recipe, as far as it has them."""
     if splits is not None or task is not None:
         recipe = replace(recipe, data=with_fingerprints(recipe.data, splits or {}, task))
     session = Session.open(recipe, splits=splits, task=task)

@@ -12,13 +12,14 @@ from typing import Any
 from stillhouse.data.cache import cache_folder
 from stillhouse.engine.interrupt import Interrupt, Stopped
 from stillhouse.errors import UserError
+from stillhouse.models.factories import factories_are_trusted
 from stillhouse.study.jobs import Job, OnDone, Outcome, record_failure, train_job
 
 
-def train_remote_job(job: Job, working_folder: str) -> Outcome:
+def train_remote_job(job: Job, working_folder: str, trust: bool = False) -> Outcome:
     """Run a job on another machine, with relative paths as on the machine that sent it."""
     os.chdir(working_folder)
-    return train_job(job)
+    return train_job(job, trust)
 
 
 class RayWorkers:
@@ -33,7 +34,8 @@ class RayWorkers:
     def train(self, jobs: Sequence[Job], on_done: OnDone) -> Mapping[Path, Outcome]:
         """Run all jobs and return the outcome of each by folder; finished jobs are only read."""
         outcomes: dict[Path, Outcome] = {}
-        pending = {self._task.remote(job, os.getcwd()): job for job in jobs}
+        place, trust = os.getcwd(), factories_are_trusted()
+        pending = {self._task.remote(job, place, trust): job for job in jobs}
         with Interrupt() as interrupt:
             while pending:
                 ready, _ = self._ray.wait([*pending], timeout=0.2)

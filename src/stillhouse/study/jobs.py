@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from stillhouse.engine.interrupt import Interrupt, Stopped, defer_signals, exit_with_parent
 from stillhouse.errors import UserError
 from stillhouse.files import read_json, write_json
+from stillhouse.models.factories import factories_are_trusted, trust_factories, trust_word
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.execute import run_job
@@ -57,16 +58,19 @@ PROCESS_DIED = (
 )
 
 
-def train_job(job: Job) -> Outcome:
-    """Run one job in this process; an error becomes a `Failure`, so that other jobs continue."""
+def train_job(job: Job, trust: bool = False) -> Outcome:
+    """Run one job in this process; an error becomes a `Failure`, so that other jobs continue.
+
+    `trust` says that recipes may name networks by their module, as where the job was made.
+    """
     try:
-        with TRAINING:
+        with TRAINING, trust_factories(trust):
             score = run_job(job.recipe, job.folder, until=job.until, blind=job.blind)
     except UserError as error:
         return record_failure(job, str(error))
     except (RuntimeError, MemoryError, ValueError, TypeError, OSError, ArithmeticError) as error:
         reason = (str(error).splitlines() or [""])[0]
-        command = f"stillhouse run {job.folder} --resume --debug"
+        command = f"stillhouse run {job.folder} --resume --debug{trust_word()}"
         return record_failure(job, f"{type(error).__name__}: {reason}; for a traceback: {command}")
     failure_path(job.folder).unlink(missing_ok=True)
     return score
@@ -140,7 +144,8 @@ class ProcessWorkers:
 
     def _attempt(self, jobs: Sequence[Job], keep: OnDone, interrupt: Interrupt) -> list[Job]:
         """Run jobs; return those that a dead process left without an outcome, suspects first."""
-        pending = {self._executor.submit(train_job, job): job for job in jobs}
+        trust = factories_are_trusted()
+        pending = {self._executor.submit(train_job, job, trust): job for job in jobs}
         while pending:
             for future in wait(pending, timeout=0.2, return_when=FIRST_COMPLETED).done:
                 if isinstance(future.exception(), BrokenProcessPool):
