@@ -64,6 +64,11 @@ NUMBERS = {
         "DIST+": 76.52,
     },
 }
+PROTOCOLS = [
+    ("voc_40k", 10582, 40000),
+    ("camvid_40k", 367, 40000),
+    ("ade20k_segformer", 20210, 160000),
+]
 FILES = {"SKD": "skd", "IFVD": "ifvd", "CWD": "cwd", "CIRKD": "cirkd", "DIST": "dist"}
 
 
@@ -105,6 +110,24 @@ def test_the_protocol_is_40000_steps() -> None:
     images = 2975 - int(recipe.data.holdout)
     assert recipe.train.epochs * images / recipe.data.batch == pytest.approx(40000, rel=1e-3)
     assert recipe.train.sync_norms and recipe.train.schedule.kind == "poly"
+
+
+@pytest.mark.parametrize(("name", "images", "steps"), PROTOCOLS)
+def test_the_protocols_of_other_data(name: str, images: int, steps: int) -> None:
+    recipe = loaded(name)
+    found = recipe.train.epochs * (images - int(recipe.data.holdout)) / recipe.data.batch
+    assert found == pytest.approx(steps, rel=2e-3)
+
+
+def test_segformers_are_those_of_the_paper() -> None:
+    pytest.importorskip("transformers", reason="transformers is optional, and not installed")
+    recipe = loaded("ade20k_segformer")
+    assert recipe.teacher is not None
+    counts = [
+        sum(p.numel() for p in zoo.create(spec.name, 150, **spec.options).parameters())
+        for spec in (recipe.student, recipe.teacher)
+    ]
+    assert counts == [3752694, 64108374]  # the published 3.8 and 64.1 million
 
 
 def test_networks_are_those_of_the_papers() -> None:

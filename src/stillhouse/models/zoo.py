@@ -22,6 +22,11 @@ from stillhouse.models.factories import call_factory, import_factory, load_facto
 from stillhouse.models.mobilenet_v1 import MobileNetV1
 from stillhouse.models.places import ATTRIBUTE, Places
 from stillhouse.models.segmenters import catalogue as segmenters
+from stillhouse.models.transformers_networks import (
+    SEGMENTERS,
+    transformers_names,
+    transformers_network,
+)
 
 _MOBILE = "mobilenetv1"
 
@@ -72,7 +77,8 @@ class Preprocessing:
 def create(name: str, classes: int, channels: int = 3, **options: Any) -> nn.Module:
     """A network with random weights: (N, channels, H, W) -> (N, classes).
 
-    `timm/NAME`, `torchvision/NAME`, `cifar/NAME`, `stillhouse/NAME`, a name that an installed
+    `timm/NAME`, `torchvision/NAME`, `cifar/NAME`, `stillhouse/NAME`, `transformers/CLASS`, a name
+    that an installed
     package registers in the entry point group `stillhouse.models`, or, where such names are trusted
     (see `models.factories`), `package.module:factory`.
     `detector/NAME` returns a `Dense` instead (see `models.detectors`). A detector of torchvision is
@@ -117,6 +123,8 @@ def is_detector(name: str) -> bool:
 def is_segmenter(name: str) -> bool:
     """Whether a name is that of a network for semantic segmentation."""
     source, _, rest = name.partition("/")
+    if source == "transformers":
+        return rest.endswith(SEGMENTERS)
     return source == "segmenter" or (source == "torchvision" and rest in _TORCHVISION_SEGMENTERS)
 
 
@@ -239,6 +247,7 @@ _SOURCES: Mapping[str, _Maker] = {
     "segmenter": _segmenter,
     "timm": _timm,
     "torchvision": _torchvision,
+    "transformers": transformers_network,
 }
 
 
@@ -263,6 +272,8 @@ def _listed(source: str) -> list[str]:
         listed = detectors.FAMILIES
     elif source == "segmenter":
         listed = segmenters.FAMILIES
+    elif source == "transformers":
+        listed = transformers_names()
     elif source == "timm":
         listed = _library("timm").list_models()
     else:
@@ -282,6 +293,8 @@ def _check_known(name: str) -> None:
     if source == "timm" and "." in rest:
         listed += [f"timm/{name}" for name in _library("timm").list_pretrained()]
     if name not in listed:
+        if not listed:
+            raise UserError(f"{name} needs {source}, which is not installed: pip install {source}")
         hint = did_you_mean(rest, _likeliest_first(rest, [n.partition("/")[2] for n in listed]))
         raise UserError(f"{source} has no network {quote(rest)}{hint}")
 
