@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from segment_room import CLASSES, EXAMPLE, IGNORED, SIDES, masks, segmenters
 from stillhouse import methods
 from stillhouse.batches import Batch
-from stillhouse.distributed import combine, mean_terms, rank
+from stillhouse.distributed import combine, mean_terms, rank, sync_equal_buffers
 from stillhouse.engine.pupil import Pupil
 from stillhouse.engine.rank_norm import share_norms
 from stillhouse.functional import site_maps
@@ -95,7 +95,12 @@ def on_each_rank() -> dict[str, Any]:
     for name in METHODS:
         for cuts, labelled, case in cases(name):
             pupil, teacher = pupil_of(METHODS[name])
+            memories = {n: b for n, b in pupil.named_buffers() if ".queues." in n}
+            for memory in memories.values():
+                memory += rank()  # they begin as those of the first rank
+            sync_equal_buffers(pupil)
             wrapped = DistributedDataParallel(pupil)
+            assert memories.keys() <= wrapped.parameters_to_ignore
             span = slice(cuts[rank()], cuts[rank() + 1])
             with pytest.MonkeyPatch.context() as patch:
                 if name == "pieces":  # of two lines; the whole process below has none

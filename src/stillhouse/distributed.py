@@ -138,6 +138,22 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         parameter.grad /= world_size()
 
 
+def sync_equal_buffers(module: nn.Module) -> None:
+    """Copy memories from the first rank once, before DDP would copy them at each forward.
+
+    Ranks fill them alike: the buffers of modules with `equal_buffers`, which may be as large as all
+    features of a data set.
+    """
+    names = []
+    for path, part in module.named_modules():
+        if getattr(part, "equal_buffers", False):
+            for name, buffer in part.named_buffers(prefix=path):
+                names.append(name)
+                if world_size() > 1:
+                    torch.distributed.broadcast(buffer, 0)
+    nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, names)
+
+
 def destroy_process_group() -> None:
     """Destroy the default process group, if there is one."""
     if dist.is_available() and dist.is_initialized():

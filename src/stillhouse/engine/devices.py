@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from stillhouse.distributed import sync_equal_buffers
 from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError
 
@@ -47,6 +48,7 @@ class Hardware:
         self._accelerator.ddp_handler = DistributedDataParallelKwargs(
             find_unused_parameters=pupil.method.unused_parameters
         )
+        sync_equal_buffers(pupil.to(self.device))
         prepared: nn.Module = self._accelerator.prepare_model(pupil)
         return prepared
 

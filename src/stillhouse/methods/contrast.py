@@ -111,6 +111,7 @@ class Contrastive(Method):
 class ContrastMemory(nn.Module):
     """The projections of one pair of taps, and the last projection of each training sample."""
 
+    equal_buffers: ClassVar[bool] = True
     memory: Tensor  # (2, samples, dim) of the student and of the teacher
     log_scale: Tensor  # (2,) log Z of each direction; minus infinity before the first batch
 

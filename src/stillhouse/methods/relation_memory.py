@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +97,7 @@ class RelationMemory(nn.Module):
 class ClassQueue(nn.Module):
     """A ring of unit vectors for each class, the same on all ranks; it starts with random ones."""
 
+    equal_buffers: ClassVar[bool] = True
     vectors: Tensor  # (classes, length, width)
     start: Tensor  # (classes,) where the next vector of each class is written
 
