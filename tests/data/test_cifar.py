@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from stillhouse.data.single import cifar
 from stillhouse.data.single.cifar import read_cifar10, read_cifar100
 from stillhouse.errors import UserError
 
@@ -297,3 +298,43 @@ def test_wrong_places_and_words(tmp_path: Path) -> None:
         read_cifar10(tmp_path / "pictuers", "train")
     with pytest.raises(UserError, match=r"no split 'tests', only 'train' and 'test'; did you mean"):
         read_cifar10(tmp_path, "tests")
+
+
+# ----------------------------------------------------------------------- prepared by somebody else
+
+
+@pytest.mark.parametrize("file", ["cifar-10-batches-py/data_batch_1", "other/notes.txt"])
+def test_an_archive_that_grows_is_not_read(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*args: object) -> bytes:
+        raise AssertionError("read")
+
+    path = tmp_path / "cifar-10-python.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        info = tarfile.TarInfo(file)
+        info.size = 10**12
+        archive.addfile(info)  # only the header, which says how large it is
+    monkeypatch.setattr(tarfile.ExFileObject, "read", read)
+    said = f"damaged or truncated .{file} is larger than any file of CIFAR"
+    with pytest.raises(UserError, match=said):
+        read_cifar10(tmp_path, "train")
+
+
+def test_an_archive_of_many_files_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cifar, "_ARCHIVE_LIMIT", 2000)
+    with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz") as archive:
+        for number in range(5):
+            info = tarfile.TarInfo(f"other/{number}")
+            info.size = 512
+            archive.addfile(info, io.BytesIO(bytes(512)))
+    with pytest.raises(UserError, match="other/3 is larger than any file of CIFAR"):
+        read_cifar10(tmp_path, "train")
+
+
+def test_a_file_that_is_too_large_or_no_file(tmp_path: Path) -> None:
+    place = unpack(tmp_path, "cifar-10-batches-py", files_of("cifar-10-batches-py"))
+    with (place / "data_batch_2").open("wb") as file:
+        file.truncate(2**33)
+    with pytest.raises(UserError, match="data_batch_2 cannot be read: it has more than"):
+        read_cifar10(tmp_path, "train")

@@ -3,6 +3,7 @@ import json
 import os
 import pickle
 import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -307,3 +308,70 @@ def test_what_is_no_beginning_is_refused(source: nn.Module, tmp_path: Path) -> N
         with pytest.raises(UserError, match=sentence):
             weights.load_pretrained(other, path)
         assert weights.state_hash(other) == before
+
+
+# ----------------------------------------------------------------------- prepared by somebody else
+
+
+def test_an_archive_that_grows_is_not_read(goal: nn.Module, tmp_path: Path) -> None:
+    plain, packed = tmp_path / "plain.pt", tmp_path / "packed.pt"
+    torch.save({"weight": torch.zeros(2_000_000)}, plain)
+    with zipfile.ZipFile(plain) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry))
+    assert packed.stat().st_size < plain.stat().st_size / 100
+    assert "its entries are compressed" in refused(goal, packed)
+
+
+def test_entries_that_share_their_bytes_are_not_read(goal: nn.Module, tmp_path: Path) -> None:
+    file = tmp_path / "net.pt"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("one", bytes(1000))
+        twins = [zipfile.ZipInfo(f"two{i}") for i in range(3)]
+        first = archive.infolist()[0]
+        for twin in twins:
+            twin.header_offset, twin.CRC = first.header_offset, first.CRC
+            twin.file_size = twin.compress_size = first.file_size
+            archive.filelist.append(twin)
+            archive.NameToInfo[twin.filename] = twin
+    assert file.stat().st_size < 2000
+    assert "its entries are compressed" in refused(goal, file)
+
+
+def test_a_pipe_is_not_waited_for(goal: nn.Module, tmp_path: Path) -> None:
+    for name in ("net.pt", "net.safetensors"):
+        os.mkfifo(tmp_path / name)
+        assert "is a pipe or a device" in refused(goal, tmp_path / name)
+
+
+@pytest.mark.parametrize("key", ["model", "state_dict"])
+def test_a_mapping_that_contains_itself(goal: nn.Module, tmp_path: Path, key: str) -> None:
+    content: dict[str, Any] = {}
+    content[key] = content
+    torch.save(content, tmp_path / "net.pt")
+    assert f"the file holds no state dict ('{key}' is a dict)" in refused(goal, tmp_path / "net.pt")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind"),
+    [(torch.int64, "integer"), (torch.bool, "boolean"), (torch.complex64, "complex")],
+)
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_numbers_of_another_kind_are_not_cast(
+    goal: nn.Module, tmp_path: Path, dtype: torch.dtype, kind: str, suffix: str
+) -> None:
+    state = goal.state_dict()
+    name = next(iter(state))
+    state[name] = torch.ones(state[name].shape).to(dtype)
+    file = tmp_path / f"net{suffix}"
+    save = torch.save if suffix == ".pt" else safetensors.torch.save_file
+    save(state, file)
+    assert f"{name!r} holds {kind} numbers ({dtype})" in refused(goal, file)
+    with pytest.raises(UserError, match=f"holds {kind} numbers"):
+        weights.load_pretrained(goal, file)
+
+
+def test_floats_of_another_precision_are_loaded(goal: nn.Module, tmp_path: Path) -> None:
+    state = {k: v.half() if v.is_floating_point() else v for k, v in goal.state_dict().items()}
+    torch.save(state, tmp_path / "net.pt")
+    weights.load_weights(goal, tmp_path / "net.pt")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from stillhouse.data.catalogue import IMAGENET, entry, open_source
+from stillhouse.data.images import limit_pixels
 from stillhouse.data.loader import BatchSampler, Loader
 from stillhouse.data.positions import SEARCHED, has_positions
 from stillhouse.data.problems import MissingSplit
@@ -55,6 +56,7 @@ def open_sources(data: Data, given: SplitSources | None = None) -> Sources:
 
     Without a test split, val is used in its place. Raises UserError for splits that do not fit.
     """
+    limit_pixels(data.max_pixels)
     if given is None:
         train, val = open_training(data)
         test = open_test(data) or val

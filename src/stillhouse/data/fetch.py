@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.batches import Target
+from stillhouse.data.images import limit_pixels, pixel_limit
 from stillhouse.data.mosaic import MosaicSamples
 from stillhouse.data.padding import pad_images, pad_target
 from stillhouse.data.positions import NOT_PADDED, ONE_VIEW, SEARCHED, has_positions
@@ -48,7 +49,7 @@ def fetch(
     the source.
     """
     loader = torch.utils.data.DataLoader(
-        _Batches(source, tuple(chains), pad, mosaics),
+        _Batches(source, tuple(chains), pad, mosaics, pixel_limit()),
         batch_size=None,
         sampler=(rows.tolist() for rows in indices),
         num_workers=workers,
@@ -68,9 +69,11 @@ class _Batches(torch.utils.data.Dataset[Fetched | UserError]):
     chains: tuple[Chain, ...]
     pad: int
     mosaics: MosaicSamples | None
+    pixels: int  # the largest number of an image
 
     def __getitem__(self, rows: list[list[int]]) -> Fetched | UserError:
         indices = torch.tensor(rows)
+        limit_pixels(self.pixels)  # in a new process, it would be the default
         try:
             samples = self._read(*rows[:2])
             if self._padded(samples):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from stillhouse.errors import UserError
 from stillhouse.files import atomic_write
+from stillhouse.models.torch_file import load_torch_file
 
 FORMAT = "stillhouse_checkpoint"  # the key that marks our files and has the version
 VERSION = 1
@@ -58,7 +59,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             f"checkpoint {path} does not exist; check the path, or run without --resume"
         )
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_torch_file(path)
     except PermissionError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); make it readable") from error
     # Files of another format raise nearly anything.

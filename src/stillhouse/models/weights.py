@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,11 @@ from torch import Tensor, nn
 
 from stillhouse.errors import UserError, did_you_mean
 from stillhouse.files import atomic_write, write_error
+from stillhouse.models.torch_file import load_torch_file
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "student")  # keys that hold the weights
+_MAX_WRAPPERS = 8  # inside each other; a mapping may contain itself
 PREFIXES = ("module.", "model.", "_orig_mod.")  # of DDP, trainers and torch.compile
 
 State = dict[str, Tensor]
@@ -43,6 +44,7 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
     whole = _counted_batches(expected) | state
     _check_names(path, whole, expected)
     _check_shapes(path, whole, expected)
+    _check_kinds(path, whole, expected)
     model.load_state_dict(whole, strict=True)
     return LoadReport(path, len(state), wrapper, prefix)
 
@@ -66,6 +68,7 @@ def load_pretrained(model: nn.Module, path: str | Path) -> LoadReport:
     if wrong and not _is_classifier(wrong, whole, expected):
         _check_shapes(path, whole, expected)
     kept = {name: tensor for name, tensor in whole.items() if name not in wrong}
+    _check_kinds(path, kept, expected)
     model.load_state_dict(expected | kept, strict=True)
     return LoadReport(path, len(kept), wrapper, prefix)
 
@@ -108,9 +111,7 @@ def _read(path: Path) -> Any:
         except (SafetensorError, OSError) as error:
             raise UserError(_damaged(path, "safetensors file", str(error))) from error
     try:
-        with warnings.catch_warnings():  # about unknown pickles, which are refused below
-            warnings.simplefilter("ignore", UserWarning)
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return load_torch_file(path)
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
         if code:
@@ -119,7 +120,9 @@ def _read(path: Path) -> Any:
                 "load it where you trust it and save only `model.state_dict()`"
             ) from error
         raise UserError(_damaged(path, "file of torch.save")) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    except ValueError as error:
+        raise UserError(_damaged(path, "file of torch.save", str(error))) from error
+    except (RuntimeError, EOFError, OSError, KeyError, AttributeError) as error:
         raise UserError(_damaged(path, "file of torch.save")) from error
 
 
@@ -134,6 +137,8 @@ def _check_there(path: Path) -> None:
             raise UserError(f"{path}: there is no folder {str(folder)!r}")
         siblings = sorted(file.name for file in folder.iterdir() if file.suffix in SUFFIXES)
         raise UserError(f"{path}: there is no such file{did_you_mean(path.name, siblings)}")
+    if not path.is_file():
+        raise UserError(f"{path} is a pipe or a device, not a file of weights; copy it to a file")
     if path.suffix not in SUFFIXES:
         raise UserError(
             f"{path}: files of weights end in {', '.join(SUFFIXES)}, not in {path.suffix!r}"
@@ -164,7 +169,7 @@ def _counted_batches(expected: State) -> State:
 def _unwrapped(path: Path, content: Any) -> tuple[State, str]:
     """The state dict in a checkpoint, and the keys that led there."""
     keys: list[str] = []
-    while isinstance(content, Mapping):
+    while isinstance(content, Mapping) and len(keys) < _MAX_WRAPPERS:
         inner = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
         if not inner:
             break
@@ -228,6 +233,27 @@ def _check_shapes(path: Path, state: State, expected: Mapping[str, Tensor]) -> N
             f"train on its classes, or take weights for {shape[0]} classes"
         )
     raise UserError(f"{path}: {difference}; the weights belong to a network of another size")
+
+
+def _check_kinds(path: Path, state: State, expected: Mapping[str, Tensor]) -> None:
+    """Raise UserError for integers where the network has floats, and the like."""
+    for name, tensor in state.items():
+        kind, wanted = _kind(tensor), _kind(expected[name])
+        if kind != wanted:
+            raise UserError(
+                f"{path}: {name!r} holds {kind} numbers ({tensor.dtype}), where the network has "
+                f"{wanted} ones; save its weights as they were trained"
+            )
+
+
+def _kind(tensor: Tensor) -> str:
+    if tensor.is_quantized:
+        return "quantised"
+    if tensor.is_complex():
+        return "complex"
+    if tensor.is_floating_point():
+        return "floating-point"
+    return "boolean" if tensor.dtype == torch.bool else "integer"
 
 
 def _is_classifier(wrong: list[str], state: State, expected: Mapping[str, Tensor]) -> bool:

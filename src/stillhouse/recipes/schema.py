@@ -53,6 +53,7 @@ class Data:
     strong: tuple[Transform, ...] = ()
     mix: Mix | None = None  # Mixup or CutMix of training batches
     mosaic: Mosaic | None = None  # joins training images with boxes or masks by four
+    max_pixels: int | None = None  # of one image; None: 89,478,485, a larger one is broken
     pad: int = 1  # images with boxes or masks are padded to a multiple of it
     mean: tuple[float, ...] | None = None  # None: that of the data set
     std: tuple[float, ...] | None = None
@@ -68,6 +69,8 @@ class Data:
         require(self.batch >= 1, "batch", "at least 1", self.batch)
         require(self.repeats >= 1, "repeats", "at least 1", self.repeats)
         require(self.pad >= 1, "pad", "at least 1", self.pad)
+        largest = self.max_pixels
+        require(largest is None or largest >= 1, "max_pixels", "at least 1", largest)
         measured = self.evaluation_batch
         require(measured is None or measured >= 1, "evaluation_batch", "at least 1", measured)
         if self.repeats > 1 and self.group_by_aspect:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stillhouse.errors import UserError, did_you_mean
+from stillhouse.files import open_regular
 
 
 def require_folder(name: str, path: Path) -> Path:
@@ -22,7 +23,8 @@ def require_folder(name: str, path: Path) -> Path:
 def read_bytes(path: Path, remedy: str) -> bytes:
     """The content of a file; the remedy ends the message where it cannot be read."""
     try:
-        return path.read_bytes()
+        with open_regular(path) as file:
+            return file.read()
     except FileNotFoundError:
         siblings = [entry.name for entry in path.parent.glob("*")]
         hint = did_you_mean(path.name, siblings)

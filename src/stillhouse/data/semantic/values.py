@@ -12,7 +12,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from stillhouse.batches import IGNORE
+from stillhouse.data.images import open_image
 from stillhouse.errors import UserError
+from stillhouse.files import open_regular
 
 ValueArray = npt.NDArray[Any]  # (H, W) uint8, or int32 for values above 255
 ClassArray = npt.NDArray[np.int16]
@@ -94,7 +96,7 @@ def read_values(path: Path, colours: bool) -> ValueArray:
     try:
         if path.suffix == SBD:
             return _read_sbd(path)
-        with Image.open(path) as image:
+        with open_regular(path) as file, open_image(file) as image:
             image.load()
             if colours:
                 return _colours_of(image)
@@ -125,7 +127,8 @@ def _read_sbd(path: Path) -> ValueArray:
     """The mask of a file of SBD: the field Segmentation of GTcls."""
     from scipy.io import loadmat
 
-    content = loadmat(path, squeeze_me=True, struct_as_record=False)
+    with open_regular(path) as file:
+        content = loadmat(file, squeeze_me=True, struct_as_record=False)
     return np.asarray(content["GTcls"].Segmentation, dtype=np.uint8)
 
 

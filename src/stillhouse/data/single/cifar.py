@@ -17,12 +17,15 @@ import torch
 
 from stillhouse.data.source import Pixels, fingerprint_of_content
 from stillhouse.errors import UserError, did_you_mean
+from stillhouse.files import read_limited
 
 Bytes = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.int64]
 
 _VALUES = 3 * 32 * 32
 _SPLITS = ("train", "test")
+_FILE_LIMIT = 2**28  # bytes of a file; the largest, of CIFAR-100, has 155 million
+_ARCHIVE_LIMIT = 2**30  # bytes of all files in an archive; the largest has 187 million
 
 
 class _Layout(NamedTuple):
@@ -147,20 +150,30 @@ def _contents(layout: _Layout, place: Path, names: Sequence[str]) -> dict[str, b
         contents = _unpack(layout, place, names)
     else:
         paths = {name: place / name for name in names}
-        contents = {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
+        contents = {name: _read_file(path) for name, path in paths.items() if path.is_file()}
     if missing := [name for name in names if name not in contents]:
         remedy = f"unpack {layout.archive} again, or download it again"
         raise UserError(f"{place / missing[0]} is missing; {remedy}")
     return {name: contents[name] for name in names}
 
 
+def _read_file(path: Path) -> bytes:
+    try:
+        return read_limited(path, _FILE_LIMIT)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; download it again") from error
+
+
 def _unpack(layout: _Layout, path: Path, names: Sequence[str]) -> dict[str, bytes]:
     wanted = {f"{layout.folder}/{name}": name for name in names}
-    contents = {}
+    contents, total = {}, 0
     try:
         # One pass in the order of the archive, since going back would decompress all of it again.
         with tarfile.open(path) as archive:
             for member in archive:
+                total += member.size
+                if member.size > _FILE_LIMIT or total > _ARCHIVE_LIMIT:
+                    raise tarfile.TarError(f"{member.name[:100]} is larger than any file of CIFAR")
                 name = wanted.get(member.name.removeprefix("./"))
                 file = archive.extractfile(member) if name else None
                 if name and file:

@@ -41,6 +41,16 @@ class FolderSource:
         self.skipped = tuple(skipped)
         self.name = f"{root.parent.name}/{root.name}".strip("/")
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How many images were left out, in one sentence, if there are any."""
+        if not self.skipped:
+            return ()
+        count, first = len(self.skipped), self.skipped[0]
+        total = count + len(self)
+        text = f"{count} of {total} images cannot be read and are skipped; the first is {first}"
+        return (f"{self.name}: {text}",)
+
     @cached_property
     def targets(self) -> Tensor:
         """Class index of each sample, from the names of the folders: -> (N,)."""
