@@ -116,3 +116,14 @@ def test_one_student_tap_may_look_like_two_of_the_teacher() -> None:
 def test_a_method_says_how_much_labels_count_beside_it() -> None:
     assert Features(presets.cwd(), [same()]).label_share == 1.0
     assert Features(presets.cwd(label_weight=0.5), [same()]).label_share == 0.5
+
+
+def test_adapters_compute_in_full_precision_under_autocast() -> None:
+    student, teacher = maps(3, 2, 4), maps(3, 5, 4)
+    pair = AdaptedPair("a", "x", nn.Conv2d(2, 5, 1))
+    method = Features(presets.mimic(), [pair])
+    given = lesson(student={"a": student}, teacher={"x": teacher})
+    (plain,) = method(given).values()
+    with torch.autocast("cpu", torch.bfloat16):
+        (found,) = method(given).values()
+    assert torch.equal(found.total, plain.total)

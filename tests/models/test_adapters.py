@@ -5,7 +5,7 @@ from torch import Size, nn
 from torch.nn import functional as F
 
 from stillhouse.errors import UserError
-from stillhouse.models.adapters import Adapter, NoAdapter, Pointwise, Regressor, align
+from stillhouse.models.adapters import Adapter, NoAdapter, Pointwise, Regressor, WhereNeeded, align
 from stillhouse.spec import members
 
 MAP = Size((2, 4, 8, 8))
@@ -25,6 +25,12 @@ def test_direct_is_an_identity_or_says_what_to_use() -> None:
     assert NoAdapter().build(MAP, Size((2, 4, 2, 2)))(features) is features
     with pytest.raises(UserError, match=r"student has 4 and the teacher 6; use .*'pointwise'"):
         NoAdapter().build(MAP, Size((2, 6, 8, 8)))
+
+
+def test_auto_is_a_convolution_only_where_channels_differ() -> None:
+    assert isinstance(WhereNeeded().build(MAP, Size((2, 4, 2, 2))), nn.Identity)
+    needed = WhereNeeded().build(MAP, Size((2, 6, 8, 8)))
+    assert isinstance(needed, nn.Conv2d) and needed.weight.shape == (6, 4, 1, 1)
 
 
 def test_pointwise_mixes_channels_at_every_place() -> None:

@@ -15,11 +15,15 @@ from stillhouse.methods.feature import Features
 from stillhouse.methods.logit import Logits
 from stillhouse.methods.paired import AdaptedPair
 from stillhouse.methods.setting import ComposedMethod, Setting
-from stillhouse.models.adapters import NoAdapter, Pointwise
+from stillhouse.models.adapters import NoAdapter, Pointwise, WhereNeeded
 from stillhouse.models.ensemble import Ensemble
 from stillhouse.objectives.presets import FeaturePreset, LogitPreset
 
-ADAPTERS: dict[str, NoAdapter | Pointwise] = {"none": NoAdapter(), "pointwise": Pointwise()}
+ADAPTERS: dict[str, NoAdapter | Pointwise | WhereNeeded] = {
+    "none": NoAdapter(),
+    "pointwise": Pointwise(),
+    "auto": WhereNeeded(),
+}
 
 
 def make_method(specs: Sequence[Any], setting: Setting) -> Method:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from stillhouse.distributed import gather
+from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
 from stillhouse.methods.paired import AdaptedPair, term_names
 from stillhouse.models.adapters import align, resize_student
@@ -37,7 +38,9 @@ class Features(Method):
         taps = zip(self.student_taps, self.teacher_taps, strict=True)
         pairs = zip(self.names, taps, self.adapters, strict=True)
         for place, (student_tap, teacher_tap), adapter in pairs:
-            student = adapter(lesson.student.taps[student_tap])
+            tap = lesson.student.taps[student_tap]
+            with full_precision(tap):
+                student = adapter(upcast(tap))
             maps = resize(student, lesson.teacher.taps[teacher_tap].detach())
             site = self.preset.site(*self.whole(*maps, lesson.weight))
             for name, objective in self.objectives.items():

@@ -50,6 +50,19 @@ class Pointwise:
 
 
 @spec
+class WhereNeeded:
+    """A `Pointwise` where the numbers of channels differ, and nothing elsewhere."""
+
+    kind: Literal["auto"] = "auto"
+
+    def build(self, student: torch.Size, teacher: torch.Size) -> nn.Module:
+        """The module for two shapes, batch axis first."""
+        before, after = _channels(student, teacher)
+        chosen = NoAdapter() if before == after else Pointwise()
+        return chosen.build(student, teacher)
+
+
+@spec
 class Regressor:
     """A convolution to the teacher's shape, BatchNorm, ReLU (Romero et al., 2015).
 

@@ -18,7 +18,7 @@ from stillhouse.objectives.presets.base import Objectives, Preset
 from stillhouse.spec import spec
 from stillhouse.types import Site
 
-AdapterName = Literal["none", "pointwise"]
+AdapterName = Literal["auto", "none", "pointwise"]
 TapPairs = tuple[tuple[str, str], ...]  # (student tap, teacher tap)
 PairsOption = TapPairs | Literal["stages", "levels"]
 RelationDistance = Literal["pearson", "cosine"]
@@ -34,7 +34,8 @@ class FeaturePreset(Preset):
 
     `pairs` are (student tap, teacher tap), or "stages" for all stages of two networks by size, or
     "levels" for all levels that both declare; `adapter` maps the student's channels to the
-    teacher's.
+    teacher's: a 1x1 convolution ("pointwise"), nothing ("none"), or "auto", a convolution only
+    where their numbers differ.
     """
 
     pairs: PairsOption = field(default=(("last", "last"),), kw_only=True)
@@ -78,6 +79,7 @@ class CWD(FeaturePreset):
 
     temperature: float = 4.0
     weight: float = 3.0
+    adapter: AdapterName = field(default="auto", kw_only=True)
     name: Literal["cwd"] = "cwd"
     view: ClassVar[Callable[[Tensor], Tensor]] = rows.channels
     card: ClassVar[Card] = Card(
@@ -106,7 +108,7 @@ class Mimic(FeaturePreset):
         "weight / (N C H W) * sum (f_s - f_t)^2",
         "Li Q. et al.: Mimicking very efficient network for object detection, CVPR 2017",
         ("features",),
-        "one subtraction; a 1x1 convolution where channels differ",
+        "one subtraction; a 1x1 convolution of the student's map",
         "It also matches the scale of the teacher; dominated by channels with large activations.",
     )
 
