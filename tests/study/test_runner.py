@@ -341,10 +341,10 @@ def test_a_blind_or_paused_job_never_evaluates_on_test(
     assert same["history"] == paused["history"]
     whole = run_job(recipe, tmp_path / "cell", blind=True)
     assert whole["test"] == {} and whole["history"][0] == paused["history"][0]
-    teacher = whole["teacher"]
-    assert read_result(recipe, tmp_path / "cell", teacher, blind=True) is not None
+    teacher, data = whole["teacher"], Session.open(recipe, quiet=True).describe_data()
+    assert read_result(recipe, tmp_path / "cell", teacher, data, blind=True) is not None
     assert (
-        read_result(recipe, tmp_path / "cell", teacher) is None
+        read_result(recipe, tmp_path / "cell", teacher, data) is None
     )  # one with a test score is wanted
     monkeypatch.undo()
     seeing = run_job(recipe, tmp_path / "cell")

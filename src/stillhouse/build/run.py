@@ -201,6 +201,7 @@ def make_run(
                 steps=steps,
                 folder=folder,
                 recipe_hash=load.digest(recipe),
+                data=session.describe_data(),
                 accumulate=accumulate,
                 clip=recipe.train.clip,
                 average=WeightEMA(student, recipe.train.ema_decay)

@@ -12,11 +12,14 @@ from torch import nn
 from stillhouse.batches import Batch
 from stillhouse.build.data import Sources, SplitSources, make_facts, make_loader, open_sources
 from stillhouse.data.loader import Loader
+from stillhouse.data.record import describe_sources
 from stillhouse.data.source import Source
 from stillhouse.engine.devices import Hardware
 from stillhouse.models.taps import Tapped
 from stillhouse.recipes.schema import Data, Recipe
 from stillhouse.tasks.base import Task
+
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ class Session:
     def loader(self, source: Source) -> Loader:
         """The evaluation loader of a source, each sample once over all ranks."""
         return make_loader(source, self.data, self.sources, self.hardware.device, self.workers)
+
+    def describe_data(self) -> dict[str, Any]:
+        """The classes, and the fingerprint and number of samples of each split."""
+        return describe_sources({name: getattr(self.sources, name) for name in SPLITS})
 
     def val(self) -> Iterator[Batch[Any]]:
         """Batches of the validation split."""

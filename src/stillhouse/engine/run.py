@@ -68,6 +68,7 @@ class Run:
     start: int = 0  # the next step
     pause: int | None = None  # stop before this step; None: at the end
     schedule_steps: int | None = None  # length of learning rate schedules; None: `steps`
+    data: Mapping[str, Any] = field(default_factory=dict)  # see `data.record`
     teacher_hash: str = ""  # of the teacher's weights before training
     earlier_seconds: float = 0.0  # of training before the last resume
     started_at: float = field(default_factory=perf_counter)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from stillhouse.data.record import find_change
 from stillhouse.distributed import gather_objects, rank
 from stillhouse.engine import checkpoints
 from stillhouse.engine.run import Run
@@ -34,6 +35,7 @@ def save_run(run: Run) -> None:
             "average": run.average.state_dict() if run.average else {},
             "history": run.history,
             "teacher_hash": run.teacher_hash,
+            "data": dict(run.data),
             "seconds": run.seconds,
             "random": random_states,
         },
@@ -43,7 +45,7 @@ def save_run(run: Run) -> None:
 def resume_run(run: Run) -> bool:
     """Restore the state that is saved in the run's folder; False if there is none.
 
-    Raises UserError for a state of another recipe or teacher.
+    Raises UserError for a state of another recipe, teacher or data.
     """
     path = None if run.folder is None else run.folder / STATE
     if path is None or not path.exists():
@@ -57,6 +59,11 @@ def resume_run(run: Run) -> bool:
         raise UserError(
             f"{path} was written with other weights of the teacher; restore those weights, or "
             "start again with --overwrite"
+        )
+    if change := run.data and find_change(saved.get("data", {}), run.data):
+        raise UserError(
+            f"{path} was written with other data: {change}; restore the data, or delete "
+            f"{path.parent} to train again"
         )
     run.bare_pupil.load_state_dict(saved["pupil"])
     run.teacher.restore(saved["teacher"])

@@ -67,12 +67,16 @@ def find_teacher(recipe: Recipe, teacher: TeacherSpec, session: Session) -> Teac
 
 
 def member_weights(recipe: Recipe, member: TeacherMember, session: Session) -> Path | None:
-    """The path to the weights of a teacher or member; None if they are still to be trained."""
+    """The path to the weights of a teacher or member; None if they are still to be trained.
+
+    Raises UserError for one that was trained on other images than those of `train`.
+    """
     if member.weights is not None:
         return member.weights
     training = member_recipe(recipe, member)
     folder = member_folder(training)
-    result = on_first_rank(lambda: read_result(training, folder, ""))
+    data = session.describe_data()
+    result = on_first_rank(lambda: read_result(training, folder, "", data, splits=("train",)))
     return folder / STUDENT if result is not None else None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from stillhouse.build.run import make_run
 from stillhouse.build.session import Session
 from stillhouse.build.store import Say, silent
 from stillhouse.data.random import derive_seed
+from stillhouse.data.record import find_change
 from stillhouse.distributed import on_first_rank, rank
 from stillhouse.engine import environment, state
 from stillhouse.engine.evaluate import errors_of, evaluate, measure
@@ -29,6 +30,7 @@ from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 
 RESULT = "result.json"
+MANIFEST = "manifest.json"
 RESULT_FORMAT = 2  # version of result.json
 STUDENT = "student.safetensors"
 TEACHER = "teacher.json"  # scores of the teacher before training
@@ -94,7 +96,8 @@ def run_training(
     if training changed a teacher that is not trained.
     """
     teacher = "" if loaded is None else weights.state_hash(loaded.network)
-    result = on_first_rank(lambda: read_result(recipe, folder, teacher, blind=blind))
+    data = session.describe_data()
+    result = on_first_rank(lambda: read_result(recipe, folder, teacher, data, blind=blind))
     if result is not None:
         return result
     on_first_rank(lambda: folder.mkdir(parents=True, exist_ok=True))
@@ -138,7 +141,7 @@ def finish_training(
             weights.save_weights(teacher.model, folder / TRAINED_TEACHER)
         contract = make_contract(recipe.student, session.sources)
         write_text(folder / f"{STUDENT}{CONTRACT_SUFFIX}", contract.text())
-        write_json(folder / "manifest.json", make_manifest(recipe, session, run))
+        write_json(folder / MANIFEST, make_manifest(recipe, run))
         write_json(folder / RESULT, score)  # last, as the mark of a finished training
 
     on_first_rank(write)
@@ -183,30 +186,32 @@ def make_score(recipe: Recipe, run: Run, session: Session, test: Mapping[str, fl
     }
 
 
-def make_manifest(recipe: Recipe, session: Session, run: Run) -> Mapping[str, Any]:
+def make_manifest(recipe: Recipe, run: Run) -> Mapping[str, Any]:
     """The hashes, seed and environment that a result was computed from."""
     return {
         "recipe": load.digest(recipe),
         "teacher": run.teacher_hash,
         "student": weights.state_hash(run.student),
-        "data": {
-            name: source.fingerprint
-            for name, source in (
-                ("train", session.sources.train),
-                ("val", session.sources.val),
-                ("test", session.sources.test),
-            )
-        },
+        **run.data,
         "seed": recipe.seed,
         "method": [method.name for method in recipe.method],
         "environment": environment.describe_environment(),
     }
 
 
-def read_result(recipe: Recipe, folder: Path, teacher: str, *, blind: bool = False) -> Score | None:
+def read_result(
+    recipe: Recipe,
+    folder: Path,
+    teacher: str,
+    data: Mapping[str, Any],
+    *,
+    blind: bool = False,
+    splits: Iterable[str] | None = None,
+) -> Score | None:
     """The result in a folder, None unless it is of this recipe and teacher.
 
-    A result without test scores counts only if `blind`.
+    A result without test scores counts only if `blind`. Raises UserError for a result of other
+    `data`, compared in some `splits`, by default all.
     """
     path = folder / RESULT
     if not path.is_file() or not (folder / STUDENT).is_file():
@@ -216,7 +221,28 @@ def read_result(recipe: Recipe, folder: Path, teacher: str, *, blind: bool = Fal
     except UserError:
         return None
     same = score.get("recipe") == load.digest(recipe) and score.get("teacher") == teacher
-    return score if same and (blind or score.get("test")) else None
+    if not same or not (blind or score.get("test")):
+        return None
+    if change := find_change(read_manifest(folder), data, splits):
+        raise UserError(
+            f"{folder} was trained on other data: {change}; restore the data, or delete {folder} "
+            "to train again"
+        )
+    return score
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a training; empty if it cannot be read."""
+    with suppress(UserError):
+        return read_json(folder / MANIFEST, parse_manifest, "delete it")
+    return {}
+
+
+def parse_manifest(content: dict[str, Any]) -> dict[str, Any]:
+    """The content of a manifest; raises ValueError, KeyError or TypeError."""
+    if not isinstance(content["data"], dict) or not isinstance(content.get("samples", {}), dict):
+        raise TypeError("not a mapping")
+    return content
 
 
 def parse_score(content: dict[str, Any]) -> Score:
