@@ -24,6 +24,7 @@ TABLES = {
     "detection": "detection",
     "detection_features": "detection/features",
     "detection_two_stage": "detection/two_stage",
+    "semantic": "semantic",
 }
 every_study = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
