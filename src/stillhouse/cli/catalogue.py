@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from stillhouse.errors import UserError, did_you_mean
+from stillhouse.errors import UserError, did_you_mean, quote
 
 
 def text_width() -> int:
@@ -52,7 +52,7 @@ def print_methods(name: str | None) -> None:
         print("none: the control, the same student without a teacher, same budget and seeds")
         return
     if name not in known:
-        raise UserError(f"unknown method {name!r}" + did_you_mean(name, known))
+        raise UserError(f"unknown method {quote(name)}" + did_you_mean(name, known))
     print(format_method(known[name]))
 
 
@@ -107,7 +107,9 @@ def print_models(pattern: str, options: list[str]) -> None:
         print_network(pattern, options)
         return
     if not matches:
-        raise UserError(f"no network matches {pattern!r}" + did_you_mean(pattern, list_models()))
+        raise UserError(
+            f"no network matches {quote(pattern)}" + did_you_mean(pattern, list_models())
+        )
     print("\n".join(matches))
 
 
@@ -120,7 +122,7 @@ def print_datasets(name: str | None) -> None:
         print(format_rows({n: entry.summary for n, entry in known.items()}))
         return
     if name not in known:
-        raise UserError(f"unknown data set {name!r}" + did_you_mean(name, known))
+        raise UserError(f"unknown data set {quote(name)}" + did_you_mean(name, known))
     entry = known[name]
     print(format_rows({"name": entry.name, "what": entry.summary, "layout": entry.layout}))
 
@@ -140,7 +142,7 @@ def print_recipes(pattern: str) -> None:
         if pattern in name:
             folders.setdefault(name.rpartition("/")[0], {})[name] = path
     if not folders:
-        raise UserError(f"no recipe matches {pattern!r}" + did_you_mean(pattern, load.zoo()))
+        raise UserError(f"no recipe matches {quote(pattern)}" + did_you_mean(pattern, load.zoo()))
     parts = []
     for folder, paths in sorted(folders.items()):
         if not pattern and len(paths) > MAX_LISTED:

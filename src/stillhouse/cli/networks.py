@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.cli.catalogue import format_rows
-from stillhouse.errors import UserError
+from stillhouse.errors import UserError, quote
 from stillhouse.models import zoo
 from stillhouse.models.aliases import find_aliases
 from stillhouse.models.backbones import EXAMPLE
@@ -67,7 +67,7 @@ def read_count(options: dict[str, Any], name: str, default: int) -> int:
     """A number of options, which is taken out of them; raises UserError unless it is positive."""
     value = options.pop(name, default)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f"{name} must be a positive integer, got {value!r}")
+        raise UserError(f"{name} must be a positive integer, got {quote(value)}")
     return value
 
 

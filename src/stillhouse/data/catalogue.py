@@ -11,7 +11,7 @@ from stillhouse.data.entry import IMAGENET, SPLITS, Entry, Kind, Open, needed
 from stillhouse.data.instances.catalogue import INSTANCES
 from stillhouse.data.semantic.catalogue import MASKS
 from stillhouse.data.source import Source
-from stillhouse.errors import UserError, did_you_mean
+from stillhouse.errors import UserError, did_you_mean, quote
 
 __all__ = ["ENTRIES", "IMAGENET", "SPLITS", "Entry", "Kind", "entries", "entry", "open_source"]
 
@@ -303,7 +303,7 @@ def entry(name: str) -> Entry:
     known: Mapping[str, Entry] = {entry.name: entry for entry in entries()}
     if name not in known:
         hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
-        raise UserError(f"there is no data set {name!r}{hint}")
+        raise UserError(f"there is no data set {quote(name)}{hint}")
     return known[name]
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stillhouse.errors import UserError, did_you_mean
+from stillhouse.errors import UserError, did_you_mean, quote
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -26,13 +26,13 @@ def check_choice(option: str, value: object, known: Sequence[object]) -> None:
         return
     *others, last = (repr(choice) for choice in known)
     hint = did_you_mean(str(value), map(str, known))
-    raise UserError(f"`{option}` must be {', '.join(others)} or {last}, got {value!r}{hint}")
+    raise UserError(f"`{option}` must be {', '.join(others)} or {last}, got {quote(value)}{hint}")
 
 
 def check_bool(option: str, value: object) -> None:
     """Raise a UserError unless an option is true or false."""
     if not isinstance(value, bool):
-        raise UserError(f"`{option}` must be true or false, got {value!r}")
+        raise UserError(f"`{option}` must be true or false, got {quote(value)}")
 
 
 class Problem(NamedTuple):

@@ -29,7 +29,7 @@ from stillhouse.data.targets import (
     resize_mask,
     target_at,
 )
-from stillhouse.errors import UserError
+from stillhouse.errors import UserError, quote
 
 
 class Sample(NamedTuple):
@@ -229,7 +229,7 @@ def _index_of(label: object, where: str) -> int:
         return operator.index(label)  # type: ignore[arg-type]
     except TypeError:
         raise UserError(
-            f"{where}: a label must be a class index, or 0 or 1 for each class, got {label!r}"
+            f"{where}: a label must be a class index, or 0 or 1 for each class, got {quote(label)}"
         ) from None
 
 

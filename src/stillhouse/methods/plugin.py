@@ -7,7 +7,7 @@ from dataclasses import field
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Literal
 
-from stillhouse.errors import UserError, did_you_mean
+from stillhouse.errors import UserError, did_you_mean, quote
 from stillhouse.methods.base import Method
 from stillhouse.methods.setting import Setting
 from stillhouse.spec import spec
@@ -35,17 +35,17 @@ class Plugin:
         points = {point.name: point for point in entry_points(group=GROUP)}
         if self.entry not in points:
             raise UserError(
-                f"no installed package provides a method {self.entry!r}"
+                f"no installed package provides a method {quote(self.entry)}"
                 + (did_you_mean(self.entry, points) or f"; {len(points)} are registered in {GROUP}")
             )
         factory: Callable[..., Any] = points[self.entry].load()
         try:
             method = factory(**self.options)
         except (TypeError, ValueError) as error:
-            raise UserError(f"method {self.entry!r} cannot be built: {error}") from error
+            raise UserError(f"method {quote(self.entry)} cannot be built: {error}") from error
         if not isinstance(method, Method):
             raise UserError(
-                f"the entry point {self.entry!r} of {GROUP} must return a stillhouse Method, got "
-                f"{type(method).__name__}"
+                f"the entry point {quote(self.entry)} of {GROUP} must return a stillhouse Method, "
+                f"got {type(method).__name__}"
             )
         return method

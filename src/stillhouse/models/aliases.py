@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from stillhouse.errors import UserError, did_you_mean
+from stillhouse.errors import UserError, did_you_mean, quote
 from stillhouse.models import guesses
 from stillhouse.models.guesses import NotSafe
 from stillhouse.models.places import LAST, LOGITS, PENULTIMATE, Places, declared_places, is_stage
@@ -209,15 +209,15 @@ def _pre_activation(model: nn.Module, recording: Recording, name: str, path: str
         guesses.check_single_run(recording, TapPath.parse(path).module)
     except NotSafe as doubt:
         raise UserError(
-            f"{type(model).__name__} {doubt}, so {name!r} could be before any of them; tap the "
-            "input of its ReLU by its path and the number of the call, as in 'relu@input@0'"
+            f"{type(model).__name__} {doubt}, so {quote(name)} could be before any of them; tap "
+            "the input of its ReLU by its path and the number of the call, as in 'relu@input@0'"
         ) from None
     before = _before(recording.calls, path)
     if before is None:
         raise UserError(
-            f"{type(model).__name__} has no {name!r}, because {path or 'its output'!r} neither "
-            "ends with the module of a ReLU nor is read by a BatchNorm; tap a place that does, or "
-            f"{name.removesuffix(PRE)!r} as it is"
+            f"{type(model).__name__} has no {quote(name)}, because {path or 'its output'!r} "
+            "neither ends with the module of a ReLU nor is read by a BatchNorm; tap a place "
+            f"that does, or {name.removesuffix(PRE)!r} as it is"
         )
     return before
 
@@ -230,4 +230,4 @@ def _unknown(
     known = survey.aliases if has_example else (*survey.aliases, *EXAMPLES)
     hint = did_you_mean(word, [*known, *paths])
     remedy = "" if has_example else ", and an alias such as 'stage1' needs an example batch"
-    return f"{type(model).__name__} has no module or alias {name!r}{remedy}{hint}"
+    return f"{type(model).__name__} has no module or alias {quote(name)}{remedy}{hint}"

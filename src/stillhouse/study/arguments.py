@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stillhouse.errors import UserError, did_you_mean
+from stillhouse.errors import UserError, did_you_mean, quote
 from stillhouse.methods.catalogue import published
 from stillhouse.methods.control import CONTROL
 from stillhouse.recipes import load
@@ -61,13 +61,15 @@ def parse_method_part(part: str, text: str, recipe: Recipe) -> dict[str, Any]:
     if name not in known:
         names = method_names(recipe.study)
         hint = did_you_mean(name, names) or f"; choose from {', '.join(names)}"
-        raise UserError(f"--methods: unknown method {name!r} in {text!r}{hint}")
+        raise UserError(f"--methods: unknown method {quote(name)} in {quote(text)}{hint}")
     same = [method for method in recipe.method if method.name == name]
     content = dict(load.method_to_dict(same[0])) if same else {"name": name}
     for option in options:
         key, equals, value = option.partition("=")
         if not equals:
-            raise UserError(f"--methods: {option!r} in {text!r} is not an option; write key=value")
+            raise UserError(
+                f"--methods: {quote(option)} in {quote(text)} is not an option; write key=value"
+            )
         content[key] = load.parse_yaml_value(value, text)
     return content
 
@@ -103,7 +105,7 @@ def parse_teacher(name: str, file: str, recipe: Recipe) -> TeacherSpec:
     base = load.to_dict(recipe)["teacher"] or {}
     content = {**base, "name": name, "weights": file or None, "options": {}}
     if file and not Path(file).is_file():
-        raise UserError(f"--teachers: there is no file {file!r} with the weights of {name}")
+        raise UserError(f"--teachers: there is no file {quote(file)} with the weights of {name}")
     teacher = load.replace_sections(recipe, {"teacher": content}).teacher
     assert teacher is not None
     return teacher
@@ -135,7 +137,9 @@ def parse_grid(arguments: Iterable[str]) -> dict[str, tuple[Any, ...]]:
     for argument in arguments:
         key, equals, text = argument.partition("=")
         if not equals or not key or not split_list(text):
-            raise UserError(f"--grid: {argument!r} must be key=value,value, as in method.beta=1,2")
+            raise UserError(
+                f"--grid: {quote(argument)} must be key=value,value, as in method.beta=1,2"
+            )
         grid[key] = tuple(load.parse_yaml_value(part, argument) for part in split_list(text))
     return grid
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.build.data import data_is_finite
-from stillhouse.errors import UserError, did_you_mean
+from stillhouse.errors import UserError, did_you_mean, quote
 from stillhouse.methods.control import CONTROL, Control
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Comparison, Network, Recipe, StoreSpec, StudyPair, TeacherSpec
@@ -123,7 +123,7 @@ def select_pairs(
         if label not in section.pairs:
             hint = did_you_mean(label, section.pairs)
             hint = hint or f"; choose from {', '.join(section.pairs) or 'none'}"
-            raise UserError(f"--pairs: the recipe has no pair {label!r}{hint}")
+            raise UserError(f"--pairs: the recipe has no pair {quote(label)}{hint}")
     kept = {*methods, CONTROL, "teacher"}
     return {
         label: replace(

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from stillhouse.errors import UserError, did_you_mean
+from stillhouse.errors import UserError, did_you_mean, quote
 from stillhouse.files import csv_text, replace_nonfinite, write_text
 from stillhouse.methods.control import CONTROL
 from stillhouse.study.changes import write_changes
@@ -66,7 +66,7 @@ def check_against(against: str | None, labels: Iterable[str]) -> None:
     known = list(labels)
     if against is not None and against not in known:
         hint = did_you_mean(against, known) or f"; choose from {', '.join(known)}"
-        raise UserError(f"--against: there is no arm {against!r}{hint}")
+        raise UserError(f"--against: there is no arm {quote(against)}{hint}")
 
 
 def summarize_rows(study: Study, rows: Sequence[StudyRow]) -> list[str]:
@@ -220,7 +220,7 @@ def format_table(study: Study, kind: str, against: str | None = None) -> str:
     """The table in one of the formats: csv, json, markdown or latex."""
     if kind not in FORMATS:
         hint = did_you_mean(kind, FORMATS) or f"; choose from {', '.join(FORMATS)}"
-        raise UserError(f"--table: unknown format {kind!r}{hint}")
+        raise UserError(f"--table: unknown format {quote(kind)}{hint}")
     return FORMATS[kind](make_rows(study, against), study.headline, against)
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from stillhouse.data.random import derive_seed
-from stillhouse.errors import UserError, did_you_mean
+from stillhouse.errors import UserError, did_you_mean, quote
 
 SPLITS = ("train", "val", "test")
 DIGITS = tuple("0123456789")
@@ -91,7 +91,7 @@ def check_split(split: str, known: tuple[str, ...] = SPLITS, name: str = "digits
     """Raise a UserError for an unknown split."""
     if split not in known:
         hint = did_you_mean(split, known)
-        raise UserError(f"{name} has no split {split!r}, only {', '.join(known)}{hint}")
+        raise UserError(f"{name} has no split {quote(split)}, only {', '.join(known)}{hint}")
 
 
 def chunk_generator(seed: int, split: str, chunk: int) -> Generator:

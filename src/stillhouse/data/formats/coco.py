@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.data.formats.text import read_bytes
-from stillhouse.errors import UserError
+from stillhouse.errors import UserError, quote
 
 TABLES = ("images", "annotations", "categories")
 
@@ -39,7 +39,7 @@ class Instances:
         if wrong is not None:
             raise UserError(
                 f"{self.file}: {key} of {table}[{wrong}] must be {kind.__name__}, "
-                f"got {values[wrong]!r}; {self.remedy}"
+                f"got {quote(values[wrong])}; {self.remedy}"
             )
         return values
 
@@ -51,7 +51,7 @@ class Instances:
             first = next(i for i, value in enumerate(values) if indices[value] != i)
             raise UserError(
                 f"{self.file}: {table}[{first}] and {table}[{indices[values[first]]}] are both "
-                f"{values[first]!r}; {self.remedy}"
+                f"{quote(values[first])}; {self.remedy}"
             )
         return indices
 

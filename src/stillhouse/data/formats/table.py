@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from stillhouse.data.formats.text import read_names, read_text
-from stillhouse.errors import UserError
+from stillhouse.errors import UserError, quote
 
 CLASSES = "classes.txt"
 
@@ -28,7 +28,7 @@ def check_header(file: Path, header: Sequence[str]) -> None:
     """Raise a UserError for two columns of one name."""
     for i, name in enumerate(header):
         if name in header[:i]:
-            raise UserError(f"{file} has two columns {name!r}; rename one of them")
+            raise UserError(f"{file} has two columns {quote(name)}; rename one of them")
 
 
 def check_width(file: Path, number: int, row: Sequence[str], header: Sequence[str]) -> None:
@@ -57,8 +57,10 @@ def given_classes(root: Path, classes: Sequence[object] | None) -> tuple[str, ..
 def check_classes(classes: Sequence[object]) -> tuple[str, ...]:
     """The names of an option `classes`; raises a UserError for another kind or duplicates."""
     if not isinstance(classes, Sequence) or isinstance(classes, str) or not classes:
-        raise UserError(f"`classes` must be a list of names such as [cat, dog], got {classes!r}")
+        raise UserError(
+            f"`classes` must be a list of names such as [cat, dog], got {quote(classes)}"
+        )
     names = tuple(str(name) for name in classes)  # a class may be a number
     if repeated := next((name for i, name in enumerate(names) if name in names[:i]), None):
-        raise UserError(f"`classes` has {repeated!r} twice; remove one of them")
+        raise UserError(f"`classes` has {quote(repeated)} twice; remove one of them")
     return names

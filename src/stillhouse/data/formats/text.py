@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stillhouse.errors import UserError, did_you_mean
+from stillhouse.errors import UserError, did_you_mean, quote
 from stillhouse.files import open_regular
 
 
@@ -53,7 +53,7 @@ def read_names(path: Path, remedy: str) -> tuple[str, ...]:
     for number, name in read_lines(path, remedy).items():
         if name in lines:
             raise UserError(
-                f"{path}, line {number}: {name!r} is already in line {lines[name]}; "
+                f"{path}, line {number}: {quote(name)} is already in line {lines[name]}; "
                 "remove one of them"
             )
         lines[name] = number

@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from stillhouse.data.formats.text import read_bytes, read_lines
-from stillhouse.errors import UserError, did_you_mean
+from stillhouse.errors import UserError, did_you_mean, quote
 
 YEARS = (2007, 2012)
 CLASSES = (
@@ -50,8 +50,8 @@ def read_image_set(root: Path, name: str, folder: str = "Main") -> list[str]:
     for number, line in lines.items():
         if len(line.split()) > 1:
             raise UserError(
-                f"{file}, line {number}: expected the name of one image, got {line!r}; choose an "
-                "image set that is not of a single class, such as set=trainval"
+                f"{file}, line {number}: expected the name of one image, got {quote(line)}; choose "
+                "an image set that is not of a single class, such as set=trainval"
             )
     return list(lines.values())
 

@@ -16,7 +16,7 @@ from stillhouse.data.images import are_readable, file_size, find_missing, read_i
 from stillhouse.data.multilabel.skip_policy import SkipPolicy, apply_policy
 from stillhouse.data.problems import BoolArray, Problem
 from stillhouse.data.source import Sample, fingerprint_of_files
-from stillhouse.errors import UserError, did_you_mean
+from stillhouse.errors import UserError, did_you_mean, quote
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +104,7 @@ def _multi_hot(scanned: ScannedImages, policy: SkipPolicy) -> tuple[BoolArray, l
     first = int(known.argmin())
     text = (
         f"{scanned.name}: {int((~known).sum())} labels are not among the {len(index)} classes, "
-        f"the first is {labels[first]!r} of {scanned.root / scanned.paths[rows[first]]}"
+        f"the first is {quote(labels[first])} of {scanned.root / scanned.paths[rows[first]]}"
     )
     if policy.unknown == "skip":
         return hot, [f"{text}; they are skipped"]

@@ -11,7 +11,7 @@ from stillhouse.data.formats.text import read_bytes, read_lines, read_names, req
 from stillhouse.data.multilabel.file_source import FileSource, ScannedImages, build_source
 from stillhouse.data.multilabel.skip_policy import SkipPolicy
 from stillhouse.data.problems import check_choice
-from stillhouse.errors import UserError
+from stillhouse.errors import UserError, quote
 
 _NAME = "nuswide/labels"
 _PARTS = {"train": "Train", "test": "Test"}
@@ -90,7 +90,7 @@ def _parse_lines(file: Path, data: bytes, count: int, listed: Path) -> npt.NDArr
         if line not in (b"0", b"1"):
             text = line[:40].decode("latin1")
             raise UserError(
-                f"{file}, line {number}: expected 0 or 1, got {text!r}; {_REMEDY} again"
+                f"{file}, line {number}: expected 0 or 1, got {quote(text)}; {_REMEDY} again"
             )
     if len(lines) != count:
         raise UserError(

@@ -17,7 +17,7 @@ from stillhouse.data.formats.table import (
 from stillhouse.data.formats.text import require_folder
 from stillhouse.data.multilabel.file_source import FileSource, ScannedImages, build_source
 from stillhouse.data.multilabel.skip_policy import SkipPolicy
-from stillhouse.errors import UserError, did_you_mean
+from stillhouse.errors import UserError, did_you_mean, quote
 
 PATH, LABELS = "path", "labels"
 
@@ -53,7 +53,9 @@ def read_table(
     """
     policy = SkipPolicy(unlabelled, unknown, missing, broken)
     if not isinstance(separator, str) or not separator:
-        raise UserError(f"`separator` must be a non-empty string such as ';', got {separator!r}")
+        raise UserError(
+            f"`separator` must be a non-empty string such as ';', got {quote(separator)}"
+        )
     root = require_folder("csv/labels", path)
     given = given_classes(root, classes)
     table = _read(root / f"{split}.csv", given, separator)
@@ -96,7 +98,7 @@ def _check_columns(table: _Table, classes: Sequence[str]) -> None:
     if missing := [name for name in classes if name not in table.columns]:
         raise UserError(
             f"{table.file} has no column for {len(missing)} of the {len(classes)} classes, "
-            f"the first is {missing[0]!r}; add it{did_you_mean(missing[0], table.columns)}"
+            f"the first is {quote(missing[0])}; add it{did_you_mean(missing[0], table.columns)}"
         )
 
 
@@ -156,7 +158,7 @@ def _marked(where: str, columns: Sequence[str], values: Sequence[str]) -> list[s
             marked.append(name)
         elif mark != "0":
             raise UserError(
-                f"{where}: column {name!r} must be 0 or 1, got {mark[:40]!r}; if it is not a "
+                f"{where}: column {quote(name)} must be 0 or 1, got {mark[:40]!r}; if it is not a "
                 f"class, list the classes in {CLASSES}"
             )
     return marked

@@ -16,7 +16,7 @@ from stillhouse.data.objects.build import build_source
 from stillhouse.data.objects.coco_places import find_files
 from stillhouse.data.objects.source import ObjectSource
 from stillhouse.data.problems import check_choice
-from stillhouse.errors import UserError
+from stillhouse.errors import UserError, quote
 
 NAME = "coco/objects"
 YEARS = (2017, 2014)
@@ -95,7 +95,7 @@ def _shapes(content: Instances) -> IntArray:
         if any(type(side) is not int or side < 0 for side in sides):
             raise UserError(
                 f"{content.file}: height and width of images[{i}] must be whole numbers, "
-                f"got {sides[0]!r} and {sides[1]!r}; {_REMEDY}"
+                f"got {quote(sides[0])} and {quote(sides[1])}; {_REMEDY}"
             )
     return np.array(shapes, dtype=np.int64).reshape(-1, 2)
 
@@ -118,7 +118,7 @@ def _boxes(content: Instances) -> FloatArray:
         i = next(i for i, row in enumerate(rows) if _numbers([row]).shape != (1, 4))
         raise UserError(
             f"{content.file}: bbox of annotations[{i}] must be 4 numbers x, y, width, height, "
-            f"got {rows[i]!r}; {_REMEDY}"
+            f"got {quote(rows[i])}; {_REMEDY}"
         )
     boxes[:, 2:] += boxes[:, :2]
     return boxes
@@ -134,7 +134,7 @@ def _areas(content: Instances, boxes: FloatArray) -> FloatArray:
     if areas.shape != (len(values),) or not np.isfinite(areas).all():
         i = next(i for i, value in enumerate(values) if not _is_finite(value))
         raise UserError(
-            f"{content.file}: area of annotations[{i}] must be a number, got {values[i]!r}; "
+            f"{content.file}: area of annotations[{i}] must be a number, got {quote(values[i])}; "
             f"{_REMEDY}"
         )
     return areas

@@ -26,7 +26,7 @@ from stillhouse.data.objects.annotations import Annotations, ObjectPolicy
 from stillhouse.data.objects.build import build_source
 from stillhouse.data.objects.source import ObjectSource
 from stillhouse.data.problems import MissingSplit, Problem, check_choice, settle
-from stillhouse.errors import UserError
+from stillhouse.errors import UserError, quote
 
 NAME = "voc/objects"
 
@@ -165,7 +165,8 @@ def _side(file: Path, text: str | None) -> int:
     side = _number(f"{file}: height and width of <size>", text)
     if not 0 <= side < 2**31 or side != int(side):
         raise UserError(
-            f"{file}: height and width of <size> must be whole numbers, got {text!r}; {_REMEDY}"
+            f"{file}: height and width of <size> must be whole numbers, got {quote(text)}; "
+            f"{_REMEDY}"
         )
     return int(side)
 
@@ -182,4 +183,4 @@ def _number(what: str, text: str | None) -> float:
     try:
         return float(text or "")
     except ValueError:
-        raise UserError(f"{what} must be a number, got {text!r}; {_REMEDY}") from None
+        raise UserError(f"{what} must be a number, got {quote(text)}; {_REMEDY}") from None

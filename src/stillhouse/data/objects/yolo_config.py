@@ -71,7 +71,7 @@ def _classes(file: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise UserError(f"{file}: `names` must be a list of classes, got {quote(names)}; {_REMEDY}")
     if repeated := next((name for i, name in enumerate(names) if name in names[:i]), None):
-        raise UserError(f"{file}: `names` has {repeated!r} twice; rename one of them")
+        raise UserError(f"{file}: `names` has {quote(repeated)} twice; rename one of them")
     return tuple(names)
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from stillhouse.data.source import Pixels, fingerprint_of_content
-from stillhouse.errors import UserError, did_you_mean
+from stillhouse.errors import UserError, did_you_mean, quote
 from stillhouse.files import read_limited
 
 Bytes = npt.NDArray[np.uint8]
@@ -91,7 +91,7 @@ def read_cifar100(folder: str | Path, split: str) -> Pixels:
 def _read(name: str, path: Path, split: str) -> Pixels:
     if split not in _SPLITS:
         hint = did_you_mean(split, _SPLITS)
-        raise UserError(f"{name} has no split {split!r}, only 'train' and 'test'{hint}")
+        raise UserError(f"{name} has no split {quote(split)}, only 'train' and 'test'{hint}")
     layout, place = _locate(name, path)
     contents = _contents(layout, place, (layout.meta, *layout.files[split]))
     classes = _class_names(layout, place / layout.meta, contents.pop(layout.meta))

@@ -18,7 +18,7 @@ from stillhouse.data.images import (
     read_image,
 )
 from stillhouse.data.source import Sample, fingerprint_of_files
-from stillhouse.errors import UserError, did_you_mean
+from stillhouse.errors import UserError, did_you_mean, quote
 
 SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing")
 
@@ -80,7 +80,7 @@ def read_folder(root: str | Path, broken: str = "fail") -> FolderSource:
     """
     if broken not in _BROKEN:
         hint = did_you_mean(broken, _BROKEN)
-        raise UserError(f"`broken` must be 'fail' or 'skip', got {broken!r}{hint}")
+        raise UserError(f"`broken` must be 'fail' or 'skip', got {quote(broken)}{hint}")
     root = Path(root).expanduser().absolute()
     classes = class_folders(root)
     paths = sorted(path for name in classes for path in list_images(root, name))
