@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stillhouse.batches import Batch
 from stillhouse.distributed import combine
 from stillhouse.engine.pupil import Pupil
-from stillhouse.errors import UserError, did_you_mean
+from stillhouse.errors import UserError, did_you_mean, quote
 from stillhouse.methods.base import Method
 from stillhouse.methods.build import make_method, reshape_student
 from stillhouse.methods.setting import Setting, no_labels
@@ -141,6 +141,6 @@ def as_task(task: Task[Any] | str) -> Task[Any]:
     if not isinstance(task, str):
         return task
     if task not in TASKS:
-        raise UserError(f"unknown task {task!r}" + did_you_mean(task, TASKS))
+        raise UserError(f"unknown task {quote(task)}" + did_you_mean(task, TASKS))
     made: Task[Any] = TASKS[task]()
     return made

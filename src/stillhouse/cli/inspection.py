@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from stillhouse.cli.catalogue import format_rows
-from stillhouse.errors import UserError, did_you_mean
+from stillhouse.errors import UserError, did_you_mean, quote
 
 SPLITS = ("train", "val", "test")
 
@@ -34,7 +34,7 @@ def print_evaluation(folder: Path, split: str, weights: Path | None) -> None:
 
     if split not in SPLITS:
         hint = did_you_mean(split, SPLITS) or f"; choose from {', '.join(SPLITS)}"
-        raise UserError(f"--split: unknown split {split!r}{hint}")
+        raise UserError(f"--split: unknown split {quote(split)}{hint}")
     recipe = folder / load.RECIPE_FILE
     if not recipe.is_file():
         raise UserError(f"{folder} is not a run folder: it has no {load.RECIPE_FILE}")

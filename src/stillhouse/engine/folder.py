@@ -122,7 +122,7 @@ def _check(folder: Path, *, resume: bool, overwrite: bool, recipe: str) -> None:
             f"{folder} already contains a run; add --resume to continue it, or choose another "
             "folder"
         )
-    before = mark.read_text(encoding="utf-8").strip()
+    before = mark.read_text(encoding="utf-8", errors="replace").strip()
     if before != recipe:
         raise UserError(
             f"{folder} contains a run of another recipe; resume it with the recipe it was started "

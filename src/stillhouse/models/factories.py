@@ -73,11 +73,11 @@ def import_factory(name: str) -> Any:
         module = importlib.import_module(path)
     except (ImportError, ValueError) as error:
         raise UserError(
-            f"{name}: importing {path!r} failed ({error}); is its folder on PYTHONPATH?"
+            f"{name}: importing {quote(path)} failed ({error}); is its folder on PYTHONPATH?"
         ) from error
     if not hasattr(module, attribute):
         hint = did_you_mean(attribute, dir(module))
-        raise UserError(f"{name}: no {attribute!r} in {path}{hint}")
+        raise UserError(f"{name}: no {quote(attribute)} in {path}{hint}")
     return getattr(module, attribute)
 
 
@@ -97,7 +97,7 @@ def call_factory(
     for option in wanted:
         if not open_ended and option not in accepted:
             raise UserError(
-                f"{name}: the factory takes no argument {option!r}, only "
+                f"{name}: the factory takes no argument {quote(option)}, only "
                 f"({', '.join(accepted)}); give it one{did_you_mean(option, accepted)}"
             )
     return factory(**wanted)

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from stillhouse.errors import UserError, did_you_mean
+from stillhouse.errors import UserError, did_you_mean, quote
 from stillhouse.files import atomic_write, write_error
 from stillhouse.models.torch_file import load_torch_file
 
@@ -134,14 +134,14 @@ def _check_there(path: Path) -> None:
     if not path.exists():
         folder = path.parent
         if not folder.is_dir():
-            raise UserError(f"{path}: there is no folder {str(folder)!r}")
+            raise UserError(f"{path}: there is no folder {quote(str(folder))}")
         siblings = sorted(file.name for file in folder.iterdir() if file.suffix in SUFFIXES)
         raise UserError(f"{path}: there is no such file{did_you_mean(path.name, siblings)}")
     if not path.is_file():
         raise UserError(f"{path} is a pipe or a device, not a file of weights; copy it to a file")
     if path.suffix not in SUFFIXES:
         raise UserError(
-            f"{path}: files of weights end in {', '.join(SUFFIXES)}, not in {path.suffix!r}"
+            f"{path}: files of weights end in {', '.join(SUFFIXES)}, not in {quote(path.suffix)}"
         )
 
 
@@ -179,7 +179,7 @@ def _unwrapped(path: Path, content: Any) -> tuple[State, str]:
         others = [name for name, value in content.items() if not isinstance(value, Tensor)]
         if not others:
             return {str(name): value for name, value in content.items()}, ".".join(keys)
-        reason = f"{str(others[0])!r} is a {type(content[others[0]]).__name__}"
+        reason = f"{quote(str(others[0]))} is a {type(content[others[0]]).__name__}"
     else:
         reason = "it is empty" if content == {} else f"it is a {type(content).__name__}"
     raise UserError(
@@ -216,7 +216,7 @@ def _check_names(path: Path, state: State, expected: Mapping[str, Tensor]) -> No
 
 
 def _listed(names: list[str]) -> str:
-    shown = ", ".join(map(repr, names[:3])) + (", …" if len(names) > 3 else "")
+    shown = ", ".join(map(quote, names[:3])) + (", …" if len(names) > 3 else "")
     return f"{len(names)} tensor{'s' if len(names) > 1 else ''} ({shown})"
 
 
@@ -226,7 +226,7 @@ def _check_shapes(path: Path, state: State, expected: Mapping[str, Tensor]) -> N
         return
     name = wrong[0]
     file_shape, shape = list(state[name].shape), list(expected[name].shape)
-    difference = f"{name!r} is {file_shape} in the file and {shape} in the network"
+    difference = f"{quote(name)} is {file_shape} in the file and {shape} in the network"
     if _is_classifier(wrong, state, expected):
         raise UserError(
             f"{path}: the file has {file_shape[0]} classes, the recipe {shape[0]} ({difference}); "
@@ -241,8 +241,8 @@ def _check_kinds(path: Path, state: State, expected: Mapping[str, Tensor]) -> No
         kind, wanted = _kind(tensor), _kind(expected[name])
         if kind != wanted:
             raise UserError(
-                f"{path}: {name!r} holds {kind} numbers ({tensor.dtype}), where the network has "
-                f"{wanted} ones; save its weights as they were trained"
+                f"{path}: {quote(name)} holds {kind} numbers ({tensor.dtype}), where the network "
+                f"has {wanted} ones; save its weights as they were trained"
             )
 
 

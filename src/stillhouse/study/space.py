@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from stillhouse.errors import UserError
+from stillhouse.errors import UserError, quote
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Methods
 from stillhouse.study.arguments import GridValue
@@ -120,7 +120,8 @@ def parse_axis(argument: str) -> tuple[str, Axis]:
     key, equals, text = argument.partition("=")
     if not equals or not key.startswith(("method.", "train.")):
         raise UserError(
-            f"--space: {argument!r} must be KEY=LOW..HIGH or KEY=a|b, with a key of method or train"
+            f"--space: {quote(argument)} must be KEY=LOW..HIGH or KEY=a|b, with a key of method "
+            "or train"
         )
     if ".." not in text:
         return key, OneOf(tuple(part.strip() for part in text.split("|")))
@@ -129,11 +130,15 @@ def parse_axis(argument: str) -> tuple[str, Axis]:
     try:
         bounds = float(low), float(high)
     except ValueError:
-        raise UserError(f"--space: {ends!r} of {key} must be two numbers, as in 1..8") from None
+        raise UserError(
+            f"--space: {quote(ends)} of {key} must be two numbers, as in 1..8"
+        ) from None
     if not (all(map(math.isfinite, bounds)) and bounds[0] < bounds[1]):
-        raise UserError(f"--space: {ends!r} of {key} must be two finite numbers, the lower first")
+        raise UserError(
+            f"--space: {quote(ends)} of {key} must be two finite numbers, the lower first"
+        )
     if scale not in SCALES:
-        raise UserError(f"--space: the scale of {key} must be linear or log, got {scale!r}")
+        raise UserError(f"--space: the scale of {key} must be linear or log, got {quote(scale)}")
     return key, Range(*bounds, log=scale != "linear" and bounds[0] > 0)
 
 
