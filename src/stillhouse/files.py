@@ -146,7 +146,7 @@ def _sync_folder(folder: Path) -> None:
 # ----------------------------------------------------------------------------------------- reading
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """Open a file for reading; raises OSError for a folder, a pipe or a device, without waiting."""
     handle = os.open(path, os.O_RDONLY | _NO_WAITING | _BINARY)
     mode = os.fstat(handle).st_mode

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -125,3 +127,33 @@ def test_the_folder_of_a_run_lists_only_itself(runs: Path) -> None:
     assert [item.kind for item in list_runs(runs / "study")] == ["study"]
     with pytest.raises(UserError, match="there is no folder"):
         list(list_runs(runs / "nosuch"))
+
+
+def test_links_that_loop_and_folders_that_cannot_be_read(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(runs / "with", tmp_path / "some" / "run")
+    (tmp_path / "some" / "above").symlink_to(tmp_path)
+    (tmp_path / "locked").mkdir()
+    listing = Path.iterdir
+
+    def iterdir(self: Path) -> Iterator[Path]:
+        if self.name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return listing(self)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    locked, run = list_runs(tmp_path)
+    assert locked.summary == f"{tmp_path / 'locked'} cannot be read: Permission denied"
+    assert run.folder == tmp_path / "some" / "run" and run.kind == "run"
+
+
+def test_an_unforeseen_error_is_the_summary_of_its_folder(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> str:
+        raise ZeroDivisionError("of a run")
+
+    monkeypatch.setattr("stillhouse.study.index.summarize_run", fail)
+    assert read_entry(runs / "with").summary == "ZeroDivisionError: of a run"
+    assert read_entry(runs / "study").kind == "study"

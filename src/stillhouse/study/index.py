@@ -58,13 +58,24 @@ def list_runs(folder: Path) -> Iterator[RunEntry]:
 
 
 def search_folder(folder: Path, depth: int) -> Iterator[RunEntry]:
-    """The runs and studies in the subfolders of a folder, down to `depth` levels."""
-    for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
+    """The runs and studies in the subfolders of a folder, down to `depth` levels.
+
+    A link to a folder above is not followed.
+    """
+    here = folder.resolve()
+    folders = [path for path in folder.iterdir() if path.is_dir()]
+    for inner in sorted(path for path in folders if not here.is_relative_to(path.resolve())):
         if is_study(inner) or is_run(inner) or (inner / CHOSEN_FILE).is_file():
             yield read_entry(inner)
-        elif any(path.is_dir() for path in inner.iterdir()) and depth > 1:
+            continue
+        try:
+            contents = [path.is_dir() for path in inner.iterdir()]
+        except OSError as error:
+            yield RunEntry(inner, "", f"{inner} cannot be read: {error.strerror}")
+            continue
+        if any(contents) and depth > 1:
             yield from search_folder(inner, depth - 1)
-        elif any(inner.iterdir()):
+        elif contents:
             yield RunEntry(inner, "", not_a_run(inner))
 
 

@@ -71,7 +71,8 @@ def check_options(jobs: Sequence[Job], overwrite: bool) -> None:
         mark = job.folder / MARK
         if not mark.is_file():
             continue
-        if mark.read_text(encoding="utf-8").strip() == load.digest(job.recipe):
+        before = mark.read_text(encoding="utf-8", errors="replace").strip()
+        if before == load.digest(job.recipe):
             continue
         if not overwrite:
             raise UserError(
