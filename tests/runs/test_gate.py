@@ -76,7 +76,7 @@ def test_a_random_teacher_is_refused_with_its_score_and_the_mend(tmp_path: Path)
     _, score = obtain_teacher(recipe, recipe.teacher, Session.open(recipe), lambda _: None)
     assert f"stillhouse/little reaches top1 {score['validation']['top1']:.1f} on 360 valid" in said
     assert "where chance is 10.0" in said
-    assert "check its weights, its class order and its normalisation" in said
+    assert "check its weights, its class order (teacher.classes) and its normalisation" in said
     assert said.endswith("or set teacher.gate=false to use it anyway")
 
 

@@ -87,7 +87,8 @@ def check_class_order(teacher: TeacherNetwork, reason: str) -> None:
     `reason` says what reads its head, as the beginning of a sentence.
     """
     for one in teacher.members or (teacher,):
-        if isinstance(one.network, TeacherWrapper) and one.network.select is not None:
+        wrapper = one.network if isinstance(one.network, TeacherWrapper) else None
+        if wrapper is not None and (wrapper.select is not None or wrapper.features_only):
             raise UserError(
                 f"{reason}, but the teacher's classes are others than those of the data, or in "
                 "another order; train the teacher on these data"

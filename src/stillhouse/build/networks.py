@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from stillhouse.batches import Batch
 from stillhouse.build.contract import Contract, read_contract
 from stillhouse.build.data import Sources
+from stillhouse.build.origin import Origin, read_origin
 from stillhouse.build.session import Session
 from stillhouse.errors import UserError
 from stillhouse.methods.build import reshape_student
@@ -102,6 +103,13 @@ class TeacherNetwork:
         if self.members:
             return {name: self.member_path(name, example) for name in names}
         if self.network is self.inner:
+    unknown: tuple[str, ...] = ()  # keys of the recipe that would say what it was trained for
+
+    @property
+    def features_only(self) -> bool:
+        """Whether its scores belong to other classes than those of the data, and are not used."""
+        networks = (member.network for member in self.members or (self,))
+        return any(isinstance(n, TeacherWrapper) and n.features_only for n in networks)
             return {name: name for name in names}
         known = {path for path, _ in self.inner.named_modules()}
         return {n: f"model.{n}" if TapPath.parse(n).module in known - {""} else n for n in names}
@@ -117,10 +125,15 @@ class TeacherNetwork:
         return f"{head}.{number}.{wrapper}{path}".rstrip(".")
 
 
-def load_teacher(spec: TeacherSpec, paths: Sequence[Path], session: Session) -> TeacherNetwork:
-    """The teacher with its weights, or the ensemble of its members."""
+def load_teacher(
+    spec: TeacherSpec, paths: Sequence[Path], session: Session, *, features_only: bool = False
+) -> TeacherNetwork:
+    """The teacher with its weights, or the ensemble of its members.
+
+    With `features_only`, its scores are not needed, and its classes may be any.
+    """
     loaded = [
-        load_member(member, path, session)
+        load_member(member, path, session, features_only=features_only)
         for member, path in zip(spec.networks, paths, strict=True)
     ]
     if not spec.members:
@@ -131,7 +144,8 @@ def load_teacher(spec: TeacherSpec, paths: Sequence[Path], session: Session) -> 
         for note in teacher.notes
     )
     ensemble = Ensemble(member.network for member in loaded)
-    return TeacherNetwork(ensemble, ensemble, notes, tuple(loaded))
+    unknown = tuple(dict.fromkeys(key for member in loaded for key in member.unknown))
+    return TeacherNetwork(ensemble, ensemble, notes, tuple(loaded), unknown=unknown)
 
 
 def untrained_teacher(spec: TeacherSpec, session: Session) -> TeacherNetwork:
@@ -149,7 +163,9 @@ def untrained_teacher(spec: TeacherSpec, session: Session) -> TeacherNetwork:
     return TeacherNetwork(ensemble, ensemble, (), tuple(loaded))
 
 
-def load_member(spec: TeacherMember, path: Path, session: Session) -> TeacherNetwork:
+def load_member(
+    spec: TeacherMember, path: Path, session: Session, *, features_only: bool = False
+) -> TeacherNetwork:
     """One network with its weights, wrapped if it was trained for other images or classes.
 
     Raises UserError where the weights do not fit the recipe or the data.
@@ -169,16 +185,14 @@ def load_member(spec: TeacherMember, path: Path, session: Session) -> TeacherNet
             f"the teacher of {path} takes {channels} channels, but the images have "
             f"{sources.channels}; set teacher.weights to a network for such images"
         )
-    size = teacher_size(spec, contract)
-    inner = make_network(spec, sources, path, task=session.task, classes=classes, size=size)
-    loaded = fit_teacher(spec, inner, contract, sources)
-    check_network(loaded.network, spec.name, session)
+    origin = read_origin(spec, contract, sources)
+    inner = make_network(
+        spec, sources, path, task=session.task, classes=origin.count, size=origin.size
+    )
+    loaded = fit_teacher(spec, inner, origin, sources, features_only=features_only)
+    if not loaded.features_only:
+        check_network(loaded.network, spec.name, session)
     return loaded
-
-
-def teacher_size(spec: TeacherMember, contract: Contract | None) -> tuple[int, int] | None:
-    """The height and width of images that a teacher was trained for, None if unknown."""
-    return spec.size or (contract.size if contract else None)
 
 
 def check_head(spec: TeacherMember, path: Path, contract: Contract | None) -> None:
@@ -194,31 +208,43 @@ def check_head(spec: TeacherMember, path: Path, contract: Contract | None) -> No
 
 
 def fit_teacher(
-    spec: TeacherMember, inner: nn.Module, contract: Contract | None, sources: Sources
+    spec: TeacherMember,
+    inner: nn.Module,
+    origin: Origin,
+    sources: Sources,
+    *,
+    features_only: bool = False,
 ) -> TeacherNetwork:
     """Wrap a teacher that was trained with another normalisation, size or order of classes."""
     notes = []
-    normalisation = None  # mean and std of the teacher, where they differ from the data's
-    mean, std = spec.mean or (contract and contract.mean), spec.std or (contract and contract.std)
-    if mean and std and (tuple(mean), tuple(std)) != (sources.mean, sources.std):
-        normalisation = (mean, std)
+    normalisation = origin.normalisation(sources)
+    if normalisation:
         notes.append("images are normalised with the teacher's mean and std")
-    size = resized_to(spec, inner, contract, sources)
+    size = resized_to(spec, inner, origin.size, sources)
     if size and tuple(size) != sources.size:
         notes.append(f"images are resized to {size[0]} x {size[1]} for the teacher")
     changes_images = bool(notes)
-    select = class_order(contract.classes, sources.classes) if contract else None
+    blind = features_only and not origin.covers(sources.classes)
+    select = None if blind else class_order(origin.classes, sources.classes, origin.count)
+    if blind:
+        notes.append("the teacher has other classes than the data, and gives features only")
     if select is not None:
         notes.append("the teacher's classes are reordered to those of the data")
     reorder = getattr(inner, "select_classes", None)
     if select is not None and callable(reorder):
         reorder(select)  # so that features per class inside the network are in this order, too
         select = None
-    if not changes_images and select is None:
-        return TeacherNetwork(inner, inner, tuple(notes))
-    data = (sources.mean, sources.std)
-    wrapped = TeacherWrapper(inner, data=data, teacher=normalisation, size=size, select=select)
-    return TeacherNetwork(wrapped, inner, tuple(notes), size=size)
+    if not changes_images and select is None and not blind:
+        return TeacherNetwork(inner, inner, tuple(notes), unknown=origin.unknown)
+    wrapped = TeacherWrapper(
+        inner,
+        data=(sources.mean, sources.std),
+        teacher=normalisation,
+        size=size,
+        select=select,
+        features_only=blind,
+    )
+    return TeacherNetwork(wrapped, inner, tuple(notes), size=size, unknown=origin.unknown)
 
 
 def resized_to(
@@ -229,7 +255,6 @@ def resized_to(
     A detector takes images of any size, and its predictions lie on the grid of its images:
     the size that it was trained for is ignored, and another one is refused.
     """
-    size = teacher_size(spec, contract)
     if size is None:
         return None
     shape = (sources.channels, *size)

@@ -86,6 +86,8 @@ def check_pair(student: nn.Module, teacher: nn.Module, session: Session, method:
     inputs = session.task.inputs(Batch(example, None, keys, torch.zeros_like(keys)))
     with undisturbed(student), undisturbed(teacher):
         ours, theirs = student(*inputs), teacher(*inputs)
+    if theirs is None:  # a teacher that gives features only
+        return
     session.task.check_pair(ours, theirs)
     sites_of = getattr(session.task, "pair_sites", None)  # of tasks whose networks differ in them
     known = method.sites if sites_of is None else sites_of(ours, theirs)

@@ -22,7 +22,8 @@ class TeacherWrapper(nn.Module):
 
     It converts the normalisation and size of the images, and selects and orders the classes, of
     logits (N, C) or of a detector's output. The images of a detector keep their size, because its
-    priors would be those of other images.
+    priors would be those of other images. With `features_only` it returns None, and is of use for
+    the features that are read inside it.
     """
 
     factor: Tensor
@@ -37,9 +38,10 @@ class TeacherWrapper(nn.Module):
         teacher: tuple[Sequence[float], Sequence[float]] | None = None,
         size: tuple[int, int] | None = None,
         select: Sequence[int] | None = None,
+        features_only: bool = False,
     ) -> None:
         super().__init__()
-        self.model, self.size = model, size
+        self.model, self.size, self.features_only = model, size, features_only
         mean, std = (torch.tensor(tuple(x), dtype=torch.float32) for x in data)
         teacher_mean, teacher_std = (
             (torch.tensor(tuple(x)) for x in teacher) if teacher else (mean, std)
@@ -59,6 +61,8 @@ class TeacherWrapper(nn.Module):
                 images, self.size, mode="bilinear", align_corners=False, antialias=True
             )
         out = self.model(images)
+        if self.features_only:
+            return None
         if resized and isinstance(out, Detections):
             raise UserError(
                 f"images cannot be resized to {self.size} for a detector, because its predictions "
@@ -80,11 +84,22 @@ def select_classes(out: Any, index: Tensor) -> Any:
     return read_segmentation(out).select(index)
 
 
-def class_order(classes: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+def class_order(
+    classes: Sequence[str] | None, wanted: Sequence[str], count: int | None = None
+) -> list[int] | None:
     """The index of each wanted class among a network's classes; None where the lists are equal.
 
+    `classes` may be unknown; it then has as many as are wanted, if `count` does not say otherwise.
     Raises UserError for a wanted class that is missing.
     """
+    if classes is None:
+        if count not in (None, len(wanted)):
+            raise UserError(
+                f"the teacher has {count} classes without names, and the data have {len(wanted)}; "
+                "set teacher.classes to their names or to a file of names, or choose a method that "
+                "compares features only"
+            )
+        return None
     if list(classes) == list(wanted):
         return None
     index = {name: number for number, name in enumerate(classes)}
@@ -92,6 +107,7 @@ def class_order(classes: Sequence[str], wanted: Sequence[str]) -> list[int] | No
     if missing:
         raise UserError(
             f"the teacher has {len(classes)} classes, and {len(missing)} of the data's "
-            f"{len(wanted)} are not among them ({', '.join(missing[:3])}); train it on these"
+            f"{len(wanted)} are not among them ({', '.join(missing[:3])}); train it on these, "
+            "correct teacher.classes, or choose a method that compares features only"
         )
     return [index[name] for name in wanted]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from stillhouse.errors import UserError, did_you_mean
 
@@ -42,3 +43,28 @@ def transformers_network(name: str, classes: int, channels: int, **options: Any)
         raise UserError(f"{LIBRARY}/{name} takes images of 3 channels, not of {channels}")
     network: nn.Module = found(found.config_class(**given))
     return network
+
+
+def current_names(network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Tensors of a file under the names that the installed transformers has for them.
+
+    Files keep the names of the version that a network was first published with. The tensors are
+    returned as they are for a network of another library, and where they do not fit the network.
+    """
+    if not type(network).__module__.startswith(f"{LIBRARY}."):
+        return state
+    settings = importlib.import_module(f"{LIBRARY}.utils.logging")
+    settings.disable_progress_bar()
+    try:
+        load: Any = getattr(type(network), "from_pretrained")  # noqa: B009
+        options = {"config": network.config, "state_dict": dict(state)}
+        loaded, info = load(None, **options, output_loading_info=True)
+    except (RuntimeError, ValueError):  # of shapes, which the caller describes
+        return state
+    finally:
+        settings.enable_progress_bar()
+    problems = ("missing_keys", "unexpected_keys", "mismatched_keys")
+    if any(info.get(name) for name in problems):
+        return state
+    found: Mapping[str, Tensor] = loaded.state_dict()
+    return found

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from stillhouse.errors import UserError, did_you_mean, quote
 from stillhouse.files import atomic_write, write_error
 from stillhouse.models.torch_file import load_torch_file
+from stillhouse.models.transformers_networks import current_names
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "student")  # keys that hold the weights
@@ -41,6 +42,8 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
     """Load the weights of a file: all tensors of file and network, or UserError and no change."""
     path, expected = Path(path), model.state_dict()
     state, wrapper, prefix = _read_state(path, expected)
+    if state.keys() != expected.keys():
+        state = dict(current_names(model, state))
     whole = _counted_batches(expected) | state
     _check_names(path, whole, expected)
     _check_shapes(path, whole, expected)
@@ -230,7 +233,7 @@ def _check_shapes(path: Path, state: State, expected: Mapping[str, Tensor]) -> N
     if _is_classifier(wrong, state, expected):
         raise UserError(
             f"{path}: the file has {file_shape[0]} classes, the recipe {shape[0]} ({difference}); "
-            f"train on its classes, or take weights for {shape[0]} classes"
+            f"take weights for {shape[0]} classes, or name those of a teacher in teacher.classes"
         )
     raise UserError(f"{path}: {difference}; the weights belong to a network of another size")
 

@@ -324,6 +324,10 @@ def digest(recipe: Recipe) -> str:
     if store := (content["teacher"] or {}).get("store"):
         del store["path"]  # the location of the store does not change the result
     if content["data"]["max_pixels"] is None:
-        del content["data"]["max_pixels"]  # so that recipes without it keep their hash
+        del content["data"]["max_pixels"]
+    for network in (teacher, *teacher.get("members", ())):
+        if network and network["classes"] is None:
+            del network["classes"]
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+    # Keys of later versions are left out where they are not set, so that recipes keep their hash.

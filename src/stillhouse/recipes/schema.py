@@ -151,6 +151,13 @@ class StoreSpec:
         require(self.top is None or self.top >= 1, "top", "at least 1", self.top)
 
 
+def as_names(value: Any) -> Any:
+    """Names of classes in a list, where YAML reads some of them as integers: [0, 1]."""
+    if not isinstance(value, list | tuple):
+        return value
+    return tuple(str(name) if type(name) is int else name for name in value)
+
+
 @spec
 class TeacherMember:
     """A teacher network; without weights it is trained first, by the options of `train`."""
@@ -165,6 +172,11 @@ class TeacherMember:
     mean: tuple[float, ...] | None = None  # that it was trained with; None: that of the data
     std: tuple[float, ...] | None = None
     size: tuple[int, int] | None = None  # height and width that it was trained with
+    # of its outputs, in their order: names, a file of names, or a number; None: those of the data
+    classes: Annotated[tuple[str, ...] | int | Path | None, BeforeValidator(as_names)] = None
+
+    def __post_init__(self) -> None:
+        require(min(self.size or (1,)) >= 1, "size", "two lengths of at least 1", self.size)
 
 
 @spec
@@ -188,6 +200,7 @@ class TeacherSpec(TeacherMember):
         return self.members or (self,)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         options = (self.weights, self.train, self.options, self.head, self.pretrained)
         if self.members and any(options):
             raise ValueError(

@@ -140,6 +140,8 @@ def try_teacher(recipe: Recipe, session: Session) -> tuple[TeacherNetwork | None
             f"The weights of the teacher {recipe.teacher.name} are not in the cache any more; run "
             "the recipe again to train it."
         )
+    if loaded.features_only:
+        return None, f"The teacher {recipe.teacher.name} has no scores for the classes of the data."
     return loaded, ""
 
 

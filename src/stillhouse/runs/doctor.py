@@ -152,6 +152,9 @@ class Doctor:
         score = check_teacher(teacher, loaded, session)
         headline = session.task.headline
         value = f"{headline} {score['validation'][headline]:.2f} on validation"
+        if loaded.features_only:
+            size = self.describe_size(loaded.inner, teacher.name)
+            return f"{size}; it gives features only, and has no score for the classes of the data"
         return f"{self.describe_size(loaded.inner, teacher.name)}; {value}"
 
     def check_contract(self) -> str:
@@ -169,6 +172,11 @@ class Doctor:
         return "; ".join(notes) or "classes, size and normalisation are the same for both"
 
     def check_taps(self) -> str:
+        if teacher and teacher.unknown:
+            notes.append(
+                f"unknown: {', '.join(teacher.unknown)}; no file beside the weights says what the "
+                "teacher was trained for, and the values of the data are used"
+            )
         """Build the method; lists its taps with shapes and adapters, and other possible taps."""
         teacher, built, example = self.teacher, self.student, example_of(self.session.sources)
         self._pupil = pupil = make_pupil(self.recipe, self.session, teacher)

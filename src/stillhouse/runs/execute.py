@@ -91,7 +91,8 @@ def execute_recipe(
         loaded = teacher_score = None
         if recipe.teacher is not None and recipe.distils:
             loaded, teacher_score = obtain_teacher(recipe, recipe.teacher, session, say)
-            on_first_rank(lambda: write_json(folder / TEACHER, teacher_score))
+            if teacher_score is not None:
+                on_first_rank(lambda: write_json(folder / TEACHER, teacher_score))
         control = None
         if recipe.control and recipe.distils:
             say("control: the same student without a teacher")

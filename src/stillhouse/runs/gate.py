@@ -15,6 +15,7 @@ def gate(name: str, task: Task[Any], summary: Mapping[str, float], images: int) 
         headline = task.headline
         raise UserError(
             f"the teacher {name} reaches {headline} {summary[headline]:.1f} on {images} validation "
-            f"images, where chance is {task.chance:.1f}; check its weights, its class order and "
-            "its normalisation, or set teacher.gate=false to use it anyway"
+            f"images, where chance is {task.chance:.1f}; check its weights, its class order "
+            "(teacher.classes) and its normalisation (teacher.mean, std and size), or set "
+            "teacher.gate=false to use it anyway"
         )

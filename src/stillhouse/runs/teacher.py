@@ -17,24 +17,34 @@ from stillhouse.models import cost
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Network, Recipe, TeacherMember, TeacherSpec
 from stillhouse.runs.gate import gate
-from stillhouse.runs.training import STUDENT, Score, claim_folder, read_result, run_training
+from stillhouse.runs.training import STUDENT, Score, claim_when_free, read_result, run_training
+
+SCORES = {"logits", "head", "moves", "boxes", "masks"}  # needs of methods that read its outputs
 
 
 def obtain_teacher(
     recipe: Recipe, teacher: TeacherSpec, session: Session, say: Say
-) -> tuple[TeacherNetwork, Score]:
+) -> tuple[TeacherNetwork, Score | None]:
     """The teacher and its scores; members without weights are trained first, in the cache folder.
 
-    Raises UserError for a teacher that does not pass the gate.
+    A teacher of other classes, of which only features are used, has no scores. Raises UserError
+    for a teacher that does not pass the gate.
     """
     paths = [
         member_weights(recipe, member, session) or train_member(recipe, member, session, say)
         for member in teacher.networks
     ]
-    loaded = load_teacher(teacher, paths, session)
+    blind = compares_features(recipe)
+    loaded = load_teacher(teacher, paths, session, features_only=blind)
     for note in loaded.notes:
         say(f"teacher: {note}")
-    return loaded, check_teacher(teacher, loaded, session)
+    return loaded, None if loaded.features_only else check_teacher(teacher, loaded, session)
+
+
+def compares_features(recipe: Recipe) -> bool:
+    """Whether all methods read features of the teacher, and none its scores or its head."""
+    needs = [set(method.needs) for method in recipe.method]
+    return all("features" in need and not need & SCORES for need in needs)
 
 
 def check_teacher(
@@ -44,6 +54,11 @@ def check_teacher(
 
     With `blind`, the test split is not used.
     """
+    if loaded.features_only:
+        raise UserError(
+            f"the teacher {teacher.name} has other classes than the data, so that it cannot be "
+            "measured on them; set teacher.classes to the names of its classes"
+        )
     loaded.network.to(session.hardware.device)
     network = session.traced(loaded.network)
     task = session.task
@@ -63,7 +78,9 @@ def find_teacher(recipe: Recipe, teacher: TeacherSpec, session: Session) -> Teac
     """The teacher with its weights; None if a member is still to be trained."""
     paths = [member_weights(recipe, member, session) for member in teacher.networks]
     found = [path for path in paths if path is not None]
-    return load_teacher(teacher, found, session) if len(found) == len(paths) else None
+    if len(found) < len(paths):
+        return None
+    return load_teacher(teacher, found, session, features_only=compares_features(recipe))
 
 
 def member_weights(recipe: Recipe, member: TeacherMember, session: Session) -> Path | None:
