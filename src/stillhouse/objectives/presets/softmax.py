@@ -11,7 +11,7 @@ from stillhouse.objectives.logit import LogitObjective
 from stillhouse.objectives.preprocess import LabelTemperature, Scale
 from stillhouse.objectives.presets.base import LogitPreset, Objectives
 from stillhouse.objectives.weighting import PowerSum
-from stillhouse.spec import spec
+from stillhouse.spec import require, spec
 
 
 @spec
@@ -53,6 +53,10 @@ class TTM(LogitPreset):
         "The paper tunes beta for each pair of networks (1 to 45).",
     )
 
+    def __post_init__(self) -> None:
+        require(self.gamma > 0, "gamma", "positive and finite", self.gamma)
+        super().__post_init__()
+
     def objectives(self) -> Objectives:
         """One KL against the power-transformed teacher."""
         return {
@@ -77,6 +81,10 @@ class WTTM(LogitPreset):
         "one softmax per row; nothing trainable",
         "U is up to C^(1 - gamma), so beta must be smaller with many classes.",
     )
+
+    def __post_init__(self) -> None:
+        require(self.gamma > 0, "gamma", "positive and finite", self.gamma)
+        super().__post_init__()
 
     def objectives(self) -> Objectives:
         """One KL against the power-transformed teacher, rows weighted."""
@@ -111,6 +119,10 @@ class ATS(LogitPreset):
         "It needs one integer label per sample. With labelled far above others the softened "
         "teacher may rank another class first.",
     )
+
+    def __post_init__(self) -> None:
+        require(self.temperature > 0, "temperature", "positive and finite", self.temperature)
+        super().__post_init__()
 
     def objectives(self) -> Objectives:
         """One cross-entropy with the asymmetrically softened teacher."""
