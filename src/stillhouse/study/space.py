@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
-from stillhouse.errors import UserError, quote
+from stillhouse.errors import UserError, did_you_mean, quote
 from stillhouse.recipes import load
-from stillhouse.recipes.schema import Methods
+from stillhouse.recipes.schema import Methods, Recipe
 from stillhouse.study.arguments import GridValue
 
 EDGE = 0.05  # share of a range at each end: a value chosen there may not be the optimum
@@ -157,8 +157,20 @@ def select_space(default: Space, requested: Space, methods: Methods) -> dict[str
             continue
         name = key.removeprefix("method.")
         keys = (key, *(f"{prefix}{name}" for prefix in methods_by_prefix(methods)))
-        space |= {k: axis for k in keys if get_option(methods, k) is not None}
+        space |= {k: axis for k in keys if names_option(methods, k)}
     return space or dict(default)
+
+
+def check_space(requested: Space, recipe: Recipe, arms: Sequence[Methods]) -> None:
+    """Raise UserError for a key that no arm has as an option, or that `train` does not have."""
+    for key, axis in requested.items():
+        if key.startswith("train."):
+            value = axis.choices[0] if isinstance(axis, OneOf) else f"{axis.high:g}"
+            load.replace_sections(recipe, {"study": None}, [f"{key}={value}"])
+        elif not any(select_space({}, {key: axis}, methods) for methods in arms):
+            options = (f.name for methods in arms for method in methods for f in fields(method))
+            hint = did_you_mean(key.rpartition(".")[2], options)
+            raise UserError(f"--space: no method of this sweep has an option {quote(key)}{hint}")
 
 
 # ----------------------------------------------------------------------------- options of a method
@@ -168,6 +180,16 @@ def has_option(methods: Methods, key: str) -> bool:
     """Whether a key such as `method.temperature` or `method.1.weight` names an option."""
     method, names = resolve_key(methods, key)
     return bool(names) and hasattr(method, names[0])
+
+
+def names_option(methods: Methods, key: str) -> bool:
+    """Whether a key such as `method.base.NAME` or `method.1.NAME` names an option, also unset."""
+    value, names = resolve_key(methods, key)
+    for name in names:
+        if not is_dataclass(value) or name not in {field.name for field in fields(value)}:
+            return False
+        value = getattr(value, name)
+    return bool(names)
 
 
 def get_option(methods: Methods, key: str) -> Any:
@@ -220,7 +242,7 @@ def initial_values(space: Space, methods: Methods) -> dict[str, Any] | None:
             return None
         value = get_option(methods, key)
         if isinstance(axis, Range):
-            if not axis.low <= value <= axis.high:
+            if value is None or not axis.low <= value <= axis.high:
                 return None
             values[key] = value
         else:

@@ -25,6 +25,7 @@ from stillhouse.study.plan import Arm, StudyPlan
 from stillhouse.study.runner import check_networks, check_options, refuse_torchrun, shared_digest
 from stillhouse.study.space import (
     Space,
+    check_space,
     default_space,
     initial_values,
     options_at_edge,
@@ -265,6 +266,8 @@ def run_sweep(
     refuse_torchrun()
     if len(plan.teachers) > 1:
         raise UserError("a sweep needs exactly one teacher; name one with --teachers")
+    arms = [arm.recipe.method for arm in plan.arms if not arm.is_control]
+    check_space(space or {}, plan.recipe, arms)
     session = Session.open(plan.recipe, quiet=True)
     check_networks(plan, session)
     with lock_folder(folder, resume=True, recipe=shared_digest(plan.recipe)):
