@@ -333,3 +333,38 @@ def test_under_ddp_gradients_are_those_of_the_whole_batch(ranks: list[dict[str, 
         for name, parameter in made.named_parameters():
             assert parameter.grad is not None and parameter.grad.abs().max() > 0
             torch.testing.assert_close(theirs[name], parameter.grad, rtol=1e-9, atol=1e-10)
+
+
+def test_methods_are_found_by_name() -> None:
+    losses = []
+    for method in (presets.dist(), "dist"):
+        torch.manual_seed(0)
+        losses.append(distiller(method)(pair())[0])
+    torch.testing.assert_close(*losses)
+    terms = distiller(["kd", presets.mse()])(pair())[1]
+    assert {term.partition("/")[0] for term in terms} == {"label", "kd", "mse"}
+    with pytest.raises(UserError, match=r"unknown method 'dits'; did you mean 'dist'"):
+        distiller(["kd", "dits"])
+
+
+def test_a_schedule_in_epochs_needs_their_length() -> None:
+    for method in (presets.kd(warmup=20.0), presets.lskd(base=presets.kd(warmup=2.0))):
+        with pytest.raises(UserError, match="the warmup of .* steps_per_epoch=len"):
+            distiller(method)
+    assert distiller(presets.kd(warmup=20.0), steps_per_epoch=3).steps_per_epoch == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda labels: labels + 100, r"labels go from 100 to 104, but the student has 5 classes"),
+        (lambda labels: labels - 50, "number them from 0 to"),
+        (lambda labels: labels.float(), "labels of dtype torch.float32"),
+        (lambda labels: labels[:-1], "do not fit scores of shape"),
+        (lambda labels: torch.ones(len(labels), 99), "do not fit scores of shape"),
+    ],
+)
+def test_labels_that_do_not_fit_are_one_sentence(change: Any, sentence: str) -> None:
+    images, labels = pair()
+    with pytest.raises(UserError, match=sentence):
+        distiller("kd")((images, change(labels)))

@@ -15,6 +15,7 @@ from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError, did_you_mean, quote
 from stillhouse.methods.base import Method
 from stillhouse.methods.build import make_method, reshape_student
+from stillhouse.methods.catalogue import published
 from stillhouse.methods.setting import Setting, no_labels
 from stillhouse.models.last_layers import last_layers
 from stillhouse.models.taps import Tapped
@@ -35,8 +36,9 @@ class Distiller(nn.Module):
     the ranks of DDP. Its parameters are those of the student and of the method; the teacher is not
     a submodule, stays in eval mode, and is in no state dict. A batch is `(images, labels)`, a
     mapping with `image` or `pixel_values` and `label` or `labels`, or a `Batch`. `method` is a
-    preset, a list of them, or a Method of your own; feature methods need an `example` batch of
-    images, and those with a memory of every sample the `labels` of all: (samples,).
+    preset or its name, a list of them, or a Method of your own; feature methods need an `example`
+    batch of images, those with a memory of every sample the `labels` of all: (samples,), and those
+    with a schedule in epochs `steps_per_epoch`.
 
     With `task="detection"` the networks are detectors, which may be a RetinaNet or FCOS of
     torchvision; labels are then `Objects`, or a list of {"boxes", "labels"} with one item per
@@ -47,11 +49,11 @@ class Distiller(nn.Module):
         self,
         student: nn.Module,
         teacher: nn.Module,
-        method: Method | Published | Sequence[Published],
+        method: Method | Published | str | Sequence[Published | str],
         task: Task[Any] | str = "classification",
         *,
         steps: int = 0,
-        steps_per_epoch: int = 1,
+        steps_per_epoch: int | None = None,
         example: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> None:
@@ -61,7 +63,9 @@ class Distiller(nn.Module):
         examples = () if example is None else (example,)
         specs: Sequence[Published] = ()
         if not isinstance(method, Method):
-            specs = [method] if isinstance(method, Published) else list(method)
+            alone = isinstance(method, Published | str)
+            specs = [as_spec(one) for one in ([method] if alone else method)]  # type: ignore[union-attr]
+            check_schedules(specs, steps_per_epoch)
             student, method = build_method(specs, student, teacher, example, labels)
         self.keyed = any("keys" in spec.needs for spec in specs)
         self.pupil = Pupil(Tapped(student, method.student_taps, examples), method, self.task)
@@ -72,7 +76,7 @@ class Distiller(nn.Module):
             made = Learner(teacher, inputs, layers, method.teacher_taps, examples)
         # In a tuple, so that nn.Module does not register the teacher as a submodule.
         self._teacher = (made,)
-        self.steps, self.steps_per_epoch, self.step = steps, steps_per_epoch, 0
+        self.steps, self.steps_per_epoch, self.step = steps, steps_per_epoch or 1, 0
 
     @property
     def student(self) -> nn.Module:
@@ -108,6 +112,28 @@ class Distiller(nn.Module):
             self.step += 1
         means = {name: term.weight * term.mean().detach() for name, term in terms.items()}
         return combine(terms), means
+
+
+def as_spec(method: Published | str) -> Published:
+    """A method, or the one of that name with its default options."""
+    if isinstance(method, Published):
+        return method
+    known = published()
+    if method not in known:
+        raise UserError(f"unknown method {quote(method)}" + did_you_mean(str(method), known))
+    return known[method]()
+
+
+def check_schedules(specs: Sequence[Published], steps_per_epoch: int | None) -> None:
+    """Raise UserError for a schedule in epochs where their length is unknown."""
+    for spec in specs:
+        parts = (spec, getattr(spec, "base", None))
+        names = [name for name in ("warmup", "ramp") if any(getattr(p, name, 0) for p in parts)]
+        if names and steps_per_epoch is None:
+            raise UserError(
+                f"the {names[0]} of {spec.name} is in epochs: pass "  # type: ignore[attr-defined]
+                "Distiller(..., steps_per_epoch=len(loader))"
+            )
 
 
 def build_method(

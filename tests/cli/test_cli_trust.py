@@ -97,3 +97,22 @@ def test_an_argument_that_no_file_system_takes(call: Call) -> None:
     assert "File name too long; shorten it" in call("report", long).error
     assert "File name too long; shorten it" in call("run", "digits/raw", *FAST, "--out", long).error
     assert "not found: neither a file" in " ".join(call("recipes", "validate", long).out.split())
+
+
+def test_a_factory_beside_the_recipe_or_in_the_working_directory_is_found(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    networks = MODULE.replace("classes", "num_classes").replace("channels", "in_chans")
+    (folder / "nets_beside.py").write_text(networks)
+    (tmp_path / "nets_here.py").write_text(networks)
+    (folder / "mine.yaml").write_text("extends: digits/raw\nstudent: nets_beside:make\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    words = (*FAST, "train.epochs=0.1", "--trust")
+    assert call("run", "recipes/mine.yaml", *words, "--out", "run").code == 0
+    here = "student=nets_here:make"
+    assert call("run", "recipes/mine.yaml", *words, here, "--out", "other").code == 0
+    said = call("run", "recipes/mine.yaml", *words, "student=nets_gone:make", "--out", "x").error
+    assert "put its file beside the recipe" in said

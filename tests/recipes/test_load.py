@@ -10,6 +10,7 @@ from stillhouse.methods.catalogue import published
 from stillhouse.methods.control import Control
 from stillhouse.objectives import presets
 from stillhouse.recipes import complaints, load
+from stillhouse.recipes.schema import Network, TeacherSpec
 
 BASE = """\
 data:
@@ -58,6 +59,21 @@ def test_a_string_for_a_network_keeps_its_other_options(file: Path) -> None:
     recipe = load.load(file, ["student=torchvision/resnet18", "teacher=stillhouse/large"])
     assert recipe.student.name == "torchvision/resnet18"
     assert recipe.teacher.name == "stillhouse/large" and recipe.teacher.train.epochs == 1
+
+
+def test_a_string_for_a_network_drops_what_belonged_to_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "data: digits/raw\n"
+        "student: {name: timm/resnet18, options: {drop_rate: 0.1}, pretrained: a.pt}\n"
+        "teacher: {name: timm/resnet50, members: [{name: cifar/resnet8, weights: b.pt}],"
+        " gate: false, ensemble: separate}\n"
+    )
+    recipe = load.load(path, ["teacher.weights=c.pt", "student=cifar/resnet8", "teacher=timm/vit"])
+    assert recipe.student == Network("cifar/resnet8")
+    assert recipe.teacher == TeacherSpec("timm/vit", weights=Path("c.pt"), gate=False)
+    again = load.load(path, ["student.name=timm/resnet34"])
+    assert again.student.options == {"drop_rate": 0.1}
 
 
 def test_another_method_takes_no_options_of_the_one_before(file: Path) -> None:

@@ -22,6 +22,7 @@ from stillhouse.study.plan import make_plan
 from stillhouse.study.space import (
     OneOf,
     Range,
+    check_space,
     default_space,
     initial_values,
     options_at_edge,
@@ -247,6 +248,24 @@ def test_methods_of_a_list_are_searched(tmp_path: Path) -> None:
 def test_a_wrong_space_is_an_error(word: str) -> None:
     with pytest.raises(UserError, match="--space: "):
         parse_space([word])
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("method.temp=1..2", "no method of this sweep has an option 'method.temp'; did you mean"),
+        ("method.1.weight=1..2", "no method of this sweep has an option 'method.1.weight'"),
+        ("train.epoch=1..2", "unknown key train.epoch"),
+    ],
+)
+def test_a_key_that_nothing_has_is_refused(word: str, sentence: str) -> None:
+    recipe = quick()
+    with pytest.raises(UserError, match=sentence):
+        check_space(parse_space([word]), recipe, [(presets.kd(),), (presets.mse(),)])
+    words = ["method.temperature=1..2", "method.label_weight=0.1|0.5", "train.epochs=1|2"]
+    known = parse_space(words)
+    check_space(known, recipe, [(presets.kd(),), (presets.mse(),)])
+    assert "method.label_weight" in select_space({}, known, (presets.kd(),))
 
 
 def test_suggested_numbers_have_three_digits() -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import UserError, did_you_mean, quote
@@ -19,7 +21,11 @@ from stillhouse.errors import UserError, did_you_mean, quote
 PLUGINS = "stillhouse.models"  # the entry point group: NAME -> (classes, channels, **options)
 TRUST = "--trust"  # the option of all commands
 
+# Names under which a factory may take what every network is made for.
+NAMES = {"classes": ("classes", "num_classes"), "channels": ("channels", "in_chans", "in_channels")}
+
 _trusted: ContextVar[bool] = ContextVar("trusted", default=False)
+_folders: dict[str, None] = {}  # of recipes, whose modules are found beside them
 
 
 @contextmanager
@@ -43,6 +49,21 @@ def factories_are_trusted() -> bool:
 def trust_word() -> str:
     """What the same command needs again: ` --trust`, or nothing."""
     return f" {TRUST}" if factories_are_trusted() else ""
+
+
+def search_folder(folder: Path) -> None:
+    """Also look for modules of factories in the folder of a recipe, where they are trusted."""
+    _folders[str(folder.absolute())] = None
+    if factories_are_trusted():
+        extend_path()
+
+
+def extend_path() -> None:
+    """Append the folders of recipes and the working directory to the path of modules.
+
+    Processes that are started later inherit it.
+    """
+    sys.path += [folder for folder in (*_folders, str(Path.cwd())) if folder not in sys.path]
 
 
 def plugins() -> dict[str, Callable[[], Any]]:
@@ -69,11 +90,13 @@ def import_factory(name: str) -> Any:
             "the command (in Python: trust=True, or `with trust_factories():`)"
         )
     path, _, attribute = name.partition(":")
+    extend_path()
     try:
         module = importlib.import_module(path)
     except (ImportError, ValueError) as error:
         raise UserError(
-            f"{name}: importing {quote(path)} failed ({error}); is its folder on PYTHONPATH?"
+            f"{name}: importing {quote(path)} failed ({error}); put its file beside the recipe or "
+            "into the working directory, or its folder on PYTHONPATH"
         ) from error
     if not hasattr(module, attribute):
         hint = did_you_mean(attribute, dir(module))
@@ -91,9 +114,11 @@ def call_factory(
         )
     accepted = inspect.signature(factory).parameters
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
-    wanted = {"classes": classes, "channels": channels, **options}
-    if channels == 3 and not open_ended and "channels" not in accepted:
-        del wanted["channels"]
+    given = {"classes": classes, "channels": channels}
+    if channels == 3 and not open_ended and not set(NAMES["channels"]) & set(accepted):
+        del given["channels"]
+    named = {accepted_name(key, accepted): value for key, value in given.items()}
+    wanted = {**named, **options}
     for option in wanted:
         if not open_ended and option not in accepted:
             raise UserError(
@@ -101,3 +126,8 @@ def call_factory(
                 f"({', '.join(accepted)}); give it one{did_you_mean(option, accepted)}"
             )
     return factory(**wanted)
+
+
+def accepted_name(key: str, accepted: Mapping[str, Any]) -> str:
+    """The name under which a factory takes `classes` or `channels`: num_classes, in_chans."""
+    return next((name for name in NAMES[key] if name in accepted), key)

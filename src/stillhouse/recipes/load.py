@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from stillhouse.data.catalogue import entries
 from stillhouse.errors import UserError, did_you_mean, quote
 from stillhouse.files import check_inside, read_limited
+from stillhouse.models.factories import search_folder
 from stillhouse.recipes.complaints import RENAMED, describe_error, describe_renamed_value
 from stillhouse.recipes.plain_yaml import FILE_LIMIT, parse_yaml
 from stillhouse.recipes.schema import Recipe
@@ -30,6 +31,14 @@ TASK_OF_KIND = {
     "objects": "detection",
     "masks": "semantic",
     "instances": "instance",
+}
+# Keys that belong to the network of a section, and go when a string names another one.
+OF_NETWORK = {
+    "student": ("options", "weights", "pretrained"),
+    "teacher": (
+        *("options", "weights", "pretrained", "classes", "mean", "std", "size"),
+        *("members", "ensemble"),
+    ),
 }
 RECIPE_FILE = "recipe.yaml"  # the name of the resolved recipe in the folder of a run
 MAX_FILES = 50  # that extend each other
@@ -74,6 +83,7 @@ def load(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         UserError: if the file, an override or a value is wrong, with the place.
     """
     path = find_recipe(recipe)
+    search_folder(path.parent)
     if path.name == RECIPE_FILE and os.path.isdir(recipe):
         return load_resolved(path, overrides)
     return validate_recipe(apply_overrides(read_recipe(path), overrides), path, overrides)
@@ -229,16 +239,29 @@ def drop_replaced(base: dict[str, Any], update: Mapping[str, Any]) -> dict[str, 
 
 
 def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A mapping with `key=value` overrides applied; each value is parsed as YAML."""
-    for override in overrides:
+    """A mapping with `key=value` overrides applied; each value is parsed as YAML.
+
+    `student=NAME` and `teacher=NAME` are applied first, because they drop what belongs to the
+    network before, but nothing that another override says.
+    """
+    for override in sorted(overrides, key=lambda override: not names_network(override)):
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise UserError(
                 f"{quote(override)} is not an override; write key=value, as in method.temperature=2"
             )
         value = parse_yaml_value(text, override) if text else None
+        if isinstance(value, str) and isinstance(section := content.get(key), dict):
+            dropped = OF_NETWORK.get(key, ())
+            content = {**content, key: {k: v for k, v in section.items() if k not in dropped}}
         content = merge_sections(content, nest_override(content, key.split("."), value))
     return content
+
+
+def names_network(override: str) -> bool:
+    """Whether an override is `student=NAME` or `teacher=NAME`."""
+    key, _, text = override.partition("=")
+    return key in OF_NETWORK and isinstance(parse_yaml_value(text, override), str)
 
 
 def parse_yaml_value(text: str, argument: str) -> Any:
@@ -321,8 +344,10 @@ def to_yaml(recipe: Recipe) -> str:
 def digest(recipe: Recipe) -> str:
     """A hash of everything in a recipe that its result depends on: 16 hexadecimal digits."""
     content = {k: v for k, v in to_dict(recipe).items() if k not in NOT_IN_DIGEST}
-    if store := (content["teacher"] or {}).get("store"):
+    teacher = content["teacher"] or {}
+    if store := teacher.get("store"):
         del store["path"]  # the location of the store does not change the result
+    # Keys of later versions are left out where they are not set, so that recipes keep their hash.
     if content["data"]["max_pixels"] is None:
         del content["data"]["max_pixels"]
     for network in (teacher, *teacher.get("members", ())):
@@ -330,4 +355,3 @@ def digest(recipe: Recipe) -> str:
             del network["classes"]
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-    # Keys of later versions are left out where they are not set, so that recipes keep their hash.

@@ -18,6 +18,8 @@ from stillhouse.tasks.images import ImageTask, logits, refuse_objects
 from stillhouse.tasks.meters.accuracy import Accuracy
 from stillhouse.types import Term, Trace
 
+VECTORS = 2  # axes of shares of classes
+
 
 @spec
 class ClassificationSpec:
@@ -35,6 +37,11 @@ class ClassificationSpec:
             raise UserError(
                 f"the images of {facts.data} have several labels each, but task classification "
                 "needs one; set task=multilabel"
+            )
+        if len(facts.classes) == 1:
+            raise UserError(
+                f"{facts.data} has one class, {facts.classes[0]!r}, so that every prediction is "
+                "right; classification needs images of at least two"
             )
         return Classification(len(facts.classes), self.label_smoothing)
 
@@ -74,6 +81,7 @@ class Classification(ImageTask):
     def label_term(self, student: Trace, label: Tensor) -> Term:
         """Cross-entropy of one view: class indices (N,) or shares of each class (N, C) -> Term."""
         scores = upcast(logits(student))
+        check_labels(label, scores)
         if label.ndim == 2:
             loss = F.cross_entropy(
                 scores,
@@ -94,3 +102,27 @@ class Classification(ImageTask):
     def meter(self) -> Accuracy:
         """A meter of top-1 and top-5 accuracy, loss and calibration error."""
         return Accuracy()
+
+
+def check_labels(label: Tensor, scores: Tensor) -> None:
+    """Raise UserError for labels that do not fit scores (N, C).
+
+    Class indices on a device are not compared with C, because that would synchronise.
+    """
+    classes = scores.shape[1]
+    fits = label.shape == (scores.shape if label.ndim == VECTORS else scores.shape[:1])
+    if not fits or (label.ndim < VECTORS and label.is_floating_point()):
+        raise UserError(
+            f"labels of dtype {label.dtype} and shape {tuple(label.shape)} do not fit scores of "
+            f"shape {tuple(scores.shape)}; give class indices (N,), or the share of each class (N, "
+            "C)"
+        )
+    on_device = label.device.type != "cpu" or torch.compiler.is_compiling()
+    if label.ndim == VECTORS or on_device or not len(label):
+        return
+    low, high = int(label.min()), int(label.max())
+    if low < ABSENT or high >= classes:
+        raise UserError(
+            f"labels go from {low} to {high}, but the student has {classes} classes; number them "
+            f"from 0 to {classes - 1}, and use {ABSENT} for images without a label"
+        )
