@@ -99,7 +99,7 @@ def test_a_damaged_image_is_named_when_it_is_read(root: Path) -> None:
     data = opened(root)
     message = said(lambda: data[2])
     assert message.startswith(f"{root}/a/3.png cannot be read as an image (")
-    assert message.endswith("repair it, or skip such files with broken='skip'")
+    assert message.endswith("repair it, or skip such files with data.broken=skip")
     assert data[3].key == 3
 
 

@@ -59,7 +59,9 @@ def open_sources(data: Data, given: SplitSources | None = None) -> Sources:
     limit_pixels(data.max_pixels)
     if given is None:
         train, val = open_training(data)
-        test = open_test(data) or val
+        test = open_test(data)
+        train, val = take_subset(data, "train", train), take_subset(data, "val", val)
+        test = val if test is None else take_subset(data, "test", test)
         known = entry(data.name)
         mean, std = data.mean or known.mean, data.std or known.std
         return describe_splits(data, (train, val, test), mean, std)
@@ -118,6 +120,20 @@ def open_training(data: Data) -> tuple[Source, Source]:
     return hold_out(train, data.holdout)
 
 
+def take_subset(data: Data, split: str, source: Source) -> Source:
+    """The samples of a split, or the stratified number or share of them that `subset` names."""
+    spec: SplitSpec = getattr(data, split)
+    if spec.subset is None or spec.subset in (1.0, len(source)):
+        return source
+    try:
+        return hold_out(source, spec.subset)[1]
+    except UserError as error:
+        raise UserError(
+            f"data.{split}.subset={spec.subset} cannot be taken of {len(source)} samples; set a "
+            "count below that, or a share that leaves some"
+        ) from error
+
+
 def open_test(data: Data) -> Source | None:
     """The test split; None if its files are optional and missing."""
     below = entry(data.name).test
@@ -134,6 +150,8 @@ def open_split(data: Data, name: str) -> Source:
     spec: SplitSpec = getattr(data, name)
     options = {**data.options, **spec.options}
     options |= {k: v for k in ("count", "seed") if (v := getattr(spec, k)) is not None}
+    if data.broken is not None and entry(data.name).files:
+        options = {"broken": data.broken, **options}
     return open_source(data.name, data.path, name, **options)
 
 

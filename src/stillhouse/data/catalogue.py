@@ -71,6 +71,13 @@ def folder(path: Path | None, split: str, **options: Any) -> Source:
     return read(needed(path, "folder") / split, **options)
 
 
+def table(path: Path | None, split: str, **options: Any) -> Source:
+    """Images and the class of each in CSV tables."""
+    from stillhouse.data.single.table import read_table as read
+
+    return read(needed(path, "csv"), split, **options)
+
+
 def shards(path: Path | None, split: str, **options: Any) -> Source:
     """Tar shards, below one folder per split."""
     from stillhouse.data.single.shards import read_shards as read
@@ -149,6 +156,7 @@ ENTRIES = (
         numbers,
         (0.25,),
         (0.25,),
+        files=False,
     ),
     Entry(
         "digits/raw",
@@ -157,6 +165,7 @@ ENTRIES = (
         raw,
         (0.25,),
         (0.25,),
+        files=False,
     ),
     Entry(
         "digits/labels",
@@ -166,6 +175,7 @@ ENTRIES = (
         (0.25, 0.25, 0.25),
         (0.25, 0.25, 0.25),
         kind="labels",
+        files=False,
     ),
     Entry(
         "digits/objects",
@@ -176,6 +186,7 @@ ENTRIES = (
         (0.25, 0.25, 0.25),
         (0.25, 0.25, 0.25),
         kind="objects",
+        files=False,
     ),
     Entry(
         "cifar10",
@@ -185,6 +196,7 @@ ENTRIES = (
         (0.4914, 0.4822, 0.4465),
         (0.2470, 0.2435, 0.2616),
         ("train", "test"),
+        files=False,
     ),
     Entry(
         "cifar100",
@@ -194,6 +206,7 @@ ENTRIES = (
         (0.5071, 0.4867, 0.4408),
         (0.2675, 0.2565, 0.2761),
         ("train", "test"),
+        files=False,
     ),
     Entry(
         "folder",
@@ -201,6 +214,14 @@ ENTRIES = (
         "path/train/CLASS/*.jpg and path/val/CLASS/*.jpg, and path/test if there is one",
         folder,
         test="test",
+    ),
+    Entry(
+        "csv",
+        "your own images listed in CSV tables, one class per image",
+        "path/train.csv and path/val.csv, and path/test.csv if there is one; columns path and "
+        "label",
+        table,
+        test="test.csv",
     ),
     Entry(
         "shards",

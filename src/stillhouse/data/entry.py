@@ -30,6 +30,7 @@ class Entry:
     std: tuple[float, ...] = IMAGENET[1]
     splits: tuple[str, ...] = SPLITS
     kind: Kind = "class"  # of its targets
+    files: bool = True  # whether each image is a file, which may be broken
     test: str = ""  # the path below data.path that marks a test split; "": there always is one
 
 

@@ -129,7 +129,7 @@ def read_image(path: Path, upright: bool = True) -> Tensor:
     except Exception as error:  # The decoders of Pillow raise nearly anything.
         raise UserError(
             f"{path} cannot be read as an image ({error}); repair it, or skip such files with "
-            "broken='skip'"
+            "data.broken=skip"
         ) from error
 
 

@@ -348,8 +348,12 @@ def digest(recipe: Recipe) -> str:
     if store := teacher.get("store"):
         del store["path"]  # the location of the store does not change the result
     # Keys of later versions are left out where they are not set, so that recipes keep their hash.
-    if content["data"]["max_pixels"] is None:
-        del content["data"]["max_pixels"]
+    data = content["data"]
+    unset = [(data, key) for key in ("max_pixels", "broken")]
+    unset += [(data[split], "subset") for split in ("train", "val", "test")]
+    for section, key in unset:
+        if section[key] is None:
+            del section[key]
     for network in (teacher, *teacher.get("members", ())):
         if network and network["classes"] is None:
             del network["classes"]

@@ -31,7 +31,13 @@ class SplitSpec:
 
     count: int | None = None
     seed: int | None = None
+    subset: int | float | None = None  # number or share of its samples, stratified; None: all
     options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        part = self.subset
+        fits = part is None or (0 < part <= 1 if isinstance(part, float) else part >= 1)
+        require(fits, "subset", "a count of at least 1, or a share in (0, 1]", part)
 
 
 @spec
@@ -53,6 +59,7 @@ class Data:
     strong: tuple[Transform, ...] = ()
     mix: Mix | None = None  # Mixup or CutMix of training batches
     mosaic: Mosaic | None = None  # joins training images with boxes or masks by four
+    broken: Literal["skip", "fail"] | None = None  # image files; None: as the reader does, to fail
     max_pixels: int | None = None  # of one image; None: 89,478,485, a larger one is broken
     pad: int = 1  # images with boxes or masks are padded to a multiple of it
     mean: tuple[float, ...] | None = None  # None: that of the data set

@@ -116,7 +116,7 @@ def test_files_that_are_damaged(what: str, how: str, root: Path) -> None:
     message = said(lambda: data[1])
     kind = "an image" if what == "image" else "a mask"
     assert message.startswith(f"{file} cannot be read as {kind} (")
-    assert message.endswith("; repair it, or skip such files with broken='skip'")
+    assert message.endswith("; repair it, or skip such files with data.broken=skip")
     skipped = opened(root, broken="skip")
     assert names(skipped) == "023"
     assert skipped.notes == (

@@ -147,7 +147,7 @@ def test_mistakes_with_sbd(tmp_path: Path) -> None:
     file.write_bytes(b"nothing")
     message = said(lambda: opened(tmp_path, sbd="SBD")[2])
     assert message.startswith(f"{file} cannot be read as a mask (")
-    assert message.endswith("; repair it, or skip such files with broken='skip'")
+    assert message.endswith("; repair it, or skip such files with data.broken=skip")
     data = opened(tmp_path, sbd="SBD", broken="skip")
     assert len(data) == 2
     savemat(file, {"GTother": 1})

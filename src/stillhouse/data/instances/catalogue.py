@@ -48,6 +48,7 @@ INSTANCES = (
         (0.25, 0.25, 0.25),
         (0.25, 0.25, 0.25),
         kind="instances",
+        files=False,
     ),
     Entry(
         "coco/instances",

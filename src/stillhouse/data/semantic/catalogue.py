@@ -63,6 +63,7 @@ MASKS = (
         (0.25, 0.25, 0.25),
         (0.25, 0.25, 0.25),
         kind="masks",
+        files=False,
     ),
     Entry(
         "cityscapes/semantic",

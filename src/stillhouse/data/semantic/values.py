@@ -107,7 +107,7 @@ def read_values(path: Path, colours: bool) -> ValueArray:
     except Exception as error:  # The decoders of Pillow raise nearly anything.
         raise UserError(
             f"{path} cannot be read as a mask ({error}); repair it, or skip such files with "
-            "broken='skip'"
+            "data.broken=skip"
         ) from error
     raise UserError(
         f"{path} has colours ({mode}) where indices of classes are expected; save it as grey or "

@@ -8,12 +8,15 @@ import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from stillhouse.data.images import decode_image
+from stillhouse.data.problems import Problem, check_choice, settle
 from stillhouse.data.single.folder import SPLIT_NAMES
 from stillhouse.data.source import Sample, fingerprint_of_files
 from stillhouse.errors import UserError, did_you_mean
@@ -21,6 +24,7 @@ from stillhouse.errors import UserError, did_you_mean
 IMAGES = ("png", "jpg", "jpeg", "webp")
 CLASSES = "classes.txt"
 
+_BROKEN = Problem("broken", "images cannot be read", "write the shard again")
 _MAX_CLASSES = 1_000_000  # a larger number is an identifier, not a class index
 _BLOCK = 512  # bytes; the block size of tar
 _META = re.compile(r"__[^/]*__($|/)")  # members that webdataset skips
@@ -46,9 +50,15 @@ class ShardSource:
     """A source of the images in tar files, located by their offsets and decoded on access."""
 
     def __init__(
-        self, paths: Sequence[Path], entries: Sequence[_Entry], classes: Sequence[str], name: str
+        self,
+        paths: Sequence[Path],
+        entries: Sequence[_Entry],
+        classes: Sequence[str],
+        name: str,
+        notes: Sequence[str] = (),
     ) -> None:
         self.paths = tuple(paths)
+        self.notes = tuple(notes)
         self.classes = tuple(classes)
         self.name = name
         # Tensors, since a list of objects would be copied into each worker on access.
@@ -84,13 +94,15 @@ class ShardSource:
         return Sample(image, int(self.targets[index]), index)
 
 
-def read_shards(pattern: str | Path) -> ShardSource:
+def read_shards(pattern: str | Path, broken: str = "fail") -> ShardSource:
     """The images of local tar shards in their order: `a-{0000..0003}.tar`, a folder, or one tar.
 
     A sample is an image (png, jpg, jpeg, webp) and, under the same name, its class index: in
     `.cls`, or under "label" in `.json`. Class names are the lines of `classes.txt` beside the
-    shards or one folder above, else the indices.
+    shards or one folder above, else the indices. A damaged image raises when it is read, or with
+    broken=skip all images are decoded at the start, and the damaged ones are left out.
     """
+    check_choice("broken", broken, ("fail", "skip"))
     text = str(pattern)
     expand, split_name = _webdataset(text)
     paths = _paths(text, expand)
@@ -101,7 +113,23 @@ def read_shards(pattern: str | Path) -> ShardSource:
         )
     classes = _class_names(paths, entries)
     place = Path(text)
-    return ShardSource(paths, entries, classes, f"{place.parent.name}/{place.name}".strip("/"))
+    name = f"{place.parent.name}/{place.name}".strip("/")
+    source = ShardSource(paths, entries, classes, name)
+    if broken == "fail":
+        return source
+    readable = np.array([_is_readable(source, i) for i in range(len(source))], dtype=bool)
+    kept, notes = settle(name, _BROKEN, ~readable, broken, lambda i: entries[i].member.name)
+    if not kept.any():
+        raise UserError(f"{text}: none of the {len(entries)} images can be read; copy them again")
+    return ShardSource(paths, list(compress(entries, kept)), classes, name, notes)
+
+
+def _is_readable(source: ShardSource, index: int) -> bool:
+    try:
+        source[index]
+    except UserError:
+        return False
+    return True
 
 
 Expand = Callable[[str], list[str]]
