@@ -219,11 +219,16 @@ def test_a_teacher_is_trained_once_and_never_changed(
 ) -> None:
     said: list[str] = []
     words = ("teacher.seed=5", "train.epochs=0.2")
-    first = run(tmp_path / "a", *words, say=said.append)
+
+    def say(text: str) -> None:
+        if not text.startswith("warning: "):  # of a student that has learned next to nothing
+            said.append(text)
+
+    first = run(tmp_path / "a", *words, say=say)
     assert len(begun) == 2 and len(said) == 1 and "training stillhouse/little" in said[0]
     teacher = begun[0]["folder"]
     before = student_bytes(teacher)
-    second = run(tmp_path / "b", *words, "method.temperature=2", say=said.append)
+    second = run(tmp_path / "b", *words, "method.temperature=2", say=say)
     assert len(begun) == 3 and len(said) == 1
     assert student_bytes(teacher) == before
     hashes = {read(r.folder / "manifest.json")["teacher"] for r in (first, second)}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from stillhouse.files import read_json
+from stillhouse.errors import UserError
+from stillhouse.files import open_regular, read_json
 
 CONTRACT_SUFFIX = ".json"  # network.safetensors has its contract in network.safetensors.json
 
@@ -23,6 +25,7 @@ class Contract:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     head: str = ""  # the kind of head that replaces its own classifier; "" for none
+    sha256: str = ""  # of the file of weights; "" if it is not known
 
     def text(self) -> str:
         """The contract as JSON."""
@@ -51,4 +54,25 @@ def parse_contract(content: dict[str, Any]) -> Contract:
         tuple(map(float, content["mean"])),
         tuple(map(float, content["std"])),
         str(content.get("head", "")),
+        str(content.get("sha256", "")),
     )
+
+
+def check_file(weights: Path) -> None:
+    """Raise UserError for a file of weights with other bytes than its contract was written for."""
+    contract = read_contract(weights)
+    if contract and contract.sha256 and contract.sha256 != file_hash(weights):
+        raise UserError(
+            f"{weights} is damaged: it differs from what was written; restore a copy of it or "
+            "train it again, or if it was changed on purpose, remove sha256 from "
+            f"{weights.name}{CONTRACT_SUFFIX} beside it"
+        )
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of the bytes of a file; "" for one that cannot be read."""
+    try:
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:  # which reading the weights reports
+        return ""

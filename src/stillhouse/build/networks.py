@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.batches import Batch
-from stillhouse.build.contract import Contract, read_contract
+from stillhouse.build.contract import Contract, check_file, read_contract
 from stillhouse.build.data import Sources
 from stillhouse.build.origin import Origin, read_origin
 from stillhouse.build.session import Session
@@ -52,7 +52,7 @@ def make_network(
         with readable_errors(spec.name, tuple(blank.shape[1:])):
             network = spec.head.build(network, count, blank)
     if path is not None:
-        weights.load_weights(network, path)
+        load_checked(network, path)
     return network if task is None else task.adapt(network)
 
 
@@ -84,8 +84,14 @@ def make_deployed(recipe: Recipe, sources: Sources, path: Path | None) -> nn.Mod
     teacher = make_network(replace(recipe.teacher, pretrained=None), sources, task=task)
     network = reshape_student(specs, Setting(network, teacher, example_of(sources)))
     if path is not None:
-        weights.load_weights(network, path)
+        load_checked(network, path)
     return network
+
+
+def load_checked(network: nn.Module, path: Path) -> None:
+    """Load a file of weights; raises UserError for one that has changed since it was written."""
+    check_file(path)
+    weights.load_weights(network, path)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +19,7 @@ from stillhouse.errors import UserError
 from stillhouse.files import atomic_write
 from stillhouse.models.torch_file import load_torch_file
 
+PREVIOUS = ".previous"  # in the name of the checkpoint before: state.previous.pt
 FORMAT = "stillhouse_checkpoint"  # the key that marks our files and has the version
 VERSION = 1
 
@@ -26,7 +30,7 @@ _SEQUENCES = (list, tuple)
 
 
 def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint atomically: the previous file is kept until it is replaced."""
+    """Write a checkpoint atomically; an existing one is kept beside it, see `previous_path`."""
     path = Path(path)
     if FORMAT in state:
         raise ValueError(f"the key {FORMAT!r} is reserved")
@@ -34,6 +38,21 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
     _check(content, "")
     with atomic_write(path, "checkpoint") as file:
         torch.save(content, file)
+        keep_previous(path)  # once the new one is written, so that a full disk loses none
+
+
+def previous_path(path: Path) -> Path:
+    """Where the checkpoint before is kept: `state.previous.pt` for `state.pt`."""
+    return path.with_name(f"{path.stem}{PREVIOUS}{path.suffix}")
+
+
+def keep_previous(path: Path) -> None:
+    """Give an existing checkpoint a second name, which it keeps when it is replaced."""
+    previous = previous_path(path)
+    with contextlib.suppress(OSError):  # not every file system has hard links
+        if path.is_file():
+            previous.unlink(missing_ok=True)
+            os.link(path, previous)
 
 
 def _check(value: object, place: str) -> None:
@@ -59,15 +78,13 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             f"checkpoint {path} does not exist; check the path, or run without --resume"
         )
     try:
+        check_content(path)
         state = load_torch_file(path)
     except PermissionError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); make it readable") from error
     # Files of another format raise nearly anything.
     except Exception as error:
-        raise UserError(
-            f"{path} is damaged or not a checkpoint; restore a copy of it, or start again in "
-            "another folder"
-        ) from error
+        raise UserError(f"{path} is damaged or not a checkpoint; {_remedy(path)}") from error
     if not isinstance(state, dict) or FORMAT not in state:
         raise UserError(f"{path} is not the checkpoint of a run; give the state.pt of a run folder")
     if state.pop(FORMAT) != VERSION:
@@ -75,6 +92,20 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} was written by another version of stillhouse; resume it with that version"
         )
     return state
+
+
+def check_content(path: Path) -> None:
+    """Raise an error for changed bytes: torch writes a checksum of each entry, but reads none."""
+    with zipfile.ZipFile(path) as archive:
+        if entry := archive.testzip():
+            raise ValueError(f"{entry} is damaged")
+
+
+def _remedy(path: Path) -> str:
+    previous = previous_path(path)
+    if previous.is_file():
+        return f"resume from the checkpoint before: rename {previous.name} beside it to {path.name}"
+    return "restore a copy of it, or start again in another folder"
 
 
 def random_state() -> dict[str, Any]:

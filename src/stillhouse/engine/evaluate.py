@@ -12,6 +12,7 @@ from torch import Tensor
 from stillhouse.batches import Batch, Target
 from stillhouse.distributed import gather, world_size
 from stillhouse.engine.devices import Hardware
+from stillhouse.engine.finite import check_outputs, has_finite_numbers
 from stillhouse.tasks.base import Meter, Task, run_network
 from stillhouse.types import Trace
 
@@ -23,9 +24,13 @@ def evaluate(
     network: Callable[..., Trace],
     batches: Iterable[Batch[T]],
     hardware: Hardware,
+    name: str = "network",
 ) -> Mapping[str, float]:
-    """The scores of a network, by the task's meter; each rank passes its own batches."""
-    return measure(task, network, batches, hardware).summary()
+    """The scores of a network, by the task's meter; each rank passes its own batches.
+
+    Raises UserError, with the `name` of the network, for outputs that are not finite.
+    """
+    return measure(task, network, batches, hardware, name).summary()
 
 
 @torch.no_grad()
@@ -34,13 +39,21 @@ def measure(
     network: Callable[..., Trace],
     batches: Iterable[Batch[T]],
     hardware: Hardware,
+    name: str = "network",
 ) -> Meter[Batch[T]]:
-    """A meter that has seen the batches of all ranks."""
-    meter = task.meter()
+    """A meter that has seen the batches of all ranks.
+
+    Raises UserError, with the `name` of the network, for outputs that are not finite.
+    """
+    meter, finite = task.meter(), True
     for batch in batches:
         with hardware.autocast():
             trace = run_network(task, network, batch)
+        finite = has_finite_numbers(trace.out)
+        if not finite:  # which meters need not expect
+            break
         meter.update(trace, batch)
+    check_outputs(finite, name)
     merge_ranks(meter, hardware.device)
     return meter
 

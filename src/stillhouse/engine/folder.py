@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ from stillhouse.files import (
 
 LOCK = ".lock"
 MARK = ".run"  # marks the folder of a run; contains the hash of its recipe
+
+
+class FolderInUse(UserError):
+    """A folder that another process has locked."""
 
 
 @dataclass
@@ -70,7 +75,7 @@ def lock_folder(
     folder_lock = FolderLock(folder, _lock(folder, timeout))
     try:
         _check(folder, resume=resume, overwrite=overwrite, recipe=recipe)
-        _remove_partial_files(folder)
+        remove_partial_files(folder)
         write_text(folder / MARK, recipe + "\n")
     except BaseException:
         folder_lock.release()
@@ -93,7 +98,7 @@ def _lock(folder: Path, timeout: float) -> int | None:
     try:
         return lock(folder / LOCK, timeout)
     except BlockingIOError:
-        raise UserError(
+        raise FolderInUse(
             f"{folder} is being written by process {lock_owner(folder / LOCK)}; wait until it "
             "ends, "
             "or choose another folder"
@@ -149,7 +154,8 @@ def _remove(path: Path) -> None:
         raise write_error(path, error) from error
 
 
-def _remove_partial_files(folder: Path) -> None:
-    # Left by a killed process; nobody else writes here, since this process has the lock.
+def remove_partial_files(folder: Path) -> None:
+    """Remove what a killed process left half written; needs the lock of the folder."""
     for path in folder.glob(f".*{PARTIAL}"):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink()

@@ -83,10 +83,13 @@ class Records:
         """Close the files and write the table."""
         if self._file is None:
             return
-        self._file.close()
-        self._file = None
-        if self._events is not None:
-            self._events.close()
+        file, self._file = self._file, None
+        try:
+            file.close()
+            if self._events is not None:
+                self._events.close()
+        except OSError as error:  # a full disk, where what was written before could not be
+            raise write_error(self.folder, error, "the last checkpoint is kept") from error
         _write_table(self.folder / TABLE, _parse(self._path))
 
     def __enter__(self) -> Records:
@@ -146,7 +149,10 @@ def _repair(path: Path) -> None:
     """Remove an incomplete last line of a killed process, so that no line is appended to it."""
     if not path.is_file():
         return
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; make it readable") from error
     start = content.rfind(b"\n") + 1
     last = content[start:]
     if not last:

@@ -46,9 +46,11 @@ def train(run: Run) -> None:
                 timer.restart()
             stop = interrupt.requested_on_any_rank(run.hardware.device) and run.start < run.steps
             if clock.every(run.save_every) or stop:
+                state.refuse_nonfinite(run, watch)  # a run cannot be resumed from NaN
                 state.save_run(run)
             if stop:
                 raise Stopped
+        state.refuse_nonfinite(run, watch)
 
 
 def set_rates(run: Run, clock: Clock) -> None:
@@ -99,9 +101,9 @@ def run_validation(run: Run, clock: Clock) -> None:
         return
     with state.averaged_weights(run):
         network = run.bare_pupil.student.eval()
-        summary = dict(evaluate(run.task, network, run.validation(), run.hardware))
+        summary = dict(evaluate(run.task, network, run.validation(), run.hardware, "student"))
     if run.trained_teacher is not None:  # its accuracy may drop
-        teacher = evaluate(run.task, run.trained_teacher, run.validation(), run.hardware)
+        teacher = evaluate(run.task, run.trained_teacher, run.validation(), run.hardware, "teacher")
         summary[f"teacher_{run.task.headline}"] = teacher[run.task.headline]
     run.history.append({"step": float(run.start), **summary})
     if rank() == 0 and run.records:

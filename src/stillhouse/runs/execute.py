@@ -20,8 +20,16 @@ from stillhouse.files import write_json
 from stillhouse.methods.control import Control
 from stillhouse.models.factories import trust_factories
 from stillhouse.recipes.schema import Recipe
-from stillhouse.runs.teacher import find_teacher, obtain_teacher
-from stillhouse.runs.training import STUDENT, TEACHER, Score, claim_folder, run_training
+from stillhouse.runs.chance import empty_class_notes
+from stillhouse.runs.teacher import find_teacher, member_folder, obtain_teacher
+from stillhouse.runs.training import (
+    STUDENT,
+    TEACHER,
+    Score,
+    claim_folder,
+    claim_when_free,
+    run_training,
+)
 from stillhouse.tasks.base import Task
 
 
@@ -84,6 +92,8 @@ def execute_recipe(
         say = silent  # only the first rank prints
     for note in session.sources.notes:
         say(f"data: {note}")
+    for note in empty_class_notes(session.sources.train):
+        say(f"warning: {note}")
     if recipe.distils:
         check_storable(recipe)  # before anything is trained
     try_build(recipe, session, overwrite)
@@ -99,6 +109,8 @@ def execute_recipe(
             control_recipe = replace(recipe, method=(Control(),), teacher=None, control=False)
             control = run_training(control_recipe, folder / "control", session, None, resume=True)
         student = run_training(recipe, folder, session, loaded, resume=resume, say=say)
+        for warning in student.get("warnings", ()):
+            say(f"warning: {warning}")
         return Result(folder, session.task.headline, student, teacher_score, control)
 
 
@@ -139,7 +151,12 @@ def run_job(
                 "trains it first"
             )
         loaded.network.to(session.hardware.device)
-    with claim_folder(recipe, folder, True, False, LOCK_TIMEOUT):
+    is_teacher = folder == member_folder(recipe)  # which another study may need, too
+    if is_teacher:
+        claim = claim_when_free(recipe, folder, session.hardware.device)
+    else:
+        claim = claim_folder(recipe, folder, True, False, LOCK_TIMEOUT)
+    with claim:
         return run_training(recipe, folder, session, loaded, resume=True, until=until, blind=blind)
 
 
@@ -158,4 +175,6 @@ def evaluate_run(
         )
     student = make_deployed(recipe, session.sources, weights)
     network = session.traced(student.to(session.hardware.device))
-    return evaluate(session.task, network, session.split(split).epoch(0), session.hardware)
+    return evaluate(
+        session.task, network, session.split(split).epoch(0), session.hardware, "student"
+    )

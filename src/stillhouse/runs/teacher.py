@@ -62,10 +62,11 @@ def check_teacher(
     loaded.network.to(session.hardware.device)
     network = session.traced(loaded.network)
     task = session.task
-    validation = evaluate(task, network, session.val(), session.hardware)
+    name = f"teacher {teacher.name}"
+    validation = evaluate(task, network, session.val(), session.hardware, name)
     if teacher.gate:
         gate(teacher.name, task, validation, len(session.sources.val))
-    test = {} if blind else evaluate(task, network, session.test(), session.hardware)
+    test = {} if blind else evaluate(task, network, session.test(), session.hardware, name)
     return {
         "name": teacher.name,
         "parameters": cost.parameters(loaded.inner),
@@ -132,6 +133,6 @@ def train_member(recipe: Recipe, member: TeacherMember, session: Session, say: S
     training = member_recipe(recipe, member)
     folder = member_folder(training)
     say(f"teacher: training {member.name} in {folder}")
-    with claim_folder(training, folder, True, False):
+    with claim_when_free(training, folder, session.hardware.device, say):
         run_training(training, folder, session, None, resume=True)
     return folder / STUDENT

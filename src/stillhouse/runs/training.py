@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from stillhouse.build.contract import CONTRACT_SUFFIX
+from stillhouse.build.contract import CONTRACT_SUFFIX, file_hash
 from stillhouse.build.networks import TeacherNetwork, make_contract
 from stillhouse.build.run import make_run
 from stillhouse.build.session import Session
@@ -17,17 +18,26 @@ from stillhouse.build.store import Say, silent
 from stillhouse.data.random import derive_seed
 from stillhouse.data.record import find_change
 from stillhouse.distributed import on_first_rank, rank
-from stillhouse.engine import environment, state
+from stillhouse.engine import checkpoints, environment, state
 from stillhouse.engine.evaluate import errors_of, evaluate, measure
-from stillhouse.engine.folder import LOCK, MARK, lock_folder
+from stillhouse.engine.finite import check_weights
+from stillhouse.engine.folder import (
+    LOCK,
+    MARK,
+    FolderInUse,
+    lock_folder,
+    remove_partial_files,
+)
+from stillhouse.engine.interrupt import Interrupt, Stopped
 from stillhouse.engine.run import Run
 from stillhouse.engine.train import train
 from stillhouse.errors import UserError
-from stillhouse.files import read_json, write_json, write_text
+from stillhouse.files import lock_owner, read_json, write_json, write_text
 from stillhouse.models import cost, weights
 from stillhouse.models.taps import Tapped
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
+from stillhouse.runs.chance import chance_warnings
 
 RESULT = "result.json"
 MANIFEST = "manifest.json"
@@ -35,6 +45,7 @@ RESULT_FORMAT = 2  # version of result.json
 STUDENT = "student.safetensors"
 TEACHER = "teacher.json"  # scores of the teacher before training
 TRAINED_TEACHER = "teacher.safetensors"  # the teacher after acclimation
+LOCK_POLL = 1.0  # seconds between two looks at whether a wait was interrupted
 Score = dict[str, Any]  # the content of result.json
 
 
@@ -71,6 +82,31 @@ def claim_folder(
             lock.release()
 
 
+@contextmanager
+def claim_when_free(
+    recipe: Recipe, folder: Path, device: torch.device, say: Say = silent
+) -> Iterator[None]:
+    """Hold the lock of the folder of a teacher; waits while another process trains it.
+
+    Raises Stopped on an interrupt while it waits.
+    """
+    announced = False
+    with ExitStack() as claim:
+        with Interrupt() as interrupt:
+            while True:
+                try:
+                    claim.enter_context(claim_folder(recipe, folder, True, False, LOCK_POLL))
+                    break
+                except FolderInUse:
+                    if not announced:
+                        owner = lock_owner(folder / LOCK)
+                        say(f"teacher: waiting for process {owner}, which trains it in {folder}")
+                        announced = True
+                if interrupt.requested_on_any_rank(device):
+                    raise Stopped
+        yield
+
+
 def remove_unstarted(folder: Path) -> None:
     """Remove the files of a run that failed before training, so that the folder can be reused."""
     written = {"recipe.yaml", "environment.json", TEACHER}
@@ -100,7 +136,7 @@ def run_training(
     result = on_first_rank(lambda: read_result(recipe, folder, teacher, data, blind=blind))
     if result is not None:
         return result
-    on_first_rank(lambda: folder.mkdir(parents=True, exist_ok=True))
+    on_first_rank(lambda: prepare_folder(folder))
     environment.seed_everything(recipe.seed, recipe.engine.deterministic)
     with make_run(recipe, folder, session, loaded, say) as run:
         run.teacher_hash = teacher
@@ -120,18 +156,30 @@ def run_training(
         return finish_training(recipe, run, folder, session, blind=blind)
 
 
+def prepare_folder(folder: Path) -> None:
+    """Create the folder of a training, and remove what a killed one left half written there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_partial_files(folder)
+
+
 def finish_training(
     recipe: Recipe, run: Run, folder: Path, session: Session, *, blind: bool
 ) -> Score:
     """Evaluate the trained student, and write its weights and the result."""
+    check_weights(run.student, "student")
     state.save_run(run)
     with state.averaged_weights(run):
-        network = run.bare_pupil.student.eval()
-        meter = None if blind else measure(session.task, network, session.test(), session.hardware)
+        network, meter = run.bare_pupil.student.eval(), None
+        if not blind:
+            meter = measure(session.task, network, session.test(), session.hardware, "student")
         on_first_rank(lambda: weights.save_weights(run.student, folder / STUDENT))
     score = make_score(recipe, run, session, {} if meter is None else meter.summary())
     if meter is not None and (errors := errors_of(meter)):
         score["errors"] = errors
+    part = "validation" if blind else "test"
+    images = len(session.sources.val if blind else session.sources.test)
+    if found := chance_warnings(session.task, score[part], part, images):
+        score["warnings"] = found
     teacher = run.teacher.trained_network
     if teacher is not None:
         score["acclimation"] = acclimation_scores(teacher, run, session, blind=blind)
@@ -140,9 +188,13 @@ def finish_training(
         if teacher is not None:
             weights.save_weights(teacher.model, folder / TRAINED_TEACHER)
         contract = make_contract(recipe.student, session.sources)
+        contract = replace(contract, sha256=file_hash(folder / STUDENT))
         write_text(folder / f"{STUDENT}{CONTRACT_SUFFIX}", contract.text())
         write_json(folder / MANIFEST, make_manifest(recipe, run))
+        if run.records:
+            run.records.close()  # before the result, so that a finished training has its table
         write_json(folder / RESULT, score)  # last, as the mark of a finished training
+        checkpoints.previous_path(folder / state.STATE).unlink(missing_ok=True)
 
     on_first_rank(write)
     return score
@@ -157,7 +209,7 @@ def acclimation_scores(
         network = teacher.eval()
         splits = {"validation": session.val} | ({} if blind else {"test": session.test})
         return {
-            name: evaluate(session.task, network, batches(), session.hardware)
+            name: evaluate(session.task, network, batches(), session.hardware, "teacher")
             for name, batches in splits.items()
         }
 
@@ -250,6 +302,8 @@ def parse_score(content: dict[str, Any]) -> Score:
     for name in ("name", "headline", "recipe", "teacher"):
         if not isinstance(content.get(name, ""), str):
             raise TypeError(f"{name} is not a text")
+    if not all(isinstance(text, str) for text in content.get("warnings", ())):
+        raise TypeError("a warning is not a text")
     history = content.get("history", [])
     parts = [content.get(name, {}) for name in ("validation", "best", "errors")]
     for numbers in (content, *history, *parts, content["test"]):

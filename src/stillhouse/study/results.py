@@ -254,6 +254,8 @@ def read_arm(
         score, reason = read_job_score(arm_folder / str(seed), headline, folder)
         if score is not None:
             scores[seed] = score
+            warnings = score.get("warnings", ())
+            notes += [f"{arm['label']}, seed {seed}: {warning}" for warning in warnings]
         else:
             failures[seed] = reason
             notes.append(f"{arm['label']}, seed {seed}: {reason}")
