@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from quick import WORDS, kept_teacher
+from stillhouse.recipes import load
+from stillhouse.runs.execute import evaluate_run
 from stillhouse.study.index import read_run
 
 
@@ -38,6 +42,8 @@ def test_two_ranks_make_one_run_with_its_page(tmp_path: Path) -> None:
     _, result = read_run(tmp_path / "run")
     assert result.control is not None and result.teacher is not None
     assert result.student["steps"] == 200 // (32 * 2)  # each rank takes its half of the batches
+    saved = evaluate_run(load.load(tmp_path / "run"), tmp_path / "run", "test", None)
+    assert saved == pytest.approx(result.student["test"], rel=1e-6)  # whose statistics are saved
     assert len((tmp_path / "store" / "blocks.txt").read_text().splitlines()) >= 1
     sections = json.loads((tmp_path / "run" / "diagnosis.json").read_text())["sections"]
     assert "gradients" in {section["name"] for section in sections}

@@ -138,6 +138,16 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         parameter.grad /= world_size()
 
 
+def copy_buffers(module: nn.Module) -> None:
+    """Copy all buffers, such as the statistics of batch norms, from the first rank to the others.
+
+    DDP does so before each forward in training, so that after it those of the ranks differ.
+    """
+    if world_size() > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)
+
+
 def sync_equal_buffers(module: nn.Module) -> None:
     """Copy memories from the first rank once, before DDP would copy them at each forward.
 

@@ -131,16 +131,17 @@ def test_each_process_has_its_own_gpu(
     turns: queue.Queue[int] = queue.Queue()
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(job_module, "defer_signals", lambda: None)
-    monkeypatch.setattr(job_module, "exit_with_parent", lambda parent, busy: None)
+    parents: list[int] = []
+    monkeypatch.setattr(job_module, "exit_with_parent", lambda one, busy: parents.append(one))
     result = []
     for number in range(3):
         turns.put(number)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if given:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-        init_worker(turns)
+        init_worker(turns, 7)
         result.append(os.environ["CUDA_VISIBLE_DEVICES"])
-    assert result == wanted
+    assert result == wanted and parents == [7, 7, 7]
 
 
 def test_a_killed_study_leaves_no_process_and_can_continue(

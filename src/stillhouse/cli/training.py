@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ import typer
 
 from stillhouse.cli import INTERRUPTED, CommandExit
 from stillhouse.errors import UserError
+
+PARENT = os.getppid()  # read as early as possible: torchrun gives its ranks no id of its own
 
 
 def run_name(recipe: str) -> str:
@@ -29,7 +32,8 @@ def train_run(
 ) -> None:
     """Run a recipe, print the scores of teacher, control and student, and write the report."""
     from stillhouse.distributed import destroy_process_group, rank
-    from stillhouse.engine.devices import clear_rank_environment
+    from stillhouse.engine.devices import clear_rank_environment, launched_world_size
+    from stillhouse.engine.interrupt import exit_with_parent
     from stillhouse.recipes import load
     from stillhouse.runs.execute import execute
 
@@ -40,6 +44,8 @@ def train_run(
     if not resume and not overwrite and (out / "state.pt").exists() and sys.stdin.isatty():
         resume, overwrite = ask_resume_or_overwrite(out)
     command = f"stillhouse run {out} --resume"
+    if launched_world_size() > 1:
+        exit_with_parent(PARENT)
     try:
         with resumable(command):
             result = execute(loaded, out, resume=resume, overwrite=overwrite, say=print_progress)

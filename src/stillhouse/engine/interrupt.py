@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from stillhouse.distributed import world_size
 
+GRACE = 60.0  # seconds
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -42,16 +43,21 @@ def defer_signals() -> None:
         signal.signal(number, note)
 
 
-def exit_with_parent(parent: int, busy: threading.Lock) -> None:
+def exit_with_parent(parent: int, busy: threading.Lock | None = None) -> None:
     """Stop this process when its parent process ends, after what holds the lock has been saved.
 
     A parent that is killed cannot signal its workers, which would wait for jobs indefinitely.
+    `parent` is what the parent itself gives as its id: one that has ended already has another.
+    Without a lock, the process has a minute to save and end, as it may wait for a dead rank.
     """
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGTERM)
+        if busy is None:
+            time.sleep(GRACE)
+            os._exit(1)
         with busy:
             os._exit(1)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from stillhouse.data.record import find_change
-from stillhouse.distributed import gather_objects, rank
+from stillhouse.distributed import copy_buffers, gather_objects, rank, world_size
 from stillhouse.engine import checkpoints
 from stillhouse.engine.run import Run
 from stillhouse.engine.watch import NonFiniteLoss, Watch
@@ -45,7 +45,7 @@ def save_run(run: Run) -> None:
 def resume_run(run: Run) -> bool:
     """Restore the state that is saved in the run's folder; False if there is none.
 
-    Raises UserError for a state of another recipe, teacher or data.
+    Raises UserError for a state of another recipe, teacher, data or number of processes.
     """
     path = None if run.folder is None else run.folder / STATE
     if path is None or not path.exists():
@@ -65,6 +65,12 @@ def resume_run(run: Run) -> bool:
             f"{path} was written with other data: {change}; restore the data, or delete "
             f"{path.parent} to train again"
         )
+    if (before := len(saved["random"])) != world_size():
+        raise UserError(
+            f"{path} was written by {before} process{'es' if before > 1 else ''}, but this run has "
+            f"{world_size()}, and its steps would be others; resume it with as many, or delete "
+            f"{path.parent} to train again"
+        )
     run.bare_pupil.load_state_dict(saved["pupil"])
     run.teacher.restore(saved["teacher"])
     for name, group in run.groups.items():
@@ -75,8 +81,7 @@ def resume_run(run: Run) -> bool:
         run.average.load_state_dict(saved["average"])
     run.start, run.history = int(saved["step"]), list(saved["history"])
     run.earlier_seconds = float(saved["seconds"])
-    random_state = saved["random"][rank() % len(saved["random"])]
-    checkpoints.restore_random_state(random_state)
+    checkpoints.restore_random_state(saved["random"][rank()])
     if run.records:
         run.records.truncate(run.start)
     return True
@@ -116,9 +121,13 @@ def keep_batch(run: Run, step: int) -> Path | None:
 
 @contextmanager
 def averaged_weights(run: Run) -> Iterator[None]:
-    """A context in which the student has its averaged weights, if the run keeps an average."""
-    if run.average is None:
-        yield
-        return
-    with run.average.applied(run.student):
+    """A context in which the student is as it is saved, on all ranks.
+
+    It has its averaged weights, if the run keeps an average, and the first rank's buffers.
+    """
+    averaged: AbstractContextManager[None] = (
+        nullcontext() if run.average is None else run.average.applied(run.student)
+    )
+    with averaged:
+        copy_buffers(run.student)
         yield

@@ -170,7 +170,8 @@ class ProcessWorkers:
             numbers = context.Queue()
             for number in range(self._processes):
                 numbers.put(number)
-            self._pool = ProcessPoolExecutor(self._processes, context, init_worker, (numbers,))
+            given = (numbers, os.getpid())
+            self._pool = ProcessPoolExecutor(self._processes, context, init_worker, given)
         return self._pool
 
     def close(self, *, stop: bool = False) -> None:
@@ -184,13 +185,14 @@ class ProcessWorkers:
         self._pool = None
 
 
-def init_worker(numbers: Any) -> None:
+def init_worker(numbers: Any, parent: int) -> None:
     """Initialise a process of the pool: handle requests to stop, and choose a GPU.
 
-    `numbers` is a queue with one number for each process.
+    `numbers` is a queue with one number for each process, `parent` the id of the process that has
+    the pool. It may have ended before this one asks for the id of its parent.
     """
     defer_signals()
-    exit_with_parent(os.getppid(), TRAINING)
+    exit_with_parent(parent, TRAINING)
     import torch
 
     count = torch.cuda.device_count()
