@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
+from torch import nn
 
 from quick import kept_teacher, quick
 from stillhouse.runs import doctor
@@ -178,7 +179,8 @@ def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     found = checks()
     assert verdicts(found) == {"disk": False}
     assert (
-        "0 MB are free here" in found["disk"].message and "another --out" in found["disk"].message
+        "0 MB are free at runs" in found["disk"].message
+        and "another --out" in found["disk"].message
     )
 
 
@@ -197,3 +199,14 @@ def test_it_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     checks()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_disk_is_that_of_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    looked: list[Path] = []
+    usage = doctor.shutil.disk_usage("/")
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: looked.append(path) or usage)
+    place = tmp_path / "not" / "yet"
+    made = doctor.Doctor(quick("method=none", "teacher=null"), place)
+    made._student = nn.Linear(1, 1)
+    assert f"MB free at {place}, checkpoints need" in made.check_disk()
+    assert looked == [tmp_path]

@@ -7,11 +7,18 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from stillhouse.errors import UserError, quote
 
 DEBUG, TRUST = "--debug", "--trust"  # options of all commands
+REMEDIES = {  # for errors that any command can meet
+    errno.ENAMETOOLONG: "shorten it",
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EACCES: "make it readable and writable",
+}
+LOADER_DIED = "DataLoader worker"  # in the message of torch
 INTERRUPTED = 130  # the exit code after Ctrl-C
 
 
@@ -29,6 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     if debug:
         show_tracebacks()
     try:
+        check_arguments(arguments)
         with trusting(TRUST in arguments):
             code = invoke([word for word in arguments if word not in (DEBUG, TRUST)])
     except UserError as error:
@@ -43,15 +51,47 @@ def main(arguments: list[str] | None = None) -> None:
         print("interrupted before training started; nothing was lost", file=sys.stderr)
         code = INTERRUPTED
     except BrokenPipeError:
-        # The reader closed the pipe; the interpreter must not try to flush the rest.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()  # the reader closed the pipe
         code = 0
     except OSError as error:
-        if debug or error.errno != errno.ENAMETOOLONG:
+        if debug or error.errno not in REMEDIES:
             raise
-        print(f"error: {quote(str(error.filename))}: {error.strerror}; shorten it", file=sys.stderr)
+        place = quote(str(error.filename)) if error.filename else "the output"
+        remedy = REMEDIES[error.errno]
+        print(f"error: {place}: {error.strerror}; {remedy}", file=sys.stderr)
+        if not error.filename:
+            discard_output()
+        code = 2
+    except RuntimeError as error:
+        if debug or LOADER_DIED not in str(error):
+            raise
+        print(f"error: {describe_dead_loader(error)}", file=sys.stderr)
         code = 2
     sys.exit(code)
+
+
+def check_arguments(arguments: list[str]) -> None:
+    """Raise UserError for an argument that is no UTF-8, as files and messages are."""
+    for word in arguments:
+        if not word.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise UserError(
+                f"the argument {quote(word)} is not in UTF-8; rename the file or folder"
+            )
+
+
+def discard_output() -> None:
+    """Write what is left of stdout nowhere, so that the interpreter does not try to flush it."""
+    with suppress(OSError, ValueError):  # of a stream without a file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def describe_dead_loader(error: RuntimeError) -> str:
+    """The sentence about a process that loads images and was killed."""
+    reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
+    return (
+        f"{reason}, most often for lack of memory; lower engine.workers or data.batch, and "
+        "continue with --resume"
+    )
 
 
 @contextmanager

@@ -19,7 +19,9 @@ def print_checks(recipe: str, overrides: Sequence[str]) -> None:
     from stillhouse.runs.doctor import check_recipe
 
     failed = 0
-    for check in check_recipe(load.load(recipe, overrides)):
+    is_run = (Path(recipe) / load.RECIPE_FILE).is_file()
+    folder = Path(recipe) if is_run else Path("runs")
+    for check in check_recipe(load.load(recipe, overrides), folder):
         status = {True: "ok", False: "FAIL", None: "skip"}[check.passed]
         print(format_rows({f"{status:<5}{check.name}": check.message}), flush=True)
         failed += check.passed is False

@@ -45,9 +45,12 @@ class NotRun(Exception):
     """Raised by a check that needs the result of an earlier check, which failed."""
 
 
-def check_recipe(recipe: Recipe) -> Iterator[Check]:
-    """Run all checks in turn; each gives one sentence, and a failed one does not stop the rest."""
-    doctor = Doctor(recipe)
+def check_recipe(recipe: Recipe, folder: Path = Path("runs")) -> Iterator[Check]:
+    """Run all checks in turn; each gives one sentence, and a failed one does not stop the rest.
+
+    `folder` is where runs are, whose disk is checked.
+    """
+    doctor = Doctor(recipe, folder)
     checks: dict[str, Callable[[], str]] = {
         "versions": doctor.check_versions,
         "data": doctor.check_data,
@@ -74,8 +77,8 @@ class Doctor:
     earlier check that it needs has failed.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, folder: Path = Path("runs")) -> None:
+        self.recipe, self.folder = recipe, folder
         self._session: Session | None = None
         self._student: nn.Module | None = None
         self._teacher: TeacherNetwork | None = None
@@ -242,13 +245,14 @@ class Doctor:
     def check_disk(self) -> str:
         """Check that there is space for the checkpoints of a run."""
         needed = 8 * sum(p.numel() * p.element_size() for p in self.student.parameters())
-        free = shutil.disk_usage(existing_parent(Path("runs"))).free
+        free = shutil.disk_usage(existing_parent(self.folder)).free
         if free < 2 * needed:
             raise UserError(
-                f"{free / MEGABYTE:,.0f} MB are free here, but checkpoints need about "
+                f"{free / MEGABYTE:,.0f} MB are free at {self.folder}, but checkpoints need about "
                 f"{2 * needed / MEGABYTE:,.0f} MB; free some space or set another --out"
             )
-        return f"{free / MEGABYTE:,.0f} MB free, checkpoints need about {needed / MEGABYTE:,.1f} MB"
+        space = f"{free / MEGABYTE:,.0f} MB free at {self.folder}"
+        return f"{space}, checkpoints need about {needed / MEGABYTE:,.1f} MB"
 
     def describe_size(self, network: nn.Module, name: str) -> str:
         """The parameters and operations of a network, for messages."""
