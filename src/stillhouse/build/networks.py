@@ -103,12 +103,6 @@ class TeacherNetwork:
     notes: tuple[str, ...] = ()  # what the wrapper does, a sentence each
     members: tuple[TeacherNetwork, ...] = ()  # of an ensemble
     size: tuple[int, int] | None = None  # height and width that the wrapper resizes images to
-
-    def taps(self, names: Iterable[str], example: Tensor) -> Mapping[str, str]:
-        """The path in `network` of each tap that a method names for `inner`."""
-        if self.members:
-            return {name: self.member_path(name, example) for name in names}
-        if self.network is self.inner:
     unknown: tuple[str, ...] = ()  # keys of the recipe that would say what it was trained for
 
     @property
@@ -116,6 +110,12 @@ class TeacherNetwork:
         """Whether its scores belong to other classes than those of the data, and are not used."""
         networks = (member.network for member in self.members or (self,))
         return any(isinstance(n, TeacherWrapper) and n.features_only for n in networks)
+
+    def taps(self, names: Iterable[str], example: Tensor) -> Mapping[str, str]:
+        """The path in `network` of each tap that a method names for `inner`."""
+        if self.members:
+            return {name: self.member_path(name, example) for name in names}
+        if self.network is self.inner:
             return {name: name for name in names}
         known = {path for path, _ in self.inner.named_modules()}
         return {n: f"model.{n}" if TapPath.parse(n).module in known - {""} else n for n in names}
@@ -184,7 +184,6 @@ def load_member(
             f"teacher={contract.name}, or teacher.weights to weights of {spec.name}"
         )
     check_head(spec, path, contract)
-    classes = len(contract.classes) if contract else None
     channels = contract.channels if contract else sources.channels
     if channels != sources.channels:
         raise UserError(
@@ -254,7 +253,7 @@ def fit_teacher(
 
 
 def resized_to(
-    spec: TeacherMember, inner: nn.Module, contract: Contract | None, sources: Sources
+    spec: TeacherMember, inner: nn.Module, size: tuple[int, int] | None, sources: Sources
 ) -> tuple[int, int] | None:
     """The size that images are resized to for a teacher, None where they keep their own.
 

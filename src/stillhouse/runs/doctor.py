@@ -152,12 +152,12 @@ class Doctor:
             size = self.describe_size(loaded.inner, teacher.name)
             return f"{size}; it is trained first, for {epochs:g} epochs, and evaluated afterwards"
         self._teacher = loaded
-        score = check_teacher(teacher, loaded, session)
-        headline = session.task.headline
-        value = f"{headline} {score['validation'][headline]:.2f} on validation"
         if loaded.features_only:
             size = self.describe_size(loaded.inner, teacher.name)
             return f"{size}; it gives features only, and has no score for the classes of the data"
+        score = check_teacher(teacher, loaded, session)
+        headline = session.task.headline
+        value = f"{headline} {score['validation'][headline]:.2f} on validation"
         return f"{self.describe_size(loaded.inner, teacher.name)}; {value}"
 
     def check_contract(self) -> str:
@@ -172,14 +172,14 @@ class Doctor:
                     f"published weights of {network.name} expect mean {published.mean} and std "
                     f"{published.std}, but the data have {sources.mean} and {sources.std}"
                 )
-        return "; ".join(notes) or "classes, size and normalisation are the same for both"
-
-    def check_taps(self) -> str:
         if teacher and teacher.unknown:
             notes.append(
                 f"unknown: {', '.join(teacher.unknown)}; no file beside the weights says what the "
                 "teacher was trained for, and the values of the data are used"
             )
+        return "; ".join(notes) or "classes, size and normalisation are the same for both"
+
+    def check_taps(self) -> str:
         """Build the method; lists its taps with shapes and adapters, and other possible taps."""
         teacher, built, example = self.teacher, self.student, example_of(self.session.sources)
         self._pupil = pupil = make_pupil(self.recipe, self.session, teacher)
