@@ -43,11 +43,6 @@ class ClassificationSpec:
                 f"{facts.data} has one class, {facts.classes[0]!r}, so that every prediction is "
                 "right; classification needs images of at least two"
             )
-        if len(facts.classes) == 1:
-            raise UserError(
-                f"{facts.data} has one class, {facts.classes[0]!r}, so that every prediction is "
-                "right; classification needs images of at least two"
-            )
         return Classification(len(facts.classes), self.label_smoothing)
 
 
