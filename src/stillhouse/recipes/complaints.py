@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -42,16 +43,26 @@ def describe_error(error: ValidationError, path: Path, overrides: Sequence[str])
     keys, line = locate(path, first["loc"], keep_last=unknown)
     whole = ".".join(keys) or WHOLE
     dotted = whole if len(whole) <= QUOTED else f"{whole[:QUOTED]}…"
-    # `nosuch.key=3` is the place of the unknown key `nosuch`
-    overrides_here = [
-        override
-        for override in overrides
-        if (key := override.partition("=")[0]) == whole or (unknown and key.startswith(f"{whole}."))
-    ]
+    said = describe_problem(first, dotted)
+    overrides_here = [o for o in overrides if sets_place(o, whole, said, unknown=unknown)]
     more = 0 if unknown else len(problems) - 1
     also = f" (and {more} more error{'s' if more > 1 else ''})" if more else ""
     place = describe_place(path, line, overrides_here)
-    return f"{place}: {describe_problem(first, dotted)}{also}"
+    return f"{place}: {said}{also}"
+
+
+def sets_place(override: str, place: str, said: str, *, unknown: bool) -> bool:
+    """Whether an override sets what an error at a place is about.
+
+    It sets the place, a section around it, or an option inside it that the message names.
+    """
+    key = override.partition("=")[0]
+    if key == place or place.startswith(f"{key}."):
+        return True
+    if place != WHOLE and not key.startswith(f"{place}."):
+        return False
+    # `nosuch.key=3` is the place of the unknown key `nosuch`
+    return unknown or re.search(rf"\b{re.escape(key.rpartition('.')[2])}\b", said) is not None
 
 
 def describe_place(path: Path, line: int | None, overrides: Sequence[str]) -> str:
@@ -69,7 +80,8 @@ def describe_problem(problem: Mapping[str, Any], dotted: str) -> str:
             if replacement := renamed_key(dotted):
                 return f"`{dotted}` is now `{replacement}`"
             key = dotted.rpartition(".")[2]
-            return f"unknown key {dotted}{did_you_mean(key, sibling_keys(problem['loc']))}"
+            hint = full_key_hint(dotted) or did_you_mean(key, sibling_keys(problem["loc"]))
+            return f"unknown key {dotted}{hint}"
         case "union_tag_invalid":
             tags = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
             tag = context["tag"]
@@ -185,6 +197,24 @@ def known_keys() -> set[str]:
     schema = recipe_schema()
     parts = [schema, *schema.get("$defs", {}).values()]
     return {key for part in parts for key in part.get("properties", {})}
+
+
+SHORT = {  # keys that are often written alone
+    **{key: f"train.{key}" for key in ("epochs", "schedule", "optimiser", "clip", "accumulate")},
+    **{key: f"train.optimiser.{key}" for key in ("lr", "weight_decay", "momentum")},
+    **{key: f"data.{key}" for key in ("batch", "path", "transforms", "views", "holdout")},
+    **{key: f"method.{key}" for key in ("temperature", "weight", "alpha", "beta", "warmup")},
+    **{key: f"engine.{key}" for key in ("device", "precision", "workers", "threads", "compile")},
+    "learning_rate": "train.optimiser.lr",
+    "batch_size": "data.batch",
+    "weights": "teacher.weights",
+    "seeds": "study.seeds",
+}
+
+
+def full_key_hint(dotted: str) -> str:
+    """A suggestion of the whole path of a key that was written alone; empty for other keys."""
+    return f"; did you mean '{SHORT[dotted]}'?" if dotted in SHORT else ""
 
 
 def sibling_keys(loc: Sequence[Any]) -> list[str]:

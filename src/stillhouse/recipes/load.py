@@ -20,6 +20,7 @@ from stillhouse.errors import UserError, did_you_mean, quote
 from stillhouse.files import check_inside, read_limited
 from stillhouse.models.factories import search_folder
 from stillhouse.recipes.complaints import RENAMED, describe_error, describe_renamed_value
+from stillhouse.recipes.paths import anchor_paths
 from stillhouse.recipes.plain_yaml import FILE_LIMIT, parse_yaml
 from stillhouse.recipes.schema import Recipe
 
@@ -52,6 +53,12 @@ def zoo() -> Mapping[str, Path]:
     folder = Path(str(files("stillhouse.recipes").joinpath("zoo")))
     paths = sorted(folder.rglob("*.yaml"))
     return {str(path.relative_to(folder).with_suffix("")): path for path in paths}
+
+
+@cache
+def zoo_files() -> frozenset[Path]:
+    """The files of the recipes that come with the package."""
+    return frozenset(path.resolve() for path in zoo().values())
 
 
 def find_recipe(recipe: str | Path) -> Path:
@@ -159,6 +166,8 @@ def read_layers(
     if len(found) + len(parents) >= MAX_FILES:
         raise UserError(f"{path}: more than {MAX_FILES} files extend each other; merge some")
     content = read_yaml(path)
+    if here not in zoo_files():  # those of the package name files of the working directory
+        content = anchor_paths(content, path.parent)
     layers: dict[Path, dict[str, Any]] = {}
     for base in base_files(path, content.pop("extends", [])):
         for place, layer in read_layers(base, (*parents, here), found).items():

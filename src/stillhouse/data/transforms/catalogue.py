@@ -12,6 +12,7 @@ from stillhouse.data.transforms.geometry import CenterCrop, Crop, Flip, Resize, 
 from stillhouse.data.transforms.rand_augment import RandAugment
 from stillhouse.data.transforms.scale import RandomCrop, RandomScale
 from stillhouse.data.transforms.zoom import BoxCrop, Expand
+from stillhouse.spec import BY_KIND
 
 Transform = Annotated[
     Crop
@@ -28,4 +29,5 @@ Transform = Annotated[
     | Cutout
     | Erasing,
     Field(discriminator="kind"),
+    BY_KIND,
 ]
