@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from stillhouse.cli.recipes import recipes_app
+
 app = typer.Typer(
     name="stillhouse",
     help="Knowledge distillation for vision networks.",
@@ -18,7 +20,6 @@ app = typer.Typer(
     epilog="All commands accept --debug, which shows the traceback of an error, and --trust, which "
     "lets recipes run code of their own: networks named package.module:factory.",
 )
-recipes_app = typer.Typer(no_args_is_help=True, help="List, copy and validate recipes.")
 app.add_typer(recipes_app, name="recipes")
 runs_app = typer.Typer(no_args_is_help=True, help="List runs and studies.")
 app.add_typer(runs_app, name="runs")
@@ -364,37 +365,3 @@ def datasets_command(
     from stillhouse.cli import catalogue
 
     catalogue.print_datasets(name)
-
-
-@recipes_app.command("ls")
-def recipes_ls_command(
-    pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Part of a name.")] = "",
-) -> None:
-    """List the recipes that come with the package."""
-    from stillhouse.cli import catalogue
-
-    catalogue.print_recipes(pattern)
-
-
-@recipes_app.command("cp")
-def recipes_cp_command(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Recipe name from `recipes ls`.")],
-    target: Annotated[
-        Path | None,
-        typer.Argument(metavar="FILE", help="File to write. Default: in the current folder."),
-    ] = None,
-) -> None:
-    """Copy a recipe to a file of your own."""
-    from stillhouse.cli import catalogue
-
-    catalogue.copy_recipe(name, target)
-
-
-@recipes_app.command("validate")
-def recipes_validate_command(
-    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE", help="Recipe files or names.")],
-) -> None:
-    """Check whether recipes are valid."""
-    from stillhouse.cli import catalogue
-
-    catalogue.validate_recipes(recipes)

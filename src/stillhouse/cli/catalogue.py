@@ -157,6 +157,21 @@ def print_recipes(pattern: str) -> None:
     print("\n\n".join(parts))
 
 
+def print_keys(section: str) -> None:
+    """Print the page on all keys in Markdown, or the keys of one section."""
+    from stillhouse.recipes.keys import SECTIONS, list_keys, write_reference
+
+    if not section:
+        print(write_reference(), end="")
+        return
+    if section not in SECTIONS:
+        known = [name for name in SECTIONS if name]
+        hint = did_you_mean(section, known) or f"; known: {', '.join(known)}"
+        raise UserError(f"a recipe has no section {quote(section)}{hint}")
+    rows = {k.path: f"{k.type}, default {k.default}. {k.sentence}" for k in list_keys(section)}
+    print(format_rows(rows, max_margin=28))
+
+
 def copy_recipe(name: str, target: Path | None) -> None:
     """Copy a recipe to a new file; an existing file is not overwritten."""
     from stillhouse.recipes import load
