@@ -63,8 +63,8 @@ class Distiller(nn.Module):
         examples = () if example is None else (example,)
         specs: Sequence[Published] = ()
         if not isinstance(method, Method):
-            alone = isinstance(method, Published | str)
-            specs = [as_spec(one) for one in ([method] if alone else method)]  # type: ignore[union-attr]
+            several = [method] if isinstance(method, Published | str) else method
+            specs = [as_spec(one) for one in several]
             check_schedules(specs, steps_per_epoch)
             student, method = build_method(specs, student, teacher, example, labels)
         self.keyed = any("keys" in spec.needs for spec in specs)

@@ -238,6 +238,13 @@ def test_a_truncated_image_is_named(call: Call, tmp_path: Path, workers: int) ->
     ended = go(call, tmp_path / "run", *words, "teacher=null", f"engine.workers={workers}")
     assert "b/2.png" in ended.error
     assert not (tmp_path / "run" / "student.safetensors").exists()
+    if workers:
+        return
+    words += ["teacher=null", "data.broken=skip", "train.epochs=1"]
+    sentence = "train: 1 of 8 images cannot be read and are skipped"
+    assert sentence in go(call, tmp_path / "skipped", *words).err
+    assert sentence in (tmp_path / "skipped" / "report.html").read_text("utf-8")
+    assert sentence in " ".join(call("doctor", "digits/raw", *WORDS, *words).out.split())
 
 
 @pytest.mark.parametrize("when", ["state.pt", "student.safetensors", "manifest.json"])

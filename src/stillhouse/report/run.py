@@ -44,7 +44,11 @@ def run_page(
         bars=score_bars(recipe, result),
         costs=costs.costs,
         machine=costs.machine,
-        notes=(*result.student.get("warnings", ()), *parts.notes),
+        notes=(
+            *result.student.get("notes", ()),
+            *result.student.get("warnings", ()),
+            *parts.notes,
+        ),
         curves=curves,
         tables=(draft.score_table(scores(result)),),
         sections=sections,

@@ -178,6 +178,8 @@ def finish_training(
         score["errors"] = errors
     part = "validation" if blind else "test"
     images = len(session.sources.val if blind else session.sources.test)
+    if session.sources.notes:
+        score["notes"] = list(session.sources.notes)  # on samples that were left out
     if found := chance_warnings(session.task, score[part], part, images):
         score["warnings"] = found
     teacher = run.teacher.trained_network
@@ -302,8 +304,9 @@ def parse_score(content: dict[str, Any]) -> Score:
     for name in ("name", "headline", "recipe", "teacher"):
         if not isinstance(content.get(name, ""), str):
             raise TypeError(f"{name} is not a text")
-    if not all(isinstance(text, str) for text in content.get("warnings", ())):
-        raise TypeError("a warning is not a text")
+    for name in ("warnings", "notes"):
+        if not all(isinstance(text, str) for text in content.get(name, ())):
+            raise TypeError(f"{name} are not texts")
     history = content.get("history", [])
     parts = [content.get(name, {}) for name in ("validation", "best", "errors")]
     for numbers in (content, *history, *parts, content["test"]):
