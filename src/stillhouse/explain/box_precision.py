@@ -14,7 +14,7 @@ from stillhouse.explain.section import BarChart, Cell, LineChart, Section, Serie
 from stillhouse.tasks.meters.coco import RECALLS, CocoPrecision, coco_precision
 from stillhouse.tasks.meters.detection_rows import ObjectRows
 
-TITLE = "Average precision of boxes"
+NAME, TITLE = "box_precision", "Average precision of boxes"
 SIZES = ("small", "medium", "large")
 LIMITS = (32.0**2, 96.0**2)  # pixels: the largest area of a small and of a medium object
 FIRST_SIZE = 3  # index of small objects among the numbers of COCO
@@ -27,18 +27,25 @@ def section(predictions: DetectionPredictions) -> Section:
     """AP of teacher, control and student by the protocol of COCO, whatever that of the task."""
     size = len(predictions.classes)
     results = {one.name: coco_precision(one.rows, size) for one in predictions.main}
-    objects = predictions.objects
+    return precision_section(NAME, TITLE, predictions, results)
+
+
+def precision_section(
+    name: str, title: str, predictions: DetectionPredictions, results: Results
+) -> Section:
+    """The section of the results of COCO for boxes or for masks."""
+    size, objects = len(predictions.classes), predictions.objects
     count = objects.label[~objects.ignored].bincount(minlength=size).numpy()
-    values = {name: result.per_class.numpy() for name, result in results.items()}
+    values = {one: result.per_class.numpy() for one, result in results.items()}
     per_class = PerClass(predictions, values, count, "AP", "objects")
     if not per_class.order:
-        return Section("box_precision", TITLE, per_class.sentences())
+        return Section(name, title, per_class.sentences())
     sizes, table = size_charts(results, objects)
     bars = per_class.all_bars()
     charts = (*(() if bars is None else (bars,)), per_class.bars(), sizes)
     return Section(
-        "box_precision",
-        TITLE,
+        name,
+        title,
         (_sentence(predictions, results), *per_class.sentences()),
         (per_class.table(), table),
         (*charts, *(mean_curve(results, iou, index) for iou, index in IOUS.items())),

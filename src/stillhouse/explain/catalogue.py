@@ -15,6 +15,7 @@ from stillhouse.explain import (
     average_precision,
     box_precision,
     calibration,
+    cell_scores,
     class_iou,
     classes,
     consistency,
@@ -24,6 +25,8 @@ from stillhouse.explain import (
     detection_sheet,
     disagreement,
     embedding,
+    instance_precision,
+    instance_sheet,
     logits,
     loss_maps,
     mask_confusion,
@@ -37,6 +40,7 @@ from stillhouse.explain.collect import collect_predictions
 from stillhouse.explain.compared import Compared
 from stillhouse.explain.detections import collect_detections
 from stillhouse.explain.guard import failed_section
+from stillhouse.explain.instance_predictions import collect_instances
 from stillhouse.explain.mask_predictions import collect_masks
 from stillhouse.explain.section import Section
 from stillhouse.explain.subset import SubsetLoader
@@ -95,6 +99,11 @@ DIAGNOSES: Mapping[str, Diagnosis] = {
     "class_iou": Diagnosis(class_iou.TITLE, class_iou.section, collect_masks),
     "mask_confusion": Diagnosis(mask_confusion.TITLE, mask_confusion.section, collect_masks),
     "pixel_losses": Diagnosis(pixel_losses.TITLE, pixel_losses.section, collect_masks, True),
+    "instances": Diagnosis(instance_sheet.TITLE, instance_sheet.section, collect_instances),
+    "mask_precision": Diagnosis(
+        instance_precision.TITLE, instance_precision.section, collect_instances
+    ),
+    "cell_scores": Diagnosis(cell_scores.TITLE, cell_scores.section, collect_instances),
     "score_errors": Diagnosis(score_errors.TITLE, score_errors.section, collect_detections),
 }
 

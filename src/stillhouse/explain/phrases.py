@@ -30,6 +30,8 @@ METRICS = {
     "ar1": "AR1",
     "ar10": "AR10",
     "ar100": "AR100",
+    "box_ap": "Box AP",
+    "boundary_ap": "Boundary AP",
     "miou": "mIoU",
     "accuracy": "Pixel accuracy",
     "mean_accuracy": "Mean accuracy of classes",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.tasks.meters.detection_rows import DetectionRows, ObjectRows, Rows
-from stillhouse.tasks.meters.pairs import match_greedily, pair_rows, rank_detections
+from stillhouse.tasks.meters.pairs import Pairs, match_greedily, pair_rows, rank_detections
 
 IOU = 0.5  # of a correct detection
 FALLBACK = 0.5  # the score to show detections from where none is correct
@@ -61,7 +61,11 @@ def judge(rows: Rows) -> Verdicts:
     detections, objects = rank_detections(rows.detections), rows.objects
     if not len(objects.key):
         return Verdicts(detections, torch.full_like(detections.label, -1), objects)
-    pairs = pair_rows(detections, objects, IOU)
+    return judge_pairs(detections, objects, pair_rows(detections, objects, IOU))
+
+
+def judge_pairs(detections: DetectionRows, objects: ObjectRows, pairs: Pairs) -> Verdicts:
+    """The verdicts on ranked detections, from the pairs that overlap enough, of any classes."""
     same = detections.label[pairs.detection] == objects.label[pairs.object]
     crowd = objects.crowd > 0
     match = match_greedily(pairs.select(same), objects.ignored, crowd, len(detections.key))

@@ -1,0 +1,154 @@
+"""What the page says of instances: which are correct, precision by mask, scores of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stillhouse.batches import Batch, Objects
+from stillhouse.errors import UserError
+from stillhouse.explain import cell_scores, instance_precision, instance_sheet
+from stillhouse.explain.instance_predictions import (
+    InstancePredictions,
+    collect_instances,
+    decode_mask,
+)
+from stillhouse.explain.instance_verdicts import judge_masks
+from stillhouse.explain.section import ImageGrid
+from stillhouse.functional.mask_boxes import boxes_around
+from stillhouse.models import zoo
+from stillhouse.tasks.instance import Instance
+from stillhouse.types import Trace
+
+SIZE = (24, 32)
+CLASSES = ("ring", "disc")
+BLOCKS = ((2, 2, 10, 12), (12, 16, 22, 30))  # top, left, bottom, right of the objects of each image
+
+
+def masks_of(*blocks: tuple[int, int, int, int]) -> Tensor:
+    found = torch.zeros(len(blocks), *SIZE, dtype=torch.bool)
+    for mask, (top, left, bottom, right) in zip(found, blocks, strict=True):
+        mask[top:bottom, left:right] = True
+    return found
+
+
+def objects_of(masks: Tensor, labels: list[int], images: int = 1, **more: Any) -> Objects:
+    image = torch.arange(images).repeat_interleave(len(masks) // images)
+    return Objects(
+        boxes_around(masks).float(), torch.tensor(labels), image, images, masks=masks, **more
+    )
+
+
+def batch(images: int = 3) -> Batch[Objects]:
+    target = objects_of(masks_of(*BLOCKS * images), [0, 1] * images, images)
+    keys = torch.arange(images)
+    pixels = torch.rand(images, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    return Batch(pixels, target, keys, torch.zeros_like(keys))
+
+
+def photo(key: int) -> Tensor:
+    return (255 * batch().images[key]).byte()
+
+
+class Shifted(nn.Module):
+    """A network whose masks are those of the objects, moved to the right."""
+
+    def __init__(self, shift: int) -> None:
+        super().__init__()
+        self.shift = shift
+
+    def forward(self, images: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(shift=self.shift, images=len(images))
+
+
+class Stub:
+    """Each image has the two objects, shifted, and one more of class 0 where there is nothing."""
+
+    def inputs(self, batch: Batch[Any], teacher: Trace | None = None) -> tuple[Tensor]:
+        return (batch.images,)
+
+    def collect(self, trace: Trace) -> Tensor:
+        return torch.zeros(trace.out.images, 2)
+
+    def segment(self, trace: Trace, batch: Batch[Any]) -> Iterator[Objects]:
+        for _ in range(trace.out.images):
+            masks = masks_of(*BLOCKS, (0, 20, 6, 30)).roll(trace.out.shift, 2)
+            yield objects_of(masks, [0, 1, 0], scores=torch.tensor([0.9, 0.8, 0.3]))
+
+
+def collected(**shifts: int) -> InstancePredictions:
+    networks = {name: Shifted(shift) for name, shift in shifts.items()}
+    return collect_instances(networks, Stub(), lambda: [batch()], CLASSES, photo, limit=3)
+
+
+def test_masks_are_kept_as_codes() -> None:
+    found = collected(student=0).found["student"].masks
+    for place, mask in enumerate(masks_of(*BLOCKS * 3)):
+        assert torch.equal(torch.from_numpy(decode_mask(found.objects[place], SIZE)), mask)
+
+
+@pytest.mark.parametrize(("shift", "correct"), [(0, 2), (2, 2), (4, 1), (5, 0)])
+def test_an_instance_is_correct_by_the_overlap_of_its_mask(shift: int, correct: int) -> None:
+    """A shift by s of 10 and 14 columns leaves an overlap of (w - s) / (w + s)."""
+    found = judge_masks(collected(student=shift).found["student"].masks)
+    assert correct == sum((width - shift) / (width + shift) >= 0.5 for width in (10, 14))
+    assert int(found.correct.sum()) == 3 * correct
+    assert int(found.wrong.sum()) == 3 * (3 - correct)
+
+
+def test_the_sheet_has_image_truth_and_each_network() -> None:
+    predictions = collected(teacher=0, control=8, student=1)
+    section = instance_sheet.section(predictions)
+    (grid,) = section.charts
+    assert isinstance(grid, ImageGrid) and grid.columns == 5
+    assert len(grid.pictures) == 3 * 5
+    assert "mask IoU of at least 0.5" in " ".join(section.sentences)
+
+
+def test_precision_is_that_of_masks() -> None:
+    predictions = collected(teacher=0, control=8, student=1)
+    text = " ".join(instance_precision.section(predictions).sentences)
+    assert "on 3 images with 6 objects" in text.replace(" of digits/instances/test", "")
+    assert "better than the control on 2 of 2 classes" in text
+
+
+def test_networks_without_cells_have_no_scores_of_cells() -> None:
+    assert cell_scores.section(collected(student=0)) is None
+
+
+def test_scores_of_cells_are_the_highest_probabilities() -> None:
+    torch.manual_seed(0)
+    network = zoo.create(
+        "detector/solov2",
+        2,
+        3,
+        backbone="stillhouse/tiny",
+        strides=[1, 2],
+        grids=[6],
+        ranges=[[1, 96]],
+        levels=["p1"],
+        neck={"width": 8, "extra": 0},
+        head={"width": 8, "depth": 1, "mask_width": 8, "mask_channels": 4},
+    ).eval()
+    images = batch().images
+    found = collect_instances(
+        {"student": network}, Instance(2), lambda: [batch()], CLASSES, photo, 3
+    )
+    expected = network(images).scores.sigmoid().amax(-1).unflatten(1, (6, 6))
+    cells = found.found["student"].cells
+    assert [one.key for one in cells] == [0, 1, 2]
+    for one in cells:
+        torch.testing.assert_close(one.grids[0], expected[one.key])
+    section = cell_scores.section(found)
+    assert section is not None and len(section.charts) == 1
+
+
+def test_images_without_annotations_are_refused() -> None:
+    bare = Batch(torch.rand(1, 3, *SIZE), None, torch.zeros(1).long(), torch.zeros(1).long())
+    with pytest.raises(UserError, match="the images have no objects annotated"):
+        collect_instances({"student": Shifted(0)}, Stub(), lambda: [bare], CLASSES, photo)
