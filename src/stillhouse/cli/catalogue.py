@@ -127,7 +127,7 @@ def print_datasets(name: str | None) -> None:
     print(format_rows({"name": entry.name, "what": entry.summary, "layout": entry.layout}))
 
 
-MAX_LISTED = 6  # recipes of one folder that are listed with titles
+MAX_LISTED = 9  # recipes of one folder that are listed with titles
 
 
 def print_recipes(pattern: str) -> None:
