@@ -62,6 +62,9 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state["head.score.bias"] = torch.linspace(-1.0, 1.5, 10)
     state["head.quality.bias"] += 3
     save_file(state, done.folder / STUDENT)
+    contract = done.folder / f"{STUDENT}.json"  # of the weights before
+    known = json.loads(contract.read_text())
+    contract.write_text(json.dumps({**known, "sha256": ""}))
     return done.folder
 
 
@@ -288,9 +291,9 @@ def test_evaluate_reads_a_detector(detector: Path) -> None:
 def test_an_interrupted_call_leaves_whole_files_only(
     detector: Path, photos: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stillhouse.runs import prediction_files
+    from stillhouse.runs import detection_files
 
-    draw, drawn = prediction_files.draw_marks, []
+    draw, drawn = detection_files.draw_marks, []
 
     def stop(*arguments: Any) -> Any:
         picture = draw(*arguments)
@@ -299,7 +302,7 @@ def test_an_interrupted_call_leaves_whole_files_only(
             picture.save = _interrupted  # while the second file is being written
         return picture
 
-    monkeypatch.setattr(prediction_files, "draw_marks", stop)
+    monkeypatch.setattr(detection_files, "draw_marks", stop)
     ended = call("predict", detector, photos, "--out", tmp_path / "out")
     assert ended.code == 130 and "the list of predictions was not written" in ended.err
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
@@ -347,8 +350,8 @@ def test_a_classifier_gives_the_five_most_probable_classes(
 
 
 def test_several_classes_are_those_above_one_half(tmp_path: Path) -> None:
-    from stillhouse.runs.prediction_files import LabelWriter, Seen
-    from stillhouse.runs.prediction_inputs import Picture
+    from stillhouse.runs.prediction_files import LabelWriter
+    from stillhouse.runs.prediction_inputs import Picture, Seen
     from stillhouse.tasks.multilabel import Multilabel
 
     writer = LabelWriter(Multilabel(3), ("cat", "dog", "cow"), tmp_path, 0.3)

@@ -147,7 +147,7 @@ def read_run_contract(folder: Path) -> tuple[Recipe, Contract]:
             f"the student of {folder} takes images of {contract.channels} channels, but image "
             "files are read in RGB; predict in Python"
         )
-    return load.load(path), contract
+    return load.load_resolved(path), contract
 
 
 def make_predictor(recipe: Recipe, contract: Contract, task: Task[Any], weights: Path) -> Predictor:
