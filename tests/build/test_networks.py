@@ -40,6 +40,7 @@ def put(tmp_path: Path, change: Any = None, **contract: Any) -> Path:
     path = tmp_path / "teacher.safetensors"
     safetensors.torch.save_file(change(state) if change else state, path)
     said = json.loads((kept_teacher().parent / f"student.safetensors{CONTRACT_SUFFIX}").read_text())
+    said.pop("sha256", None)  # of the file before it was changed
     path.with_name(path.name + CONTRACT_SUFFIX).write_text(json.dumps(said | contract))
     return path
 
