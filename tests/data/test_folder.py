@@ -191,7 +191,9 @@ def test_a_damaged_image_fails_when_it_is_read(root: Path) -> None:
     data = read_folder(root)
     for path in broken:
         index = data.paths.index(path.relative_to(root).as_posix())
-        with pytest.raises(UserError, match=rf"{path} cannot be read as an image .*data.broken=skip"):
+        with pytest.raises(
+            UserError, match=rf"{path} cannot be read as an image .*data.broken=skip"
+        ):
             data[index]
     assert data[data.paths.index("dog/a.ppm")].target == 1
 
