@@ -75,7 +75,8 @@ def measure(chosen: Options) -> list[Row]:
     torch.manual_seed(0)
     recipes = {name: recipe_of(name, 0) for name in ("ours", "adapted")}
     session = Session.open(recipes["ours"], quiet=True)
-    made = {name: make_student(one.student, session).train() for name, one in recipes.items()}
+    with trust_factories():
+        made = {name: make_student(one.student, session).train() for name, one in recipes.items()}
     steps = {name: our_step(network, session) for name, network in made.items()}
     steps["torchvision"] = their_step(torchvision_networks.small_fcos(10).train())
     loader = make_training_loader(recipes["ours"], session.sources, session.hardware.device)

@@ -199,15 +199,15 @@ MUTATIONS = (
     Mutation(
         "random_state_not_restored",
         "engine/state.py",
-        "    checkpoints.restore_random_state(random_state)\n",
+        '    checkpoints.restore_random_state(saved["random"][rank()])\n',
         "",
         "engine/test_train.py runs/test_execute.py",
     ),
     Mutation(
         "tested_on_validation",
         "runs/training.py",
-        "measure(session.task, network, session.test(), session.hardware)",
-        "measure(session.task, network, session.val(), session.hardware)",
+        "measure(session.task, network, session.test(), session.hardware",
+        "measure(session.task, network, session.val(), session.hardware",
         "runs/test_execute.py",
     ),
     Mutation(

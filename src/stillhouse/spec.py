@@ -73,6 +73,12 @@ def spec(cls: type[T]) -> type[T]:
             check_numbers(self)
 
     cls.__post_init__ = check  # type: ignore[attr-defined]
+    return validated(cls)
+
+
+@dataclass_transform(frozen_default=True)
+def validated(cls: type[T]) -> type[T]:
+    """The same for results instead of options: numbers may be NaN, infinite, and of any size."""
     cls.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
     return dataclass(frozen=True)(cls)
 

@@ -200,7 +200,7 @@ def test_recipes_can_say_it() -> None:
     [
         ({}, "mix needs mixup or cutmix above 0; leave mix out for none"),
         ({"mixup": -1}, "mixup must be finite and at least 0, got -1"),
-        ({"cutmix": float("inf")}, "cutmix must be finite and at least 0, got inf"),
+        ({"cutmix": float("inf")}, "`cutmix` must be finite and between -1e30 and 1e30, got inf"),
         ({"mixup": 1, "probability": 1.1}, "probability must be in [0, 1], got 1.1"),
         ({"mixup": 1, "switch": -0.1}, "switch must be in [0, 1], got -0.1"),
         ({"mixup": 1, "alpha": 1}, "alpha"),

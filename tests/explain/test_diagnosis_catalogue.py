@@ -32,6 +32,7 @@ from stillhouse.explain.section import (
 )
 from stillhouse.tasks.classification import Classification
 from stillhouse.tasks.detection import Detection
+from stillhouse.tasks.instance import Instance
 from stillhouse.tasks.multilabel import Multilabel
 from stillhouse.tasks.semantic import Semantic
 
@@ -103,7 +104,8 @@ NAMES = [
 
 
 def test_every_task_names_diagnoses_that_exist() -> None:
-    assert {*SINGLE, *SEVERAL, *Detection.examine, *Semantic.examine} == {*DIAGNOSES}
+    dense = (*Detection.examine, *Semantic.examine, *Instance.examine)
+    assert {*SINGLE, *SEVERAL, *dense} == {*DIAGNOSES}
 
 
 def test_a_classifier_s_page_has_every_part() -> None:

@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, TypeAdapter
 
-from stillhouse.spec import spec
+from stillhouse.spec import validated
 
 Cell = float | int | str | None
 Matrix = tuple[tuple[float | None, ...], ...]
 SIGNIFICANT_DIGITS = 5  # of a number in a file, so that a page stays small
 
 
-@spec
+@validated
 class Table:
     """Rows under named columns; None is a cell without a value."""
 
@@ -26,7 +26,7 @@ class Table:
     digits: int = 2  # after the decimal point, of every float
 
 
-@spec
+@validated
 class Series:
     """The points of one network or one quantity."""
 
@@ -37,7 +37,7 @@ class Series:
     error: tuple[float, ...] = ()  # half the length of each error bar
 
 
-@spec
+@validated
 class LineChart:
     """Curves over a common x-axis."""
 
@@ -49,7 +49,7 @@ class LineChart:
     kind: Literal["lines"] = "lines"
 
 
-@spec
+@validated
 class BarChart:
     """One bar per label and series."""
 
@@ -60,7 +60,7 @@ class BarChart:
     kind: Literal["bars"] = "bars"
 
 
-@spec
+@validated
 class Heatmap:
     """A matrix as colours; the middle colour of a `diverging` one is at 0."""
 
@@ -72,7 +72,7 @@ class Heatmap:
     kind: Literal["heat"] = "heat"
 
 
-@spec
+@validated
 class ScatterPlot:
     """Points in two dimensions, one panel per series, coloured by group."""
 
@@ -82,7 +82,7 @@ class ScatterPlot:
     kind: Literal["cloud"] = "cloud"
 
 
-@spec
+@validated
 class Histogram2D:
     """The number of samples in each cell of a grid."""
 
@@ -90,7 +90,7 @@ class Histogram2D:
     counts: Matrix  # [y][x]
 
 
-@spec
+@validated
 class DensityPlot:
     """Two-dimensional histograms on one grid, drawn over each other."""
 
@@ -103,7 +103,7 @@ class DensityPlot:
     kind: Literal["joint"] = "joint"
 
 
-@spec
+@validated
 class CaptionedImage:
     """One image, as the bytes of a PNG in base64."""
 
@@ -112,7 +112,7 @@ class CaptionedImage:
     alt: str
 
 
-@spec
+@validated
 class ImageGrid:
     """Images side by side, in rows of `columns` images; 0: as many as fit."""
 
@@ -130,7 +130,7 @@ Chart = Annotated[
 Sentences = Annotated[tuple[str, ...], Field(validation_alias=AliasChoices("sentences", "said"))]
 
 
-@spec
+@validated
 class Section:
     """One diagnosis: its name, its title, and its sentences, tables and charts."""
 

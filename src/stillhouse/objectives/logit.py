@@ -143,7 +143,7 @@ class LogitObjective:
 
     def moments(self, site: Site) -> Tensor:
         """The sums over rows that an additive relation is made of: -> (MOMENTS, C)."""
-        student, teacher = upcast(site.student), upcast(site.teacher.detach())
+        student, teacher = upcast(site.student), upcast(site.teacher).detach()
         check_shapes(student, teacher)
         tau = self.activation.temperature
         with full_precision(student):
