@@ -67,7 +67,9 @@ def test_the_page_of_a_run_has_all_networks_and_paper_values(of_run: Page) -> No
     ]
     assert [cost.who for cost in of_run.costs] == ["teacher", "student"]
     assert all(cost.latency_1 and cost.latency_32 and cost.memory for cost in of_run.costs)
-    assert of_run.machine and of_run.notes == ()
+    assert of_run.machine
+    (note,) = of_run.notes  # after one epoch
+    assert "where chance is 10.00: it has learned next to nothing" in note
     assert len(of_run.answers) == 1 and "one seed: no interval" in of_run.answers[0]
     (table,) = of_run.tables
     assert [row[0] for row in table.rows] == ["teacher", "control", "student"]
