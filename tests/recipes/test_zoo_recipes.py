@@ -32,7 +32,7 @@ PAPERS = [name for name in load.zoo() if name.split("/")[0] in FOLDERS]
 TABLES = [name for name in PAPERS if "/tables/" in name]
 # of the published methods, those of other tasks
 MULTI_LABEL = {"mld", "tld", "tld_dist", "ps", "cd", "id", "l2d"}
-DENSE = {"bcd", "mimic", "pkd", "cwd", "skd", "ifvd", "cirkd"} | {
+DENSE = {"dice", "bcd", "mimic", "pkd", "cwd", "skd", "ifvd", "cirkd"} | {
     name for name, spec in published().items() if "boxes" in spec.card.needs
 }
 NETWORKS_OF_32X4 = ("resnet8x4", "shufflenetv1", "shufflenetv2", "wrn_16_2", "wrn_40_2")
