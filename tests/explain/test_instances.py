@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,13 @@ from torch import Tensor, nn
 from stillhouse.batches import Batch, Objects
 from stillhouse.errors import UserError
 from stillhouse.explain import cell_scores, instance_precision, instance_sheet
+from stillhouse.explain.drawing import WHITE
+from stillhouse.explain.instance_drawing import MaskMark, draw_instances
 from stillhouse.explain.instance_predictions import (
     InstancePredictions,
     collect_instances,
     decode_mask,
+    masks_by_place,
 )
 from stillhouse.explain.instance_verdicts import judge_masks
 from stillhouse.explain.section import ImageGrid
@@ -108,6 +112,40 @@ def test_the_sheet_has_image_truth_and_each_network() -> None:
     assert isinstance(grid, ImageGrid) and grid.columns == 5
     assert len(grid.pictures) == 3 * 5
     assert "mask IoU of at least 0.5" in " ".join(section.sentences)
+
+
+def test_correct_masks_are_filled_and_others_are_outlines_on_grey() -> None:
+    image = torch.stack(
+        [torch.full((40, 400), value, dtype=torch.uint8) for value in (30, 200, 60)]
+    )
+    mask = np.zeros((20, 200), bool)  # of half the size
+    mask[5:15, 50:150] = True
+    colour = (250, 0, 100)
+    grey = draw_instances(image, ())
+    level = float(np.asarray(grey)[0, 0, 0])
+    assert (np.asarray(grey) == level).all()
+    for filled, inner in ((True, 0.45 * level + 0.55 * np.array(colour)), (False, level)):
+        drawn = np.asarray(draw_instances(image, [MaskMark(mask, "", colour, filled)]), float)
+        assert np.abs(drawn[20, 200] - inner).max() <= 1
+        assert (drawn[20, 100:102] == colour).all() and (drawn[10, 150] == colour).all()
+        assert (drawn[9, 150] == level).all() and (drawn[20, 99] == level).all()
+    empty = draw_instances(image, [MaskMark(np.zeros((20, 200), bool), "lost", colour)])
+    assert (np.asarray(empty) == level).all()
+
+
+def test_colours_are_those_of_the_objects() -> None:
+    sheet = instance_sheet.Sheet(collected(student=4), {})
+    found = collected(student=4).found["student"].masks
+    sheet.codes["student"] = dict(masks_by_place(found))
+    truth, caption = sheet.truth_marks(0)
+    assert caption == "2 objects" and [one.text for one in truth] == ["ring", "disc"]
+    marks, caption = sheet.network_marks("student", judge_masks(found), 0)
+    assert caption == "1 of 2 found, 2 wrong"
+    # the missed object first, then the best on top
+    assert [one.text for one in marks] == ["missed ring", "ring 0.30", "disc 0.80", "ring 0.90"]
+    assert [one.filled for one in marks] == [False, False, True, False]
+    assert marks[0].colour == WHITE and marks[2].colour == truth[1].colour
+    assert marks[1].colour not in {one.colour for one in (*truth, marks[3])}
 
 
 def test_precision_is_that_of_masks() -> None:

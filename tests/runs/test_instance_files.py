@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,5 +59,14 @@ def test_masks_have_the_size_of_the_images_as_they_were_read(tmp_path: Path) -> 
     assert one["bbox"] == [6, 2, 12, 4] and one["area"] == 48
     drawn = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
     assert (drawn != 90).any()
-    assert set(writer.names(pictures)) == {"a.png", "b.jpg", "instances.json"}
-    assert (np.asarray(Image.open(tmp_path / "b.jpg")) == 90).all()
+    assert set(writer.names(pictures)) == {"a.png", "b.jpg", "instances.json", "instances.csv"}
+    assert (np.asarray(Image.open(tmp_path / "b.jpg")) == 90).all()  # grey, as the drawings are
+    ((path, *values),) = list(csv.reader((tmp_path / "instances.csv").open()))[1:]
+    assert (path, values[0]) == ("a.png", "dog")
+    assert [float(value) for value in values[1:]] == [0.9, 6, 2, 18, 6, 48]
+
+
+def test_images_without_instances_have_a_table_without_rows(tmp_path: Path) -> None:
+    writer = InstanceWriter(Stub(), ("cat", "dog"), tmp_path, 0.3)
+    assert writer.finish().startswith("0 instances")
+    assert (tmp_path / "instances.csv").read_text() == "path,class,score,x1,y1,x2,y2,area\n"

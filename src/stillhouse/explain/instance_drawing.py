@@ -25,16 +25,17 @@ class MaskMark(NamedTuple):
     text: str
     colour: Colour
     filled: bool = True  # else an outline alone
+    below: bool = False  # the text is at the lower edge, where that of another mask is not
 
 
 def draw_instances(image: Tensor, marks: Sequence[MaskMark], largest: int | None = None) -> Image:
-    """An RGB image with masks and their outlines: (C, H, W) uint8.
+    """Masks and their outlines over the image in grey: (C, H, W) uint8.
 
-    It has the size that `draw_marks` gives it. Of masks and of texts the last are on top.
+    The drawing has the size that `draw_marks` gives it. Of masks and of texts the last are on top.
     """
     from PIL import Image, ImageDraw
 
-    picture = resized(to_pil(image).convert("RGB"), largest)[0]
+    picture = resized(to_pil(image).convert("L").convert("RGB"), largest)[0]
     size = sizes_for(max(picture.size))
     pixels = np.asarray(picture, float)
     masks = [enlarge(mark.mask, picture.size) for mark in marks]
@@ -48,7 +49,8 @@ def draw_instances(image: Tensor, marks: Sequence[MaskMark], largest: int | None
     for mark, mask in zip(marks, masks, strict=True):
         if mask.any():
             box = box_of(mask)
-            draw_text(draw, box, Mark(box, mark.text, mark.colour), size, drawn.size)
+            text = Mark(box, mark.text, mark.colour, below=mark.below)
+            draw_text(draw, box, text, size, drawn.size)
     return drawn
 
 

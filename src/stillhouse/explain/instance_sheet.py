@@ -13,13 +13,13 @@ from stillhouse.explain.detection_sheet import (
     choose_images,
     count_table,
 )
-from stillhouse.explain.drawing import WHITE, class_colour
+from stillhouse.explain.drawing import WHITE, class_colour, draw_marks
 from stillhouse.explain.instance_drawing import MaskMark, draw_instances
 from stillhouse.explain.instance_predictions import InstancePredictions, decode_mask, masks_by_place
 from stillhouse.explain.instance_verdicts import judge_masks
 from stillhouse.explain.phrases import count_of
 from stillhouse.explain.section import CaptionedImage, ImageGrid, Section
-from stillhouse.explain.thumbnails import encode_png, resize_thumbnail
+from stillhouse.explain.thumbnails import encode_png
 from stillhouse.explain.verdicts import Verdicts, best_score
 from stillhouse.tasks.meters.detection_rows import ObjectRows
 
@@ -68,7 +68,7 @@ class Sheet:
     def row(self, key: int) -> Iterator[CaptionedImage]:
         """The image, the truth and each network."""
         image = self.predictions.image(key)
-        png = encode_png(resize_thumbnail(image, PANEL), COLOURS)
+        png = encode_png(draw_marks(image, (), PANEL), COLOURS)
         yield CaptionedImage(png, "image", "An image.")
         marks, caption = self.truth_marks(key)
         yield panel(image, marks, f"truth: {caption}")
@@ -82,7 +82,7 @@ class Sheet:
         mask = decode_mask(self.truth[key, int(objects.place[row])], self.sizes[key])
         name, ignored = self.predictions.classes[label], bool(objects.ignored[row])
         if missed:
-            return MaskMark(mask, f"missed {name}", WHITE, filled=False)
+            return MaskMark(mask, f"missed {name}", WHITE, filled=False, below=True)
         text = f"{name} (ignored)" if ignored else name
         return MaskMark(mask, text, class_colour(number), not ignored)
 

@@ -1,8 +1,8 @@
-"""What is written of predicted instances: COCO JSON with run-length codes, and drawn images."""
+"""What is written of instances: COCO JSON with run-length codes, a table, and drawn images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,15 +13,19 @@ from stillhouse.batches import Batch, Objects, image_sizes
 from stillhouse.data.targets import SampleTarget, resize_mask
 from stillhouse.explain.drawing import class_colour
 from stillhouse.explain.instance_drawing import MaskMark, draw_instances
+from stillhouse.files import csv_text, write_text
 from stillhouse.functional.mask_boxes import boxes_around
 from stillhouse.runs.detection_files import DetectionWriter
 from stillhouse.runs.mask_files import save
 from stillhouse.runs.prediction_inputs import Picture, Seen
 from stillhouse.types import Trace
 
+TABLE = "instances.csv"
+COLUMNS = ("path", "class", "score", "x1", "y1", "x2", "y2", "area")
+
 
 class InstanceWriter(DetectionWriter):
-    """Instances in the format of COCO, and a drawn image of each input.
+    """Instances in the format of COCO and as a table, and a drawn image of each input.
 
     Masks are compressed run-length codes of the size of the images as they were read, boxes are
     those around the masks.
@@ -35,6 +39,10 @@ class InstanceWriter(DetectionWriter):
         none = torch.zeros(0, dtype=torch.int64)
         masks = torch.zeros(0, *image.shape[1:], dtype=torch.bool)
         return Objects(torch.zeros(0, 4), none, none, masks=masks)
+
+    def names(self, pictures: Sequence[Picture]) -> list[str]:
+        """The drawn images, the list and the table."""
+        return [*super().names(pictures), TABLE]
 
     def add(self, trace: Trace, batch: Batch[Any], seen: Seen) -> None:
         """Draw the images of a batch, and keep their instances."""
@@ -50,6 +58,27 @@ class InstanceWriter(DetectionWriter):
             image = {"file_name": picture.name, "height": size[0], "width": size[1]}
             self.images.append({"id": picture.number, **image})
             self.annotations += annotations_of(masks[kept], labels, scores, picture.number)
+
+    def finish(self) -> str:
+        """Write the list and the table."""
+        said = super().finish()
+        names = {image["id"]: image["file_name"] for image in self.images}
+        ordered = sorted(self.annotations, key=lambda one: one["image_id"])
+        rows = [self.row(one, names) for one in ordered]
+        write_text(self.out / TABLE, csv_text(rows, COLUMNS))
+        return said
+
+    def row(self, one: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
+        """The row of one instance."""
+        x, y, width, height = one["bbox"]
+        values = (
+            names[one["image_id"]],
+            self.classes[one["category_id"] - 1],
+            one["score"],
+            *(x, y, x + width, y + height),
+            one["area"],
+        )
+        return dict(zip(COLUMNS, values, strict=True))
 
     def draw(
         self, picture: Picture, pixels: Tensor, masks: Tensor, named: list[tuple[int, float]]
