@@ -26,7 +26,9 @@ from mask_regions import SIDE
 from stillhouse import methods
 from stillhouse.distributed import combine
 from stillhouse.errors import UserError
+from stillhouse.methods.levels import level_places
 from stillhouse.models.detectors.two_stage import TwoStage
+from stillhouse.models.teacher_wrapper import TeacherWrapper
 from stillhouse.objectives import presets
 from stillhouse.tasks.region_sites import region_sites
 from stillhouse.types import Site
@@ -219,6 +221,9 @@ FEATURES = {
     "mimic": presets.mimic(pairs="levels"),
     "mgd": methods.mgd(pairs="levels"),
     "fitnet": methods.fitnet(pairs="levels", adapter="pointwise"),
+    "fgd": methods.fgd(),
+    "fkd": methods.fkd(),
+    "defeat": methods.defeat(finest=6.0),
     "mgd and tld": (methods.mgd(pairs="levels"), presets.tld()),
 }
 
@@ -262,3 +267,23 @@ def test_methods_of_detectors_take_a_step_on_regions(family: str, name: str) -> 
 
 def test_small_solov2_has_these_grids() -> None:
     assert small_solov2().head.grids == GRIDS
+
+
+def test_the_classes_of_a_teacher_are_chosen_by_name() -> None:
+    student, teacher = pair("solov2")
+    standard = ((0.0,) * 3, (1.0,) * 3)
+    order = [4, 0, 1, 2, 3]
+    chosen = TeacherWrapper(teacher, data=standard, select=order).double()
+    batch = batch_of(*COUNTS)
+    site = lesson_of(student.eval(), chosen, batch).sites["class"]
+    plain = lesson_of(student, teacher, batch).sites["class"]
+    torch.testing.assert_close(site.teacher, plain.teacher[:, order])
+    resized = TeacherWrapper(teacher, data=standard, size=(24, 32)).double()
+    with pytest.raises(UserError, match="images cannot be resized to"):
+        resized(batch.images)
+
+
+def test_levels_have_the_strides_of_their_maps() -> None:
+    maps = [torch.zeros(1, 3, 48 // stride, 64 // stride) for stride in (2, 8)]
+    out = small_solov2()(torch.zeros(1, 3, 48, 64))
+    assert level_places(maps, ("p1", "p3"), out) == [(0, 2), (1, 8)]

@@ -21,7 +21,7 @@ from stillhouse.methods.build import reshape_student
 from stillhouse.methods.setting import Setting
 from stillhouse.models import weights, zoo
 from stillhouse.models.aliases import resolve_path
-from stillhouse.models.detectors.suppress import Detections
+from stillhouse.models.detectors.object_output import ObjectOutput
 from stillhouse.models.dry_run import undisturbed
 from stillhouse.models.ensemble import Ensemble
 from stillhouse.models.tap_path import TapPath
@@ -264,7 +264,7 @@ def resized_to(
         return None
     shape = (sources.channels, *size)
     with undisturbed(inner), readable_errors(spec.name, shape):
-        is_detector = isinstance(inner(torch.zeros(1, *shape)), Detections)
+        is_detector = isinstance(inner(torch.zeros(1, *shape)), ObjectOutput)
     if is_detector and spec.size and tuple(spec.size) != sources.size:
         raise UserError(
             f"the images of a detector cannot be resized to {size[0]} x {size[1]}, because its "

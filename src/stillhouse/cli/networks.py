@@ -15,6 +15,7 @@ from stillhouse.models import zoo
 from stillhouse.models.aliases import find_aliases
 from stillhouse.models.backbones import EXAMPLE
 from stillhouse.models.cost import parameters
+from stillhouse.models.detectors.solov2 import SOLOv2
 from stillhouse.models.detectors.suppress import Detections
 from stillhouse.models.dry_run import undisturbed
 from stillhouse.models.places import declared_places, is_stage
@@ -34,12 +35,12 @@ def print_network(name: str, words: Sequence[str]) -> None:
     task = task_of(name)
     classes = read_count(options, "classes", CLASSES[task])
     channels = read_count(options, "channels", 3)
-    # a factory may return a detector of torchvision
-    adapting = TASKS["semantic" if task == "semantic" else "detection"]()
+    # a factory may return a detector of torchvision, with masks or without
+    adapting = TASKS["semantic" if task == "semantic" else "instance"]()
     network = adapting.adapt(zoo.create(name, classes, channels, **options))
     trained = sum(part.numel() for part in network.parameters() if part.requires_grad)
     family = getattr(network, "family", None)
-    task = "detection" if family else task
+    task = task_with(family) if family else task
     rows = {
         "name": name,
         "classes": str(classes),
@@ -57,10 +58,21 @@ def task_of(name: str) -> str:
     return "semantic" if zoo.is_segmenter(name) else "classification"
 
 
+def task_with(family: Any) -> str:
+    """The task of networks of a family: with masks of objects, or with boxes alone."""
+    masked = isinstance(family, SOLOv2) or getattr(family, "masked", False)
+    return "instance" if masked else "detection"
+
+
 def sites_of(task: str, family: Any) -> list[str]:
-    """The sites of a network's task; those of sides only for a family with bins."""
-    sites = TASKS[task]().sites
-    return [name for name in sites if not name.startswith("edge") or hasattr(family, "last")]
+    """The sites of a network's task that its family has."""
+    sites = list(TASKS[task]().sites)
+    if family is None:
+        return sites
+    if hasattr(family, "masked"):  # two stages
+        return [name for name in sites if name.startswith(("roi", "mask"))]
+    bins = hasattr(family, "last")
+    return [n for n in sites if not n.startswith("roi") and (bins or not n.startswith("edge"))]
 
 
 def read_count(options: dict[str, Any], name: str, default: int) -> int:

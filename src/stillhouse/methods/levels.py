@@ -16,6 +16,7 @@ from stillhouse.methods.base import Method
 from stillhouse.methods.maps import MapPair, check_maps
 from stillhouse.methods.paired import AdaptedPair, PairedSpec, term_names
 from stillhouse.methods.setting import Setting
+from stillhouse.models.detectors.cell_masks import CellMasks
 from stillhouse.models.detectors.priors import Priors
 from stillhouse.objectives.presets.feature import PairsOption
 from stillhouse.spec import spec
@@ -88,11 +89,10 @@ class AtLevels(Method):
         """The maps of all pairs, in full precision."""
         raw = [upcast(lesson.student.taps[tap]) for tap in self.student_taps]
         teacher = [upcast(lesson.teacher.taps[tap].detach()) for tap in self.teacher_taps]
-        priors = grid_of(lesson.student.out)
-        numbers = level_numbers(raw, self.student_taps, priors)
+        places = level_places(raw, self.student_taps, lesson.student.out)
         return [
-            LevelPair(upcast(adapter(s)), t, s, number, priors.strides[number])
-            for adapter, s, t, number in zip(self.adapters, raw, teacher, numbers, strict=True)
+            LevelPair(upcast(adapter(s)), t, s, *place)
+            for adapter, s, t, place in zip(self.adapters, raw, teacher, places, strict=True)
         ]
 
     def objects(self, lesson: Lesson) -> Objects:
@@ -103,6 +103,17 @@ class AtLevels(Method):
         maps = lesson.student.taps[self.student_taps[0]]
         none = torch.zeros(0, dtype=torch.int64, device=maps.device)
         return Objects(upcast(maps).new_zeros(0, 4), none, none, len(maps))
+
+
+def level_places(maps: Sequence[Tensor], taps: Sequence[str], out: Any) -> list[tuple[int, int]]:
+    """The number and the stride of the level that each map is: K maps (N, C, H, W) -> K pairs.
+
+    The predictions of cells lie on grids of their own, so any map is a level of such a network.
+    """
+    if isinstance(out, CellMasks):
+        return [(number, round(out.size[0] / x.shape[2])) for number, x in enumerate(maps)]
+    priors = grid_of(out)
+    return [(number, priors.strides[number]) for number in level_numbers(maps, taps, priors)]
 
 
 def grid_of(out: Any) -> Priors:

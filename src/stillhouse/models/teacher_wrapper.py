@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillhouse.errors import UserError
-from stillhouse.models.detectors.suppress import Detections
+from stillhouse.models.detectors.object_output import ObjectOutput
 from stillhouse.models.scores import main_tensor
 from stillhouse.models.segmenters.output import read_segmentation
 
@@ -63,7 +63,7 @@ class TeacherWrapper(nn.Module):
         out = self.model(images)
         if self.features_only:
             return None
-        if resized and isinstance(out, Detections):
+        if resized and isinstance(out, ObjectOutput):
             raise UserError(
                 f"images cannot be resized to {self.size} for a detector, because its predictions "
                 "would lie on another grid than the student's; leave out teacher.size"
@@ -76,7 +76,7 @@ def select_classes(out: Any, index: Tensor) -> Any:
 
     It is (N, C), or that of a detector or of a network for segmentation.
     """
-    if isinstance(out, Detections):
+    if isinstance(out, ObjectOutput):
         return out.select(index)
     main = main_tensor(out)
     if main is not None and main.ndim == VECTORS:

@@ -18,16 +18,14 @@ from stillhouse.batches import (
     read_objects,
 )
 from stillhouse.errors import UserError
-from stillhouse.models.detectors.cell_masks import CellMasks
-from stillhouse.models.detectors.output import Dense, Suppression
+from stillhouse.models.detectors.object_output import ObjectOutput
+from stillhouse.models.detectors.output import Suppression
 from stillhouse.models.detectors.two_stage import TwoStage
 from stillhouse.spec import require, spec
 from stillhouse.types import Clock, Lesson, Sites, Term, Terms, Trace
 
 SITE = "class"
 FOUND = 1.0  # percent of AP50 that a teacher must reach; a random detector has nearly none
-
-ObjectOutput = Dense | TwoStage | CellMasks  # of networks that find objects
 
 
 @spec
