@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,16 @@ def test_a_run_with_a_store_is_the_run_with_the_teacher(
     assert (one - live).abs().max() > 10 * (half - live).abs().max()
 
 
+def unless_a_warning(said: list[str]) -> Callable[[str], None]:
+    """Keeps what a run says, but for that so short a training reaches little."""
+
+    def say(text: str) -> None:
+        if not text.startswith("warning:"):
+            said.append(text)
+
+    return say
+
+
 def test_a_store_is_filled_once_for_all_seeds_methods_and_processes(
     tmp_path: Path, words: tuple[str, ...]
 ) -> None:
@@ -169,7 +180,7 @@ def test_a_store_is_filled_once_for_all_seeds_methods_and_processes(
     prefill(recipe.teacher, session, taught, said.append)
     for seed, method in ((0, "kd"), (1, "kd"), (1, "dkd")):
         word = f"method={method}"
-        run(tmp_path / f"{method}{seed}", *more, f"seed={seed}", word, say=said.append)
+        run(tmp_path / f"{method}{seed}", *more, f"seed={seed}", word, say=unless_a_warning(said))
     assert run_job(quick(*more, "seed=2"), tmp_path / "cell")["seed"] == 2
     assert len(said) == 1
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "store").iterdir()} == before
@@ -239,7 +250,7 @@ def test_a_stop_while_it_is_filled_ends_the_run_and_keeps_the_answers(
 
     with pytest.raises(Stopped):
         run(tmp_path / "run", *words, say=interrupt)
-    run(tmp_path / "run", *words, say=said.append, resume=True)
+    run(tmp_path / "run", *words, say=unless_a_warning(said), resume=True)
     first, second = said
     assert "storing 200 outputs" in first and "storing 136 more of 200 outputs" in second
 
