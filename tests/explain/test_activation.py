@@ -25,6 +25,7 @@ from stillhouse.explain.section import ImageGrid
 from stillhouse.models import small
 from stillhouse.models.ensemble import Ensemble
 from stillhouse.models.labelwise import LabelwiseHead, labelwise
+from stillhouse.models.places import Places
 from stillhouse.models.teacher_wrapper import TeacherWrapper
 from stillhouse.tasks.classification import Classification
 
@@ -148,15 +149,30 @@ class Besides(Shut):
         return images.mean((2, 3)).repeat(1, 2)[:, :5] * self.inner.head.weight.sum()
 
 
+class Fused(nn.Module):
+    """Its last map is the input of its classifier, and the output of no module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.classifier = nn.Conv2d(8, 5, 1)
+        self.places = Places({"stage1": "classifier@input"}, classifier="classifier")
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores: Tensor = self.classifier(self.conv(images).relu()).mean((2, 3))
+        return scores
+
+
 @pytest.mark.parametrize(
     "network",
     [
+        Fused(),
         Ensemble([plain(), plain()]),
         Shut(),
         Besides(),
         nn.Sequential(nn.Flatten(), nn.Linear(1728, 5)),
     ],
-    ids=["ensemble", "shut", "besides", "flat"],
+    ids=["input", "ensemble", "shut", "besides", "flat"],
 )
 def test_a_network_without_a_map_has_none(network: nn.Module) -> None:
     assert maps_of(network) is None

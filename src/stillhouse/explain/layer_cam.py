@@ -70,7 +70,8 @@ def find_last_map(network: nn.Module, *example: Any) -> MapLocation | None:
         return None if tokens else MapLocation(TapPath.parse(head.map).module, channels_last)
     alias = find_aliases(network, *example).get(LAST)
     tap = None if alias is None else TapPath.parse(alias)
-    if tap is None or tap.call is not None:  # of a module that runs twice there are two maps
+    # Of a module that runs twice there are two maps, and an input is no output that can be hooked.
+    if tap is None or tap.call is not None or tap.is_input:
         return None
     path = find_tensor_module(network, tap.module, *example)
     return None if path is None else MapLocation(path)
