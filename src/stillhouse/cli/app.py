@@ -105,14 +105,27 @@ def common_options(
 
 @app.command("demo")
 def demo_command(
-    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("runs/demo"),
-    seeds: Annotated[int, typer.Option(min=2, help="Number of seeds.")] = 3,
-    epochs: Annotated[float, typer.Option(min=0.1, help="Number of epochs per student.")] = 10,
+    task: Annotated[
+        str,
+        typer.Option(
+            metavar="TASK",
+            help="classification, multilabel, detection, semantic or instance.",
+        ),
+    ] = "classification",
+    out: Annotated[
+        Path | None, typer.Option(help="Output folder. Default: runs/demo, or runs/demo-TASK.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=2, help="Number of seeds. Default: 3, or 2 of dense tasks.")
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(min=0.1, help="Number of epochs per student.")
+    ] = None,
 ) -> None:
-    """Compare two methods on embedded data, offline, in minutes."""
+    """Compare one or two methods with a control on embedded data, offline, in minutes."""
     from stillhouse.cli import training
 
-    training.train_demo(out, seeds, epochs)
+    training.train_demo(task, out, seeds, epochs)
 
 
 @app.command("run")
@@ -335,11 +348,17 @@ def methods_command(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="Method to show in detail.")
     ] = None,
+    tasks: Annotated[
+        bool, typer.Option("--tasks", help="Print a table of the tasks that methods work for.")
+    ] = False,
 ) -> None:
     """List the distillation methods, or show one in detail."""
     from stillhouse.cli import catalogue
 
-    catalogue.print_methods(name)
+    if tasks:
+        catalogue.print_support()
+    else:
+        catalogue.print_methods(name)
 
 
 @app.command("models")

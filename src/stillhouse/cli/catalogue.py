@@ -56,6 +56,13 @@ def print_methods(name: str | None) -> None:
     print(format_method(known[name]))
 
 
+def print_support() -> None:
+    """Print a table in Markdown of the tasks that methods work for."""
+    from stillhouse.methods.support import support_table
+
+    print(support_table())
+
+
 NEEDS = {
     "batch": "outputs for the whole batch",
     "features": "feature maps of both networks",
@@ -71,9 +78,13 @@ NEEDS = {
 def format_method(preset: Any) -> str:
     """Everything about one method: formula, paper, requirements, defaults, cost, limits."""
     card = preset.card
+    from stillhouse.methods.support import TASKS, tasks_of
+
+    tasks = [heading for task, heading in TASKS.items() if task in tasks_of(preset.name)]
     return format_rows(
         {
             "name": f"{preset.name}: {card.title}",
+            "tasks": ", ".join(tasks),
             "formula": card.formula,
             "paper": card.paper,
             "needs": ", ".join(NEEDS.get(need, need) for need in card.needs),

@@ -60,16 +60,20 @@ def train_run(
         print("\n".join([*result.lines(), f"report: {page}"]))
 
 
-def train_demo(out: Path, seeds: int, epochs: float) -> None:
-    """Run the demo study, print its results and write the report."""
+def train_demo(task: str, out: Path | None, seeds: int | None, epochs: float | None) -> None:
+    """Run the demo study of a task, print its results and write the report."""
     from stillhouse.report.study import write_study
-    from stillhouse.study.demo import make_demo_plan, run_demo
+    from stillhouse.study.demo import find_demo, make_demo_plan, run_demo
     from stillhouse.study.jobs import default_processes, process_workers
 
-    plan = make_demo_plan(seeds, epochs)
-    command = f"stillhouse demo --out {out} --seeds {seeds} --epochs {epochs:g}"
+    demo = find_demo(task)
+    plan = make_demo_plan(demo, seeds, epochs)
+    out = out or Path("runs") / ("demo" if task == "classification" else f"demo-{task}")
+    words = {"task": task, "out": out, "seeds": seeds, "epochs": epochs}
+    given = [f"--{name} {value}" for name, value in words.items() if value is not None]
+    command = " ".join(["stillhouse demo", *given])
     with resumable(command), process_workers(default_processes()) as workers:
-        study = run_demo(plan, out, workers, say=print)
+        study = run_demo(demo, plan, out, workers, say=print)
     page = write_study(study)
     print("\n".join(["", *study.summaries(), f"report: {page}"]))
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from stillhouse.errors import UserError
 from stillhouse.functional.boxes import iou
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.methods.base import Method
@@ -83,17 +84,19 @@ class RankMimicking(Method):
             present = present.scatter(0, group.flatten(), 1.0)[1:]
         return {"rank": Term(losses.sum(), present.sum(), ramp * self.spec.weight)}
 
-    def scores(self, out: Dense, assigned: object) -> Tensor:
+    def scores(self, out: Any, assigned: Any) -> Tensor:
         """The score of each prior over the temperature, 0 without an object: -> (N, P)."""
-        labels, boxes, positive = (
-            getattr(assigned, name) for name in ("labels", "boxes", "positive")
-        )
         if self.spec.score == "iou":
-            score = iou(out.decoded, boxes)
+            if not isinstance(out, Dense):
+                raise UserError(
+                    "method rm compares boxes with score: iou, and these networks predict none; "
+                    "set method.score=class"
+                )
+            score = iou(out.decoded, assigned.boxes)
         else:
-            logits = upcast(out.scores).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
-            score = logits.sigmoid()
-        return score.where(positive, 0) / self.spec.temperature
+            labels = assigned.labels.clamp(min=0)[..., None]
+            score = upcast(out.scores).gather(-1, labels)[..., 0].sigmoid()
+        return score.where(assigned.positive, 0) / self.spec.temperature
 
 
 def log_softmax_in_groups(values: Tensor, group: Tensor, count: int) -> Tensor:
