@@ -32,6 +32,7 @@ COSTS: dict[str, Costs] = {
 def score(errors: Mapping[str, float | None]) -> dict[str, Any]:
     known = {kind: cost for kind, cost in errors.items() if cost is not None}
     return {
+        "split": "test",
         "test": {"ap": 30.0, "objects": 7.0},
         "best": {"ap": 31.0},
         "seconds": 2.0,
@@ -145,7 +146,7 @@ def test_results_are_read_from_the_folder_of_a_study(tmp_path: Path) -> None:
     from stillhouse.study.results import write_plan
 
     plan = make_plan(quick(), "kd", 2)
-    write_plan(plan, tmp_path, "ap")
+    write_plan(plan, tmp_path, "ap", "test")
     costs = {"none": [3.0, 5.0], "kd": [2.0, 1.0]}
     for label, folder in plan.folders.items():
         for seed, cost in enumerate(costs[label]):
