@@ -127,7 +127,11 @@ def test_every_css_variable_has_a_colour() -> None:
 
 def test_a_chart_without_values_has_no_file(tmp_path: Path) -> None:
     empty = LineChart("NoTerms", "x", "y", (Series("s", (1.0,), (None,)),))
-    assert write_chart_files(Page("p", ("a",), "top1", "test", curves=(empty,)), tmp_path) == (0, 0, 0)
+    assert write_chart_files(Page("p", ("a",), "top1", "test", curves=(empty,)), tmp_path) == (
+        0,
+        0,
+        0,
+    )
     assert [*tmp_path.iterdir()] == []
 
 

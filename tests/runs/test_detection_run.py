@@ -63,7 +63,9 @@ def test_a_run_has_scores_of_all_three(done: Result) -> None:
 
 def test_evaluate_gives_the_scores_of_the_run_again(done: Result) -> None:
     recipe = load.load(done.folder)
-    assert evaluate_run(recipe, done.folder, "test", None).scores == pytest.approx(done.student["test"])
+    assert evaluate_run(recipe, done.folder, "test", None).scores == pytest.approx(
+        done.student["test"]
+    )
 
 
 def test_a_run_is_taken_up_bit_for_bit(done: Result, tmp_path: Path) -> None:
