@@ -45,7 +45,7 @@ class Judge:
     def __init__(self, recipe: Recipe) -> None:
         assert recipe.teacher is not None
         self.session = Session.open(recipe, quiet=True)
-        batches = list(self.session.test())
+        batches = list(self.session.measured())
         self.images = torch.cat([batch.images for batch in batches])
         self.labels = torch.cat([batch.target for batch in batches])
         taught = find_teacher(recipe, recipe.teacher, self.session)

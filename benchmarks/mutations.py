@@ -206,7 +206,7 @@ MUTATIONS = (
     Mutation(
         "tested_on_validation",
         "runs/training.py",
-        "measure(session.task, network, session.test(), session.hardware",
+        "measure(session.task, network, session.measured(), session.hardware",
         "measure(session.task, network, session.val(), session.hardware",
         "runs/test_execute.py",
     ),

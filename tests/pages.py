@@ -31,7 +31,7 @@ BAD = "<script>alert('1')</script> & \"<b>\""  # a name that a user may choose
 
 def bare() -> Page:
     """A run with its answer only."""
-    return Page("A run", ("student top1 71.8",), "top1")
+    return Page("A run", ("student top1 71.8",), "top1", "test")
 
 
 def run() -> Page:
@@ -43,6 +43,7 @@ def run() -> Page:
             "+5.3 (95 % interval -0.2 … 10.8, 3 seeds)",
         ),
         headline="top1",
+        split="test",
         bars=(
             ScoreBar("teacher", 86.1),
             ScoreBar("control", 76.1, 2.3, 75.2),
@@ -70,6 +71,7 @@ def rich() -> Page:
             for name, mean in zip(METHODS, means, strict=True)
         ),
         headline="top1",
+        split="test",
         bars=(
             ScoreBar("teacher", 86.1, paper=85.7),
             ScoreBar("control", 76.1, 2.3, 75.2),
@@ -109,7 +111,7 @@ def scores() -> Table:
     return Table(
         ("network", "Top-1 accuracy", "Top-5 accuracy", "Loss", "bias"),
         rows,
-        "Metrics on the test split",
+        "Metrics on test",
     )
 
 

@@ -42,7 +42,7 @@ def test_two_ranks_make_one_run_with_its_page(tmp_path: Path) -> None:
     _, result = read_run(tmp_path / "run")
     assert result.control is not None and result.teacher is not None
     assert result.student["steps"] == 200 // (32 * 2)  # each rank takes its half of the batches
-    saved = evaluate_run(load.load(tmp_path / "run"), tmp_path / "run", "test", None)
+    saved = evaluate_run(load.load(tmp_path / "run"), tmp_path / "run", "test", None).scores
     assert saved == pytest.approx(result.student["test"], rel=1e-6)  # whose statistics are saved
     assert len((tmp_path / "store" / "blocks.txt").read_text().splitlines()) >= 1
     sections = json.loads((tmp_path / "run" / "diagnosis.json").read_text())["sections"]

@@ -35,7 +35,7 @@ def folder_of(name: str) -> set[str]:
 
 def numbers_of(plan: StudyPlan, folder: Path) -> dict[str, float | None]:
     """What the table of a study says of the paper, before anything is trained."""
-    write_plan(plan, folder, "top1")
+    write_plan(plan, folder, "top1", "test")
     return {row.method: row.paper for row in make_rows(read_study(folder))}
 
 

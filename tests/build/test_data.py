@@ -95,7 +95,7 @@ def run(tmp_path: Path, data: str) -> Result:
 
 def check(result: Result, steps: int, classes: tuple[str, ...]) -> None:
     assert result.student["steps"] == steps
-    assert 0 <= result.student["test"]["top1"] <= 100
+    assert 0 <= result.student[result.split]["top1"] <= 100
     contract = json.loads((result.folder / "student.safetensors.json").read_text())
     assert tuple(contract["classes"]) == classes and contract["channels"] == 3
     assert contract["size"] == [32, 32]
@@ -114,9 +114,9 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
 """,
     )
     check(result, 2, CLASSES)
-    assert result.student["test"] == {
-        k: v for k, v in result.student["validation"].items() if k != "step"
-    }  # where there is no test split, val is it
+    assert result.student["split"] == "validation" and result.student["test"] == {}
+    last = result.student["history"][-1]
+    assert result.student["validation"] == {k: v for k, v in last.items() if k != "step"}
 
 
 def test_a_test_split_of_a_folder_is_used(tmp_path: Path) -> None:

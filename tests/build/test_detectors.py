@@ -166,5 +166,5 @@ def test_a_run_with_detectors_of_torchvision(
         for path in (student, tmp_path / "plain.pt")
     ]
     assert torch.equal(*outputs)
-    scores = evaluate_run(recipe, made.folder, "test", None)
+    scores = evaluate_run(recipe, made.folder, "test", None).scores
     assert scores == {k: v for k, v in made.student["test"].items() if k in scores}

@@ -332,12 +332,14 @@ def test_a_script_is_not_asked(call: Call, done: Path, monkeypatch: pytest.Monke
 
 
 def table(out: str) -> dict[str, float]:
-    return {line.split()[0]: float(line.split()[1]) for line in out.splitlines()}
+    """The numbers below the line that names the split."""
+    return {line.split()[0]: float(line.split()[1]) for line in out.splitlines()[1:]}
 
 
 def test_evaluate_gives_the_recorded_result(call: Call, done: Path) -> None:
     ended = call("evaluate", str(done))
     assert ended.code == 0 and ended.err == ""
+    assert ended.out.startswith("student on test, 359 images\n")
     recorded = json.loads((done / "result.json").read_text())
     assert table(ended.out) == pytest.approx(recorded["test"], abs=1e-4)
     val = table(call("evaluate", str(done), "--split", "val").out)

@@ -91,7 +91,8 @@ def test_names_are_unique_and_lead_to_their_entries() -> None:
         assert all(0 < number < 1 for number in (*found.mean, *found.std))
         assert set(found.splits) <= set(SPLITS)
         assert found.kind == KINDS.get(found.name.rpartition("/")[2], "class")
-        assert not found.test or f"path/{found.test} if there is one" in found.layout
+        test = found.place.format(split="test")
+        assert not test or f"path/{test} if there is one" in found.layout
 
 
 @pytest.mark.parametrize("found", ENTRIES, ids=lambda found: found.name)

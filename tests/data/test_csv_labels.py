@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stillhouse.build.data import open_sources, open_test
+from stillhouse.build.data import open_sources
+from stillhouse.build.splits import find_split
 from stillhouse.data.catalogue import open_source
 from stillhouse.data.multilabel.table import read_table
 from stillhouse.errors import UserError
@@ -332,8 +333,8 @@ def test_a_recipe_may_do_without_a_test_split(root: Path) -> None:
     listed(root, "dog;cat", "emu", "", "cat")
     listed(root, "dog", "emu", split="val")
     sources = open_sources(Data("csv/labels", root))
-    assert [len(s) for s in (sources.train, sources.val, sources.test)] == [4, 2, 2]
-    assert sources.test is sources.val and sources.classes == CLASSES
+    assert {name: len(one) for name, one in sources.by_name.items()} == {"train": 4, "val": 2}
+    assert sources.test is None and sources.classes == CLASSES
     listed(root, "dog", split="test")
-    test = open_test(Data("csv/labels", root))
+    test = find_split(Data("csv/labels", root), "test")
     assert test is not None and len(test) == 1

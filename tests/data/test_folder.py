@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from stillhouse.data.holdout import hold_out
 from stillhouse.data.images import decode_image
 from stillhouse.data.single.folder import FolderSource, read_folder
-from stillhouse.data.source import hold_out, targets_of
+from stillhouse.data.source import targets_of
 from stillhouse.errors import UserError
 
 

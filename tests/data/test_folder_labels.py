@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stillhouse.build.data import open_test
+from stillhouse.build.splits import find_split
 from stillhouse.data.catalogue import open_source
 from stillhouse.data.multilabel.folders import read_folders
 from stillhouse.errors import UserError
@@ -126,9 +126,9 @@ def test_the_catalogue_opens_it(root: Path) -> None:
     assert said(lambda: open_source("folder/labels", root, "train", missing="skip")) == (
         "data.train: folder/labels has no option 'missing'"
     )
-    assert open_test(Data("folder/labels", root)) is None
+    assert find_split(Data("folder/labels", root), "test") is None
     paint(root / "test" / "cat" / "1.png", 8)
-    test = open_test(Data("folder/labels", root))
+    test = find_split(Data("folder/labels", root), "test")
     assert test is not None and len(test) == 1 and len(test.classes) == 3
 
 

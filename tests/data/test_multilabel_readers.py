@@ -14,13 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from stillhouse.data.formats.text import read_lines, read_names, read_text, require_folder
+from stillhouse.data.holdout import hold_out
 from stillhouse.data.images import find_missing
 from stillhouse.data.loader import BatchSampler, Loader
 from stillhouse.data.mixing import Mix
 from stillhouse.data.multilabel.file_source import FileSource, ScannedImages, build_source
 from stillhouse.data.multilabel.skip_policy import SkipPolicy
 from stillhouse.data.problems import check_bool, check_choice
-from stillhouse.data.source import FromTorch, SourceSubset, hold_out, targets_of
+from stillhouse.data.source import FromTorch, SourceSubset, targets_of
 from stillhouse.data.transforms import Flip
 from stillhouse.errors import UserError
 from tiny import mixed, same

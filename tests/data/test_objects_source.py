@@ -18,10 +18,11 @@ from stillhouse.batches import Objects
 from stillhouse.data import images
 from stillhouse.data.embedded.digits import make_multilabel, make_objects
 from stillhouse.data.embedded.scenes import make_scenes
+from stillhouse.data.holdout import hold_out
 from stillhouse.data.images import read_shapes
 from stillhouse.data.loader import BatchSampler, Loader
 from stillhouse.data.objects.source import ObjectSource
-from stillhouse.data.source import hold_out, targets_of
+from stillhouse.data.source import targets_of
 from stillhouse.data.targets import presence
 from stillhouse.data.transforms import Flip
 from stillhouse.errors import UserError

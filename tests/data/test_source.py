@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from stillhouse.data import source as module
+from stillhouse.data.holdout import hold_out
 from stillhouse.data.source import (
     FromTorch,
     Pixels,
@@ -15,7 +16,6 @@ from stillhouse.data.source import (
     fingerprint_of_content,
     fingerprint_of_files,
     fingerprint_of_recipe,
-    hold_out,
     take,
     targets_of,
 )

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from stillhouse.data.source import Pixels, hold_out
+from stillhouse.data.holdout import hold_out
+from stillhouse.data.source import Pixels
 from stillhouse.data.stratify import stratify
 
 

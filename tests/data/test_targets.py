@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from stillhouse.batches import IGNORE, Batch, Objects, select_target
-from stillhouse.data.source import FromTorch, Pixels, Source, hold_out, targets_of
+from stillhouse.data.holdout import hold_out
+from stillhouse.data.source import FromTorch, Pixels, Source, targets_of
 from stillhouse.data.stratify import stratify
 from stillhouse.data.targets import (
     SampleTarget,

@@ -85,7 +85,7 @@ def test_a_run_measures_what_several_labels_are_measured_by(finished: Path) -> N
 def test_the_shipped_student_says_its_head(finished: Path) -> None:
     said = json.loads((finished / f"{STUDENT}{CONTRACT_SUFFIX}").read_text())
     assert (said["name"], said["head"]) == ("stillhouse/tiny", "labelwise")
-    again = evaluate_run(recipe("method=l2d"), finished, "test", None)
+    again = evaluate_run(recipe("method=l2d"), finished, "test", None).scores
     score = json.loads((finished / "result.json").read_text())
     assert again == pytest.approx(score["test"])
     plain = labelwise(

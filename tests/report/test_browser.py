@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, rich_html: str) -> Path:
     (path / "rich.html").write_text(rich_html, encoding="utf-8")
     (path / "both.html").write_text(render(pages.run(), pages.run()), encoding="utf-8")
     table = Table(("name", "score", "number", "word"), CELLS, "Sorted", digits=2)
-    write_page(Page("Sorting", ("a",), "top1", tables=(table,)), path / "table.html")
+    write_page(Page("Sorting", ("a",), "top1", "test", tables=(table,)), path / "table.html")
     write_page(pages.bare(), path / "bare.html")
     return path
 

@@ -101,7 +101,7 @@ def test_a_chart_has_its_title_its_legend_and_the_colours_of_the_page(tmp_path: 
     names = [f"a rather long name, number {n}" for n in range(9)] + ["student"]
     series = tuple(Series(name, (0.0, 1.0), (0.0, float(n))) for n, name in enumerate(names))
     chart = LineChart("Losses <& more>", "step", "loss", series)
-    page = Page("p", ("a",), "top1", curves=(chart,))
+    page = Page("p", ("a",), "top1", "test", curves=(chart,))
     assert write_chart_files(page, tmp_path) == (1, 0, 0)
     text = (tmp_path / "curves-losses-more.svg").read_text()
     root = Tree.fromstring(text)
@@ -127,7 +127,11 @@ def test_every_css_variable_has_a_colour() -> None:
 
 def test_a_chart_without_values_has_no_file(tmp_path: Path) -> None:
     empty = LineChart("NoTerms", "x", "y", (Series("s", (1.0,), (None,)),))
-    assert write_chart_files(Page("p", ("a",), "top1", curves=(empty,)), tmp_path) == (0, 0, 0)
+    assert write_chart_files(Page("p", ("a",), "top1", "test", curves=(empty,)), tmp_path) == (
+        0,
+        0,
+        0,
+    )
     assert [*tmp_path.iterdir()] == []
 
 
@@ -143,7 +147,7 @@ def png(side: int) -> str:
 def test_image_files_have_a_table_of_captions(tmp_path: Path) -> None:
     several = tuple(CaptionedImage(png(n), f"true: {n}, x", f"An image, {n}.") for n in (5, 6, 7))
     section = Section("agreement", "Agreement", charts=(ImageGrid("Called so", several, 3),))
-    found = write_chart_files(Page("p", ("a",), "top1", sections=(section,)), tmp_path)
+    found = write_chart_files(Page("p", ("a",), "top1", "test", sections=(section,)), tmp_path)
     assert found == (0, 3, 0)
     lines = read(tmp_path / "agreement-called-so.csv")
     assert lines[0] == ["file", "caption", "description"]
@@ -194,7 +198,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(
 
 def test_image_grids_have_their_columns() -> None:
     several = ImageGrid("Rows", (CaptionedImage(png(9), "c", "a"),) * 4, 2)
-    page = Page("p", ("a",), "top1", sections=(Section("s", "S", charts=(several,)),))
+    page = Page("p", ("a",), "top1", "test", sections=(Section("s", "S", charts=(several,)),))
     assert 'class="pictures rowed" style="--columns:2"' in render(page)
     loose = replace(several, columns=0)
     page = replace(page, sections=(Section("s", "S", charts=(loose,)),))

@@ -122,6 +122,7 @@ def test_what_a_user_wrote_is_text_and_not_html() -> None:
         bad,
         (bad, f"{bad}: {bad}"),
         bad,
+        bad,
         bars=(ScoreBar(bad, 1.0, 0.1, 2.0),),
         costs=(NetworkCost(bad, bad, 1), NetworkCost("student", bad, 2)),
         machine=bad,
@@ -200,7 +201,7 @@ def test_bars_have_numbers_and_axis_labels() -> None:
 )
 def test_any_scores_have_bars(values: tuple[float, ...], shown: list[str]) -> None:
     bars = tuple(ScoreBar(f"n{place}", value) for place, value in enumerate(values))
-    content = render(Page("t", ("a",), "top1", bars=bars))
+    content = render(Page("t", ("a",), "top1", "test", bars=bars))
     assert re.findall(r"<strong>(.*?)</strong>", content) == shown
     assert "magnified" not in content or values == (0.861, 0.761)
     shares = re.findall(r"[\";](?:left|width):(.*?)%", content)
@@ -228,11 +229,11 @@ def test_numbers_are_right_aligned_and_long_tables_folded() -> None:
     short = Table(("who", "n", "mixed", "none"), (("a", 1, "81 ± 2", None), ("b", 2.5, "x", None)))
     assert rendering.numeric_columns(short) == [False, True, False, False]
     long = Table(("n",), tuple((n,) for n in range(13)), "Many")
-    page = Balanced(render(Page("t", ("a",), "top1", tables=(short, long))))
+    page = Balanced(render(Page("t", ("a",), "top1", "test", tables=(short, long))))
     assert len(page.all("details")) == 1 and "Many 13 rows" in page.words()
     assert [a.get("class") for a in page.all("td")][:3] == ["number", None, None]
     ragged = Table(("a", "b"), (("x",), ("y", 1), ("z", 2, 3)))
-    assert "z 2 3" in Balanced(render(Page("t", ("a",), "top1", tables=(ragged,)))).words()
+    assert "z 2 3" in Balanced(render(Page("t", ("a",), "top1", "test", tables=(ragged,)))).words()
 
 
 def test_the_recipe_is_shown_unchanged() -> None:
@@ -243,7 +244,7 @@ def test_small_pictures_keep_their_pixels() -> None:
     random = pages.Random(0)
     small, large = pages.png(random, 24), pages.png(random, 200)
     chart = ImageGrid("t", tuple(CaptionedImage(png, "c", "a") for png in (small, large, "bad")))
-    content = render(Page("t", ("a",), "top1", curves=(chart,)))
+    content = render(Page("t", ("a",), "top1", "test", curves=(chart,)))
     found = [
         (a.get("width"), a.get("height"), a.get("class")) for a in Balanced(content).all("img")
     ]

@@ -63,7 +63,9 @@ def test_a_run_has_scores_of_all_three(done: Result) -> None:
 
 def test_evaluate_gives_the_scores_of_the_run_again(done: Result) -> None:
     recipe = load.load(done.folder)
-    assert evaluate_run(recipe, done.folder, "test", None) == pytest.approx(done.student["test"])
+    assert evaluate_run(recipe, done.folder, "test", None).scores == pytest.approx(
+        done.student["test"]
+    )
 
 
 def test_a_run_is_taken_up_bit_for_bit(done: Result, tmp_path: Path) -> None:
@@ -150,7 +152,7 @@ def test_other_protocols_score_the_same_detections(done: Result) -> None:
     scores = {}
     for protocol in ("coco", "voc", "voc07"):
         recipe = load.load(done.folder, [f"task.protocol={protocol}"])
-        scores[protocol] = evaluate_run(recipe, done.folder, "train", None)
+        scores[protocol] = evaluate_run(recipe, done.folder, "train", None).scores
     assert set(scores["voc"]) >= {"ap"} and "ap75" not in scores["voc"]
     assert scores["voc"]["ap"] == pytest.approx(scores["coco"]["ap50"], abs=3)
 

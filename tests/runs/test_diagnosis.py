@@ -230,7 +230,7 @@ def test_a_multi_label_run_has_its_own_diagnoses(tmp_path: Path) -> None:
     for student, row in zip(students, rows, strict=True):
         network = make_deployed(recipe, session.sources, student.weights).eval()
         meter = session.task.meter()
-        for batch in session.test():
+        for batch in session.measured():
             with torch.no_grad():
                 meter.update(Trace(network(batch.images)), batch)
         score = meter.summary()
@@ -248,7 +248,7 @@ def test_the_subset_has_the_inputs_of_the_networks() -> None:
     session = Session.open(recipe, quiet=True)
     again = diagnosis.subset_loader(session.sources.test, session)
     (batch,) = again.batches(torch.tensor([7, 3]))
-    (whole,) = session.test()
+    (whole,) = session.measured()
     assert batch.images.shape == (2, 3, 24, 24)
     assert torch.equal(batch.images, whole.images[[7, 3]])
     assert torch.equal(batch.target, whole.target[[7, 3]])

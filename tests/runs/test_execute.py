@@ -153,7 +153,7 @@ def test_the_student_loads_into_the_bare_network_and_is_as_good_as_recorded(done
     assert recorded["top1"] == pytest.approx(100 * float(hits))
     assert recorded["loss"] == pytest.approx(float(F.cross_entropy(logits, test.targets)), rel=1e-4)
     assert recorded == done.student["test"]
-    assert recorded == evaluate_run(quick(), done.folder, "test", None)
+    assert recorded == evaluate_run(quick(), done.folder, "test", None).scores
 
 
 def test_the_result_names_all_three_with_their_sizes(done: Result) -> None:

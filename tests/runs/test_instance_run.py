@@ -60,7 +60,7 @@ def test_a_run_has_scores_of_masks_and_boxes(done: Result) -> None:
     assert done.headline == "ap" and done.teacher is not None and done.control is not None
     for score in (done.teacher, done.control, done.student):
         assert {"ap", "ap50", "box_ap", "objects", "detections"} <= set(score["test"])
-    again = evaluate_run(load.load(done.folder), done.folder, "test", None)
+    again = evaluate_run(load.load(done.folder), done.folder, "test", None).scores
     assert again == pytest.approx(done.student["test"])
 
 

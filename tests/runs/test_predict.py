@@ -280,11 +280,11 @@ def test_the_data_set_is_not_needed(
 
 def test_evaluate_reads_a_detector(detector: Path) -> None:
     recipe = load.load(detector / "recipe.yaml")
-    found = evaluate_run(recipe, detector, "test", None)
+    found = evaluate_run(recipe, detector, "test", None).scores
     session = Session.open(recipe, quiet=True)
     network = zoo.create("detector/fcos", 10, 3, **OPTIONS)
     weights.load_weights(network, detector / STUDENT)
-    again = evaluate(session.task, session.traced(network), session.test(), session.hardware)
+    again = evaluate(session.task, session.traced(network), session.measured(), session.hardware)
     assert found == again and found["detections"] > 0 and found["objects"] > 0
 
 
@@ -337,7 +337,7 @@ def test_a_classifier_gives_the_five_most_probable_classes(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.csv"]
     network = zoo.create("stillhouse/tiny", 10, 1)
     weights.load_weights(network, classifier / STUDENT)
-    batch = next(session.test())
+    batch = next(session.measured())
     with torch.no_grad():
         shares = network.eval()(batch.images[:4]).softmax(1)
     for key, row in zip((3, 2, 1, 0), table(tmp_path / "out"), strict=True):

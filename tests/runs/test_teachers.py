@@ -219,7 +219,7 @@ def test_a_weaker_teacher_may_teach_a_stronger_student(tmp_path: Path) -> None:
 def test_a_student_with_its_teacher_s_classifier_is_shipped_whole(tmp_path: Path) -> None:
     recipe = quick("method=simkd", LIVE)
     found = run(tmp_path / "run", "method=simkd", LIVE, EACH_STEP)
-    again = evaluate_run(load.load(found.folder), found.folder, "test", None)
+    again = evaluate_run(load.load(found.folder), found.folder, "test", None).scores
     assert again["top1"] == found.student["test"]["top1"]
     session = Session.open(recipe, quiet=True)
     network = make_deployed(recipe, session.sources, found.folder / "student.safetensors")

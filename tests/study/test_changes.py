@@ -13,7 +13,7 @@ import pytest
 
 from quick import quick
 from stillhouse.explain.section import BarChart
-from stillhouse.report.changes import ERRORS, SCORES, change_table, error_chart
+from stillhouse.report.changes import ERRORS, change_table, error_chart
 from stillhouse.report.study import result_charts, result_tables
 from stillhouse.study.changes import Change, error_changes, score_changes, write_changes
 from stillhouse.study.results import ArmResult, Study, read_study
@@ -32,6 +32,7 @@ COSTS: dict[str, Costs] = {
 def score(errors: Mapping[str, float | None]) -> dict[str, Any]:
     known = {kind: cost for kind, cost in errors.items() if cost is not None}
     return {
+        "split": "test",
         "test": {"ap": 30.0, "objects": 7.0},
         "best": {"ap": 31.0},
         "seconds": 2.0,
@@ -88,7 +89,7 @@ def test_the_file_has_a_row_for_each_method_and_kind(tmp_path: Path) -> None:
     path = paths[-1]
     lines = [*csv.DictReader(path.open())]
     rows = error_changes(study)
-    assert [*lines[0]] == ["method", "kind", "seeds", "mean", "change", "low", "high"]
+    assert [*lines[0]] == ["method", "split", "kind", "seeds", "mean", "change", "low", "high"]
     for line, row in zip(lines, rows, strict=True):
         assert (line["method"], line["kind"]) == (row.method, row.name)
         assert float(line["mean"]) == row.mean
@@ -145,7 +146,7 @@ def test_results_are_read_from_the_folder_of_a_study(tmp_path: Path) -> None:
     from stillhouse.study.results import write_plan
 
     plan = make_plan(quick(), "kd", 2)
-    write_plan(plan, tmp_path, "ap")
+    write_plan(plan, tmp_path, "ap", "test")
     costs = {"none": [3.0, 5.0], "kd": [2.0, 1.0]}
     for label, folder in plan.folders.items():
         for seed, cost in enumerate(costs[label]):
@@ -154,7 +155,7 @@ def test_results_are_read_from_the_folder_of_a_study(tmp_path: Path) -> None:
             (place / "result.json").write_text(json.dumps(score({"class": cost})))
     rows = by_name(error_changes(read_study(tmp_path)))
     assert rows["kd", "class"].change == pytest.approx(-2.5)
-    assert rows["none", "class"] == Change("none", "class", 2, 4.0)
+    assert rows["none", "class"] == Change("none", "test", "class", 2, 4.0)
 
 
 def test_scores_beside_the_headline() -> None:
@@ -168,7 +169,8 @@ def test_scores_beside_the_headline() -> None:
     own, control = [52.0, 54.0, 56.0], [50.0, 51.0, 52.0]
     found = rows["bcd", "ap50"]
     assert (found.change, found.low, found.high) == t_interval(own, control)
-    table = next(one for one in result_tables(made, make_rows(made), None) if one.title == SCORES)
+    title = "Other scores on test: the control, and changes against it"
+    table = next(one for one in result_tables(made, make_rows(made), None) if one.title == title)
     assert table.columns == ("method", "seeds", "AP50")
     assert table.rows[0] == ("none", 3, "51.00")
     assert table.rows[1] == ("bcd", 3, f"+3.00 ({found.low:.2f} … {found.high:.2f})")

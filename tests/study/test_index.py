@@ -54,7 +54,10 @@ def test_the_summary_of_a_run(runs: Path) -> None:
     _, result = read_run(runs / "with")
     assert result.control is not None and result.teacher is not None
     student, control = (s["test"]["top1"] for s in (result.student, result.control))
-    assert f"student top1 {student:.1f}, control {control:.1f}, teacher " in summary
+    assert (
+        f"student top1 {student:.1f}, control {control:.1f}, teacher " in summary
+        and " on test: " in summary
+    )
     assert summary.endswith(f"{student - control:+.1f} (one seed: no interval can be given)")
     assert read_entry(runs / "deeper" / "without").summary.endswith("no control to compare with")
 

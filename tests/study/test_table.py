@@ -38,6 +38,7 @@ VALUES = {
 
 def score(value: float, **more: Any) -> dict[str, Any]:
     return {
+        "split": "test",
         "test": {"top1": value, "loss": 1.0},
         "best": {"top1": value + 1},
         "seconds": 2.0,
@@ -84,6 +85,7 @@ def test_csv_and_json_hold_every_number() -> None:
     table = [*csv.DictReader(io.StringIO(format_table(study, "csv")))]
     content = json.loads(format_table(study, "json"))
     assert content["headline"] == "top1"
+    assert {line["split"] for line in table} == {"test"} == {x["split"] for x in content["rows"]}
     for row, line, entry in zip(rows, table, content["rows"], strict=True):
         assert line["method"] == entry["method"] == row.method
         for name in ("mean", "gain", "low", "high", "p_holm", "rank"):
@@ -95,7 +97,11 @@ def test_csv_and_json_hold_every_number() -> None:
 def test_markdown_escapes_labels() -> None:
     head, rule, *lines = format_table(study_of(), "markdown").splitlines()
     count = head.count("|")
-    assert "method" in head and "p (Holm)" in head and "paper" not in head
+    assert (
+        "| method | seeds | top1 on test | gain |" in head
+        and "p (Holm)" in head
+        and "paper" not in head
+    )
     assert set(rule) <= set("|- :") and len(lines) == 4
     assert all(line.replace("\\|", "").count("|") == count for line in lines)
     assert "| kd | 3 | 71.80 ± 0.30 | +1.73 (" in lines[2]
@@ -123,6 +129,14 @@ def test_table_files_and_all_jobs(tmp_path: Path) -> None:
     cells = [*csv.DictReader((tmp_path / "cells.csv").open())]
     assert len(cells) == 12
     assert [float(x["test/top1"]) for x in cells if x["method"] == "kd"] == VALUES["kd"]
+    assert [*cells[0]] == [
+        "method",
+        "teacher",
+        "seed",
+        "test/top1",
+        "test/loss",
+        "validation/best_top1",
+    ]
 
 
 def test_unknown_arms_and_formats_are_refused() -> None:
@@ -135,9 +149,51 @@ def test_unknown_arms_and_formats_are_refused() -> None:
 def test_summaries_name_the_type_of_interval() -> None:
     assert "95 % bootstrap interval" in study_of(kind="bootstrap").summaries()[0]
     assert study_of().summaries()[0] == (
-        "KD: student 71.8 ± 0.3, control 70.1 ± 0.4, teacher 74.0: "
+        "KD: student 71.8 ± 0.3, control 70.1 ± 0.4, teacher 74.0 on test: "
         "+1.7 (95 % interval 1.4 … 2.0, 3 seeds)"
     )
+
+
+def on_validation(study: Study) -> Study:
+    """The same study, as if its data had no test split."""
+    for arm in study.arms:
+        for one in arm.scores.values():
+            one |= {"split": "validation", "validation": one["test"], "test": {}}
+    return replace(study, measured="validation", images={"train": "a", "val": "b"})
+
+
+def test_every_table_names_validation_where_there_is_no_test_split(tmp_path: Path) -> None:
+    study = on_validation(study_of(tmp_path))
+    assert "control 70.1 ± 0.4, teacher 75.0 on validation: +1.7" in study.summaries()[0]
+    write_tables(study)
+    for path in tmp_path.iterdir():
+        text = path.read_text(encoding="utf-8")
+        assert "validation" in text and "test" not in text.replace("best_", "")
+    cells = [*csv.DictReader((tmp_path / "cells.csv").open())]
+    assert [float(x["validation/top1"]) for x in cells if x["method"] == "kd"] == VALUES["kd"]
+
+
+def test_scores_of_the_best_epoch_are_of_validation() -> None:
+    study = replace(study_of(), by="best")
+    assert (
+        "student 72.8 ± 0.3, control 71.1 ± 0.4, teacher 75.0 on validation"
+        in (study.summaries()[0])
+    )
+    assert "| top1 on validation |" in format_table(study, "markdown")
+
+
+@pytest.mark.parametrize("images", ["b", "c", ""])
+def test_a_search_on_the_images_of_the_scores_is_named(images: str) -> None:
+    study = on_validation(study_of())
+    searched = {"kd": Searched(8, images=images), "dist": Searched(8, images="c")}
+    assert study.recipe.study is not None
+    recipe = replace(study.recipe, study=replace(study.recipe.study, searched=searched))
+    found = replace(study, recipe=recipe)
+    lines = [line for line in search_lines(found, make_rows(found)) if "on the images" in line]
+    same = "search: the options of kd were chosen on the images of these scores, which favours"
+    assert [line.startswith(same) for line in lines] == ([True] if images == "b" else [])
+    tested = replace(found, measured="test", images={"val": "b", "test": "d"})
+    assert tested.searched_on_same == []
 
 
 def test_search_lines() -> None:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from stillhouse.data.catalogue import IMAGENET, entry, open_source
+from stillhouse.build.splits import (
+    Splits,
+    SplitSources,
+    choose_splits,
+    read_splits,
+    without_copy,
+)
+from stillhouse.data.catalogue import IMAGENET, entry
 from stillhouse.data.images import limit_pixels
 from stillhouse.data.loader import BatchSampler, Loader
 from stillhouse.data.positions import SEARCHED, has_positions
-from stillhouse.data.problems import MissingSplit
+from stillhouse.data.record import ScoreSplit
 from stillhouse.data.sampler import aspect_groups
-from stillhouse.data.source import Source, hold_out, notes_of, targets_of
+from stillhouse.data.source import Source, notes_of, targets_of
 from stillhouse.data.transforms import Cutout, RandAugment, Transform, is_random
 from stillhouse.distributed import rank, world_size
 from stillhouse.errors import UserError
-from stillhouse.recipes.schema import Data, Recipe, SplitSpec
+from stillhouse.recipes.schema import Data, Recipe
 from stillhouse.tasks.base import Facts, Task
 
 VIEW_SEED = 0  # the seed of numbered views, the same for all runs and seeds
@@ -26,15 +32,32 @@ VIEW_SEED = 0  # the seed of numbered views, the same for all runs and seeds
 
 @dataclass(frozen=True)
 class Sources:
-    """The three splits of a data set, and the properties of its images."""
+    """The splits of a data set, and the properties of its images."""
 
     train: Source
     val: Source
-    test: Source
+    test: Source | None  # None: there is none, and scores are those of val
     mean: tuple[float, ...]
     std: tuple[float, ...]
     size: tuple[int, int]  # height, width, after the transforms of evaluation
     channels: int
+    remarks: tuple[str, ...] = ()  # on the choice of the splits
+
+    @property
+    def by_name(self) -> dict[str, Source]:
+        """The splits that there are: train, val and perhaps test."""
+        splits = {"train": self.train, "val": self.val}
+        return splits if self.test is None else {**splits, "test": self.test}
+
+    @property
+    def score_split(self) -> ScoreSplit:
+        """The split that scores are measured on."""
+        return "validation" if self.test is None else "test"
+
+    @property
+    def measured(self) -> Source:
+        """The images that scores are measured on."""
+        return self.val if self.test is None else self.test
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -43,46 +66,36 @@ class Sources:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Notes on samples that were left out of the splits, a sentence each."""
-        notes = (notes_of(source) for source in (self.train, self.val, self.test))
-        return tuple(dict.fromkeys(note for group in notes for note in group))
-
-
-SplitSources = Mapping[str, Source]
+        """Notes on the splits, and on samples that were left out of them, a sentence each."""
+        notes = (notes_of(source) for source in self.by_name.values())
+        return tuple(dict.fromkeys((*self.remarks, *(note for group in notes for note in group))))
 
 
 def open_sources(data: Data, given: SplitSources | None = None) -> Sources:
-    """The splits of the recipe, or those given; val may be held out of train.
+    """The splits of the recipe, or those given, with what is missing held out of train.
 
-    Without a test split, val is used in its place. Raises UserError for splits that do not fit.
+    Raises UserError for splits that do not fit.
     """
     limit_pixels(data.max_pixels)
     if given is None:
-        train, val = open_training(data)
-        test = open_test(data)
-        train, val = take_subset(data, "train", train), take_subset(data, "val", val)
-        test = val if test is None else take_subset(data, "test", test)
         known = entry(data.name)
-        mean, std = data.mean or known.mean, data.std or known.std
-        return describe_splits(data, (train, val, test), mean, std)
-    if "train" not in given or not (data.holdout or "val" in given):
-        raise UserError("splits must contain train and val; leave out val only with data.holdout")
-    train = given["train"]
-    train, val = hold_out(train, data.holdout) if data.holdout else (train, given["val"])
-    splits = (train, val, given.get("test", val))
-    return describe_splits(data, splits, data.mean or IMAGENET[0], data.std or IMAGENET[1])
+        return describe_splits(
+            data, read_splits(data), data.mean or known.mean, data.std or known.std
+        )
+    mean, std = IMAGENET
+    return describe_splits(data, choose_splits(data, given), data.mean or mean, data.std or std)
 
 
 def describe_splits(
     data: Data,
-    splits: tuple[Source, Source, Source],
+    splits: Splits,
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> Sources:
     """The splits with the size and channels of their first image."""
-    train, val, test = splits
+    train, val, test, remarks = without_copy(splits)
     for name, source in (("val", val), ("test", test)):
-        if tuple(source.classes) != tuple(train.classes):
+        if source is not None and tuple(source.classes) != tuple(train.classes):
             raise UserError(
                 f"{data.name}: the {len(train.classes)} classes of train differ from the "
                 f"{len(source.classes)} of {name}; give all splits the same classes"
@@ -91,7 +104,7 @@ def describe_splits(
     first = Loader(val, sampler, mean, std, transforms=data.evaluation, pad=data.pad)
     batch = next(first.epoch(0))
     channels, *size = batch.images.shape[1:]
-    return Sources(train, val, test, mean, std, (size[0], size[1]), channels)
+    return Sources(train, val, test, mean, std, (size[0], size[1]), channels, remarks)
 
 
 TARGET_SAMPLES = 1000  # samples whose targets are read where a source has no `targets`
@@ -110,49 +123,6 @@ def with_fingerprints(data: Data, given: SplitSources, task: Task[Any] | None = 
     }
     options = data.options if task is None else {**data.options, "task": repr(task)}
     return replace(data, options=options, **splits)
-
-
-def open_training(data: Data) -> tuple[Source, Source]:
-    """Train and val; with data.holdout, val is held out of train."""
-    train = open_split(data, "train")
-    if not data.holdout:
-        return train, open_split(data, "val")
-    return hold_out(train, data.holdout)
-
-
-def take_subset(data: Data, split: str, source: Source) -> Source:
-    """The samples of a split, or the stratified number or share of them that `subset` names."""
-    spec: SplitSpec = getattr(data, split)
-    if spec.subset is None or spec.subset in (1.0, len(source)):
-        return source
-    try:
-        return hold_out(source, spec.subset)[1]
-    except UserError as error:
-        raise UserError(
-            f"data.{split}.subset={spec.subset} cannot be taken of {len(source)} samples; set a "
-            "count below that, or a share that leaves some"
-        ) from error
-
-
-def open_test(data: Data) -> Source | None:
-    """The test split; None if its files are optional and missing."""
-    below = entry(data.name).test
-    if below and data.path and not (data.path.expanduser() / below).exists():
-        return None
-    try:
-        return open_split(data, "test")
-    except MissingSplit:
-        return None
-
-
-def open_split(data: Data, name: str) -> Source:
-    """The split `train`, `val` or `test`, with the options of the data section and its own."""
-    spec: SplitSpec = getattr(data, name)
-    options = {**data.options, **spec.options}
-    options |= {k: v for k in ("count", "seed") if (v := getattr(spec, k)) is not None}
-    if data.broken is not None and entry(data.name).files:
-        options = {"broken": data.broken, **options}
-    return open_source(data.name, data.path, name, **options)
 
 
 def make_loader(

@@ -10,16 +10,16 @@ import torch
 from torch import nn
 
 from stillhouse.batches import Batch
-from stillhouse.build.data import Sources, SplitSources, make_facts, make_loader, open_sources
+from stillhouse.build.data import Sources, make_facts, make_loader, open_sources
+from stillhouse.build.splits import SplitSources
 from stillhouse.data.loader import Loader
-from stillhouse.data.record import describe_sources
+from stillhouse.data.record import ScoreSplit, describe_sources
 from stillhouse.data.source import Source
 from stillhouse.engine.devices import Hardware
+from stillhouse.errors import UserError
 from stillhouse.models.taps import Tapped
 from stillhouse.recipes.schema import Data, Recipe
 from stillhouse.tasks.base import Task
-
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,12 @@ class Session:
 
     def split(self, name: str) -> Loader:
         """The evaluation loader of `train`, `val` or `test`, each sample once over all ranks."""
-        return self.loader(getattr(self.sources, name))
+        splits = self.sources.by_name
+        if name not in splits:
+            raise UserError(
+                f"{self.data.name} has no {name} split here; choose from {', '.join(splits)}"
+            )
+        return self.loader(splits[name])
 
     def loader(self, source: Source) -> Loader:
         """The evaluation loader of a source, each sample once over all ranks."""
@@ -60,15 +65,20 @@ class Session:
 
     def describe_data(self) -> dict[str, Any]:
         """The classes, and the fingerprint and number of samples of each split."""
-        return describe_sources({name: getattr(self.sources, name) for name in SPLITS})
+        return describe_sources(self.sources.by_name)
 
     def val(self) -> Iterator[Batch[Any]]:
         """Batches of the validation split."""
         return self.split("val").epoch(0)
 
-    def test(self) -> Iterator[Batch[Any]]:
-        """Batches of the test split."""
-        return self.split("test").epoch(0)
+    @property
+    def score_split(self) -> ScoreSplit:
+        """The split that scores are measured on: validation where there is no test split."""
+        return self.sources.score_split
+
+    def measured(self) -> Iterator[Batch[Any]]:
+        """Batches of the split that scores are measured on."""
+        return self.loader(self.sources.measured).epoch(0)
 
     def traced(self, network: nn.Module) -> Tapped:
         """A network in eval mode that returns a Trace."""

@@ -68,8 +68,8 @@ Gpus = Annotated[float, typer.Option(min=0, help="GPUs per training, with --ray.
 By = Annotated[
     Literal["last", "best"],
     typer.Option(
-        help="Score to compare. last: test after the last epoch. best: validation at the best "
-        "epoch."
+        help="Score to compare. last: test, or validation without a test split, after the last "
+        "epoch. best: validation at the best epoch."
     ),
 ]
 Against = Annotated[
@@ -243,7 +243,7 @@ def explain_command(
         Path | None,
         typer.Argument(metavar="OTHER", help="Folder of another run to compare with."),
     ] = None,
-    limit: Annotated[int, typer.Option(min=2, help="Maximum number of test images.")] = 5000,
+    limit: Annotated[int, typer.Option(min=2, help="Maximum number of images.")] = 5000,
     layout: Annotated[
         Literal["tsne", "pca"], typer.Option(help="Projection of the features to two dimensions.")
     ] = "tsne",
@@ -309,8 +309,12 @@ def doctor_command(recipe: RecipeArgument, overrides: Overrides = None) -> None:
 def evaluate_command(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Run folder.")],
     split: Annotated[
-        str, typer.Option(metavar="NAME", help="Split to evaluate on: train, val or test.")
-    ] = "test",
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Split to evaluate on: train, val or test. Default: test, or val without one.",
+        ),
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Weights file. Default: the student of the run.")
     ] = None,

@@ -29,16 +29,17 @@ def print_checks(recipe: str, overrides: Sequence[str]) -> None:
         raise typer.Exit(2)
 
 
-def print_evaluation(folder: Path, split: str, weights: Path | None) -> None:
+def print_evaluation(folder: Path, split: str | None, weights: Path | None) -> None:
     """Print the metrics of the student of a run on a split."""
     from stillhouse.recipes import load
     from stillhouse.runs.execute import evaluate_run
 
-    if split not in SPLITS:
+    if split is not None and split not in SPLITS:
         hint = did_you_mean(split, SPLITS) or f"; choose from {', '.join(SPLITS)}"
         raise UserError(f"--split: unknown split {quote(split)}{hint}")
     recipe = folder / load.RECIPE_FILE
     if not recipe.is_file():
         raise UserError(f"{folder} is not a run folder: it has no {load.RECIPE_FILE}")
-    metrics = evaluate_run(load.load(folder), folder, split, weights)
-    print(format_rows({name: f"{value:.4f}" for name, value in metrics.items()}))
+    found = evaluate_run(load.load(folder), folder, split, weights)
+    print(f"student on {found.split}, {found.images:,} images")
+    print(format_rows({name: f"{value:.4f}" for name, value in found.scores.items()}))

@@ -25,7 +25,7 @@ def explain_run(
     options = ExplainOptions(limit, layout, recompute=True)
     result = explain_folder(run, other, options, files)
     for section in result.sections:
-        print(section.title)
+        print(section.heading)
         notes = (section.note,) if section.note else ()
         print("\n".join(f"  {sentence}" for sentence in (*notes, *section.sentences)))
     print(f"report: {result.page}")

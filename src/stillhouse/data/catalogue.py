@@ -65,10 +65,10 @@ def cifar100(path: Path | None, split: str, **options: Any) -> Source:
 
 
 def folder(path: Path | None, split: str, **options: Any) -> Source:
-    """Images in one folder per class, below one folder per split."""
-    from stillhouse.data.single.folder import read_folder as read
+    """Images in one folder per class, below one folder per split or without splits."""
+    from stillhouse.data.single.folder import read_split as read
 
-    return read(needed(path, "folder") / split, **options)
+    return read(needed(path, "folder"), split, **options)
 
 
 def table(path: Path | None, split: str, **options: Any) -> Source:
@@ -211,9 +211,10 @@ ENTRIES = (
     Entry(
         "folder",
         "your own images, one folder per class",
-        "path/train/CLASS/*.jpg and path/val/CLASS/*.jpg, and path/test if there is one",
+        "path/train/CLASS/*.jpg and path/val/CLASS/*.jpg, and path/test if there is one; or "
+        "path/CLASS/*.jpg with data.holdout=0.2",
         folder,
-        test="test",
+        place="{split}",
     ),
     Entry(
         "csv",
@@ -221,14 +222,14 @@ ENTRIES = (
         "path/train.csv and path/val.csv, and path/test.csv if there is one; columns path and "
         "label",
         table,
-        test="test.csv",
+        place="{split}.csv",
     ),
     Entry(
         "shards",
         "your own images in tar shards, NAME.jpg beside NAME.cls",
         "path/train/*.tar and path/val/*.tar, and path/test if there is one (extra: stream)",
         shards,
-        test="test",
+        place="{split}",
     ),
     Entry(
         "coco/labels",
@@ -262,7 +263,7 @@ ENTRIES = (
         "labels (a;b), or path and a column of 0 and 1 for each class",
         csv_labels,
         kind="labels",
-        test="test.csv",
+        place="{split}.csv",
     ),
     Entry(
         "folder/labels",
@@ -270,7 +271,7 @@ ENTRIES = (
         "path/train/CLASS/*.jpg and path/val/CLASS/*.jpg, and path/test if there is one",
         folder_labels,
         kind="labels",
-        test="test",
+        place="{split}",
     ),
     Entry(
         "coco/objects",
@@ -303,7 +304,7 @@ ENTRIES = (
         "x1, y1, x2, y2, a row for each box",
         csv_objects,
         kind="objects",
-        test="test.csv",
+        place="{split}.csv",
     ),
     *MASKS,
     *INSTANCES,

@@ -31,7 +31,9 @@ class Entry:
     splits: tuple[str, ...] = SPLITS
     kind: Kind = "class"  # of its targets
     files: bool = True  # whether each image is a file, which may be broken
-    test: str = ""  # the path below data.path that marks a test split; "": there always is one
+    # of a split below data.path, as {split}.csv, where val and test may be absent; "": the reader
+    # raises MissingSplit for them
+    place: str = ""
 
 
 def needed(path: Path | None, name: str) -> Path:

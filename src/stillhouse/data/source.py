@@ -18,7 +18,6 @@ from PIL import Image
 from torch import Tensor
 
 from stillhouse.batches import IGNORE, Objects, Target, read_objects, select_target
-from stillhouse.data.stratify import stratify
 from stillhouse.data.targets import (
     SampleTarget,
     collate,
@@ -338,28 +337,6 @@ def take(source: Source, indices: Tensor, name: str) -> Pixels | SourceSubset:
         images = source.images[indices]
         return replace(source, images=images, targets=targets, fingerprint=fingerprint, name=name)
     return SourceSubset(source, indices, fingerprint, name)
-
-
-def hold_out(
-    source: Source, held_out: int | float, seed: int = 0
-) -> tuple[Pixels | SourceSubset, Pixels | SourceSubset]:
-    """The remaining samples and the held-out ones, a stratified number or fraction of the source.
-
-    The two are disjoint and cover the source; they depend on the targets and the seed only. Raises
-    UserError for a number of samples that cannot be held out.
-    """
-    size = len(source)
-    number = round(held_out * size) if isinstance(held_out, float) else held_out
-    if not 0 < number < size:
-        raise UserError(
-            f"{source.name}: cannot hold out {held_out} of {size} samples; give a count below "
-            f"{size} or a fraction between 0 and 1"
-        )
-    chosen = stratify(classes_of(source), len(source.classes), number, seed)
-    rest = torch.ones(size, dtype=torch.bool)
-    rest[chosen] = False
-    kept = rest.nonzero().flatten()
-    return take(source, kept, f"{source.name}/train"), take(source, chosen, f"{source.name}/val")
 
 
 def fingerprint_of_content(tensors: Iterable[Tensor], classes: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ MAX_IMAGES = 5000  # the standard error of most shares is then below a percentag
 class ExplainOptions:
     """Options of `stillhouse explain`."""
 
-    limit: int = MAX_IMAGES  # images of the test split
+    limit: int = MAX_IMAGES  # images of the split that scores are measured on
     layout: Layout = "tsne"  # how features are projected to two dimensions
     recompute: bool = False  # compute also what the folder already has
 

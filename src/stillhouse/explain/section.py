@@ -142,6 +142,12 @@ class Section:
     note: str = ""  # why this is an earlier result, if it is one
     failed: bool = False  # it could not be computed, and the sentence says why
     missing: tuple[str, ...] = ()  # networks without outputs when it was computed
+    split: str = ""  # of its images; "": those of training, or none
+
+    @property
+    def heading(self) -> str:
+        """The title with the split."""
+        return f"{self.title}, on {self.split}" if self.split else self.title
 
 
 def sections_to_json(sections: Iterable[Section]) -> list[Any]:

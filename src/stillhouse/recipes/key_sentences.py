@@ -21,7 +21,8 @@ SENTENCES: dict[str, str] = {
     "Data.train": "Options of the training split.",
     "Data.val": "Options of the validation split, with the keys of `data.train`.",
     "Data.test": "Options of the test split, with the keys of `data.train`.",
-    "Data.holdout": "Number of training samples that are used as val.",
+    "Data.holdout": "Number or share of the training samples that are used as val, and as many as "
+    "test where the data set has neither.",
     "Data.transforms": "Transforms of training images.",
     "Data.evaluation": "Transforms of val and test images.",
     "Data.strong": "Transforms of the second view, for methods that need two.",
@@ -109,5 +110,6 @@ SENTENCES: dict[str, str] = {
     "Searched.epochs": "Epochs of a whole trial.",
     "Searched.space": "The range of each option that was searched.",
     "Searched.score": "Validation score of the best trial.",
+    "Searched.images": "Fingerprint of the validation images that the trials were scored on.",
     "Searched.edges": "Options whose best value is at the edge of its range.",
 }

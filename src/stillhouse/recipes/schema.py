@@ -52,7 +52,9 @@ class Data:
     train: SplitSpec = SplitSpec()
     val: SplitSpec = SplitSpec()
     test: SplitSpec = SplitSpec()
-    holdout: int = 0  # number of samples of train that are used as val
+    # number or share of the samples of train that are used as val, and as many as test where the
+    # data set has neither
+    holdout: int | float = 0
     transforms: tuple[Transform, ...] = ()
     evaluation: tuple[Transform, ...] = ()
     # of the second view, for methods that need two; empty: `transforms`, RandAugment and Cutout
@@ -74,6 +76,9 @@ class Data:
 
     def __post_init__(self) -> None:
         require(self.batch >= 1, "batch", "at least 1", self.batch)
+        held = self.holdout
+        share = 0 <= held < 1 if isinstance(held, float) else held >= 0
+        require(share, "holdout", "a count of at least 0, or a share in [0, 1)", held)
         require(self.repeats >= 1, "repeats", "at least 1", self.repeats)
         require(self.pad >= 1, "pad", "at least 1", self.pad)
         largest = self.max_pixels
@@ -266,6 +271,7 @@ class Searched:
     space: dict[str, str] = field(default_factory=dict)  # option -> the range that was searched
     score: float | None = None  # of the best trial
     edges: tuple[str, ...] = ()  # options whose best value is at the edge of their range
+    images: str = ""  # the fingerprint of the validation split
 
 
 @spec

@@ -9,9 +9,9 @@ from stillhouse.explain.section import BarChart, Cell, Series, Table
 from stillhouse.study.changes import Change
 from stillhouse.study.table import format_interval, format_number
 
-CHART = "AP50 lost to each kind of error: change against the control, with 95 % interval"
-ERRORS = "AP50 lost to each kind of error on test: the control, and changes against it"
-SCORES = "Other scores on test: the control, and changes against it"
+CHART = "AP50 lost to each kind of error on {}: change against the control, with 95 % interval"
+ERRORS = "AP50 lost to each kind of error on {}: the control, and changes against it"
+SCORES = "Other scores on {}: the control, and changes against it"
 UNIT = "points of AP50; below 0, less is lost"
 
 
@@ -25,7 +25,7 @@ def error_chart(rows: Sequence[Change]) -> BarChart | None:
         method_series(method, [row for row in changed if row.method == method], kinds)
         for method in dict.fromkeys(row.method for row in changed)
     )
-    return BarChart(CHART, UNIT, kinds, series)
+    return BarChart(CHART.format(changed[0].split), UNIT, kinds, series)
 
 
 def method_series(method: str, rows: Sequence[Change], kinds: tuple[str, ...]) -> Series:
@@ -38,8 +38,8 @@ def method_series(method: str, rows: Sequence[Change], kinds: tuple[str, ...]) -
 def change_table(rows: Sequence[Change], title: str) -> Table | None:
     """A row for each method and a column for each number.
 
-    Rows of controls have the numbers, after the last epoch; other rows have changes. None where
-    there are no numbers.
+    The `title` has a place for the split. Rows of controls have the numbers, after the last epoch;
+    other rows have changes. None where there are no numbers.
     """
     if not rows:
         return None
@@ -49,7 +49,8 @@ def change_table(rows: Sequence[Change], title: str) -> Table | None:
         own = {row.name: row for row in rows if row.method == method}
         seeds = max(row.seeds for row in own.values())
         cells.append((method, seeds, *(change_cell(own.get(name)) for name in names)))
-    return Table(("method", "seeds", *map(metric_name, names)), tuple(cells), title)
+    columns = ("method", "seeds", *map(metric_name, names))
+    return Table(columns, tuple(cells), title.format(rows[0].split))
 
 
 def change_cell(row: Change | None) -> Cell:

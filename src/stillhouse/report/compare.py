@@ -26,9 +26,9 @@ def compare_page(first: Path, second: Path, options: ExplainOptions = DEFAULT_OP
     if first.resolve() == second.resolve():
         raise UserError(f"{first} cannot be compared with itself; give two runs")
     one, other = read_run(first), read_run(second)
-    check_same_data(one[0], other[0], first, second)
+    check_same_data(one, other, first, second)
     names = run_names(first, second)
-    (recipe, result), headline = other, other[1].headline
+    (recipe, result), headline, split = other, other[1].headline, other[1].split
     students = [
         Student(name, read[0], folder / STUDENT)
         for name, read, folder in zip(names, (one, other), (first, second), strict=True)
@@ -52,12 +52,17 @@ def compare_page(first: Path, second: Path, options: ExplainOptions = DEFAULT_OP
             *(summarize_run(*read) for read in (one, other)),
         ),
         headline=headline,
-        bars=tuple(ScoreBar(who, score["test"][headline]) for who, score in scores.items()),
+        split=split,
+        bars=tuple(ScoreBar(who, score[split][headline]) for who, score in scores.items()),
         costs=costs.costs,
         machine=costs.machine,
-        notes=(*parts.notes, *differing_sections(one[0], recipe)),
+        notes=(
+            *draft.split_notes(recipe, split),
+            *parts.notes,
+            *differing_sections(one[0], recipe),
+        ),
         curves=curves,
-        tables=(draft.score_table(scores),),
+        tables=(draft.score_table(scores, split),),
         sections=sections,
         recipe=load.to_yaml(recipe),
         environment=draft.environment_text(second),
@@ -72,9 +77,16 @@ def run_names(first: Path, second: Path) -> tuple[str, str]:
     return short if clear else (str(first), str(second))
 
 
-def check_same_data(one: Recipe, other: Recipe, first: Path, second: Path) -> None:
-    """Refuse two runs on different data."""
-    if load.to_dict(one)["data"] != load.to_dict(other)["data"]:
+def check_same_data(
+    one: tuple[Recipe, Result], other: tuple[Recipe, Result], first: Path, second: Path
+) -> None:
+    """Refuse two runs on different data, or with scores of different splits."""
+    if one[1].split != other[1].split:
+        raise UserError(
+            f"the scores of {first} are of {one[1].split}, and those of {second} of "
+            f"{other[1].split}, so that they cannot be compared; run the recipe of one again"
+        )
+    if load.to_dict(one[0])["data"] != load.to_dict(other[0])["data"]:
         raise UserError(
             f"{first} and {second} were run on different data, so that their scores cannot be "
             "compared; give two runs whose recipes have the same data"
@@ -83,12 +95,12 @@ def check_same_data(one: Recipe, other: Recipe, first: Path, second: Path) -> No
 
 def difference(names: tuple[str, str], one: Result, other: Result) -> str:
     """The scores of both runs and their difference."""
-    a, b = (result.student["test"][other.headline] for result in (one, other))
+    a, b = (result.student[other.split][other.headline] for result in (one, other))
     seeds = {one.student["seed"], other.student["seed"]}
     pair = "the same seed" if len(seeds) == 1 else "different seeds"
     return (
-        f"{metric_name(other.headline)}: {names[1]} {b:.1f}, {names[0]} {a:.1f}, difference "
-        f"{b - a:+.1f} (one run each with {pair}, no confidence interval)"
+        f"{metric_name(other.headline)} on {other.split}: {names[1]} {b:.1f}, {names[0]} {a:.1f}, "
+        f"difference {b - a:+.1f} (one run each with {pair}, no confidence interval)"
     )
 
 

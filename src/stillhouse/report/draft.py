@@ -18,7 +18,7 @@ from stillhouse.files import read_json
 from stillhouse.recipes.schema import Recipe
 from stillhouse.report.page import NetworkCost
 from stillhouse.runs.costs import NetworkSpec, costs_of, measure_costs
-from stillhouse.runs.training import Score
+from stillhouse.runs.scores import Score, optimistic_note
 
 PAGE_FILE = "report.html"
 T = TypeVar("T")
@@ -87,14 +87,19 @@ def curves_of(folders: Mapping[str, Path], headline: str) -> tuple[Chart, ...]:
     return training_curves.training_curves(runs, headline)
 
 
-def score_table(scores: Mapping[str, Score]) -> Table:
-    """Every metric on the test split, one row per network."""
-    keys = list(dict.fromkeys(key for score in scores.values() for key in score["test"]))
+def score_table(scores: Mapping[str, Score], split: str) -> Table:
+    """Every metric on a split, one row per network."""
+    keys = list(dict.fromkeys(key for score in scores.values() for key in score[split]))
     rows: list[tuple[Cell, ...]] = [
-        (who, *(metric_cell(key, score["test"].get(key)) for key in keys))
+        (who, *(metric_cell(key, score[split].get(key)) for key in keys))
         for who, score in scores.items()
     ]
-    return Table(("network", *map(metric_name, keys)), tuple(rows), "Metrics on the test split")
+    return Table(("network", *map(metric_name, keys)), tuple(rows), f"Metrics on {split}")
+
+
+def split_notes(recipe: Recipe, split: str) -> tuple[str, ...]:
+    """What scores are worth that are not of a test split."""
+    return (optimistic_note(recipe),) if split == "validation" else ()
 
 
 def metric_cell(key: str, value: float | None) -> Cell:

@@ -37,6 +37,7 @@ class Page:
     title: str
     answers: tuple[str, ...]  # the first is the largest
     headline: str  # the metric of the bars: top1
+    split: str  # of the scores: test, or validation
     bars: tuple[ScoreBar, ...] = ()
     costs: tuple[NetworkCost, ...] = ()
     machine: str = ""  # where the costs were measured

@@ -92,7 +92,7 @@ def render(*pages: Page) -> str:
 def page_view(page: Page, prefix: str = "", level: int = 2) -> PageView:
     """A page with what is computed for the template."""
     scores = score_chart(page) if page.bars else None
-    headline = metric_name(page.headline)
+    headline = f"{metric_name(page.headline)} on {page.split}"
     return PageView(page, prefix, level, headline, scores, cost_table(page.costs))
 
 
@@ -116,7 +116,7 @@ def table_of_contents(view: PageView) -> list[ContentsEntry]:
             entries.append(ContentsEntry(view.prefix + anchor, title, depth))
         if anchor == "diagnostics":
             entries += [
-                ContentsEntry(f"{view.prefix}diagnosis-{n}", section.title, depth + 1)
+                ContentsEntry(f"{view.prefix}diagnosis-{n}", section.heading, depth + 1)
                 for n, section in _numbered(page.sections)
             ]
     return entries

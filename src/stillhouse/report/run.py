@@ -15,7 +15,7 @@ from stillhouse.report.render import write_page
 from stillhouse.runs.costs import network_specs
 from stillhouse.runs.diagnosis import sections_of_run
 from stillhouse.runs.execute import Result
-from stillhouse.runs.training import Score
+from stillhouse.runs.scores import Score
 from stillhouse.study.index import read_run, summarize_run
 
 
@@ -41,16 +41,18 @@ def run_page(
         title=recipe.title or recipe.student.name,
         answers=(summarize_run(recipe, result),),
         headline=result.headline,
+        split=result.split,
         bars=score_bars(recipe, result),
         costs=costs.costs,
         machine=costs.machine,
         notes=(
+            *draft.split_notes(recipe, result.split),
             *result.student.get("notes", ()),
             *result.student.get("warnings", ()),
             *parts.notes,
         ),
         curves=curves,
-        tables=(draft.score_table(scores(result)),),
+        tables=(draft.score_table(scores(result), result.split),),
         sections=sections,
         recipe=load.to_yaml(recipe),
         environment=draft.environment_text(folder),
@@ -67,7 +69,7 @@ def scores(result: Result) -> dict[str, Score]:
 def score_bars(recipe: Recipe, result: Result) -> tuple[ScoreBar, ...]:
     """Teacher, control and student, with the values in the paper."""
     return tuple(
-        ScoreBar(who, score["test"][result.headline], paper=recipe.paper.get(who))
+        ScoreBar(who, score[result.split][result.headline], paper=recipe.paper.get(who))
         for who, score in scores(result).items()
     )
 

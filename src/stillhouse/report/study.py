@@ -52,6 +52,7 @@ def study_page(
         title=study.title,
         answers=answer_lines(study, rows),
         headline=study.headline,
+        split=study.split,
         bars=study_bars(study, rows),
         costs=costs.costs,
         machine=costs.machine,
@@ -101,7 +102,6 @@ def answer_lines(study: Study, rows: list[StudyRow]) -> tuple[str, ...]:
 
 def study_bars(study: Study, rows: list[StudyRow]) -> tuple[ScoreBar, ...]:
     """Teachers, then the control, then methods from the best to the worst."""
-    part = "test" if study.by == "last" else "validation"
     pairs = study.recipe.study.pairs if study.recipe.study else {}
     named = {k: one.paper["teacher"] for k, one in pairs.items() if "teacher" in one.paper}
     paper = study.recipe.paper | named
@@ -109,7 +109,7 @@ def study_bars(study: Study, rows: list[StudyRow]) -> tuple[ScoreBar, ...]:
     teachers = [
         ScoreBar(
             f"teacher {label}" if several else "teacher",
-            score[part][study.headline],
+            score[study.split][study.headline],
             paper=paper.get(label, paper.get("teacher")),
         )
         for label, score in study.teachers.items()
@@ -127,9 +127,9 @@ def arm_bar(row: StudyRow) -> ScoreBar:
 def method_notes(study: Study, rows: list[StudyRow]) -> tuple[str, ...]:
     """How scores, intervals and p-values were computed."""
     split = (
-        "on the test split after the last epoch"
+        f"on {study.split} after the last epoch"
         if study.by == "last"
-        else "on the validation split at the best epoch, which is optimistic for all methods"
+        else "on validation at the best epoch, which is optimistic for all methods"
     )
     kind = (
         "Student's t over paired seeds"
@@ -137,6 +137,7 @@ def method_notes(study: Study, rows: list[StudyRow]) -> tuple[str, ...]:
         else "percentile bootstrap over paired seeds, too narrow for few seeds"
     )
     return (
+        *draft.split_notes(study.recipe, study.measured),
         f"{metric_name(study.headline)}: {split}. Confidence intervals: {kind}. p-values: paired "
         "t-test with Holm correction over all methods.",
         *search_lines(study, rows),
@@ -159,7 +160,7 @@ def comparison_table(study: Study, rows: list[StudyRow], against: str | None) ->
     named = {
         "method": "method",
         "seeds": "seeds",
-        "mean": metric_name(study.headline),
+        "mean": score_name(study),
         "deviation": "std",
         "gain": "gain",
         "low": "gain, 95 % CI low",
@@ -180,6 +181,11 @@ def comparison_table(study: Study, rows: list[StudyRow], against: str | None) ->
     return Table(tuple(held.values()), tuple(cells), "Comparison of the methods", digits=3)
 
 
+def score_name(study: Study) -> str:
+    """The metric and the split of the scores that are compared."""
+    return f"{metric_name(study.headline)} on {study.split}"
+
+
 def seed_table(study: Study, rows: list[StudyRow]) -> Table:
     """One column per seed."""
     seeds = sorted({seed for arm in study.arms for seed in (*arm.scores, *arm.failures)})
@@ -188,7 +194,7 @@ def seed_table(study: Study, rows: list[StudyRow]) -> Table:
         values = study.values(row.method)
         cells.append((row.method, *(values.get(seed) for seed in seeds)))
     columns = ("method", *(f"seed {seed}" for seed in seeds))
-    return Table(columns, tuple(cells), f"{metric_name(study.headline)} of every seed")
+    return Table(columns, tuple(cells), f"{score_name(study)} of every seed")
 
 
 def search_table(study: Study) -> Table:
@@ -262,7 +268,7 @@ def gain_chart(study: Study, rows: list[StudyRow]) -> Chart:
     halves = tuple(((row.high or 0) - (row.low or 0)) / 2 for row in known)
     series = Series("gain", places, values, error=halves)
     labels = tuple(row.method for row in known)
-    title = f"{metric_name(study.headline)}: gain over the control with 95 % interval"
+    title = f"{score_name(study)}: gain over the control with 95 % interval"
     return BarChart(title, "gain", labels, (series,))
 
 

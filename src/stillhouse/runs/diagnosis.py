@@ -63,7 +63,9 @@ def diagnose(
     options: ExplainOptions = DEFAULT_OPTIONS,
     baseline: str = CONTROL,
 ) -> tuple[Section, ...]:
-    """The diagnoses that the task names, for the teacher of a recipe and students, on test.
+    """The diagnoses that the task names, for the teacher of a recipe and students.
+
+    They are of the split that scores are measured on, as each section says.
 
     The page is about the last student; `baseline` names the one that it is compared with. What
     fails becomes a section that says why.
@@ -76,18 +78,24 @@ def diagnose(
     except Exception as error:
         return (failed_section(PREDICTIONS, "Predictions", error),)
     compared = replace(predictions, baseline=baseline, layout=options.layout)
-    return run_diagnoses(names, compared, recipe.method)
+    sections = run_diagnoses(names, compared, recipe.method)
+    return tuple(
+        section
+        if section.failed or section.name == MISSING
+        else replace(section, split=session.score_split)
+        for section in sections
+    )
 
 
 def predict(
     recipe: Recipe, students: Sequence[Student], session: Session, options: ExplainOptions
 ) -> Compared[Any]:
-    """What the task's diagnoses read, of the teacher and of students on test.
+    """What the task's diagnoses read, of the teacher and of students on the measured images.
 
     Raises if the last one has no outputs.
     """
     networks, missing = load_networks(recipe, students, session)
-    images = stratified_sample(session.sources.test, options.limit)
+    images = stratified_sample(session.sources.measured, options.limit)
     loader = session.loader(images)
     collect = collector(session.task.examine)
     predictions = collect(
@@ -100,7 +108,7 @@ def predict(
         subset_loader(images, session),
     )
     missing = {**missing, **predictions.missing}
-    return replace(predictions, missing=missing, source=session.sources.test.name)
+    return replace(predictions, missing=missing, source=session.sources.measured.name)
 
 
 def load_networks(
@@ -181,7 +189,7 @@ def students_of(folder: Path, recipe: Recipe) -> list[Student]:
 def diagnose_run(
     folder: Path, recipe: Recipe, session: Session, options: ExplainOptions = DEFAULT_OPTIONS
 ) -> tuple[Section, ...]:
-    """The diagnoses of one run: its networks on test, and the gradients of its loss terms."""
+    """The diagnoses of one run: its networks, and the gradients of its loss terms."""
     sections = diagnose(recipe, students_of(folder, recipe), session, options)
     try:
         gradient = diagnose_gradients(folder, recipe, session)

@@ -120,9 +120,9 @@ class Doctor:
         """Open all splits, and load one batch."""
         session = Session.open(self.recipe)
         sources = session.sources
-        sizes = ", ".join(
-            f"{len(getattr(sources, name)):,} {name}" for name in ("train", "val", "test")
-        )
+        sizes = ", ".join(f"{len(one):,} {name}" for name, one in sources.by_name.items())
+        if sources.test is None:
+            sizes += ", no test split, so that scores are those of validation"
         loader = make_training_loader(self.recipe, sources, session.hardware.device)
         start = perf_counter()
         batch = next(iter(loader.epoch(0)))

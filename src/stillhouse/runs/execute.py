@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from stillhouse.build.data import SplitSources, make_training_loader, with_fingerprints
+from stillhouse.build.data import make_training_loader, with_fingerprints
 from stillhouse.build.networks import make_deployed, untrained_teacher
 from stillhouse.build.run import make_pupil
 from stillhouse.build.session import Session
+from stillhouse.build.splits import SplitSources
 from stillhouse.build.store import Say, silent
 from stillhouse.build.teacher import check_storable
+from stillhouse.data.record import ScoreSplit
 from stillhouse.distributed import on_first_rank, rank
 from stillhouse.engine.evaluate import evaluate
 from stillhouse.errors import UserError
@@ -21,11 +23,11 @@ from stillhouse.methods.control import Control
 from stillhouse.models.factories import trust_factories
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.chance import empty_class_notes
+from stillhouse.runs.scores import Score, optimistic_note
 from stillhouse.runs.teacher import find_teacher, member_folder, obtain_teacher
 from stillhouse.runs.training import (
     STUDENT,
     TEACHER,
-    Score,
     claim_folder,
     claim_when_free,
     run_training,
@@ -43,11 +45,17 @@ class Result:
     teacher: Score | None = None
     control: Score | None = None
 
+    @property
+    def split(self) -> ScoreSplit:
+        """The split that the scores were measured on."""
+        split: ScoreSplit = self.student["split"]
+        return split
+
     def lines(self) -> list[str]:
-        """The test score of teacher, control and student as text, a line each."""
+        """The score of teacher, control and student as text, a line each."""
         rows = {"teacher": self.teacher, "control": self.control, "student": self.student}
         return [
-            f"{role:<8} {self.headline} {score['test'][self.headline]:6.2f}   "
+            f"{role:<8} {self.headline} {score[self.split][self.headline]:6.2f} on {self.split}   "
             f"{score['parameters']:>10,} parameters   {score['name']}"
             for role, score in rows.items()
             if score is not None
@@ -92,6 +100,8 @@ def execute_recipe(
         say = silent  # only the first rank prints
     for note in session.sources.notes:
         say(f"data: {note}")
+    if session.score_split == "validation":
+        say(f"warning: {optimistic_note(recipe)}")
     for note in empty_class_notes(session.sources.train):
         say(f"warning: {note}")
     if recipe.distils:
@@ -163,10 +173,19 @@ def run_job(
 # --------------------------------------------------------------------------------------- afterwards
 
 
-def evaluate_run(
-    recipe: Recipe, folder: Path, split: str, path: Path | None
-) -> Mapping[str, float]:
-    """The scores of a run's student on a split, with the weights of `path` if given."""
+class Evaluation(NamedTuple):
+    """The scores of a student on a number of images of a split."""
+
+    split: str  # train, validation or test
+    images: int
+    scores: Mapping[str, float]
+
+
+def evaluate_run(recipe: Recipe, folder: Path, split: str | None, path: Path | None) -> Evaluation:
+    """The scores of a run's student, with the weights of `path` if given.
+
+    `split` is train, val or test; by default the one that the scores of the run are of.
+    """
     session = Session.open(recipe)
     weights = path or folder / STUDENT
     if path is None and not weights.is_file():
@@ -175,6 +194,8 @@ def evaluate_run(
         )
     student = make_deployed(recipe, session.sources, weights)
     network = session.traced(student.to(session.hardware.device))
-    return evaluate(
-        session.task, network, session.split(split).epoch(0), session.hardware, "student"
-    )
+    name = split or ("val" if session.score_split == "validation" else "test")
+    batches = session.split(name).epoch(0)
+    scores = evaluate(session.task, network, batches, session.hardware, "student")
+    shown = "validation" if name == "val" else name
+    return Evaluation(shown, len(session.sources.by_name[name]), scores)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from stillhouse.models import cost
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Network, Recipe, TeacherMember, TeacherSpec
 from stillhouse.runs.gate import gate
-from stillhouse.runs.training import STUDENT, Score, claim_when_free, read_result, run_training
+from stillhouse.runs.scores import Score
+from stillhouse.runs.training import STUDENT, claim_when_free, read_result, run_training
 
 SCORES = {"logits", "head", "moves", "boxes", "masks"}  # needs of methods that read its outputs
 
@@ -66,7 +68,9 @@ def check_teacher(
     validation = evaluate(task, network, session.val(), session.hardware, name)
     if teacher.gate:
         gate(teacher.name, task, validation, len(session.sources.val))
-    test = {} if blind else evaluate(task, network, session.test(), session.hardware, name)
+    test: Mapping[str, float] = {}
+    if not blind and session.score_split == "test":
+        test = evaluate(task, network, session.measured(), session.hardware, name)
     return {
         "name": teacher.name,
         "parameters": cost.parameters(loaded.inner),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from stillhouse.build.run import make_run
 from stillhouse.build.session import Session
 from stillhouse.build.store import Say, silent
 from stillhouse.data.random import derive_seed
-from stillhouse.data.record import find_change
+from stillhouse.data.record import find_change, measured_split
 from stillhouse.distributed import on_first_rank, rank
 from stillhouse.engine import checkpoints, environment, state
 from stillhouse.engine.evaluate import errors_of, evaluate, measure
@@ -38,15 +38,14 @@ from stillhouse.models.taps import Tapped
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.chance import chance_warnings
+from stillhouse.runs.scores import MANIFEST, Score, parse_result, read_manifest
 
 RESULT = "result.json"
-MANIFEST = "manifest.json"
 RESULT_FORMAT = 2  # version of result.json
 STUDENT = "student.safetensors"
 TEACHER = "teacher.json"  # scores of the teacher before training
 TRAINED_TEACHER = "teacher.safetensors"  # the teacher after acclimation
 LOCK_POLL = 1.0  # seconds between two looks at whether a wait was interrupted
-Score = dict[str, Any]  # the content of result.json
 
 
 @contextmanager
@@ -152,7 +151,7 @@ def run_training(
             )
         if run.start < run.steps:
             state.save_run(run)
-            return make_score(recipe, run, session, {})
+            return make_score(recipe, run, session)
         return finish_training(recipe, run, folder, session, blind=blind)
 
 
@@ -171,13 +170,15 @@ def finish_training(
     with state.averaged_weights(run):
         network, meter = run.bare_pupil.student.eval(), None
         if not blind:
-            meter = measure(session.task, network, session.test(), session.hardware, "student")
+            meter = measure(session.task, network, session.measured(), session.hardware, "student")
         on_first_rank(lambda: weights.save_weights(run.student, folder / STUDENT))
-    score = make_score(recipe, run, session, {} if meter is None else meter.summary())
-    if meter is not None and (errors := errors_of(meter)):
-        score["errors"] = errors
-    part = "validation" if blind else "test"
-    images = len(session.sources.val if blind else session.sources.test)
+    score = make_score(recipe, run, session)
+    if meter is not None:
+        score |= {"split": session.score_split, session.score_split: dict(meter.summary())}
+        if errors := errors_of(meter):
+            score["errors"] = errors
+    part = score["split"]
+    images = len(session.sources.val if part == "validation" else session.sources.measured)
     if session.sources.notes:
         score["notes"] = list(session.sources.notes)  # on samples that were left out
     if found := chance_warnings(session.task, score[part], part, images):
@@ -209,7 +210,8 @@ def acclimation_scores(
 
     def evaluate_splits() -> Mapping[str, Mapping[str, float]]:
         network = teacher.eval()
-        splits = {"validation": session.val} | ({} if blind else {"test": session.test})
+        splits = {"validation": session.val}
+        splits |= {} if blind else {session.score_split: session.measured}
         return {
             name: evaluate(session.task, network, batches(), session.hardware, "teacher")
             for name, batches in splits.items()
@@ -220,8 +222,9 @@ def acclimation_scores(
     return {"before": before, "after": evaluate_splits()}
 
 
-def make_score(recipe: Recipe, run: Run, session: Session, test: Mapping[str, float]) -> Score:
-    """The result of a training at its current step."""
+def make_score(recipe: Recipe, run: Run, session: Session) -> Score:
+    """The result of a training at its current step, with scores of validation."""
+    last = run.history[-1] if run.history else {}
     return {
         "format": RESULT_FORMAT,
         "name": recipe.student.name,
@@ -229,8 +232,9 @@ def make_score(recipe: Recipe, run: Run, session: Session, test: Mapping[str, fl
         "recipe": load.digest(recipe),
         "teacher": run.teacher_hash,
         "headline": session.task.headline,
-        "test": dict(test),
-        "validation": run.history[-1] if run.history else {},
+        "split": "validation",  # of the scores that are reported
+        "test": {},
+        "validation": {name: value for name, value in last.items() if name != "step"},
         "history": run.history,
         "best": max(run.history, key=lambda h: h[session.task.headline], default={}),
         "parameters": cost.parameters(run.student),
@@ -264,61 +268,22 @@ def read_result(
 ) -> Score | None:
     """The result in a folder, None unless it is of this recipe and teacher.
 
-    A result without test scores counts only if `blind`. Raises UserError for a result of other
-    `data`, compared in some `splits`, by default all.
+    A result that is not of the split that scores are measured on counts only if `blind`. Raises
+    UserError for a result of other `data`, compared in some `splits`, by default all.
     """
     path = folder / RESULT
     if not path.is_file() or not (folder / STUDENT).is_file():
         return None
     try:
-        score = read_json(path, parse_score, "delete it")
+        score = read_json(path, lambda content: parse_result(content, folder), "delete it")
     except UserError:
         return None
-    same = score.get("recipe") == load.digest(recipe) and score.get("teacher") == teacher
-    if not same or not (blind or score.get("test")):
+    if score.get("recipe") != load.digest(recipe) or score.get("teacher") != teacher:
         return None
     if change := find_change(read_manifest(folder), data, splits):
         raise UserError(
             f"{folder} was trained on other data: {change}; restore the data, or delete {folder} "
             "to train again"
         )
-    return score
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a training; empty if it cannot be read."""
-    with suppress(UserError):
-        return read_json(folder / MANIFEST, parse_manifest, "delete it")
-    return {}
-
-
-def parse_manifest(content: dict[str, Any]) -> dict[str, Any]:
-    """The content of a manifest; raises ValueError, KeyError or TypeError."""
-    if not isinstance(content["data"], dict) or not isinstance(content.get("samples", {}), dict):
-        raise TypeError("not a mapping")
-    return content
-
-
-def parse_score(content: dict[str, Any]) -> Score:
-    """The content of a file of scores; raises ValueError, KeyError or TypeError."""
-    for name in ("name", "headline", "recipe", "teacher"):
-        if not isinstance(content.get(name, ""), str):
-            raise TypeError(f"{name} is not a text")
-    for name in ("warnings", "notes"):
-        if not all(isinstance(text, str) for text in content.get(name, ())):
-            raise TypeError(f"{name} are not texts")
-    history = content.get("history", [])
-    parts = [content.get(name, {}) for name in ("validation", "best", "errors")]
-    for numbers in (content, *history, *parts, content["test"]):
-        check_numbers(numbers, SCALARS if numbers is content else numbers)
-    return content
-
-
-SCALARS = ("format", "seed", "parameters", "steps", "of", "seconds")  # of a score
-
-
-def check_numbers(content: Mapping[str, Any], names: Iterable[str]) -> None:
-    """Raise TypeError where a value that is there is neither a number nor null."""
-    for name in names:
-        if not name or type(content.get(name)) not in (int, float, type(None)):
-            raise TypeError(f"{name!r} is not a number")
+    # of a teacher on other splits, only the weights are used
+    return score if blind or splits or score["split"] == measured_split(data) else None

@@ -19,9 +19,10 @@ Numbers = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Change:
-    """A score of one arm on the test split, or the points of it that a kind of error costs."""
+    """A score of one arm, or the points of it that a kind of error costs."""
 
     method: str
+    split: str
     name: str  # the score, or the kind of error
     seeds: int
     mean: float
@@ -32,7 +33,7 @@ class Change:
 
 def score_changes(study: Study) -> list[Change]:
     """All scores of all arms but counts, after the last epoch, in their order."""
-    return changes(study, lambda score: score["test"])
+    return changes(study, lambda score: score[study.measured])
 
 
 def error_changes(study: Study) -> list[Change]:
@@ -47,7 +48,8 @@ def changes(study: Study, read: Callable[[Mapping[str, Any]], Numbers]) -> list[
         own, control = by_name(arm, read), by_name(study.arm(arm.control), read)
         for name, values in own.items():
             paired = {} if arm.is_control else change(study, values, control.get(name, {}))
-            rows.append(Change(arm.label, name, len(values), mean(values.values()), **paired))
+            average = mean(values.values())
+            rows.append(Change(arm.label, study.measured, name, len(values), average, **paired))
     return rows
 
 

@@ -15,7 +15,8 @@ from stillhouse.files import read_json
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.execute import Result
-from stillhouse.runs.training import RESULT, RESULT_FORMAT, TEACHER, Score, parse_score
+from stillhouse.runs.scores import Score, parse_result, parse_score
+from stillhouse.runs.training import RESULT, RESULT_FORMAT, TEACHER
 from stillhouse.study.results import STUDY_FILE, Study, display_label, read_study, summarize_arm
 from stillhouse.study.sweep import CHOSEN_FILE
 
@@ -121,15 +122,16 @@ def read_run(folder: Path) -> tuple[Recipe, Result]:
             f"{folder} is not finished; continue it with `stillhouse run {folder} --resume`"
         )
     headline = str(student["headline"])
-    teacher = read_score(folder / TEACHER, folder, headline)
-    control = read_score(folder / "control" / RESULT, folder, headline)
+    split = str(student["split"])
+    teacher = read_score(folder / TEACHER, folder, headline, split)
+    control = read_score(folder / "control" / RESULT, folder, headline, split)
     return recipe, Result(folder, headline, student, teacher, control)
 
 
-def read_score(path: Path, run: Path, headline: str = "") -> Score | None:
+def read_score(path: Path, run: Path, headline: str = "", split: str = "") -> Score | None:
     """The score in a file of a run; None if there is no such file.
 
-    `headline` is the metric that it must have, by default the one that it names.
+    `headline` is the metric that it must have on `split`, by default those that it names.
     """
     if not path.is_file():
         return None
@@ -140,8 +142,9 @@ def read_score(path: Path, run: Path, headline: str = "") -> Score | None:
                 f"{path} was written by another version of stillhouse; read it with that version, "
                 "or run its recipe again"
             )
-        score = parse_score(content)
-        if not math.isfinite(score["test"][headline or score["headline"]]):
+        is_result = path.name == RESULT
+        score = parse_result(content, path.parent) if is_result else parse_score(content)
+        if not math.isfinite(score[split or score["split"]][headline or score["headline"]]):
             raise ValueError("the headline is not a finite number")
         return score
 
@@ -150,15 +153,16 @@ def read_score(path: Path, run: Path, headline: str = "") -> Score | None:
 
 def summarize_run(recipe: Recipe, result: Result) -> str:
     """Student, control and teacher of a run in one line; one seed has no interval."""
-    student = result.student["test"][result.headline]
-    parts = [f"student {result.headline} {student:.1f}"]
+    split, headline = result.split, result.headline
+    student = result.student[split][headline]
+    parts = [f"student {headline} {student:.1f}"]
     if result.control is not None:
-        parts.append(f"control {result.control['test'][result.headline]:.1f}")
+        parts.append(f"control {result.control[split][headline]:.1f}")
     if result.teacher is not None:
-        parts.append(f"teacher {result.teacher['test'][result.headline]:.1f}")
+        parts.append(f"teacher {result.teacher[split][headline]:.1f}")
     label = display_label(" and ".join(method.name for method in recipe.method))
-    line = f"{label}: {', '.join(parts)}"
+    line = f"{label}: {', '.join(parts)} on {split}"
     if result.control is None:
         return f"{line}: no control to compare with" if recipe.distils else line
-    gain = student - result.control["test"][result.headline]
+    gain = student - result.control[split][headline]
     return f"{line}: {gain:+.1f} (one seed: no interval can be given)"

@@ -20,7 +20,7 @@ from stillhouse.models.factories import factories_are_trusted, trust_factories, 
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.execute import run_job
-from stillhouse.runs.training import Score
+from stillhouse.runs.scores import Score
 
 
 class Job(NamedTuple):

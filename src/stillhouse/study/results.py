@@ -9,11 +9,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, Literal, NamedTuple
 
+from stillhouse.data.record import ScoreSplit
 from stillhouse.errors import UserError
 from stillhouse.files import check_inside, read_json, write_json, write_text
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe, Searched
-from stillhouse.runs.training import RESULT, Score, parse_score
+from stillhouse.runs.scores import Score, parse_result, parse_score, read_manifest
+from stillhouse.runs.training import RESULT
 from stillhouse.study.jobs import read_failure
 from stillhouse.study.plan import StudyPlan
 from stillhouse.study.statistics import (
@@ -31,7 +33,7 @@ TEACHERS_FILE = "teachers.json"
 STUDY_FORMAT = 1
 REMEDY = "run the study again, finished runs are kept"  # for a damaged file
 
-ScoreBy = Literal["last", "best"]  # test after the last epoch, or validation at its best epoch
+ScoreBy = Literal["last", "best"]  # after the last epoch, or validation at its best epoch
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,11 @@ class ArmResult:
         return self.label == self.control
 
     def values(self, headline: str, by: ScoreBy = "last") -> dict[int, float]:
-        """The headline metric by seed: on test after the last epoch, or the best on validation."""
-        part = "test" if by == "last" else "best"
-        return {seed: float(score[part][headline]) for seed, score in self.scores.items()}
+        """The headline metric by seed: after the last epoch, or the best on validation."""
+        return {
+            seed: float(score[score["split"] if by == "last" else "best"][headline])
+            for seed, score in self.scores.items()
+        }
 
 
 class PairedValues(NamedTuple):
@@ -78,6 +82,19 @@ class Study:
     notes: tuple[str, ...] = ()
     by: ScoreBy = "last"
     kind: IntervalKind = "t"
+    measured: ScoreSplit = "test"  # the split of the scores after the last epoch
+    images: Mapping[str, str] = field(default_factory=dict)  # fingerprint of each split
+
+    @property
+    def split(self) -> ScoreSplit:
+        """The split of the scores that are compared."""
+        return self.measured if self.by == "last" else "validation"
+
+    @property
+    def searched_on_same(self) -> list[str]:
+        """The methods whose options a search chose on the images of the scores, as far as known."""
+        images = self.images.get("val" if self.split == "validation" else "test")
+        return [label for label, one in self.searched.items() if images and one.images == images]
 
     @property
     def searched(self) -> Mapping[str, Searched]:
@@ -142,9 +159,9 @@ def summarize_arm(study: Study, arm: ArmResult) -> str:
         parts.append(f"control {format_mean(control)}")
     teacher = study.teachers.get(arm.teacher)
     if teacher:
-        part = "test" if study.by == "last" else "validation"
-        parts.append(f"teacher {teacher[part][study.headline]:.1f}")
-    return f"{display_label(arm.label)}: {', '.join(parts)}: {format_gain(study, arm)}"
+        parts.append(f"teacher {teacher[study.split][study.headline]:.1f}")
+    gain = format_gain(study, arm)
+    return f"{display_label(arm.label)}: {', '.join(parts)} on {study.split}: {gain}"
 
 
 def format_gain(study: Study, arm: ArmResult) -> str:
@@ -175,8 +192,8 @@ def display_label(label: str) -> str:
 # --------------------------------------------------------------------------------------- the folder
 
 
-def write_plan(plan: StudyPlan, folder: Path, headline: str) -> None:
-    """Write the arms, the seeds and the recipe of a study into its folder."""
+def write_plan(plan: StudyPlan, folder: Path, headline: str, split: ScoreSplit) -> None:
+    """Write the arms, the seeds and the recipe of a study, and the split of its scores."""
     folders = plan.folders
     arms = [
         {
@@ -190,7 +207,7 @@ def write_plan(plan: StudyPlan, folder: Path, headline: str) -> None:
         for arm in plan.arms
     ]
     title = plan.recipe.title or plan.recipe.student.name
-    content = {"format": STUDY_FORMAT, "title": title, "headline": headline}
+    content = {"format": STUDY_FORMAT, "title": title, "headline": headline, "split": split}
     content |= {"seeds": list(plan.seeds), "arms": arms, "notes": list(plan.notes)}
     write_text(folder / STUDY_RECIPE_FILE, load.to_yaml(plan.recipe))
     write_json(folder / STUDY_FILE, content)
@@ -204,13 +221,26 @@ def read_study(folder: Path, by: ScoreBy = "last", kind: IntervalKind = "t") -> 
     """
     content = read_plan(folder)
     notes, headline = list[str](content["notes"]), content["headline"]
+    split = content["split"]
     arms = tuple(
-        read_arm(folder, arm, content["seeds"], headline, notes) for arm in content["arms"]
+        read_arm(folder, arm, content["seeds"], headline, split, notes) for arm in content["arms"]
     )
-    title = content["title"]
-    recipe = load.load_resolved(folder / STUDY_RECIPE_FILE)
-    teachers = read_teacher_scores(folder, headline, notes)
-    return Study(folder, title, headline, arms, teachers, recipe, tuple(notes), by, kind)
+    jobs = [(arm.folder / str(seed), arm.scores[seed]) for arm in arms for seed in arm.scores]
+    measured: Any = split or next((score["split"] for _, score in jobs), "test")
+    described = read_manifest(jobs[0][0]) if jobs else {}
+    return Study(
+        folder,
+        content["title"],
+        headline,
+        arms,
+        read_teacher_scores(folder, headline, measured, notes),
+        load.load_resolved(folder / STUDY_RECIPE_FILE),
+        tuple(notes),
+        by,
+        kind,
+        measured,
+        described.get("data", {}),
+    )
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
@@ -231,6 +261,9 @@ def parse_plan(content: dict[str, Any]) -> dict[str, Any]:
     if content["format"] != STUDY_FORMAT:
         return content
     texts = [content["title"], content["headline"], *content["notes"]]
+    split = content.get("split", "")  # files of older versions do not name it
+    if split not in ("test", "validation", ""):
+        raise ValueError("there is no such split")
     arms = [{"pair": "", **arm} for arm in content["arms"]]
     texts += [arm[key] for arm in arms for key in ("label", "method", "teacher", "pair", "folder")]
     if not all(isinstance(text, str) for text in texts):
@@ -239,19 +272,27 @@ def parse_plan(content: dict[str, Any]) -> dict[str, Any]:
         raise TypeError("a seed is not a whole number")
     if not content["headline"] or not {a["control"] for a in arms} <= {a["label"] for a in arms}:
         raise ValueError("there is no such control")
-    return {**content, "arms": arms}
+    return {**content, "arms": arms, "split": split}
 
 
 def read_arm(
-    folder: Path, arm: Mapping[str, Any], seeds: list[int], headline: str, notes: list[str]
+    folder: Path,
+    arm: Mapping[str, Any],
+    seeds: list[int],
+    headline: str,
+    split: str,
+    notes: list[str],
 ) -> ArmResult:
-    """The results of one arm; a note is added for each seed without a score."""
+    """The results of one arm; a note is added for each seed without a score of the split."""
     arm_folder = folder / arm["folder"]
     check_inside(arm_folder, folder)
     scores: dict[int, Score] = {}
     failures: dict[int, str] = {}
     for seed in seeds:
         score, reason = read_job_score(arm_folder / str(seed), headline, folder)
+        if score is not None and split and score["split"] != split:
+            reason = f"its scores are of {score['split']}, and those of the study of {split}"
+            score = None
         if score is not None:
             scores[seed] = score
             warnings = score.get("warnings", ())
@@ -279,8 +320,8 @@ def read_job_score(folder: Path, headline: str, study: Path) -> tuple[Score | No
         return None, failure.message if failure else "not finished yet"
 
     def parse(content: dict[str, Any]) -> Score:
-        score = parse_score(content)
-        if None in (score[part][headline] for part in ("test", "best")):
+        score = parse_result(content, folder)
+        if None in (score[part][headline] for part in (score["split"], "best")):
             raise UserError(f"{headline} in {path} is not a finite number")
         return score
 
@@ -290,7 +331,9 @@ def read_job_score(folder: Path, headline: str, study: Path) -> tuple[Score | No
         return None, str(error)
 
 
-def read_teacher_scores(folder: Path, headline: str, notes: list[str]) -> dict[str, Score]:
+def read_teacher_scores(
+    folder: Path, headline: str, split: str, notes: list[str]
+) -> dict[str, Score]:
     """The scores of the teachers by label; a note is added if their file is damaged."""
     path = folder / TEACHERS_FILE
     if not path.is_file():
@@ -301,7 +344,7 @@ def read_teacher_scores(folder: Path, headline: str, notes: list[str]) -> dict[s
         return {
             label: score
             for label, score in scores.items()
-            if math.isfinite(score["test"][headline] + score["validation"][headline])
+            if math.isfinite(score[split][headline] + score["validation"][headline])
         }
 
     try:

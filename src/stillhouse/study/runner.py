@@ -17,6 +17,7 @@ from stillhouse.files import write_json
 from stillhouse.methods.control import Control
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
+from stillhouse.runs.scores import optimistic_note
 from stillhouse.study.jobs import Failure, Job, Outcome, Workers, record_failure
 from stillhouse.study.plan import Arm, StudyPlan
 from stillhouse.study.results import TEACHERS_FILE, Study, read_study, write_plan
@@ -35,7 +36,7 @@ def run_study(
     check_networks(plan, session)
     with lock_folder(folder, resume=True, recipe=shared_digest(plan.recipe)):
         check_options(plan.jobs(folder), overwrite)
-        write_plan(plan, folder, session.task.headline)
+        write_plan(plan, folder, session.task.headline, session.score_split)
         StudyRunner(plan, folder, session, workers, say).run()
     return read_study(folder)
 
@@ -99,6 +100,8 @@ class StudyRunner:
         self.say(f"{len(plan.arms)} arms x {len(plan.seeds)} seeds: {plan.size} runs")
         for note in plan.notes:
             self.say(f"note: {note}")
+        if self.session.score_split == "validation":
+            self.say(f"warning: {optimistic_note(plan.recipe)}")
         teachers = StudyTeachers(plan.recipe, plan.teachers, self.session, self.say)
         teacher_jobs = teachers.prepare()
         controls = plan.jobs(self.folder, plan.controls)
@@ -122,12 +125,12 @@ class StudyRunner:
         if job.folder.parent.parent != self.folder:
             return  # a teacher, which is reported when it is measured
         self.finished += 1
-        headline = self.session.task.headline
+        headline, split = self.session.task.headline, self.session.score_split
         arms = {name: label for label, name in self.plan.folders.items()}
         text = (
             f"failed: {outcome.message}"
             if isinstance(outcome, Failure)
-            else f"{headline} {outcome['test'][headline]:.1f}"
+            else f"{headline} {outcome[split][headline]:.1f} on {split}"
         )
         arm = arms[job.folder.parent.name]
         self.say(f"[{self.finished}/{self.plan.size}] {arm}, seed {job.folder.name}: {text}")

@@ -18,7 +18,7 @@ from stillhouse.models.aliases import find_aliases
 from stillhouse.models.places import is_stage
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Comparison, Network, Recipe, Searched, TeacherSpec
-from stillhouse.runs.training import Score
+from stillhouse.runs.scores import Score
 from stillhouse.study.arguments import GridValue, fixed_options, folder_names
 from stillhouse.study.jobs import Failure, Job, Outcome, Workers
 from stillhouse.study.plan import Arm, StudyPlan
@@ -151,7 +151,7 @@ class Sweep:
         for search, trial in started:
             self.tell(search, trial, outcomes)
         results = [f"{search.label} {format_trial(trial)}" for search, trial in started]
-        self.say(f"[{number + 1}/{self.trials}] {', '.join(results)}")
+        self.say(f"[{number + 1}/{self.trials}] {', '.join(results)} on validation")
 
     def pruning_epoch(self) -> float | None:
         """The epoch after which a trial may be pruned; None if there are too few epochs."""
@@ -274,11 +274,13 @@ def run_sweep(
         sweep = Sweep(plan, folder, session, workers, say, trials, seed, prune, space or {})
         searches = sweep.run()
         write_text(folder / TRIALS_FILE, trials_csv(searches))
-        write_text(folder / CHOSEN_FILE, load.to_yaml(make_chosen_recipe(plan, searches)))
+        write_text(folder / CHOSEN_FILE, load.to_yaml(make_chosen_recipe(plan, searches, session)))
     return folder / CHOSEN_FILE
 
 
-def make_chosen_recipe(plan: StudyPlan, searches: Sequence[MethodSearch]) -> Recipe:
+def make_chosen_recipe(
+    plan: StudyPlan, searches: Sequence[MethodSearch], session: Session
+) -> Recipe:
     """The recipe with the best options of every method, and how they were searched."""
     section = plan.recipe.study
     assert section is not None
@@ -296,6 +298,7 @@ def make_chosen_recipe(plan: StudyPlan, searches: Sequence[MethodSearch]) -> Rec
             {key: str(axis) for key, axis in search.space.items()},
             best.score,
             options_at_edge(best.values, search.space),
+            session.sources.val.fingerprint,
         )
     study = Comparison(methods, section.teachers, searched=searched)
     return replace(plan.recipe, study=study)

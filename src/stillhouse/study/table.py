@@ -23,6 +23,7 @@ class StudyRow:
 
     method: str
     seeds: int
+    split: str  # of its scores
     mean: float | None = None
     deviation: float | None = None
     gain: float | None = None  # over the control, with its 95 % interval
@@ -82,6 +83,7 @@ def arm_values(study: Study, arm: ArmResult) -> dict[str, Any]:
     row: dict[str, Any] = {
         "method": arm.label,
         "seeds": len(values),
+        "split": study.split,
         "failed": len(arm.failures),
         "paper": study.paper(arm),
         "trials": 0 if arm.is_control else search and search.trials,
@@ -109,13 +111,15 @@ def against_values(study: Study, arm: ArmResult, against: str | None) -> dict[st
 def text_columns(
     rows: Sequence[StudyRow], headline: str, against: str | None
 ) -> dict[str, list[str]]:
-    """The table as text, column by column; columns without a value are left out."""
+    """The table of at least one row as text by column; columns without a value are left out."""
     columns = {
         "method": [row.method for row in rows],
         "seeds": [
             str(row.seeds) + (f" ({row.failed} missing)" if row.failed else "") for row in rows
         ],
-        headline: [format_deviation(row.mean, row.deviation) for row in rows],
+        f"{headline} on {rows[0].split}": [
+            format_deviation(row.mean, row.deviation) for row in rows
+        ],
         "gain": [format_interval(row.gain, row.low, row.high) for row in rows],
         "p (Holm)": [format_p_value(row.p_holm) for row in rows],
         "rank": [format_number(row.rank, 1) for row in rows],
@@ -236,13 +240,14 @@ def write_tables(study: Study, against: str | None = None) -> list[Path]:
 
 
 def jobs_csv(study: Study) -> str:
-    """All jobs as CSV, one row each, with every metric on the test split."""
+    """All jobs as CSV, one row each, with every metric on the split of the study's scores."""
     lines: list[dict[str, Any]] = []
     for arm in study.arms:
         for seed, score in arm.scores.items():
-            test = {f"test/{name}": value for name, value in score["test"].items()}
-            line = {"method": arm.label, "teacher": arm.teacher, "seed": seed, **test}
-            lines.append(line | {f"best/{study.headline}": score["best"][study.headline]})
+            split, headline = study.measured, study.headline
+            values = {f"{split}/{name}": value for name, value in score[split].items()}
+            line = {"method": arm.label, "teacher": arm.teacher, "seed": seed, **values}
+            lines.append(line | {f"validation/best_{headline}": score["best"][headline]})
     return csv_text(lines, ["method"])
 
 
@@ -263,4 +268,9 @@ def search_lines(study: Study, rows: Sequence[StudyRow]) -> list[str]:
     at_edge = [f"{n} ({', '.join(s.edges)})" for n, s in study.searched.items() if s.edges]
     if at_edge:
         lines.append(f"search: chosen near the end of the searched range: {'; '.join(at_edge)}")
+    if same := study.searched_on_same:
+        lines.append(
+            f"search: the options of {', '.join(same)} were chosen on the images of these scores, "
+            "which favours them over the control"
+        )
     return lines

@@ -12,6 +12,7 @@ from stillhouse.build.store import Say, prefill
 from stillhouse.build.teacher import check_storable
 from stillhouse.errors import UserError
 from stillhouse.recipes.schema import Recipe, TeacherSpec
+from stillhouse.runs.scores import Score
 from stillhouse.runs.teacher import (
     check_teacher,
     find_teacher,
@@ -19,7 +20,6 @@ from stillhouse.runs.teacher import (
     member_recipe,
     member_weights,
 )
-from stillhouse.runs.training import Score
 from stillhouse.study.jobs import Failure, Job, Outcome
 
 
@@ -73,7 +73,8 @@ class StudyTeachers:
             self.reject(label, str(error))
             return
         self.scores[label] = score
-        split, headline = "validation" if self.blind else "test", self.session.task.headline
+        split = "validation" if self.blind else self.session.score_split
+        headline = self.session.task.headline
         self.say(f"teacher {label}: {headline} {score[split][headline]:.1f} on {split}")
 
     def reject(self, label: str, reason: str) -> None:

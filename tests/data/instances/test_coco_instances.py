@@ -16,9 +16,10 @@ from torch import Tensor
 from mask_albums import photo, said, save
 from stillhouse.batches import Objects
 from stillhouse.data.catalogue import open_source
+from stillhouse.data.holdout import hold_out
 from stillhouse.data.instances.coco import OutlineSource
 from stillhouse.data.positions import has_positions
-from stillhouse.data.source import classes_of, hold_out, notes_of, take, targets_of
+from stillhouse.data.source import classes_of, notes_of, take, targets_of
 
 Json = dict[str, Any]
 SHAPES = {4: (12, 16), 9: (10, 14), 2: (9, 9)}  # by id of the image; the last has no object

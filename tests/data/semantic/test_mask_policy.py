@@ -15,11 +15,11 @@ from torch import Tensor
 from mask_albums import SHAPE, photo, said, save, values, write_folder
 from stillhouse.batches import IGNORE
 from stillhouse.data.catalogue import open_source
+from stillhouse.data.holdout import hold_out
 from stillhouse.data.semantic import build
 from stillhouse.data.semantic import values as mask_values
 from stillhouse.data.semantic.policy import CHOICES, MaskPolicy
 from stillhouse.data.semantic.source import MaskSource
-from stillhouse.data.source import hold_out
 from stillhouse.errors import UserError
 
 

@@ -16,12 +16,13 @@ import tiny
 from mask_albums import photo, said, save, values, write_folder
 from stillhouse.batches import IGNORE, Batch
 from stillhouse.data.catalogue import open_source
+from stillhouse.data.holdout import hold_out
 from stillhouse.data.loader import BatchSampler, Loader
 from stillhouse.data.mixing import Mix
 from stillhouse.data.mosaic import Mosaic
 from stillhouse.data.positions import has_positions
 from stillhouse.data.semantic.source import MaskSource
-from stillhouse.data.source import FromTorch, classes_of, hold_out, notes_of, take, targets_of
+from stillhouse.data.source import FromTorch, classes_of, notes_of, take, targets_of
 from stillhouse.data.targets import presence, resize_mask
 from stillhouse.data.transforms import (
     ColorJitter,

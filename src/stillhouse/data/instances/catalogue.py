@@ -74,6 +74,6 @@ INSTANCES = (
         "mask,value,class, the same for val, and path/test if there is one",
         folder,
         kind="instances",
-        test="test",
+        place="{split}",
     ),
 )

@@ -98,7 +98,7 @@ def _image_set(root: Path, split: str) -> str:
     if split == "test" and not _is_published(root):
         raise MissingSplit(f"{message}; write the names of its images there")
     if split == "val":
-        raise UserError(
+        raise MissingSplit(
             f"{message}; hold out samples of train with data.holdout=COUNT, or choose another "
             f"image set with set=NAME; known: {', '.join(known)}"
         )

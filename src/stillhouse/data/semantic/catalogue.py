@@ -104,6 +104,6 @@ MASKS = (
         "is one; path/classes.txt, or path/classes.csv with name,r,g,b for masks in colours",
         folder,
         kind="masks",
-        test="test",
+        place="{split}",
     ),
 )

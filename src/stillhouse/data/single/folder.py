@@ -99,6 +99,57 @@ def read_folder(root: str | Path, broken: str = "fail") -> FolderSource:
     return FolderSource(root, classes, kept, skipped)
 
 
+def read_split(path: Path, split: str, broken: str = "fail") -> FolderSource:
+    """The images of a split, under `path/split/class/`; as `read_folder`.
+
+    Where there are no splits, train has the images under `path/class/`.
+    """
+    path = path.expanduser().absolute()
+    if split == "train" and path.is_dir():
+        _check_training(path)
+        if not (path / split).exists():
+            return read_folder(path, broken)
+    return read_folder(path / split, broken)
+
+
+def _check_training(path: Path) -> None:
+    """Raise a UserError where it is not clear which folders are classes and which are splits."""
+    names, training = _folder_names(path), path / "train"
+    splits = [name for name in names if name.lower() in SPLIT_NAMES]
+    classes = [name for name in names if name not in splits]
+    if training.exists():
+        if classes and training.is_dir() and not _folder_names(training):
+            raise UserError(
+                f"{training} has no class folders, but is beside {', '.join(classes[:3])}; if "
+                f"these are classes, move all class folders into {training}"
+            )
+        return
+    hint = did_you_mean("train", names)
+    if splits:
+        among = f"the class folders of the training images into {training}"
+        if classes:
+            raise UserError(
+                f"{path} has no folder train, but {', '.join(classes[:3])} beside "
+                f"{', '.join(splits)}, which are names of splits; put {among}{hint}"
+            )
+        raise UserError(f"{path} has no folder train, but {', '.join(splits)}; put {among}{hint}")
+    if inner := next((name for name in names if (path / name / "train").is_dir()), None):
+        raise UserError(
+            f"{path} has no folder train, but {path / inner} has one; set data.path={path / inner}"
+        )
+    if len(names) == 1:
+        raise UserError(
+            f"{path} has neither a folder train nor several classes, only {names[0]}; give the "
+            f"folder that contains train/ and val/, or one folder per class{hint}"
+        )
+
+
+def _folder_names(path: Path) -> list[str]:
+    """The sorted names of the folders in a folder, without hidden ones."""
+    entries = (entry for entry in path.iterdir() if not entry.name.startswith("."))
+    return sorted(entry.name for entry in entries if entry.is_dir())
+
+
 def class_folders(root: Path) -> list[str]:
     """The sorted names of the class folders of a split."""
     if not root.exists():
