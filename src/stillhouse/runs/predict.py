@@ -30,6 +30,7 @@ from stillhouse.runs.prediction_files import WRITERS, Writer
 from stillhouse.runs.prediction_inputs import (
     Picture,
     Seen,
+    check_output_links,
     check_outputs,
     find_pictures,
     make_folder,
@@ -114,11 +115,15 @@ def predict_run(
     warning. `weights` replace those of the run, `threshold` is the least score of a detection.
     """
     recipe, contract = read_run_contract(folder)
+    inside = out is None
     out = folder / FOLDER if out is None else out
     pictures = find_pictures(inputs, out)
     task = recipe.task.build(Facts(recipe.data.name, contract.classes, None))
     writer = WRITERS[recipe.task.name](task, contract.classes, out, threshold)
-    check_outputs(pictures, out, writer.names(pictures))
+    names = writer.names(pictures)
+    check_outputs(pictures, out, names)
+    if inside:
+        check_output_links(folder, out, names)
     predictor = make_predictor(recipe, contract, task, weights or folder / STUDENT)
     make_folder(out)
     with create_progress(len(pictures), images=1) as progress:
