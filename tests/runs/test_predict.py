@@ -476,7 +476,7 @@ def test_a_link_among_the_results_of_a_run_is_not_followed(
             predict_run(classifier, [photos])
     finally:
         (classifier / "predictions").unlink()
-    (detector / "predictions").mkdir()
+    (detector / "predictions").mkdir(exist_ok=True)
     (detector / "predictions" / "inner").symlink_to(outside)
     with pytest.raises(UserError, match="predictions/inner leads out of"):
         predict_run(detector, [photos])
