@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from stillhouse.objectives.logit import LogitObjective
     from stillhouse.recipes.load import load
     from stillhouse.runs.execute import execute
+    from stillhouse.runs.predict import load_student
     from stillhouse.tasks.classification import Classification
     from stillhouse.tasks.multilabel import Multilabel
     from stillhouse.types import Clock, Lesson, Site, Term, Trace
@@ -40,6 +41,7 @@ _HOMES = {
     "execute": "stillhouse.runs.execute",
     "labelwise": "stillhouse.models.labelwise",
     "load": "stillhouse.recipes.load",
+    "load_student": "stillhouse.runs.predict",
     "trust_factories": "stillhouse.models.factories",
 }
 _ROOMS = {
@@ -69,6 +71,7 @@ __all__ = [
     "functional",
     "labelwise",
     "load",
+    "load_student",
     "methods",
     "models",
     "presets",

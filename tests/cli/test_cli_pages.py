@@ -36,6 +36,16 @@ def test_explain_prints_findings_and_writes_the_report(call: Call, runs: Path) -
     assert all(title in page for title in titles)
 
 
+def test_explain_of_two_runs_prints_findings(
+    call: Call, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = call("explain", str(runs / "kd"), str(runs / "mse"), "--limit", "60")
+    lines = ended.out.splitlines()
+    assert ended.code == 0 and "Agreement" in lines and lines[-1] == "report: compare.html"
+    assert any(line.startswith("  mse agrees with the teacher on ") for line in lines)
+
+
 def test_explain_writes_files(call: Call, runs: Path, tmp_path: Path) -> None:
     words = ("explain", str(runs / "kd"), "--limit", "60", "--layout", "pca", "--files")
     ended = call(*words, str(tmp_path / "files"))

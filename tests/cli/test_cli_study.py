@@ -126,7 +126,15 @@ def test_a_sweep_prints_the_next_command(call: Call, tmp_path: Path) -> None:
     words = ("--methods", "kd,mse", "--trials", "2", "--out", tmp_path / "sweep")
     ended = call("sweep", "digits/raw", *FAST, *words)
     assert ended.code == 0
-    chosen, then = ended.out.splitlines()
+    kd, mse, chosen, then = ended.out.splitlines()
+    with (tmp_path / "sweep" / "trials.csv").open() as file:
+        trials = [*csv.DictReader(file)]
+    for label, line in (("kd", kd), ("mse", mse)):
+        own = [trial for trial in trials if trial["method"] == label]
+        best = max(own, key=lambda trial: float(trial["validation"]))
+        options = best["options"].replace("method.", "").replace(" ", ", ")
+        score = f"top1 {float(best['validation']):.2f} on validation (2 trials)"
+        assert line == f"{label}: {options}: {score}"
     assert chosen == f"chosen: {tmp_path / 'sweep' / 'chosen.yaml'}"
     assert then == f"next: stillhouse study {tmp_path / 'sweep' / 'chosen.yaml'} --seeds 5"
     command = then.removeprefix("next: stillhouse ").replace("--seeds 5", "--seeds 1").split()

@@ -20,6 +20,7 @@ from stillhouse.data.transforms import (
     Transform,
     transform_batch,
 )
+from stillhouse.engine.devices import available_cores, describe_excess_workers
 from stillhouse.errors import UserError
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -351,3 +352,12 @@ def test_too_few_samples_are_refused(plan: BatchSampler) -> None:
 def test_evaluation_needs_no_whole_batch() -> None:
     made = loader(plan=BatchSampler(23, 500), transforms=())
     assert keys(made.epoch(0)) == list(range(23))
+
+
+def test_many_workers_are_no_warning_of_torch(recwarn: pytest.WarningsRecorder) -> None:
+    made = loader(source("torch"), transforms=(), workers=available_cores() + 1)
+    assert len([*made.epoch(0)]) == len(made)
+    assert [str(warning.message) for warning in recwarn if "worker" in str(warning.message)] == []
+    assert describe_excess_workers(available_cores()) == ""
+    sentence = describe_excess_workers(available_cores() + 1)
+    assert sentence.endswith(f"set engine.workers={available_cores()}")

@@ -186,6 +186,15 @@ def test_the_pace_is_of_late_and_counts_from_the_start_of_this_process():
         pace.advance(step)
     assert pace.speed == pytest.approx(10.0, rel=0.01)
     assert pace.items({})[-1].text == "0:50 left"
+
+    pace = Pace(2000, 0, 64, clock)
+    clock.now += 600  # to load the data and the checkpoint
+    pace.restart(1500)
+    for step in range(1501, 1511):
+        clock.now += 1
+        pace.advance(step)
+    assert pace.speed == pytest.approx(1.0)
+    assert [item.text for item in pace.items({})] == ["76%", "64 images/s", "8:10 left"]
     assert Pace(0).fraction == 0.0 and Pace(10).items({}) == [("0%", 0)]
 
 

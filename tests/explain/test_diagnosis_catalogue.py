@@ -99,6 +99,7 @@ NAMES = [
     "logits",
     "calibration",
     "classes",
+    "confusion",
     "embedding",
 ]
 

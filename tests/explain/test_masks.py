@@ -189,7 +189,14 @@ def test_iou_of_each_class(predictions: Any) -> None:
 
 def test_confusions(predictions: Any) -> None:
     section = mask_confusion.section(predictions)
-    values = section.charts[0].values
+    assert [chart.title.rpartition(": ")[2] for chart in section.charts] == [
+        "teacher",
+        "control",
+        "student",
+    ]
+    assert {chart.limits for chart in section.charts} == {(0, 100)}
+    assert {chart.row_names for chart in section.charts} == {CLASSES}
+    values = section.charts[-1].values
     assert sum(values[0]) == pytest.approx(100) and values[3] == (0, 0, 0, 0)
     label, taken, *_, share = section.tables[0].rows[0]
     wrong = predictions.student.confusion.clone()

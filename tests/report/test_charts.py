@@ -8,6 +8,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from random import Random
 from xml.etree import ElementTree as Tree
@@ -307,3 +308,19 @@ def test_matplotlib_is_imported_to_draw_and_pyplot_never() -> None:
     )
     done = subprocess.run([sys.executable, "-c", say], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True", "False", "False"]
+
+
+def test_a_heatmap_names_its_rows_and_columns_and_keeps_its_limits() -> None:
+    names = ("bicycle", "a very long name of a class", "car")
+    values = ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0), (7.0, 8.0, 50.0))
+    chart = Heatmap("Title", "x", "y", values, False, (0.0, 100.0), names, names)
+    (svg,) = draw_chart(chart, "a").svgs
+    texts = re.findall(r">([^<>]+)</text>", svg)
+    assert texts.count("bicycle") == texts.count("car") == 2
+    assert "100" in texts and "0" in texts  # the ends of the colour bar
+    many = tuple(f"class number {i}" for i in range(90))
+    matrix = tuple(tuple(float(x == y) for x in range(90)) for y in range(90))
+    (svg,) = draw_chart(replace(chart, values=matrix, row_names=many, column_names=many), "b").svgs
+    shown = re.findall(r">(class number \d+)</text>", svg)
+    assert shown[0] == "class number 0" and 20 < len(shown) < 70  # as many as there is room for
+    assert "rotate(-90" in svg

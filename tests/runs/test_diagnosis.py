@@ -72,6 +72,7 @@ def test_a_run_has_every_diagnosis_of_its_task(sections: dict[str, Section]) -> 
         "logits",
         "calibration",
         "classes",
+        "confusion",
         "embedding",
         "activation",
         "gradients",

@@ -225,11 +225,14 @@ def test_a_teacher_is_trained_once_and_never_changed(
             said.append(text)
 
     first = run(tmp_path / "a", *words, say=say)
-    assert len(begun) == 2 and len(said) == 1 and "training stillhouse/little" in said[0]
+    assert len(begun) == 2
+    assert said[0].startswith("teacher: training stillhouse/little, 3 epochs, seed 5, in ")
+    heading = "student: training stillhouse/tiny with kd, 0.2 epochs, seed 0"
+    assert said[1:] == [heading]
     teacher = begun[0]["folder"]
     before = student_bytes(teacher)
     second = run(tmp_path / "b", *words, "method.temperature=2", say=say)
-    assert len(begun) == 3 and len(said) == 1
+    assert len(begun) == 3 and said[1:] == [heading, heading]  # no second teacher
     assert student_bytes(teacher) == before
     hashes = {read(r.folder / "manifest.json")["teacher"] for r in (first, second)}
     assert hashes == {read(teacher / "manifest.json")["student"]}

@@ -463,3 +463,24 @@ def test_a_device_that_is_not_here_is_replaced_by_the_cpu(
         (copy / name).write_bytes((detector / name).read_bytes())
     (copy / "recipe.yaml").write_text(text.replace("device: cpu", "device: cuda"))
     assert predict_module.predict_run(copy, [photos], tmp_path / "out").startswith("3 images")
+
+
+def test_a_link_among_the_results_of_a_run_is_not_followed(
+    classifier: Path, detector: Path, photos: Path, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (classifier / "predictions").symlink_to(outside)
+    try:
+        with pytest.raises(UserError, match=r"predictions leads out of .* replace the link by a c"):
+            predict_run(classifier, [photos])
+    finally:
+        (classifier / "predictions").unlink()
+    (detector / "predictions").mkdir(exist_ok=True)
+    (detector / "predictions" / "inner").symlink_to(outside)
+    with pytest.raises(UserError, match="predictions/inner leads out of"):
+        predict_run(detector, [photos])
+    assert [*outside.iterdir()] == [] and not (detector / "predictions" / "b.png").exists()
+    (classifier / "elsewhere").symlink_to(outside)  # where the user says so, it is followed
+    predict_run(classifier, [photos], classifier / "elsewhere")
+    assert [path.name for path in outside.iterdir()] == ["predictions.csv"]

@@ -12,6 +12,7 @@ import pytest
 
 from alone import Alone
 from quick import kept_teacher, quick, run
+from stillhouse.engine.folder import lock_folder
 from stillhouse.errors import UserError
 from stillhouse.study.index import list_runs, read_entry, read_run
 from stillhouse.study.plan import make_plan
@@ -34,6 +35,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "foreign").mkdir()
     (folder / "foreign" / "notes.txt").write_text("not ours")
     (folder / "empty").mkdir()
+    lock_folder(folder / "failed", resume=False).release()  # as a run that is refused leaves it
     return folder
 
 
@@ -41,6 +43,7 @@ def test_each_run_is_listed_once(runs: Path) -> None:
     result = {str(item.folder.relative_to(runs)): item for item in list_runs(runs)}
     assert {name: item.kind for name, item in result.items()} == {
         "deeper/without": "run",
+        "failed": "unstarted",
         "foreign": "",
         "half": "",
         "study": "study",

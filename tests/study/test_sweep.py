@@ -38,7 +38,8 @@ def go(folder: Path, methods: str = "kd,mse", seeds: int = 1, *words: str, **opt
     messages: list[str] = []
     workers = Alone()
     plan = make_plan(quick("train.epochs=3", *words), methods, seeds)
-    return run_sweep(plan, folder, workers, messages.append, **options), messages, workers
+    result = run_sweep(plan, folder, workers, messages.append, **options)
+    return result.recipe, messages + result.choices, workers
 
 
 def trials(folder: Path) -> list[dict[str, str]]:

@@ -79,6 +79,9 @@ Against = Annotated[
 Interval = Annotated[
     Literal["t", "bootstrap"], typer.Option(help="Type of the confidence intervals.")
 ]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")
+]
 NoExplain = Annotated[bool, typer.Option("--no-explain", help="Skip the diagnostics.")]
 
 
@@ -142,11 +145,12 @@ def run_command(
         bool, typer.Option("--overwrite", help="Delete an existing run in the output folder.")
     ] = False,
     no_explain: NoExplain = False,
+    as_json: Json = False,
 ) -> None:
     """Train and evaluate a recipe, and write its report."""
     from stillhouse.cli import training
 
-    training.train_run(recipe, overrides or [], out, resume, overwrite, not no_explain)
+    training.train_run(recipe, overrides or [], out, resume, overwrite, not no_explain, as_json)
 
 
 @app.command("study")
@@ -187,6 +191,7 @@ def study_command(
     by: By = "last",
     interval: Interval = "t",
     no_explain: NoExplain = False,
+    as_json: Json = False,
 ) -> None:
     """Compare methods with a control over several seeds."""
     from stillhouse.cli import studies
@@ -197,7 +202,7 @@ def study_command(
     )
     workers = studies.WorkerOptions(jobs, ray, cpus, gpus)
     options = ReportOptions(against, by, interval, not no_explain)
-    studies.train_study(arguments, workers, out, overwrite, options)
+    studies.train_study(arguments, workers, out, overwrite, options, as_json)
 
 
 @app.command("sweep")
@@ -290,19 +295,22 @@ def runs_ls_command(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to search.")] = Path(
         "runs"
     ),
+    as_json: Json = False,
 ) -> None:
     """List runs and studies with their results."""
     from stillhouse.cli import pages
 
-    pages.print_runs(folder)
+    pages.print_runs(folder, as_json)
 
 
 @app.command("doctor")
-def doctor_command(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+def doctor_command(
+    recipe: RecipeArgument, overrides: Overrides = None, as_json: Json = False
+) -> None:
     """Check everything that a recipe needs, before training."""
     from stillhouse.cli import inspection
 
-    inspection.print_checks(recipe, overrides or [])
+    inspection.print_checks(recipe, overrides or [], as_json)
 
 
 @app.command("evaluate")
@@ -318,11 +326,12 @@ def evaluate_command(
     weights: Annotated[
         Path | None, typer.Option(help="Weights file. Default: the student of the run.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Evaluate the student of a run."""
     from stillhouse.cli import inspection
 
-    inspection.print_evaluation(folder, split, weights)
+    inspection.print_evaluation(folder, split, weights, as_json)
 
 
 @app.command("predict")

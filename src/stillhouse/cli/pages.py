@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from stillhouse.cli.catalogue import format_rows
+from stillhouse.cli.json_output import print_json
 from stillhouse.cli.report_options import ReportOptions
 from stillhouse.errors import UserError
 
@@ -59,11 +60,30 @@ def report_folders(
     print(f"report: {page}")
 
 
-def print_runs(folder: Path) -> None:
-    """Print every run and study in a folder with its result, or why it cannot be read."""
-    from stillhouse.study.index import list_runs
+def print_runs(folder: Path, as_json: bool = False) -> None:
+    """Print every run and study in a folder with its result, or why it cannot be read.
 
-    entries = list(list_runs(folder))
+    Runs that failed before they trained anything are only counted.
+    """
+    from stillhouse.explain.phrases import count_of
+    from stillhouse.study.index import UNSTARTED, list_runs
+
+    found = list(list_runs(folder))
+    entries = [entry for entry in found if entry.kind != UNSTARTED]
+    unstarted = len(found) - len(entries)
+    if as_json:
+        runs = [
+            {"folder": str(e.folder), "kind": e.kind, "summary": e.summary, **e.scores}
+            for e in entries
+        ]
+        print_json({"folder": str(folder), "runs": runs, "unstarted": unstarted})
+        return
+    left = f"{count_of(unstarted, 'run')} failed before training and left out" if unstarted else ""
     if not entries:
-        raise UserError(f"there are no runs in {folder}; start one with `stillhouse run RECIPE`")
+        reason = f" ({left})" if left else ""
+        raise UserError(
+            f"there are no runs in {folder}{reason}; start one with `stillhouse run RECIPE`"
+        )
     print(format_rows({str(entry.folder): entry.summary for entry in entries}))
+    if left:
+        print(left)

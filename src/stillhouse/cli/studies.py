@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stillhouse.cli.json_output import print_json, quiet_stdout
 from stillhouse.cli.report_options import ReportOptions
 from stillhouse.cli.training import print_progress, resumable, run_name
 from stillhouse.errors import UserError
@@ -84,6 +85,7 @@ def train_study(
     out: Path | None,
     overwrite: bool,
     options: ReportOptions,
+    as_json: bool = False,
 ) -> None:
     """Run all jobs of a study, then print and write the results."""
     from stillhouse.study.runner import run_study
@@ -92,26 +94,33 @@ def train_study(
     plan, folder = arguments.make_plan(), arguments.output_folder(out, "study")
     check_against(options.against, (arm.label for arm in plan.arms))  # before anything is trained
     with (
+        quiet_stdout(as_json),
         resumable(f"stillhouse study {folder}"),
         worker_options.workers(plan.size) as workers,
     ):
         run_study(plan, folder, workers, print_progress, overwrite=overwrite)
-    report_study(options.read_study(folder), options)
+    report_study(options.read_study(folder), options, as_json)
 
 
-def report_study(study: Study, options: ReportOptions) -> None:
+def report_study(study: Study, options: ReportOptions, as_json: bool = False) -> None:
     """Print the results of a study, and write its tables and its report.
 
     Raises:
         UserError: at the end, if some runs failed.
     """
     from stillhouse.report.study import write_study
+    from stillhouse.study.scores import study_scores
     from stillhouse.study.table import write_tables
 
-    tables = write_tables(study, options.against)
-    page = write_study(study, options.against, explain=options.explain)
-    lines = [*result_lines(study, options.against), f"table: {tables[0]}", f"report: {page}"]
-    print("\n".join(lines))
+    with quiet_stdout(as_json):
+        tables = write_tables(study, options.against)
+        page = write_study(study, options.against, explain=options.explain)
+    if as_json:
+        scores = study_scores(study, options.against)
+        print_json({"folder": str(study.folder), **scores, "report": str(page)})
+    else:
+        lines = [*result_lines(study, options.against), f"table: {tables[0]}", f"report: {page}"]
+        print("\n".join(lines))
     failures = [reason for arm in study.arms for reason in arm.failures.values()]
     if failures:
         count = "1 run" if len(failures) == 1 else f"{len(failures)} runs"
@@ -138,7 +147,7 @@ def search_options(
     prune: bool,
     space: Sequence[str],
 ) -> None:
-    """Search options on the validation split, and print the path of the resulting recipe."""
+    """Search options on the validation split, and print what was chosen, and the next command."""
     try:
         import optuna  # noqa: F401
     except ImportError as error:
@@ -150,7 +159,7 @@ def search_options(
     plan, folder = arguments.make_plan(), arguments.output_folder(out, "sweep")
     command = f"the same command, with --out {folder}"
     with resumable(command), worker_options.workers(plan.size) as workers:
-        chosen = run_sweep(
+        result = run_sweep(
             plan,
             folder,
             workers,
@@ -160,4 +169,6 @@ def search_options(
             prune=prune,
             space=requested,
         )
-    print(f"chosen: {chosen}\nnext: stillhouse study {chosen} --seeds 5")
+    chosen = result.recipe
+    lines = [*result.choices, f"chosen: {chosen}", f"next: stillhouse study {chosen} --seeds 5"]
+    print("\n".join(lines))

@@ -11,6 +11,7 @@ from pathlib import Path
 import typer
 
 from stillhouse.cli import INTERRUPTED, CommandExit
+from stillhouse.cli.json_output import print_json, quiet_stdout
 from stillhouse.errors import UserError
 
 PARENT = os.getppid()  # read as early as possible: torchrun gives its ranks no id of its own
@@ -29,6 +30,7 @@ def train_run(
     resume: bool,
     overwrite: bool,
     explain: bool = True,
+    as_json: bool = False,
 ) -> None:
     """Run a recipe, print the scores of teacher, control and student, and write the report."""
     from stillhouse.distributed import destroy_process_group, rank
@@ -47,17 +49,23 @@ def train_run(
     if launched_world_size() > 1:
         exit_with_parent(PARENT)
     try:
-        with resumable(command):
+        with quiet_stdout(as_json), resumable(command):
             result = execute(loaded, out, resume=resume, overwrite=overwrite, say=print_progress)
         first_rank = rank() == 0
     finally:
         destroy_process_group()
     if first_rank:
         from stillhouse.report.run import write_run
+        from stillhouse.study.scores import run_scores
 
         clear_rank_environment()  # one process writes the report, the others have ended
-        page = write_run(result.folder, explain=explain)
-        print("\n".join([*result.lines(), f"report: {page}"]))
+        with quiet_stdout(as_json):
+            page = write_run(result.folder, explain=explain)
+        if as_json:
+            scores = run_scores(result)
+            print_json({"folder": str(result.folder), **scores, "report": str(page)})
+        else:
+            print("\n".join([*result.lines(), f"report: {page}"]))
 
 
 def train_demo(task: str, out: Path | None, seeds: int | None, epochs: float | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,16 +49,20 @@ def fetch(
     Images with boxes or masks are padded to a multiple of `pad`; `mosaics` gives them instead of
     the source.
     """
-    loader = torch.utils.data.DataLoader(
-        _Batches(source, tuple(chains), pad, mosaics, pixel_limit()),
-        batch_size=None,
-        sampler=(rows.tolist() for rows in indices),
-        num_workers=workers,
-        pin_memory=pinned,
-        # With a generator of its own, starting an epoch does not draw from torch's global one.
-        generator=torch.Generator().manual_seed(seed),
-    )
-    for batch in loader:
+    with warnings.catch_warnings():
+        # torch warns of many workers at each epoch; a run says it once, in its own words
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+        loader = torch.utils.data.DataLoader(
+            _Batches(source, tuple(chains), pad, mosaics, pixel_limit()),
+            batch_size=None,
+            sampler=(rows.tolist() for rows in indices),
+            num_workers=workers,
+            pin_memory=pinned,
+            # With a generator of its own, starting an epoch does not draw from torch's global one.
+            generator=torch.Generator().manual_seed(seed),
+        )
+        batches = iter(loader)
+    for batch in batches:
         if isinstance(batch, UserError):
             raise batch
         yield batch

@@ -71,6 +71,23 @@ def check_device(device: DeviceName) -> None:
         raise UserError(f"engine.device={device}, but this machine has none; set cpu or auto")
 
 
+def available_cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def describe_excess_workers(workers: int) -> str:
+    """A sentence on more processes that load images than cores; empty for as many or fewer."""
+    cores = available_cores()
+    if workers <= cores:
+        return ""
+    return (
+        f"engine.workers is {workers}, but this process may use {cores} "
+        f"core{'' if cores == 1 else 's'}, so that more workers do not load faster; set "
+        f"engine.workers={cores}"
+    )
+
+
 def launched_world_size() -> int:
     """The number of processes that torchrun started, including this one."""
     return int(os.environ.get("WORLD_SIZE", "1"))

@@ -7,6 +7,7 @@ import platform
 import random
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -61,6 +62,18 @@ def device_name() -> str:
         return names[0]
     threads = torch.get_num_threads()
     return f"{processor_name()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def describe_device(environment: Mapping[str, Any], device: str) -> str:
+    """The device that a recorded environment gives for `engine.device`, as `device_name` does.
+
+    Raises KeyError or TypeError for an environment that is not one.
+    """
+    names = environment["devices"]
+    if names and device != "cpu":
+        return str(names[0])
+    threads = int(environment["threads"])
+    return f"{environment['processor']}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def processor_name() -> str:

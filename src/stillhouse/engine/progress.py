@@ -21,6 +21,9 @@ Seconds = Callable[[], float]
 class Progress(Protocol):
     """Shows the progress of a run."""
 
+    def start(self, step: int) -> None:
+        """Begin to count at a step, that of a checkpoint in a resumed run."""
+
     def update(self, step: int, values: Values) -> None:
         """Set the number of finished steps and the latest values."""
 
@@ -84,7 +87,14 @@ class Pace:
         self, steps: int, start: int = 0, images: int = 0, seconds: Seconds = time.monotonic
     ) -> None:
         self.steps, self.step, self.images, self.seconds = steps, start, images, seconds
-        self._marks = deque([(seconds(), start)])
+        self.restart(start)
+
+    def restart(self, step: int) -> None:
+        """Measure from this step and from now on, so that steps of an earlier process, and the
+        time to load, do not count.
+        """
+        self.step = step
+        self._marks = deque([(self.seconds(), step)])
 
     def advance(self, step: int) -> None:
         """Set the number of finished steps."""
@@ -156,6 +166,9 @@ class _ClosedOnExit:
 class NoProgress(_ClosedOnExit):
     """Prints nothing; for all ranks but the first."""
 
+    def start(self, step: int) -> None:
+        """Do nothing."""
+
     def update(self, step: int, values: Values) -> None:
         """Do nothing."""
 
@@ -180,6 +193,10 @@ class ProgressLines(_ClosedOnExit):
         self._percents = percents
         self._values: dict[str, SupportsFloat] = {}
         self._last: tuple[float, float] | None = None  # time and fraction of the last line
+
+    def start(self, step: int) -> None:
+        """Begin to count at a step."""
+        self._pace.restart(step)
 
     def update(self, step: int, values: Values) -> None:
         """Update the values, and print a line if one is due."""
@@ -224,6 +241,10 @@ class ProgressBar(_ClosedOnExit):
             vertical_overflow="crop",
         )
         self._live.start()
+
+    def start(self, step: int) -> None:
+        """Begin to count at a step."""
+        self._pace.restart(step)
 
     def update(self, step: int, values: Values) -> None:
         """Update the values, and redraw a few times per second."""

@@ -18,6 +18,7 @@ from stillhouse.types import Clock, Terms
 def train(run: Run) -> None:
     """Train from step `run.start` to the end or `run.pause`; raises Stopped on an interrupt."""
     batches, watch, timer = run.batches(), Watch(), Timer()
+    run.progress.start(run.start)
     with Interrupt() as interrupt:
         last = run.steps if run.pause is None else min(run.steps, run.pause)
         for step in range(run.start, last):

@@ -51,14 +51,19 @@ COUNTS = (
 PROTOCOLS = {"_oracle": ", oracle top-k", "_top3": ", top 3"}
 
 
+def without_float_error(value: float) -> float:
+    """A number with twelve digits, so that 100 * 0.07005 and 7.005 are rounded to the same text."""
+    return float(f"{value:.12g}")
+
+
 def percent(share: float | None) -> str:
     """0.8312 as `83.1 %`."""
-    return NO_VALUE if share is None else f"{100 * share:.1f} %"
+    return NO_VALUE if share is None else f"{without_float_error(100 * share):.1f} %"
 
 
 def signed_points(share: float) -> str:
     """A difference of shares in percentage points: 0.0312 as `+3.1`."""
-    return f"{100 * share:+.1f}"
+    return f"{without_float_error(100 * share):+.1f}"
 
 
 def decimal(value: float | None, digits: int = 2) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from stillhouse.explain.phrases import decimal, with_article, with_control
@@ -20,13 +22,12 @@ def section(predictions: Predictions) -> Section | None:
     if teacher is None or len(predictions.classes) < (2 if predictions.multilabel else 3):
         return None
     reference = class_correlation(predictions.probabilities(teacher))
-    means = {}
-    charts = []
-    for one in predictions.students:
-        difference = class_correlation(predictions.probabilities(one)) - reference
-        means[one.name] = mean_difference(difference)
-        if one in predictions.main_students:
-            charts.append(_heatmap(one.name, difference))
+    differences = {
+        one.name: class_correlation(predictions.probabilities(one)) - reference
+        for one in predictions.students
+    }
+    means = {name: mean_difference(difference) for name, difference in differences.items()}
+    shown = {one.name: average_blocks(differences[one.name]) for one in predictions.main_students}
     return Section(
         "relations",
         TITLE,
@@ -39,7 +40,7 @@ def section(predictions: Predictions) -> Section | None:
                 digits=3,
             ),
         ),
-        tuple(charts),
+        _heatmaps(shown, predictions.classes),
     )
 
 
@@ -68,14 +69,29 @@ def average_blocks(values: Rows, cells: int = CELLS) -> Matrix:
     )
 
 
-def _heatmap(name: str, difference: Rows) -> Heatmap:
-    step = -(-len(difference) // CELLS)
+def _heatmaps(shown: Mapping[str, Matrix], classes: Sequence[str]) -> tuple[Heatmap, ...]:
+    """The differences of several networks, on one scale."""
+    known = [abs(value) for matrix in shown.values() for row in matrix for value in row if value]
+    most = max(known, default=1.0)
+    step = -(-len(classes) // CELLS)
     axis = "class" if step == 1 else f"class, averaged over {step} neighbours"
-    title = f"Correlation of classes: {name} minus teacher"
-    return Heatmap(title, axis, axis, average_blocks(difference), True)
+    names = tuple(classes[::step])
+    return tuple(
+        Heatmap(
+            f"Correlation of classes: {name} minus teacher",
+            axis,
+            axis,
+            matrix,
+            True,
+            (-most, most),
+            names,
+            names,
+        )
+        for name, matrix in shown.items()
+    )
 
 
-def _sentences(predictions: Predictions, means: dict[str, float | None]) -> tuple[str, ...]:
+def _sentences(predictions: Predictions, means: Mapping[str, float | None]) -> tuple[str, ...]:
     if means[predictions.student.name] is None:
         return ("There are too few images to correlate classes.",)
     text = with_control(predictions, {name: decimal(value, 3) for name, value in means.items()})

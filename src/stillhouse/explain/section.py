@@ -13,7 +13,9 @@ from stillhouse.spec import validated
 
 Cell = float | int | str | None
 Matrix = tuple[tuple[float | None, ...], ...]
-SIGNIFICANT_DIGITS = 5  # of a number in a file, so that a page stays small
+SIGNIFICANT_DIGITS = 5  # of a number of a chart in a file, so that a page stays small
+# A number that a page writes keeps enough of them to be rounded once, by the page.
+WRITTEN_DIGITS = 12
 
 
 @validated
@@ -62,13 +64,19 @@ class BarChart:
 
 @validated
 class Heatmap:
-    """A matrix as colours; the middle colour of a `diverging` one is at 0."""
+    """A matrix as colours; the middle colour of a `diverging` one is at 0.
+
+    Matrices that are compared have the same `limits`, so that a colour is one value in all of them.
+    """
 
     title: str
     x: str
     y: str
     values: Matrix
     diverging: bool = False
+    limits: tuple[float, float] | None = None  # of the colours; None: those of the values
+    row_names: tuple[str, ...] = ()
+    column_names: tuple[str, ...] = ()
     kind: Literal["heat"] = "heat"
 
 
@@ -126,6 +134,7 @@ Chart = Annotated[
     LineChart | BarChart | Heatmap | ScatterPlot | DensityPlot | ImageGrid,
     Field(discriminator="kind"),
 ]
+DRAWN = ("lines", "heat", "cloud", "joint")  # kinds of charts without written values
 # older files call the sentences `said`
 Sentences = Annotated[tuple[str, ...], Field(validation_alias=AliasChoices("sentences", "said"))]
 
@@ -151,7 +160,10 @@ class Section:
 
 
 def sections_to_json(sections: Iterable[Section]) -> list[Any]:
-    """Sections as lists, dicts, strings and finite numbers of five significant digits."""
+    """Sections as lists, dicts, strings and finite numbers.
+
+    Numbers of charts have five significant digits, those of tables and bars twelve.
+    """
     plain: list[Any] = _rounded(_adapter().dump_python(tuple(sections), mode="json"))
     return plain
 
@@ -166,14 +178,16 @@ def _adapter() -> TypeAdapter[tuple[Section, ...]]:
     return TypeAdapter(tuple[Section, ...])
 
 
-def _rounded(value: Any) -> Any:
+def _rounded(value: Any, digits: int = WRITTEN_DIGITS) -> Any:
     if isinstance(value, float):
         if not math.isfinite(value):
             return None
         # A whole number, which may be a step, keeps all its digits.
-        return value if value.is_integer() else float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+        return value if value.is_integer() else float(f"{value:.{digits}g}")
     if isinstance(value, dict):
-        return {key: _rounded(inner) for key, inner in value.items()}
+        if value.get("kind") in DRAWN:
+            digits = SIGNIFICANT_DIGITS
+        return {key: _rounded(inner, digits) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_rounded(inner) for inner in value]
+        return [_rounded(inner, digits) for inner in value]
     return value

@@ -1,10 +1,11 @@
-"""Score, losses, weights and learning rates of a run over its training steps."""
+"""Score, losses, weights and learning rates of runs over their epochs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 from stillhouse.explain.phrases import metric_name
 from stillhouse.explain.section import LineChart, Series
@@ -17,29 +18,42 @@ _NOT_VALUES = ("kind", "step", "epoch")
 
 
 def training_curves(
-    runs: Mapping[str, Records], headline: str | None = None
+    runs: Mapping[str, Records],
+    headline: str | None = None,
+    epochs: Mapping[str, float] | None = None,
 ) -> tuple[LineChart, ...]:
     """Score, losses, gauges, loss weights and learning rates.
 
-    Without a headline the first evaluated metric is the score. Terms of a task without a term
-    called `label` cannot be distinguished from those of the method, and share a chart.
+    `epochs` are the epochs of one step, by run; without that of each run the axis has steps.
+    Quantities that do not change, and scores of one evaluation, are left out. Without a headline
+    the first evaluated metric is the score. Terms of a task without a term called `label` cannot be
+    distinguished from those of the method, and share a chart.
     """
     metric = headline or _headline(runs)
     labelled = any(_LABEL in names for names in (quantities(r, "train") for r in runs.values()))
     terms = "Distillation loss" if labelled else "Loss terms"
     score = f"{metric_name(metric)} on validation"
+    known = epochs is not None and runs.keys() <= epochs.keys()
+    axis = Axis("epoch", epochs) if epochs is not None and known else Axis("step", {})
     charts = (
-        _chart(runs, "evaluate", score, metric_name(metric), metric.__eq__),
-        _chart(runs, "train", "Label loss", "loss", _LABEL.__eq__),
-        _chart(runs, "train", terms, "loss", _is_other_term),
+        _chart(runs, axis, "evaluate", score, metric_name(metric), metric.__eq__),
+        _chart(runs, axis, "train", "Label loss", "loss", _LABEL.__eq__),
+        _chart(runs, axis, "train", terms, "loss", _is_other_term),
         *(
-            _chart(runs, "train", name[:1].upper() + name[1:], name, f"gauge/{name}".__eq__)
+            _chart(runs, axis, "train", name[:1].upper() + name[1:], name, f"gauge/{name}".__eq__)
             for name in gauge_names(runs)
         ),
-        _chart(runs, "train", "Loss weight", "weight", _is_weight, only_changing=True),
-        _chart(runs, "train", "Learning rate", "learning rate", _is_rate),
+        _chart(runs, axis, "train", "Loss weight", "weight", _is_weight),
+        _chart(runs, axis, "train", "Learning rate", "learning rate", _is_rate),
     )
     return tuple(chart for chart in charts if chart is not None)
+
+
+class Axis(NamedTuple):
+    """The horizontal axis: its unit, and the length of one step in that unit, by run."""
+
+    unit: str
+    step: Mapping[str, float]  # 1 for a run that is not there
 
 
 def read_curve(records: Records, kind: str, name: str) -> tuple[list[float], list[float | None]]:
@@ -48,14 +62,33 @@ def read_curve(records: Records, kind: str, name: str) -> tuple[list[float], lis
     return [float(line["step"]) for line in lines], [_number(line[name]) for line in lines]
 
 
+def join_short_end(
+    steps: Sequence[float], values: Sequence[float | None]
+) -> tuple[Sequence[float], Sequence[float | None]]:
+    """The last two points as their mean, if they are closer than half the usual distance.
+
+    The end of a training is recorded whenever it comes, and two batches one step apart would be
+    drawn as a spike.
+    """
+    if len(steps) < 3 or steps[-1] - steps[-2] > (steps[-2] - steps[-3]) / 2:
+        return steps, values
+    known = [value for value in values[-2:] if value is not None]
+    mean = sum(known) / len(known) if known else None
+    return [*steps[:-2], steps[-1]], [*values[:-2], mean]
+
+
 def downsample(
     steps: Sequence[float], values: Sequence[float | None]
 ) -> tuple[tuple[float, ...], tuple[float | None, ...]]:
-    """At most 200 points: the mean of each group of neighbours, at the last step of the group."""
-    size = -(-len(steps) // MAX_POINTS) or 1
-    starts = range(0, len(steps), size)
-    groups = [[v for v in values[i : i + size] if v is not None] for i in starts]
-    last = tuple(steps[min(i + size, len(steps)) - 1] for i in starts)
+    """At most 200 points: the mean of each group of neighbours, at the last step of the group.
+
+    Groups differ in size by one at most. A last group of few values would be a spike, because its
+    mean varies more.
+    """
+    count = min(len(steps), MAX_POINTS)
+    ends = [len(steps) * place // max(1, count) for place in range(count + 1)]
+    groups = [[v for v in values[i:j] if v is not None] for i, j in pairwise(ends)]
+    last = tuple(steps[end - 1] for end in ends[1:])
     return last, tuple(sum(group) / len(group) if group else None for group in groups)
 
 
@@ -72,20 +105,22 @@ def quantities(records: Records, kind: str) -> tuple[str, ...]:
 
 def _chart(
     runs: Mapping[str, Records],
+    axis: Axis,
     kind: str,
     title: str,
     y: str,
     wanted: Callable[[str], bool],
-    only_changing: bool = False,
 ) -> LineChart | None:
     series = []
     for run, records in runs.items():
         for name in filter(wanted, quantities(records, kind)):
             steps, values = read_curve(records, kind, name)
-            known = any(v is not None for v in values)
-            if known and not (only_changing and _is_constant(values)):
-                series.append(Series(_series_name(run, name, runs), *downsample(steps, values)))
-    return LineChart(title, "step", y, tuple(series)) if series else None
+            if len(steps) > 1 and not (kind == "train" and _is_constant(values)):
+                joined = join_short_end(steps, values) if kind == "train" else (steps, values)
+                x, means = downsample(*joined)
+                x = tuple(step * axis.step.get(run, 1.0) for step in x)
+                series.append(Series(_series_name(run, name, runs), x, means))
+    return LineChart(title, axis.unit, y, tuple(series)) if series else None
 
 
 def _series_name(run: str, name: str, runs: Mapping[str, Records]) -> str:

@@ -14,6 +14,7 @@ from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.report import draft
 from stillhouse.report.page import Page, ScoreBar
+from stillhouse.report.trainings import Training, training_tables
 from stillhouse.runs.costs import network_specs, student_spec
 from stillhouse.runs.diagnosis import Student, diagnose
 from stillhouse.runs.execute import Result
@@ -41,7 +42,11 @@ def compare_page(first: Path, second: Path, options: ExplainOptions = DEFAULT_OP
         return () if session is None else diagnose(recipe, students, session, options, names[0])
 
     sections = parts.sections(diagnoses)
-    curves = parts.curves(dict(zip(names, (first, second), strict=True)), headline)
+    trainings = {
+        name: Training(read[0], folder, folder)
+        for name, read, folder in zip(names, (one, other), (first, second), strict=True)
+    }
+    curves = parts.curves(trainings, headline)
     scores = {names[0]: one[1].student, names[1]: result.student}
     if result.teacher is not None:
         scores = {"teacher": result.teacher, **scores}
@@ -62,7 +67,7 @@ def compare_page(first: Path, second: Path, options: ExplainOptions = DEFAULT_OP
             *differing_sections(one[0], recipe),
         ),
         curves=curves,
-        tables=(draft.score_table(scores, split),),
+        tables=(draft.score_table(scores, split), *training_tables(trainings)),
         sections=sections,
         recipe=load.to_yaml(recipe),
         environment=draft.environment_text(second),

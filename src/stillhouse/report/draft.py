@@ -7,18 +7,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from stillhouse.build.contract import read_contract
 from stillhouse.build.session import Session
-from stillhouse.engine import records
 from stillhouse.errors import UserError
-from stillhouse.explain import training_curves
 from stillhouse.explain.guard import failure_sentence
 from stillhouse.explain.phrases import COUNTS, metric_name
 from stillhouse.explain.section import Cell, Chart, Section, Table
 from stillhouse.files import read_json
 from stillhouse.recipes.schema import Recipe
 from stillhouse.report.page import NetworkCost
+from stillhouse.report.trainings import Training, training_charts
 from stillhouse.runs.costs import NetworkSpec, costs_of, measure_costs
+from stillhouse.runs.prediction_table import keep_predictions
 from stillhouse.runs.scores import Score, optimistic_note
+from stillhouse.runs.training import STUDENT
 
 PAGE_FILE = "report.html"
 T = TypeVar("T")
@@ -65,15 +67,30 @@ class Draft:
         rows = (NetworkCost(who, **one) for who, one in costs.networks.items())
         return PageCosts(tuple(rows), costs.machine)
 
+    def predictions(self, folder: Path, recipe: Recipe) -> tuple[Path, ...]:
+        """The table of the predictions; none where the data cannot be opened."""
+        session = self.session
+        if session is None:
+            return ()
+        table = self.attempt(
+            "The predictions",
+            "written",
+            lambda: keep_predictions(folder, recipe, session),
+            None,
+        )
+        return () if table is None else (table,)
+
     def sections(
         self, make: Callable[[Session | None], tuple[Section, ...]]
     ) -> tuple[Section, ...]:
         """Diagnoses; None is passed where the data cannot be opened."""
         return self.attempt("The diagnoses", "computed", lambda: make(self.session), ())
 
-    def curves(self, folders: Mapping[str, Path], headline: str) -> tuple[Chart, ...]:
-        """The training curves of several runs by name."""
-        return self.attempt("The training curves", "read", lambda: curves_of(folders, headline), ())
+    def curves(self, trainings: Mapping[str, Training], headline: str) -> tuple[Chart, ...]:
+        """The curves of several trainings by name."""
+        return self.attempt(
+            "The training curves", "read", lambda: training_charts(trainings, headline), ()
+        )
 
 
 def open_data(recipe: Recipe) -> Session | None:
@@ -81,10 +98,22 @@ def open_data(recipe: Recipe) -> Session | None:
     return Session.open(recipe, quiet=True)
 
 
-def curves_of(folders: Mapping[str, Path], headline: str) -> tuple[Chart, ...]:
-    """The charts of the records of several runs."""
-    runs = {who: records.read_records(path) for who, path in folders.items()}
-    return training_curves.training_curves(runs, headline)
+def student_usage(folder: Path) -> tuple[str, ...]:
+    """The lines of Python that load the student of a run, and what it takes."""
+    try:
+        contract = read_contract(folder / STUDENT)
+    except UserError:
+        contract = None
+    if contract is None:
+        return ()
+    height, width = contract.size
+    mean, std = ([round(value, 6) for value in x] for x in (contract.mean, contract.std))
+    return (
+        "import stillhouse as sh",
+        f"student = sh.load_student({json.dumps(str(folder), ensure_ascii=False)})",
+        f"outputs = student(images)  # float (N, {contract.channels}, {height}, {width})",
+        f"# images = (pixels / 255 - mean) / std per channel, mean {mean}, std {std}",
+    )
 
 
 def score_table(scores: Mapping[str, Score], split: str) -> Table:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
+from stillhouse.explain.phrases import without_float_error
 from stillhouse.explain.section import Cell
 
 NONE, MINUS = "–", "−"
@@ -20,6 +21,7 @@ def format_fixed(value: float, digits: int) -> str:
         return NONE
     if math.isinf(value):
         return "∞" if value > 0 else f"{MINUS}∞"
+    value = without_float_error(value)
     text = f"{value:,.{digits}f}" if abs(value) < 1e12 else f"{value:.{digits}e}"
     if not text.strip("-0.,"):  # no sign for a value that is rounded to 0
         text = text.lstrip("-")

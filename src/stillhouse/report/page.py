@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from stillhouse.explain.section import Chart, Section, Table
 
@@ -47,4 +48,6 @@ class Page:
     sections: tuple[Section, ...] = ()
     recipe: str = ""
     environment: str = ""
+    usage: tuple[str, ...] = ()  # lines of Python that load the student
     again: tuple[str, ...] = ()  # commands
+    files: tuple[Path, ...] = ()  # tables beside the page

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import os
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -44,6 +46,14 @@ class ContentsEntry:
 
 
 @dataclass(frozen=True)
+class Link:
+    """A file beside the page."""
+
+    name: str
+    address: str
+
+
+@dataclass(frozen=True)
 class PageView:
     """One page for the template, alone or among several."""
 
@@ -53,6 +63,7 @@ class PageView:
     headline: str  # the metric of the bars
     scores: ScoreChart | None
     costs: CostTable
+    links: tuple[Link, ...] = ()
 
 
 def write_page(page: Page, path: Path) -> Path:
@@ -62,15 +73,15 @@ def write_page(page: Page, path: Path) -> Path:
 
 def write_pages(pages: Sequence[Page], path: Path) -> Path:
     """Render several pages, one below the other, and write them as one file."""
-    write_text(path, render(*pages))
+    write_text(path, render(*pages, folder=path.parent))
     return path
 
 
-def render(*pages: Page) -> str:
-    """One page as HTML, or several in one document."""
+def render(*pages: Page, folder: Path | None = None) -> str:
+    """One page as HTML, or several in one document; links to files are relative to `folder`."""
     single = len(pages) == 1
     views = [
-        page_view(page, "" if single else f"page-{n}-", 2 if single else 3)
+        page_view(page, "" if single else f"page-{n}-", 2 if single else 3, folder)
         for n, page in _numbered(pages)
     ]
     script = _source("sort.js")
@@ -89,11 +100,16 @@ def render(*pages: Page) -> str:
     )
 
 
-def page_view(page: Page, prefix: str = "", level: int = 2) -> PageView:
+def page_view(page: Page, prefix: str = "", level: int = 2, folder: Path | None = None) -> PageView:
     """A page with what is computed for the template."""
     scores = score_chart(page) if page.bars else None
     headline = f"{metric_name(page.headline)} on {page.split}"
-    return PageView(page, prefix, level, headline, scores, cost_table(page.costs))
+    links = tuple(
+        Link(file.name, quote(Path(os.path.relpath(file, folder)).as_posix()))
+        for file in page.files
+        if folder is not None
+    )
+    return PageView(page, prefix, level, headline, scores, cost_table(page.costs), links)
 
 
 def table_of_contents(view: PageView) -> list[ContentsEntry]:
@@ -106,6 +122,7 @@ def table_of_contents(view: PageView) -> list[ContentsEntry]:
         (page.curves, "curves", "Curves"),
         (page.tables, "tables", "Tables"),
         (page.sections, "diagnostics", "Diagnostics"),
+        (page.usage, "usage", "Load the student"),
         (page.recipe, "recipe", "Recipe"),
         (page.environment, "environment", "Environment"),
         (page.again, "again", "How to reproduce"),

@@ -12,6 +12,7 @@ from stillhouse.recipes.schema import Recipe
 from stillhouse.report import draft
 from stillhouse.report.page import Page, ScoreBar
 from stillhouse.report.render import write_page
+from stillhouse.report.trainings import run_trainings, training_tables
 from stillhouse.runs.costs import network_specs
 from stillhouse.runs.diagnosis import sections_of_run
 from stillhouse.runs.execute import Result
@@ -36,7 +37,8 @@ def run_page(
         return sections_of_run(folder, recipe, session, options)
 
     sections = parts.sections(diagnoses) if explain else ()
-    curves = parts.curves(record_folders(folder), result.headline)
+    trainings = run_trainings(folder, recipe)
+    curves = parts.curves(trainings, result.headline)
     return Page(
         title=recipe.title or recipe.student.name,
         answers=(summarize_run(recipe, result),),
@@ -52,11 +54,13 @@ def run_page(
             *parts.notes,
         ),
         curves=curves,
-        tables=(draft.score_table(scores(result), result.split),),
+        tables=(draft.score_table(scores(result), result.split), *training_tables(trainings)),
         sections=sections,
         recipe=load.to_yaml(recipe),
         environment=draft.environment_text(folder),
+        usage=draft.student_usage(folder),
         again=commands(recipe, folder),
+        files=parts.predictions(folder, recipe) if explain else (),
     )
 
 
@@ -72,12 +76,6 @@ def score_bars(recipe: Recipe, result: Result) -> tuple[ScoreBar, ...]:
         ScoreBar(who, score[result.split][result.headline], paper=recipe.paper.get(who))
         for who, score in scores(result).items()
     )
-
-
-def record_folders(folder: Path) -> dict[str, Path]:
-    """The folders with records of the control and of the student."""
-    folders = {"control": folder / "control", "student": folder}
-    return {who: path for who, path in folders.items() if (path / "metrics.jsonl").is_file()}
 
 
 def commands(recipe: Recipe, folder: Path) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from stillhouse.report import draft
 from stillhouse.report.changes import ERRORS, SCORES, change_table, error_chart
 from stillhouse.report.page import Page, ScoreBar
 from stillhouse.report.render import write_page
+from stillhouse.report.trainings import Training, one_training, training_tables
 from stillhouse.runs.costs import NetworkSpec, student_spec
 from stillhouse.runs.diagnosis import Student, diagnose, keep_or_compute
 from stillhouse.runs.training import STUDENT
@@ -47,7 +48,10 @@ def study_page(
     sections = (
         parts.sections(lambda session: study_sections(study, session, options)) if explain else ()
     )
-    curves = (*result_charts(study, rows), *parts.curves(curve_folders(study), study.headline))
+    trainings = parts.attempt(
+        "The training curves", "read", lambda: study_trainings(study), dict[str, Training]()
+    )
+    curves = (*result_charts(study, rows), *parts.curves(trainings, study.headline))
     return Page(
         title=study.title,
         answers=answer_lines(study, rows),
@@ -58,10 +62,11 @@ def study_page(
         machine=costs.machine,
         notes=(*parts.notes, *method_notes(study, rows)),
         curves=curves,
-        tables=result_tables(study, rows, against),
+        tables=(*result_tables(study, rows, against), *training_tables(trainings)),
         sections=sections,
         recipe=load.to_yaml(recipe),
         environment=first_environment(study),
+        usage=best_usage(study),
         again=(
             "# save the recipe above as study.yaml",
             "stillhouse study study.yaml",
@@ -221,10 +226,9 @@ def chosen_options(method: object) -> str:
     return ", ".join(texts) or "the defaults"
 
 
-def curve_folders(study: Study) -> dict[str, Path]:
-    """The runs whose curves are drawn: control and best method, at the first seed."""
-    chosen = shown_arms(study)
-    return {arm_name(study, arm): first_run(arm) for arm in (*chosen[:1], *chosen[-1:])}
+def study_trainings(study: Study) -> dict[str, Training]:
+    """The training of each arm at its first seed."""
+    return {arm_name(study, arm): one_training(first_run(arm)) for arm in study.arms if arm.scores}
 
 
 def shown_arms(study: Study) -> list[ArmResult]:
@@ -246,6 +250,12 @@ def arm_name(study: Study, arm: ArmResult) -> str:
 def first_run(arm: ArmResult) -> Path:
     """The run of an arm at its first seed."""
     return arm.folder / str(min(arm.scores))
+
+
+def best_usage(study: Study) -> tuple[str, ...]:
+    """The lines of Python that load the best student, at its first seed."""
+    best = study.best()
+    return () if best is None else draft.student_usage(first_run(best))
 
 
 def first_environment(study: Study) -> str:

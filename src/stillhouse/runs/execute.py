@@ -16,6 +16,7 @@ from stillhouse.build.store import Say, silent
 from stillhouse.build.teacher import check_storable
 from stillhouse.data.record import ScoreSplit
 from stillhouse.distributed import on_first_rank, rank
+from stillhouse.engine.devices import describe_excess_workers
 from stillhouse.engine.evaluate import evaluate
 from stillhouse.errors import UserError
 from stillhouse.files import write_json
@@ -104,6 +105,8 @@ def execute_recipe(
         say(f"warning: {optimistic_note(recipe)}")
     for note in empty_class_notes(session.sources.train):
         say(f"warning: {note}")
+    if crowded := describe_excess_workers(recipe.engine.workers):
+        say(f"warning: {crowded}")
     if recipe.distils:
         check_storable(recipe)  # before anything is trained
     try_build(recipe, session, overwrite)
@@ -115,9 +118,10 @@ def execute_recipe(
                 on_first_rank(lambda: write_json(folder / TEACHER, teacher_score))
         control = None
         if recipe.control and recipe.distils:
-            say("control: the same student without a teacher")
-            control_recipe = replace(recipe, method=(Control(),), teacher=None, control=False)
-            control = run_training(control_recipe, folder / "control", session, None, resume=True)
+            alone = replace(recipe, method=(Control(),), teacher=None, control=False)
+            control = run_training(
+                alone, folder / "control", session, None, resume=True, say=say, role="control"
+            )
         student = run_training(recipe, folder, session, loaded, resume=resume, say=say)
         for warning in student.get("warnings", ()):
             say(f"warning: {warning}")

@@ -24,12 +24,14 @@ from stillhouse.engine.devices import Hardware
 from stillhouse.engine.progress import Progress, create_progress
 from stillhouse.errors import UserError
 from stillhouse.explain.phrases import count_of
+from stillhouse.models.factories import trust_factories
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.prediction_files import WRITERS, Writer
 from stillhouse.runs.prediction_inputs import (
     Picture,
     Seen,
+    check_output_links,
     check_outputs,
     find_pictures,
     make_folder,
@@ -114,11 +116,16 @@ def predict_run(
     warning. `weights` replace those of the run, `threshold` is the least score of a detection.
     """
     recipe, contract = read_run_contract(folder)
+    check_channels(folder, contract)
+    inside = out is None
     out = folder / FOLDER if out is None else out
     pictures = find_pictures(inputs, out)
     task = recipe.task.build(Facts(recipe.data.name, contract.classes, None))
     writer = WRITERS[recipe.task.name](task, contract.classes, out, threshold)
-    check_outputs(pictures, out, writer.names(pictures))
+    names = writer.names(pictures)
+    check_outputs(pictures, out, names)
+    if inside:
+        check_output_links(folder, out, names)
     predictor = make_predictor(recipe, contract, task, weights or folder / STUDENT)
     make_folder(out)
     with create_progress(len(pictures), images=1) as progress:
@@ -142,31 +149,50 @@ def read_run_contract(folder: Path) -> tuple[Recipe, Contract]:
         raise UserError(
             f"{folder} has no {STUDENT} yet; finish it with `stillhouse run {folder} --resume`"
         )
-    if contract.channels not in (1, 3):
-        raise UserError(
-            f"the student of {folder} takes images of {contract.channels} channels, but image "
-            "files are read in RGB; predict in Python"
-        )
     return load.load_resolved(path), contract
 
 
-def make_predictor(recipe: Recipe, contract: Contract, task: Task[Any], weights: Path) -> Predictor:
-    """The student with its weights, on the device of the recipe or, if there is none, the CPU."""
+def check_channels(folder: Path, contract: Contract) -> None:
+    """Raise UserError for a student of images that are neither grey nor RGB."""
+    if contract.channels not in (1, 3):
+        raise UserError(
+            f"the student of {folder} takes images of {contract.channels} channels, but image "
+            "files are read in RGB; predict in Python with stillhouse.load_student"
+        )
+
+
+def load_student(folder: str | Path, trust: bool = False) -> nn.Module:
+    """The student of a finished run with its weights, in eval mode on the CPU.
+
+    The data of the run are not needed. With `trust`, the recipe may name networks as
+    `package.module:factory`, which runs their code.
+    """
+    recipe, contract = read_run_contract(Path(folder))
+    with trust_factories(trust):
+        return make_deployed(recipe, absent_sources(contract), Path(folder) / STUDENT).eval()
+
+
+def absent_sources(contract: Contract) -> Sources:
+    """The classes and images of a contract as data without samples."""
     empty = Images((), lambda image: None, contract.classes)
-    sources = Sources(
+    return Sources(
         *(empty,) * 3,
         mean=contract.mean,
         std=contract.std,
         size=contract.size,
         channels=contract.channels,
     )
+
+
+def make_predictor(recipe: Recipe, contract: Contract, task: Task[Any], weights: Path) -> Predictor:
+    """The student with its weights, on the device of the recipe or, if there is none, the CPU."""
     if recipe.engine.threads:
         torch.set_num_threads(recipe.engine.threads)
     try:
         hardware = Hardware(recipe.engine.device, recipe.engine.precision)
     except UserError:  # trained on another machine
         hardware = Hardware("cpu")
-    network = make_deployed(recipe, sources, weights).to(hardware.device).eval()
+    network = make_deployed(recipe, absent_sources(contract), weights).to(hardware.device).eval()
     return Predictor(recipe, contract, task, network, hardware)
 
 

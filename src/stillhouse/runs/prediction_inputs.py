@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stillhouse.data.images import IMAGE_SUFFIXES, list_images
 from stillhouse.errors import UserError
-from stillhouse.files import write_error
+from stillhouse.files import check_inside, write_error
 
 DRAWN = (".png", ".jpg", ".jpeg")  # suffixes that a drawn image keeps
 
@@ -85,3 +85,9 @@ def check_outputs(pictures: Sequence[Picture], out: Path, names: Sequence[str]) 
     for name in names:
         if (out / name).resolve() in inputs:
             raise UserError(f"{out / name} is an input; name another folder with --out")
+
+
+def check_output_links(run: Path, out: Path, names: Sequence[str]) -> None:
+    """Raise UserError if a folder of the results, which are in the folder of a run, leads out."""
+    for parent in dict.fromkeys((out / name).parent for name in names):
+        check_inside(parent, run)

@@ -136,7 +136,6 @@ def train_member(recipe: Recipe, member: TeacherMember, session: Session, say: S
     """Train a teacher or member in its cache folder; returns the path to its weights."""
     training = member_recipe(recipe, member)
     folder = member_folder(training)
-    say(f"teacher: training {member.name} in {folder}")
     with claim_when_free(training, folder, session.hardware.device, say):
-        run_training(training, folder, session, None, resume=True)
+        run_training(training, folder, session, None, resume=True, say=say, role="teacher")
     return folder / STUDENT

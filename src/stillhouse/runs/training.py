@@ -124,11 +124,13 @@ def run_training(
     until: float | None = None,
     blind: bool = False,
     say: Say = silent,
+    role: str = "student",
 ) -> Score:
     """Train and evaluate the student of a recipe, or read the result if it is finished.
 
-    `until` is an epoch to stop after; with `blind`, the test split is not used. Raises UserError
-    if training changed a teacher that is not trained.
+    `until` is an epoch to stop after; with `blind`, the test split is not used. `role` is teacher,
+    control or student, in the heading. Raises UserError if training changed a teacher that is not
+    trained.
     """
     teacher = "" if loaded is None else weights.state_hash(loaded.network)
     data = session.describe_data()
@@ -142,6 +144,7 @@ def run_training(
         torch.manual_seed(derive_seed(recipe.seed, rank()))  # independent of what building drew
         if resume:
             state.resume_run(run)
+        say(training_heading(role, recipe, folder, run.start / run.steps_per_epoch))
         run.pause = None if until is None else round(until * run.steps_per_epoch)
         train(run)
         if not run.teacher.groups() and run.teacher.fingerprint() != teacher:
@@ -153,6 +156,20 @@ def run_training(
             state.save_run(run)
             return make_score(recipe, run, session)
         return finish_training(recipe, run, folder, session, blind=blind)
+
+
+def training_heading(role: str, recipe: Recipe, folder: Path, begun: float = 0.0) -> str:
+    """What is trained: role, network, method, epochs and seed, and the epoch to continue at.
+
+    That of a teacher names its folder, which is in the cache.
+    """
+    taught = " without a teacher" if role == "control" else ""
+    if recipe.distils:
+        taught = f" with {' and '.join(method.name for method in recipe.method)}"
+    epochs = f"{recipe.train.epochs:g} epoch{'' if recipe.train.epochs == 1 else 's'}"
+    rest = f", continued at epoch {begun:.3g}" if begun else ""
+    rest += f", in {folder}" if role == "teacher" else ""
+    return f"{role}: training {recipe.student.name}{taught}, {epochs}, seed {recipe.seed}{rest}"
 
 
 def prepare_folder(folder: Path) -> None:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stillhouse.engine.folder import MARK
+from stillhouse.engine.folder import LOCK, MARK
 from stillhouse.errors import UserError
 from stillhouse.explain.guard import error_text, log_traceback
-from stillhouse.files import read_json
+from stillhouse.files import PARTIAL, read_json
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.execute import Result
 from stillhouse.runs.scores import Score, parse_result, parse_score
 from stillhouse.runs.training import RESULT, RESULT_FORMAT, TEACHER
 from stillhouse.study.results import STUDY_FILE, Study, display_label, read_study, summarize_arm
+from stillhouse.study.scores import run_scores, study_scores
 from stillhouse.study.sweep import CHOSEN_FILE
 
 MAX_DEPTH = 4  # levels of folders that are searched
+UNSTARTED = "unstarted"  # the kind of a run that failed before it trained anything
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,9 @@ class RunEntry:
     """One folder of the index."""
 
     folder: Path
-    kind: str  # run, study, sweep, or "" if it cannot be read
+    kind: str  # run, study, sweep, UNSTARTED, or "" if it cannot be read
     summary: str  # its result in one line, or why there is none
+    scores: Mapping[str, Any] = field(default_factory=dict)  # see `study.scores`
 
 
 def is_study(folder: Path) -> bool:
@@ -40,6 +43,12 @@ def is_study(folder: Path) -> bool:
 def is_run(folder: Path) -> bool:
     """Whether a folder holds a run."""
     return (folder / load.RECIPE_FILE).is_file() or (folder / MARK).is_file()
+
+
+def is_unstarted(folder: Path) -> bool:
+    """Whether a folder was claimed for a run that failed before it trained anything."""
+    names = {path.name for path in folder.iterdir() if not path.name.endswith(PARTIAL)}
+    return MARK in names and names <= {LOCK, MARK}
 
 
 def list_runs(folder: Path) -> Iterator[RunEntry]:
@@ -84,11 +93,14 @@ def read_entry(folder: Path) -> RunEntry:
     """The entry of one folder; an error becomes its summary."""
     try:
         if is_study(folder):
-            return RunEntry(folder, "study", summarize_study(read_study(folder)))
+            study = read_study(folder)
+            return RunEntry(folder, "study", summarize_study(study), study_scores(study))
         if (folder / CHOSEN_FILE).is_file():
             return RunEntry(folder, "sweep", f"chosen options are in {folder / CHOSEN_FILE}")
+        if is_unstarted(folder):
+            return RunEntry(folder, UNSTARTED, "it failed before it trained anything")
         recipe, result = read_run(folder)
-        return RunEntry(folder, "run", summarize_run(recipe, result))
+        return RunEntry(folder, "run", summarize_run(recipe, result), run_scores(result))
     except Exception as error:  # of a folder that others wrote, which must not hide the rest
         log_traceback(str(folder), error)
         return RunEntry(folder, "", error_text(error))

@@ -13,6 +13,7 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from stillhouse.engine.devices import available_cores
 from stillhouse.engine.interrupt import Interrupt, Stopped, defer_signals, exit_with_parent
 from stillhouse.errors import UserError
 from stillhouse.files import read_json, write_json
@@ -107,7 +108,7 @@ def default_processes() -> int:
 
     if torch.cuda.is_available():
         return torch.cuda.device_count()
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return available_cores()
 
 
 class ProcessWorkers:

@@ -10,7 +10,7 @@ from pathlib import Path
 from stillhouse.build.networks import make_student, untrained_teacher
 from stillhouse.build.session import Session
 from stillhouse.build.store import Say
-from stillhouse.engine.devices import launched_world_size
+from stillhouse.engine.devices import describe_excess_workers, launched_world_size
 from stillhouse.engine.folder import MARK, lock_folder
 from stillhouse.errors import UserError
 from stillhouse.files import write_json
@@ -102,6 +102,8 @@ class StudyRunner:
             self.say(f"note: {note}")
         if self.session.score_split == "validation":
             self.say(f"warning: {optimistic_note(plan.recipe)}")
+        if crowded := describe_excess_workers(plan.recipe.engine.workers):
+            self.say(f"warning: {crowded}")
         teachers = StudyTeachers(plan.recipe, plan.teachers, self.session, self.say)
         teacher_jobs = teachers.prepare()
         controls = plan.jobs(self.folder, plan.controls)

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 from stillhouse.build.networks import example_of, make_network, make_student
 from stillhouse.build.session import Session
 from stillhouse.build.store import Say
+from stillhouse.engine.devices import describe_excess_workers
 from stillhouse.engine.folder import lock_folder
 from stillhouse.errors import UserError
+from stillhouse.explain.phrases import count_of
 from stillhouse.files import csv_text, write_text
 from stillhouse.models.aliases import find_aliases
 from stillhouse.models.places import is_stage
@@ -79,6 +81,13 @@ class MethodSearch:
         return load.replace_sections(self.recipe, {"study": None}, overrides)
 
 
+class SweepResult(NamedTuple):
+    """The recipe with the chosen options, and what was chosen for each method, a line each."""
+
+    recipe: Path
+    choices: list[str]
+
+
 RoundTrials = Sequence[tuple[MethodSearch, Trial]]
 
 
@@ -105,6 +114,8 @@ class Sweep:
         searches = [self.start_search(arm) for arm in plan.arms if not arm.is_control]
         teacher = next(iter(plan.teachers))
         teachers.fill_stores({teacher: [search.recipe for search in searches]})
+        if crowded := describe_excess_workers(plan.recipe.engine.workers):
+            self.say(f"warning: {crowded}")
         self.say(
             f"{len(searches)} methods x {self.trials} trials x {len(plan.seeds)} seeds, "
             "evaluated on the validation split only"
@@ -223,6 +234,16 @@ class Sweep:
         search.sampler.tell(trial.handle, trial.score)
 
 
+def summarize_search(search: MethodSearch, headline: str) -> str:
+    """The chosen options of a method, their score on validation, and the number of trials."""
+    best = search.best()
+    assert best is not None and best.score is not None
+    options = ", ".join(value.override.removeprefix("method.") for value in best.values)
+    pruned = sum(trial.state == "pruned" for trial in search.trials)
+    count = count_of(len(search.trials), "trial") + (f", {pruned} pruned" if pruned else "")
+    return f"{search.label}: {options}: {headline} {best.score:.2f} on validation ({count})"
+
+
 def format_trial(trial: Trial) -> str:
     """The score of a trial, or its state."""
     if trial.score is None:
@@ -258,10 +279,10 @@ def run_sweep(
     seed: int = 0,
     prune: bool = True,
     space: Space | None = None,
-) -> Path:
+) -> SweepResult:
     """Search the options of every method of a plan, and write a recipe with the best of each.
 
-    Returns the path of that recipe, `chosen.yaml` in the folder, which `run_study` can train.
+    The recipe is `chosen.yaml` in the folder, which `run_study` can train.
     """
     refuse_torchrun()
     if len(plan.teachers) > 1:
@@ -275,7 +296,8 @@ def run_sweep(
         searches = sweep.run()
         write_text(folder / TRIALS_FILE, trials_csv(searches))
         write_text(folder / CHOSEN_FILE, load.to_yaml(make_chosen_recipe(plan, searches, session)))
-    return folder / CHOSEN_FILE
+        choices = [summarize_search(search, session.task.headline) for search in searches]
+    return SweepResult(folder / CHOSEN_FILE, choices)
 
 
 def make_chosen_recipe(

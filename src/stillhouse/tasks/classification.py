@@ -62,6 +62,7 @@ class Classification(ImageTask):
             "logits",
             "calibration",
             "classes",
+            "confusion",
             "embedding",
             "activation",
         ),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree as Tree
 
 import numpy as np
@@ -32,7 +33,7 @@ from stillhouse.report.charts.canvas import (
 )
 from stillhouse.report.charts.colormap import SHADES, colormap
 from stillhouse.report.charts.drawing import EMPTY_DRAWING, Drawing
-from stillhouse.report.formatting import format_alike, format_short
+from stillhouse.report.formatting import format_alike, format_short, truncate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,6 +46,8 @@ MAX_CELLS = 300  # per side; more are not distinguishable on a screen
 MAX_WRITTEN = 6  # cells per side: up to so many, each has its value written in it
 TALLEST, LOWEST = 320.0, 60.0
 TOP, BOTTOM = 24.0, 38.0
+MAX_NAME = 14  # letters of the name of a row or column
+NAME_HEIGHT, GAP = 13.0, 6.0  # of a line of text, and between names beside each other, in points
 GRADIENT = np.arange(SHADES - 1, -1, -1, dtype=np.uint8)[:, None]
 DARK = 0.6  # of a colour map: from here on, text is in the colour of the page
 
@@ -55,18 +58,20 @@ def draw_heatmap(chart: Heatmap, ident: str) -> Drawing:
     if not np.isfinite(whole).any():
         return EMPTY_DRAWING
     values, block = shrink(whole)
-    low, high = _ends(values, chart.diverging)
+    low, high = chart.limits or _ends(values, chart.diverging)
     shades = _shades(values, low, high)
     scale = linear_scale([low, high], margin=0, count=4)
-    box = _box(whole.shape, max(map(len, scale.labels), default=0))
+    box = _box(chart, whole.shape, max(map(len, scale.labels), default=0))
     left, _, width, height = box
-    figure = blank_figure(height + TOP + BOTTOM)
-    drawn = _frame(figure, chart, whole.shape, box)
+    across = _ticks(chart.column_names, whole.shape[1], width, beside=True)
+    bottom = BOTTOM + across.depth
+    figure = blank_figure(height + TOP + bottom)
+    drawn = _frame(figure, chart, whole.shape, box, across)
     if max(whole.shape) <= MAX_WRITTEN:
         _write_values(drawn, values, shades, chart.diverging)
     colour_bar = (left + width + 14, TOP, 11.0, height)
     for at, text in zip(scale.ticks, scale.labels, strict=True):
-        place = BOTTOM + height * (at - low) / (high - low)
+        place = bottom + height * (at - low) / (high - low)
         add_text(figure, colour_bar[0] + 16, place, text, va="center")
     below = [
         *_images(shades, chart.diverging, box),
@@ -77,10 +82,11 @@ def draw_heatmap(chart: Heatmap, ident: str) -> Drawing:
     )
 
 
-def _box(shape: tuple[int, ...], letters: int) -> Box:
+def _box(chart: Heatmap, shape: tuple[int, ...], letters: int) -> Box:
     """Left, top, width and height of the matrix; its cells are square if possible."""
     rows, columns = shape
-    left = 12 + LETTER * len(f"{rows:,}")
+    longest = max((len(_short(name)) for name in chart.row_names), default=len(f"{rows:,}"))
+    left = 12 + LETTER * longest
     room = WIDTH - left - 34 - LETTER * letters
     height = min(max(room * rows / columns, LOWEST), TALLEST)
     return left, TOP, min(room, max(height * columns / rows, LOWEST)), height
@@ -140,24 +146,55 @@ def _ends(values: Rows, diverging: bool) -> tuple[float, float]:
 
 
 def _shades(values: Rows, low: float, high: float) -> NDArray[np.uint8]:
-    share = (np.nan_to_num(values, nan=low) - low) / (high - low)
+    share = ((np.nan_to_num(values, nan=low) - low) / (high - low)).clip(0, 1)
     shades = (share * (SHADES - 1)).round().astype(np.uint8)
     return np.where(np.isnan(values), SHADES, shades).astype(np.uint8)
 
 
-def _frame(figure: Figure, chart: Heatmap, shape: tuple[int, ...], box: Box) -> Axes:
+class _Ticks(NamedTuple):
+    """Places and labels of one axis, and how far labels that are turned reach below others."""
+
+    places: list[float]
+    labels: tuple[str, ...]
+    depth: float = 0.0
+
+
+def _ticks(names: Sequence[str], size: int, room: float, beside: bool) -> _Ticks:
+    """The names of rows or columns, or their numbers, as many as there is room for.
+
+    With `beside`, labels stand beside each other; those that take less room so are turned.
+    """
+    if not names:
+        few = max(1, min(6, int(room / 30)))
+        every = int(tick_step(0, size, few, whole=True)) if size > 10 else 1
+        ticks = [float(tick) for tick in range(0, size, every)]
+        return _Ticks(ticks, tick_labels(ticks))
+    width = LETTER * max(len(_short(name)) for name in names)
+    turned = beside and width + GAP > max(NAME_HEIGHT + GAP, room / size)
+    space = width + GAP if beside and not turned else NAME_HEIGHT
+    places = [*range(0, min(size, len(names)), math.ceil(space * size / room))]
+    depth = width - NAME_HEIGHT if turned else 0.0
+    return _Ticks([*map(float, places)], tuple(_short(names[i]) for i in places), depth)
+
+
+def _short(name: str) -> str:
+    return truncate(name, MAX_NAME)
+
+
+def _frame(
+    figure: Figure, chart: Heatmap, shape: tuple[int, ...], box: Box, across: _Ticks
+) -> Axes:
     left, _, width, height = box
-    drawn = bare_axes(figure, left, BOTTOM, width, height)
+    drawn = bare_axes(figure, left, BOTTOM + across.depth, width, height)
     rows, columns = shape
     drawn.set_xlim(-0.5, columns - 0.5)
     drawn.set_ylim(rows - 0.5, -0.5)
-    for place, size, room in ((drawn.xaxis, columns, width), (drawn.yaxis, rows, height)):
-        every = (
-            int(tick_step(0, size, max(1, min(6, int(room / 30))), whole=True)) if size > 10 else 1
-        )
-        ticks = [float(tick) for tick in range(0, size, every)]
-        place.set_ticks(ticks, tick_labels(ticks))
-    add_text(figure, 0, height + TOP + BOTTOM - 11, chart.y)
+    down = _ticks(chart.row_names, rows, height, beside=False)
+    drawn.set_xticks(across.places, across.labels)
+    drawn.set_yticks(down.places, down.labels)
+    if across.depth:
+        drawn.tick_params(axis="x", labelrotation=90)
+    add_text(figure, 0, height + TOP + BOTTOM + across.depth - 11, chart.y)
     add_text(figure, left + width / 2, 5, chart.x, ha="center")
     return drawn
 
