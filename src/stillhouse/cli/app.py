@@ -27,7 +27,9 @@ app.add_typer(runs_app, name="runs")
 RecipeArgument = Annotated[
     str,
     typer.Argument(
-        metavar="RECIPE", help="Recipe file, recipe name from `recipes ls`, or run folder."
+        metavar="RECIPE",
+        help="Recipe file, recipe name from `recipes ls`, or run folder. Without one, the first "
+        "KEY=VALUE: data.path=photos teacher=timm/resnet50 student=timm/resnet18.",
     ),
 ]
 Overrides = Annotated[
@@ -126,14 +128,25 @@ def run_command(
         bool, typer.Option("--resume", help="Continue the run in the output folder.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Delete an existing run in the output folder.")
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Train the student in the output folder again. A finished control is kept if its "
+            "own recipe has not changed.",
+        ),
     ] = False,
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the whole recipe to a new file, too."),
+    ] = None,
     no_explain: NoExplain = False,
 ) -> None:
     """Train and evaluate a recipe, and write its report."""
     from stillhouse.cli import training
 
-    training.train_run(recipe, overrides or [], out, resume, overwrite, not no_explain)
+    training.train_run(
+        recipe, overrides or [], out, resume, overwrite, explain=not no_explain, save=save
+    )
 
 
 @app.command("study")

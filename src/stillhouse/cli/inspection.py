@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 from stillhouse.cli.catalogue import format_rows
+from stillhouse.cli.recipe_argument import read_recipe_argument
 from stillhouse.errors import UserError, did_you_mean, quote
 
 SPLITS = ("train", "val", "test")
@@ -21,7 +22,7 @@ def print_checks(recipe: str, overrides: Sequence[str]) -> None:
     failed = 0
     is_run = (Path(recipe) / load.RECIPE_FILE).is_file()
     folder = Path(recipe) if is_run else Path("runs")
-    for check in check_recipe(load.load(recipe, overrides), folder):
+    for check in check_recipe(read_recipe_argument(recipe, overrides), folder):
         status = {True: "ok", False: "FAIL", None: "skip"}[check.passed]
         print(format_rows({f"{status:<5}{check.name}": check.message}), flush=True)
         failed += check.passed is False

@@ -17,7 +17,7 @@ _DONE = {"skip": "skipped", "clip": "clipped", "swap": "swapped", "ignore": _IGN
 
 
 class MissingSplit(UserError):
-    """A data set has no test split and does not need one; val is used in its place."""
+    """A data set does not have a split; val is used in the place of test."""
 
 
 def check_choice(option: str, value: object, known: Sequence[object]) -> None:

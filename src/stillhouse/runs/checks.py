@@ -55,10 +55,11 @@ class TrainingChecks:
             self._teachers[key] = open_teacher(recipe, recipe.teacher, self.session_of(recipe))
         return self._teachers[key]
 
-    def check_training(self, recipe: Recipe) -> FirstStep:
+    def check_training(self, recipe: Recipe, *, timed: bool = False) -> FirstStep:
         """Build everything that a training needs, and make its first step.
 
-        Raises UserError for a recipe that cannot be trained.
+        With `timed`, its seconds are measured well. Raises UserError for a recipe that cannot be
+        trained.
         """
         session = self.session_of(recipe)
         if recipe.distils:
@@ -67,7 +68,7 @@ class TrainingChecks:
         # a copy, as methods set hooks and gradients of the teacher
         loaded: TeacherNetwork | None = None if opened is None else deepcopy(opened.network)
         pupil = make_pupil(recipe, session, loaded)
-        return take_first_step(recipe, session, loaded, pupil)
+        return take_first_step(recipe, session, loaded, pupil, timed=timed)
 
 
 class RunChecks(NamedTuple):
@@ -80,10 +81,10 @@ class RunChecks(NamedTuple):
 
 def check_run(recipe: Recipe, checks: TrainingChecks, folder: Path) -> RunChecks:
     """Check all trainings of a run and the disk; raises UserError for what would fail later."""
-    student = checks.check_training(recipe)
+    student = checks.check_training(recipe, timed=True)
     opened = checks.open_teacher(recipe)
     teachers = [
-        (training, checks.check_training(training))
+        (training, checks.check_training(training, timed=True))
         for training in untrained_members(recipe, opened)
     ]
     if recipe.control and recipe.distils:

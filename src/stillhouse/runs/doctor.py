@@ -172,7 +172,7 @@ class Doctor:
         """Run and time one forward and backward pass; raises UserError for a non-finite loss."""
         if self._pupil is None:
             raise NotRun
-        step = take_first_step(self.recipe, self.session, self.teacher, self._pupil)
+        step = take_first_step(self.recipe, self.session, self.teacher, self._pupil, timed=True)
         values = ", ".join(
             f"{name} {value:.3g} x {weight:g}" for name, (value, weight) in step.terms.items()
         )

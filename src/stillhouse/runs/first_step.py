@@ -43,11 +43,17 @@ class FirstStep(NamedTuple):
 
 
 def take_first_step(
-    recipe: Recipe, session: Session, loaded: TeacherNetwork | None, pupil: Pupil[Any]
+    recipe: Recipe,
+    session: Session,
+    loaded: TeacherNetwork | None,
+    pupil: Pupil[Any],
+    *,
+    timed: bool = False,
 ) -> FirstStep:
     """Run one forward and backward pass on a few images, at most a batch.
 
-    Raises UserError for what training would raise at its start, and for a loss that is not finite.
+    With `timed`, a fast step is made twice, because the first one also sets up kernels. Raises
+    UserError for what training would raise at its start, and for a loss that is not finite.
     """
     device, views = session.hardware.device, pupil.method.views
     pupil.to(device).train()
@@ -58,7 +64,7 @@ def take_first_step(
     batch = load_few_images(recipe, session, views)
     with cost.SavedBytes() as saved:
         seconds, terms = time_step(pupil, teacher, batch, session)
-    if sum(seconds) < WARM:  # most of which may be the set-up of kernels
+    if timed and sum(seconds) < WARM:
         seconds, _ = time_step(pupil, teacher, batch, session)
     scale = recipe.data.batch / len(batch)
     weights = 4 * cost.size(pupil) + (0 if loaded is None else cost.size(loaded.network))
