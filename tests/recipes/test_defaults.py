@@ -61,3 +61,19 @@ def test_a_saved_recipe_is_the_same_from_its_own_folder(tmp_path: Path) -> None:
     with pytest.raises(load.UserError, match="there is no folder"):
         save_recipe(recipe, tmp_path / "nosuch" / "a.yaml")
     assert saved.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("student", "kind"),
+    [("stillhouse/tiny", "sgd"), ("cifar/resnet8", "sgd"), ("timm/vit_tiny_patch16_224", "adamw")],
+)
+def test_the_optimiser_follows_the_network(tmp_path: Path, student: str, kind: str) -> None:
+    text = f"data: digits/raw\nstudent: {student}\nmethod: none\n"
+    assert read(tmp_path, text).train.optimiser.kind == kind
+    both = f"{text}teacher: {{name: timm/resnet18, train: {{epochs: 1}}}}\ntrain: {{epochs: 2}}\n"
+    recipe = read(tmp_path, both)
+    assert recipe.teacher is not None and recipe.teacher.train is not None
+    assert recipe.teacher.train.optimiser.kind == "adamw" and recipe.train.epochs == 2
+    assert recipe.train.optimiser.kind == kind
+    chosen = f"{text}train: {{optimiser: {{kind: sgd, lr: 0.2}}}}\n"
+    assert read(tmp_path, chosen).train.optimiser.lr == 0.2

@@ -205,7 +205,9 @@ def test_it_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_the_disk_is_that_of_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     looked: list[Path] = []
     usage = checks_of_runs.shutil.disk_usage("/")
-    monkeypatch.setattr(checks_of_runs.shutil, "disk_usage", lambda path: looked.append(path) or usage)
+    monkeypatch.setattr(
+        checks_of_runs.shutil, "disk_usage", lambda path: looked.append(path) or usage
+    )
     place = tmp_path / "not" / "yet"
     made = doctor.Doctor(quick("method=none", "teacher=null"), place)
     made._student = nn.Linear(1, 1)

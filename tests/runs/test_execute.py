@@ -429,7 +429,9 @@ def test_the_plan_is_said_before_anything_is_trained(
 
 def test_the_plan_says_what_a_head_adds(tmp_path: Path) -> None:
     said: list[str] = []
-    word = "student={name: stillhouse/tiny, head: {kind: labelwise, width: 32, heads: 2, hidden: 64}}"
+    word = (
+        "student={name: stillhouse/tiny, head: {kind: labelwise, width: 32, heads: 2, hidden: 64}}"
+    )
     run(tmp_path / "run", word, "train.epochs=0.2", say=said.append)
     (line,) = (text for text in said if text.startswith("head "))
     assert line.endswith("where the student with its own classifier has 1,382")

@@ -1,4 +1,4 @@
-"""Defaults of a recipe that depend on its task and networks: the method, and where it compares."""
+"""Defaults of a recipe that depend on its task and networks: method, sites and optimiser."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 TWO_STAGE_METHOD = {"name": "dist", **CORRELATION}  # its scores are a softmax with background
 
 
+# Networks of this package, which SGD at 0.1 trains; it is the default of the schema.
+SGD_NETWORKS = ("cifar", "stillhouse")
+OPTIMISER = {"kind": "adamw", "lr": 1e-3}  # of all other networks
+
+
 def default_method(task: str, student: str) -> dict[str, Any]:
     """The method of a recipe that names none."""
     if TWO_STAGES in student:
@@ -31,6 +36,36 @@ def default_method(task: str, student: str) -> dict[str, Any]:
 def default_site(task: str, student: str) -> str:
     """The site at which logits are compared where a method names none."""
     return "roi" if TWO_STAGES in student else TASK_SITES.get(task, "class")
+
+
+def with_defaults(content: Any) -> Any:
+    """The content of a recipe with the defaults that depend on its task and networks."""
+    return with_method(with_optimisers(content))
+
+
+def with_optimisers(content: Any) -> Any:
+    """The content of a recipe with an optimiser for each training of it that names none."""
+    if not isinstance(content, dict):
+        return content
+    found = dict(content)
+    if takes_adamw(name_of(content.get("student"))):
+        found["train"] = with_optimiser(content.get("train", {}))
+    teacher = content.get("teacher")
+    if isinstance(teacher, dict) and teacher.get("train") and takes_adamw(name_of(teacher)):
+        found["teacher"] = {**teacher, "train": with_optimiser(teacher["train"])}
+    return found
+
+
+def takes_adamw(network: str) -> bool:
+    """Whether the default optimiser of a network is AdamW."""
+    return bool(network) and network.partition("/")[0] not in SGD_NETWORKS
+
+
+def with_optimiser(train: Any) -> Any:
+    """The options of a training with an optimiser, where they are a mapping without one."""
+    if not isinstance(train, dict) or "optimiser" in train:
+        return train
+    return {"optimiser": dict(OPTIMISER), **train}
 
 
 def with_method(content: Any) -> Any:

@@ -20,7 +20,7 @@ from stillhouse.errors import UserError, did_you_mean, quote
 from stillhouse.files import check_inside, read_limited
 from stillhouse.models.factories import search_folder
 from stillhouse.recipes.complaints import RENAMED, describe_error, describe_renamed_value
-from stillhouse.recipes.defaults import with_method
+from stillhouse.recipes.defaults import with_defaults
 from stillhouse.recipes.paths import anchor_paths
 from stillhouse.recipes.plain_yaml import FILE_LIMIT, parse_yaml
 from stillhouse.recipes.schema import Recipe
@@ -118,7 +118,7 @@ def validate_recipe(content: Any, path: Path, overrides: Sequence[str] = ()) -> 
     if message := describe_renamed_value(content, path, overrides):
         raise UserError(message)
     try:
-        return ADAPTER.validate_python(with_method(with_task(content)))
+        return ADAPTER.validate_python(with_defaults(with_task(content)))
     except ValidationError as error:
         raise UserError(describe_error(error, path, overrides)) from error
 
