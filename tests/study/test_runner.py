@@ -226,9 +226,7 @@ def test_an_unexpected_exception_is_a_failure(
 
 def test_a_method_of_a_missing_package(tmp_path: Path) -> None:
     recipe = replace(quick(*FAST), study=Comparison({"mine": (Plugin("nosuch"),)}, seeds=1))
-    with pytest.raises(
-        UserError, match="arm mine: no installed package provides a method 'nosuch'"
-    ):
+    with pytest.raises(UserError, match="arm mine: no installed package provides a met"):
         go(make_plan(recipe), tmp_path / "study")
     assert not (tmp_path / "study").exists()
 
@@ -240,9 +238,7 @@ def test_an_arm_that_cannot_be_trained_is_an_error_before_any_job(tmp_path: Path
     assert str(error.value).startswith("arm cwd:pairs=[[stage9, last]]: ")
     assert "no module or alias 'stage9'" in str(error.value)
     assert str(error.value).endswith("(also with a problem: arm cwd:pairs=[[last, stage8]])")
-    with pytest.raises(
-        UserError, match=r"teacher stillhouse/little: .*no such group of parameters"
-    ):
+    with pytest.raises(UserError, match="teacher stillhouse/little: .*no such group"):
         untrained = replace(quick(*FAST, "teacher.train.groups={metod: adamw}"))
         go(make_plan(untrained, "kd", 1), tmp_path / "study")
     assert not (tmp_path / "study").exists()
