@@ -111,6 +111,7 @@ def test_words_win_over_what_is_found(tmp_path: Path) -> None:
     recipe = complete(class_folders(tmp_path), *NETWORKS, *words)
     assert (recipe.train.epochs, recipe.method[0].name, recipe.data.batch) == (3, "dkd", 4)
     assert recipe.train.optimiser == AdamW(lr=0.5, weight_decay=0.05, decay_norms=False)
+    assert recipe.train.schedule.warmup == pytest.approx(3 / 20)
 
 
 def test_without_a_teacher_the_student_is_trained_alone(tmp_path: Path) -> None:

@@ -234,18 +234,23 @@ def choose_training(
 ) -> dict[str, dict[str, Any]]:
     """The training of the student, and of a teacher that has no weights."""
     batch = content["data"].get("batch") or choose_batch(task, images)
-    found = {"train": training_options(content.get("student"), images, int(batch))}
+    found = {
+        "train": training_options(content["student"], content.get("train"), images, int(batch))
+    }
     teacher = content.get("teacher")
     if isinstance(teacher, dict) and not (teacher.get("weights") or teacher.get("members")):
-        found["teacher"] = {"train": training_options(teacher, images, int(batch))}
+        options = training_options(teacher, teacher.get("train"), images, int(batch))
+        found["teacher"] = {"train": options}
     return found
 
 
-def training_options(network: Any, images: Images, batch: int) -> dict[str, Any]:
+def training_options(network: Any, given: Any, images: Images, batch: int) -> dict[str, Any]:
     """AdamW with a warmup and a cosine, slower for a network that begins with weights."""
     begun = isinstance(network, dict) and (network.get("weights") or network.get("pretrained"))
     epochs = round(STEPS * batch / images.number)
     epochs = min(MOST_EPOCHS, max(LEAST_EPOCHS, epochs))
+    if isinstance(given, dict) and isinstance(given.get("epochs"), int | float):
+        epochs = given["epochs"]  # of which the warmup is a share
     rate = FINE_TUNING_RATE if begun else LEARNING_RATE
     return {
         "epochs": epochs,

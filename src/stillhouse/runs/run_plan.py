@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from stillhouse.build.networks import example_of, make_network
 from stillhouse.build.session import Session
 from stillhouse.build.store import view_count
 from stillhouse.models import cost
-from stillhouse.recipes import load
 from stillhouse.recipes.schema import Network, Recipe, Training
 from stillhouse.runs.checks import RunChecks, contract_notes
 from stillhouse.runs.first_step import FirstStep
@@ -90,29 +89,30 @@ def head_rows(spec: Network, session: Session, network: nn.Module) -> Iterator[t
 
 def describe_method(recipe: Recipe, step: FirstStep) -> str:
     """The methods with the options that are numbers or places, and the control."""
-    texts = [describe_options(load.method_to_dict(method)) for method in recipe.method]
+    texts = [describe_options(method) for method in recipe.method]
     text = " + ".join(texts)
     if step.method_parameters:
         text += f"; {step.method_parameters:,} parameters of its own"
     return f"{text}; with a control" if recipe.control and recipe.distils else text
 
 
-def describe_options(options: dict[str, Any]) -> str:
-    """The name of a method with its options that are set."""
-    name = options.get("name") or options.get("kind")
-    shown = ", ".join(
-        f"{key.replace('_', ' ')} {format_option(value)}"
-        for key, value in options.items()
-        if key not in ("name", "kind") and value not in (None, False, 0, 0.0, [], ())
-    )
-    return f"{name} ({shown})" if shown else str(name)
+def describe_options(method: Any) -> str:
+    """The name of a method with its numbers, its sites, and what differs from its defaults."""
+    shown = []
+    for option in fields(method):
+        value = getattr(method, option.name)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        told = number or option.name == "sites" or value != option.default
+        if option.name != "name" and told and value not in (None, False, 0, ()):
+            shown.append(f"{option.name.replace('_', ' ')} {format_option(value)}")
+    return f"{method.name} ({', '.join(shown)})" if shown else str(method.name)
 
 
 def format_option(value: Any) -> str:
     """The value of an option, short."""
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(format_option, value)) + "]"
-    if isinstance(value, dict):
+    if is_dataclass(value) and hasattr(value, "name"):
         return describe_options(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
