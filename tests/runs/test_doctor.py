@@ -10,6 +10,7 @@ import safetensors.torch
 from torch import nn
 
 from quick import kept_teacher, quick
+from stillhouse.runs import checks as checking
 from stillhouse.runs import doctor
 from stillhouse.runs.doctor import Check, check_recipe
 
@@ -174,8 +175,8 @@ def test_a_teacher_of_other_classes_is_said(tmp_path: Path, rows: list[int], sen
 
 
 def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = doctor.shutil.disk_usage("/")._replace(free=1000)
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage)
+    usage = checking.shutil.disk_usage("/")._replace(free=1000)
+    monkeypatch.setattr(checking.shutil, "disk_usage", lambda _: usage)
     found = checks()
     assert verdicts(found) == {"disk": False}
     assert (
@@ -203,8 +204,8 @@ def test_it_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_the_disk_is_that_of_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     looked: list[Path] = []
-    usage = doctor.shutil.disk_usage("/")
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: looked.append(path) or usage)
+    usage = checking.shutil.disk_usage("/")
+    monkeypatch.setattr(checking.shutil, "disk_usage", lambda path: looked.append(path) or usage)
     place = tmp_path / "not" / "yet"
     made = doctor.Doctor(quick("method=none", "teacher=null"), place)
     made._student = nn.Linear(1, 1)

@@ -221,7 +221,7 @@ def test_a_teacher_is_trained_once_and_never_changed(
     words = ("teacher.seed=5", "train.epochs=0.2")
 
     def say(text: str) -> None:
-        if not text.startswith("warning: "):  # of a student that has learned next to nothing
+        if text.startswith("teacher: training"):
             said.append(text)
 
     first = run(tmp_path / "a", *words, say=say)
@@ -388,6 +388,62 @@ def test_what_is_finished_is_not_trained_again(
     (tmp_path / "run" / "result.json").unlink()  # and of the rest only what is missing
     run(tmp_path / "run", "control=true", resume=True)
     assert [start["folder"] for start in begun] == [tmp_path / "run"]
+
+
+def test_a_mended_run_keeps_what_the_mend_does_not_touch(
+    done: Result, tmp_path: Path, begun: list[dict[str, Any]]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(done.folder, folder)
+    said: list[str] = []
+    words = ("control=true", "method.temperature=2")
+    mended = run(folder, *words, overwrite=True, say=said.append)
+    assert [start["folder"] for start in begun] == [folder]
+    assert mended.control == done.control and mended.teacher == done.teacher
+    assert student_bytes(mended) != student_bytes(done)
+    assert f"delete {folder / 'control'} to train it again" in "\n".join(said)
+    assert any("little was trained before, in" in line for line in said)
+    run(folder, *words, "train.epochs=1", overwrite=True)  # which changes the control, too
+    assert [start["folder"] for start in begun][1:] == [folder / "control", folder]
+
+
+def test_the_plan_is_said_before_anything_is_trained(
+    tmp_path: Path, begun: list[dict[str, Any]]
+) -> None:
+    kept_teacher()
+    begun.clear()
+    plan: dict[str, str] = {}
+
+    def say(text: str) -> None:
+        if not begun:
+            name, _, value = text.partition(" ")
+            plan.setdefault(name, value.strip())
+
+    run(tmp_path / "run", "train.epochs=1", "control=true", say=say)
+    size = sum(p.numel() for p in zoo.create("stillhouse/tiny", 10, 1).parameters())
+    assert plan["student"].startswith(f"stillhouse/tiny: {size:,} parameters, ")
+    assert "200 train, 360 val, 359 test images of 1 x 8 x 8" in plan["data"]
+    assert plan["teacher"].startswith("stillhouse/little: ")
+    assert "temperature 4" in plan["method"] and plan["method"].endswith("; with a control")
+    assert plan["training"].startswith("1 epoch, 6 steps of 32 images; sgd with learning rate 0.1")
+    assert plan["memory"].startswith("about ") and plan["time"].startswith("about ")
+    assert plan["folder"] == str(tmp_path / "run")
+
+
+def test_the_plan_says_what_a_head_adds(tmp_path: Path) -> None:
+    said: list[str] = []
+    word = (
+        "student={name: stillhouse/tiny, head: {kind: labelwise, width: 32, heads: 2, hidden: 64}}"
+    )
+    run(tmp_path / "run", word, "train.epochs=0.2", say=said.append)
+    (line,) = (text for text in said if text.startswith("head "))
+    assert line.endswith("where the student with its own classifier has 1,382")
+
+
+def test_an_optimiser_of_adapters_does_not_disturb_the_control(tmp_path: Path) -> None:
+    words = ("method=cwd", "teacher.remember=false", "train.epochs=0.2", "control=true")
+    result = run(tmp_path / "run", *words, "train.groups={method: {kind: adam, lr: 0.01}}")
+    assert result.control is not None
 
 
 def test_overwriting_begins_anew(done: Result, tmp_path: Path) -> None:

@@ -42,9 +42,9 @@ def go(plan: StudyPlan, folder: Path, **options: Any) -> tuple[Study, list[str],
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, list[str]]:
-    """One study: the control, a logit method, a feature method, and an invalid method."""
+    """One study: the control, a logit method, a feature method, and a method that diverges."""
     folder = tmp_path_factory.mktemp("done") / "study"
-    study_plan = plan("kd,cwd:pairs=[[stage1, stage1]],cwd:pairs=[[stage9, last]]")
+    study_plan = plan("kd,cwd:pairs=[[stage1, stage1]],mse:weight=1e12")
     return go(study_plan, folder)[:2]
 
 
@@ -70,12 +70,12 @@ def test_a_failed_job_has_a_reason_and_the_others_continue(
     done: tuple[Study, list[str]],
 ) -> None:
     study, messages = done
-    wrong = study.arm("cwd:pairs=[[stage9, last]]")
+    wrong = study.arm("mse:weight=1e12")
     assert wrong.scores == {} and set(wrong.failures) == {0, 1}
-    assert "no module or alias 'stage9'" in wrong.failures[0]
-    assert sum("failed: " in line and "'stage9'" in line for line in messages) == 2
+    assert "the loss is not finite" in wrong.failures[0]
+    assert sum("failed: " in line and "not finite" in line for line in messages) == 2
     assert {arm.label for arm in study.taught} == {"kd", "cwd:pairs=[[stage1, stage1]]"}
-    assert any("stage9" in note for note in study.notes)
+    assert any("not finite" in note for note in study.notes)
 
 
 def test_progress_messages(done: tuple[Study, list[str]]) -> None:
@@ -119,7 +119,7 @@ def test_a_second_run_reads_finished_jobs_and_retries_failed_ones(
     trained: list[Any] = []
     before = (study.folder / "kd" / "0" / "environment.json").read_text()
     monkeypatch.setattr(training, "set_rates", lambda *_: trained.append(_))
-    study_plan = plan("kd,cwd:pairs=[[stage1, stage1]],cwd:pairs=[[stage9, last]]")
+    study_plan = plan("kd,cwd:pairs=[[stage1, stage1]],mse:weight=1e12")
     again, messages, workers = go(study_plan, study.folder)
     assert trained == [] and len(workers.folders) == 8
     assert (study.folder / "kd" / "0" / "environment.json").read_text() == before
@@ -226,8 +226,22 @@ def test_an_unexpected_exception_is_a_failure(
 
 def test_a_method_of_a_missing_package(tmp_path: Path) -> None:
     recipe = replace(quick(*FAST), study=Comparison({"mine": (Plugin("nosuch"),)}, seeds=1))
-    study, _, _ = go(make_plan(recipe), tmp_path / "study")
-    assert "no installed package provides a method 'nosuch'" in study.arm("mine").failures[0]
+    with pytest.raises(UserError, match="arm mine: no installed package provides a met"):
+        go(make_plan(recipe), tmp_path / "study")
+    assert not (tmp_path / "study").exists()
+
+
+def test_an_arm_that_cannot_be_trained_is_an_error_before_any_job(tmp_path: Path) -> None:
+    methods = "kd,cwd:pairs=[[stage9, last]],cwd:pairs=[[last, stage8]]"
+    with pytest.raises(UserError) as error:
+        go(plan(methods, 1), tmp_path / "study")
+    assert str(error.value).startswith("arm cwd:pairs=[[stage9, last]]: ")
+    assert "no module or alias 'stage9'" in str(error.value)
+    assert str(error.value).endswith("(also with a problem: arm cwd:pairs=[[last, stage8]])")
+    with pytest.raises(UserError, match="teacher stillhouse/little: .*no such group"):
+        untrained = replace(quick(*FAST, "teacher.train.groups={metod: adamw}"))
+        go(make_plan(untrained, "kd", 1), tmp_path / "study")
+    assert not (tmp_path / "study").exists()
 
 
 def test_torchrun_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

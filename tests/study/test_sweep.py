@@ -141,10 +141,20 @@ def test_a_search_needs_an_option_and_one_teacher(tmp_path: Path) -> None:
 
 
 def test_an_error_if_all_trials_fail(tmp_path: Path) -> None:
-    space = parse_space(["method.pairs=[[stage9, last]]|[[stage8, last]]"])
-    with pytest.raises(UserError, match="all trials of cwd failed"):
-        go(tmp_path / "sweep", "cwd", trials=2, space=space)
+    space = parse_space(["method.weight=1e12|2e12"])
+    with pytest.raises(UserError, match="all trials of mse failed"):
+        go(tmp_path / "sweep", "mse", trials=2, space=space)
     assert {line["state"] for line in trials(tmp_path / "sweep")} == {"failed"}
+
+
+def test_the_ends_of_a_space_are_tried_before_any_training(tmp_path: Path) -> None:
+    space = parse_space(["method.pairs=[[stage1, stage1]]|[[stage9, last]]"])
+    with pytest.raises(UserError, match=r"arm cwd at method.pairs=\[\[stage9, .*'stage9'"):
+        go(tmp_path / "sweep", "cwd", trials=2, space=space)
+    space = parse_space(["method.weight=1..1e39"])
+    with pytest.raises(UserError, match="arm kd at the high ends: the first loss is inf"):
+        go(tmp_path / "sweep", "kd", trials=2, space=space)
+    assert not (tmp_path / "sweep").exists()
 
 
 # ------------------------------------------------------------------------------------------- where

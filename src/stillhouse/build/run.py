@@ -42,7 +42,8 @@ from stillhouse.recipes.schema import Recipe, TeacherSpec, Training
 from stillhouse.teachers.base import Teacher
 from stillhouse.types import missing_site
 
-CRITIC = "critic"  # the group of parameters of adversarial methods
+# groups that only some methods have, and so only some arms of a study, or no control
+OPTIONAL_GROUPS = ("method", "critic", "teacher")
 
 
 def make_pupil(
@@ -232,10 +233,10 @@ def make_groups(training: Training, pupil: Pupil[Any], teacher: Teacher[Any]) ->
     for name, trained in teacher.groups().items():
         parameters[name] = [(f"{name}.{index}", p) for index, p in enumerate(trained)]
     for name in training.groups:
-        if name not in parameters and name != CRITIC:  # of some arms of a study only
+        if name not in (*parameters, *OPTIONAL_GROUPS):
             raise UserError(
                 f"train.groups.{name}: there is no such group of parameters, only "
-                f"{', '.join(parameters)}" + did_you_mean(name, parameters)
+                f"{', '.join(parameters)}" + did_you_mean(name, (*parameters, *OPTIONAL_GROUPS))
             )
     groups = {}
     for name, named in parameters.items():

@@ -7,6 +7,22 @@ from typing import Annotated, Literal
 
 import typer
 
+from stillhouse.cli.options import (
+    Against,
+    By,
+    Cpus,
+    Gpus,
+    Interval,
+    Jobs,
+    Json,
+    Methods,
+    NoExplain,
+    Overrides,
+    Ray,
+    RecipeArgument,
+    Seeds,
+    Teachers,
+)
 from stillhouse.cli.recipes import recipes_app
 
 app = typer.Typer(
@@ -23,66 +39,6 @@ app = typer.Typer(
 app.add_typer(recipes_app, name="recipes")
 runs_app = typer.Typer(no_args_is_help=True, help="List runs and studies.")
 app.add_typer(runs_app, name="runs")
-
-RecipeArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="RECIPE", help="Recipe file, recipe name from `recipes ls`, or run folder."
-    ),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="KEY=VALUE", help="Overrides of the recipe, as in method.temperature=2."
-    ),
-]
-Methods = Annotated[
-    str | None,
-    typer.Option(
-        metavar="LIST",
-        help="Methods, comma-separated: kd, dist:temperature=4, kd+cwd, or labels of the recipe. "
-        "Default: those of the recipe.",
-    ),
-]
-Seeds = Annotated[
-    int | None, typer.Option(min=1, help="Number of seeds. Default: that of the recipe, or 3.")
-]
-Teachers = Annotated[
-    str | None,
-    typer.Option(
-        metavar="LIST",
-        help="Teachers, comma-separated: NAME, NAME=WEIGHTS, or labels of the recipe. "
-        "Default: those of the recipe.",
-    ),
-]
-Jobs = Annotated[
-    int | None,
-    typer.Option(min=1, help="Number of parallel processes. Default: one per GPU, else per core."),
-]
-Ray = Annotated[
-    str | None,
-    typer.Option(metavar="ADDRESS", help="Run on a Ray cluster: its address, `auto` or `local`."),
-]
-Cpus = Annotated[float, typer.Option(min=0.1, help="Cores per training, with --ray.")]
-Gpus = Annotated[float, typer.Option(min=0, help="GPUs per training, with --ray.")]
-By = Annotated[
-    Literal["last", "best"],
-    typer.Option(
-        help="Score to compare. last: test, or validation without a test split, after the last "
-        "epoch. best: validation at the best epoch."
-    ),
-]
-Against = Annotated[
-    str | None,
-    typer.Option(metavar="LABEL", help="Also compare every method with this one."),
-]
-Interval = Annotated[
-    Literal["t", "bootstrap"], typer.Option(help="Type of the confidence intervals.")
-]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")
-]
-NoExplain = Annotated[bool, typer.Option("--no-explain", help="Skip the diagnostics.")]
 
 
 def print_version(requested: bool) -> None:
@@ -142,15 +98,33 @@ def run_command(
         bool, typer.Option("--resume", help="Continue the run in the output folder.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Delete an existing run in the output folder.")
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Train the student in the output folder again. A finished control is kept if its "
+            "own recipe has not changed.",
+        ),
     ] = False,
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the whole recipe to a new file, too."),
+    ] = None,
     no_explain: NoExplain = False,
     as_json: Json = False,
 ) -> None:
     """Train and evaluate a recipe, and write its report."""
     from stillhouse.cli import training
 
-    training.train_run(recipe, overrides or [], out, resume, overwrite, not no_explain, as_json)
+    training.train_run(
+        recipe,
+        overrides or [],
+        out,
+        resume,
+        overwrite,
+        explain=not no_explain,
+        save=save,
+        as_json=as_json,
+    )
 
 
 @app.command("study")

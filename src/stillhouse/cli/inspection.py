@@ -9,6 +9,7 @@ import typer
 
 from stillhouse.cli.catalogue import format_rows
 from stillhouse.cli.json_output import print_json, quiet_stdout
+from stillhouse.cli.recipe_argument import read_recipe_argument
 from stillhouse.errors import UserError, did_you_mean, quote
 
 SPLITS = ("train", "val", "test")
@@ -23,7 +24,7 @@ def print_checks(recipe: str, overrides: Sequence[str], as_json: bool = False) -
     is_run = (Path(recipe) / load.RECIPE_FILE).is_file()
     folder = Path(recipe) if is_run else Path("runs")
     with quiet_stdout(as_json):
-        for check in check_recipe(load.load(recipe, overrides), folder):
+        for check in check_recipe(read_recipe_argument(recipe, overrides), folder):
             results.append(check)
             status = {True: "ok", False: "FAIL", None: "skip"}[check.passed]
             print(format_rows({f"{status:<5}{check.name}": check.message}), flush=True)

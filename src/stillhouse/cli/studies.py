@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stillhouse.cli.json_output import print_json, quiet_stdout
+from stillhouse.cli.recipe_argument import read_recipe_argument, run_name
 from stillhouse.cli.report_options import ReportOptions
-from stillhouse.cli.training import print_progress, resumable, run_name
+from stillhouse.cli.training import print_progress, resumable
 from stillhouse.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,10 +42,10 @@ class StudyArguments:
         if inside.is_file():
             recipe = load.load_resolved(inside, self.overrides)
         else:
-            recipe = load.load(self.recipe, self.overrides)
+            recipe = read_recipe_argument(self.recipe, self.overrides)
         return make_plan(recipe, self.methods, self.seeds, self.teachers, self.grid, self.pairs)
 
-    def output_folder(self, out: Path | None, suffix: str) -> Path:
+    def output_folder(self, plan: StudyPlan, out: Path | None, suffix: str) -> Path:
         """`--out`, else the folder of the study itself, else one named after the recipe."""
         from stillhouse.study.results import STUDY_RECIPE_FILE
 
@@ -52,7 +53,7 @@ class StudyArguments:
             return out
         if (Path(self.recipe) / STUDY_RECIPE_FILE).is_file():
             return Path(self.recipe)
-        return Path("runs") / f"{run_name(self.recipe)}-{suffix}"
+        return Path("runs") / f"{run_name(self.recipe, plan.recipe)}-{suffix}"
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ def train_study(
     from stillhouse.study.runner import run_study
     from stillhouse.study.table import check_against
 
-    plan, folder = arguments.make_plan(), arguments.output_folder(out, "study")
+    plan = arguments.make_plan()
+    folder = arguments.output_folder(plan, out, "study")
     check_against(options.against, (arm.label for arm in plan.arms))  # before anything is trained
     with (
         quiet_stdout(as_json),
@@ -156,7 +158,8 @@ def search_options(
     from stillhouse.study.sweep import run_sweep
 
     requested = parse_space(space)
-    plan, folder = arguments.make_plan(), arguments.output_folder(out, "sweep")
+    plan = arguments.make_plan()
+    folder = arguments.output_folder(plan, out, "sweep")
     command = f"the same command, with --out {folder}"
     with resumable(command), worker_options.workers(plan.size) as workers:
         result = run_sweep(

@@ -12,15 +12,10 @@ import typer
 
 from stillhouse.cli import INTERRUPTED, CommandExit
 from stillhouse.cli.json_output import print_json, quiet_stdout
+from stillhouse.cli.recipe_argument import read_recipe_argument, run_name
 from stillhouse.errors import UserError
 
 PARENT = os.getppid()  # read as early as possible: torchrun gives its ranks no id of its own
-
-
-def run_name(recipe: str) -> str:
-    """The default name of the folder of a run: that of the recipe file or of the run."""
-    path = Path(recipe)
-    return path.parent.name if path.name == "recipe.yaml" else path.stem
 
 
 def train_run(
@@ -30,6 +25,7 @@ def train_run(
     resume: bool,
     overwrite: bool,
     explain: bool = True,
+    save: Path | None = None,
     as_json: bool = False,
 ) -> None:
     """Run a recipe, print the scores of teacher, control and student, and write the report."""
@@ -37,12 +33,15 @@ def train_run(
     from stillhouse.engine.devices import clear_rank_environment, launched_world_size
     from stillhouse.engine.interrupt import exit_with_parent
     from stillhouse.recipes import load
+    from stillhouse.recipes.save import save_recipe
     from stillhouse.runs.execute import execute
 
     is_run = (Path(recipe) / load.RECIPE_FILE).is_file()
-    loaded = load.load(recipe, overrides)
+    loaded = read_recipe_argument(recipe, overrides)
+    if save is not None:
+        save_recipe(loaded, save)
     if out is None:
-        out = Path(recipe) if is_run else Path("runs") / run_name(recipe)
+        out = Path(recipe) if is_run else Path("runs") / run_name(recipe, loaded)
     if not resume and not overwrite and (out / "state.pt").exists() and sys.stdin.isatty():
         resume, overwrite = ask_resume_or_overwrite(out)
     command = f"stillhouse run {out} --resume"

@@ -17,7 +17,7 @@ _DONE = {"skip": "skipped", "clip": "clipped", "swap": "swapped", "ignore": _IGN
 
 
 class MissingSplit(UserError):
-    """A data set has no val or no test split, which can be held out of train."""
+    """A data set does not have a split; val and test can be held out of train."""
 
 
 def check_choice(option: str, value: object, known: Sequence[object]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -60,13 +61,15 @@ def lock_folder(
     overwrite: bool = False,
     recipe: str = "",
     timeout: float = 0.0,
+    kept: Collection[str] = (),
 ) -> FolderLock:
     """Create a run folder, or resume an existing one, and lock it for this process.
 
     Call it on one rank, before anything else is written there. `recipe` is a hash of the recipe; a
     run can only be resumed with the hash it was started with. Resuming in an empty folder starts a
     new run, so that one command is enough for a job that is restarted after interruptions.
-    `timeout` is the number of seconds to wait for another process to release the folder.
+    `timeout` is the number of seconds to wait for another process to release the folder. `kept` are
+    the names of what stays in a folder that is overwritten.
     """
     folder = Path(folder)
     if resume and overwrite:
@@ -74,7 +77,7 @@ def lock_folder(
     _create(folder)
     folder_lock = FolderLock(folder, _lock(folder, timeout))
     try:
-        _check(folder, resume=resume, overwrite=overwrite, recipe=recipe)
+        _check(folder, resume=resume, overwrite=overwrite, recipe=recipe, kept=kept)
         remove_partial_files(folder)
         write_text(folder / MARK, recipe + "\n")
     except BaseException:
@@ -110,7 +113,9 @@ def _lock(folder: Path, timeout: float) -> int | None:
         ) from error
 
 
-def _check(folder: Path, *, resume: bool, overwrite: bool, recipe: str) -> None:
+def _check(
+    folder: Path, *, resume: bool, overwrite: bool, recipe: str, kept: Collection[str]
+) -> None:
     mark = folder / MARK
     names = {LOCK, MARK}
     files = [p for p in folder.iterdir() if p.name not in names and not p.name.endswith(PARTIAL)]
@@ -120,18 +125,22 @@ def _check(folder: Path, *, resume: bool, overwrite: bool, recipe: str) -> None:
         raise UserError(f"{folder} is not a run folder but contains files; choose another folder")
     if overwrite:
         for path in files:  # but not the mark, so that a half emptied folder is still a run folder
-            _remove(path)
+            if path.name not in kept:
+                _remove(path)
+        if kept:
+            _check_links(folder)
         return
     if not resume:
         raise UserError(
-            f"{folder} already contains a run; add --resume to continue it, or choose another "
-            "folder"
+            f"{folder} already contains a run; add --resume to continue it, --overwrite to train "
+            "its student again, or choose another folder"
         )
     before = mark.read_text(encoding="utf-8", errors="replace").strip()
     if before != recipe:
         raise UserError(
             f"{folder} contains a run of another recipe; resume it with the recipe it was started "
-            "with, or choose another folder"
+            "with, add --overwrite instead of --resume to train the student with this one, or "
+            "choose another folder"
         )
     _check_links(folder)
 

@@ -23,6 +23,11 @@ def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def size(model: nn.Module) -> int:
+    """The bytes of all parameters, frozen ones too."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+
+
 def flops(model: nn.Module, *inputs: Tensor) -> int:
     """Floating-point operations of one forward, two for each multiply-accumulate.
 
@@ -84,6 +89,29 @@ def _allocated(model: nn.Module, *inputs: Tensor) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
+class SavedBytes:
+    """Counts the bytes that autograd keeps inside it for the backward, without parameters."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._known: set[int] = set()
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._add, lambda kept: kept)
+
+    def __enter__(self) -> SavedBytes:
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._hooks.__exit__(*error)
+
+    def _add(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if not isinstance(tensor, nn.Parameter) and storage.data_ptr() not in self._known:
+            self._known.add(storage.data_ptr())
+            self.total += storage.nbytes()
+        return tensor
+
+
 class _MemoryCounter(TorchDispatchMode):
     """Counts the bytes of the storages that were allocated inside and are still alive."""
 
@@ -121,14 +149,14 @@ class _MemoryCounter(TorchDispatchMode):
 
 
 def _timed(model: nn.Module, *inputs: Tensor) -> float:
-    _synchronize(*inputs)
+    synchronize(*inputs)
     start = perf_counter()
     model(*inputs)
-    _synchronize(*inputs)
+    synchronize(*inputs)
     return perf_counter() - start
 
 
-def _synchronize(*inputs: Tensor) -> None:
-    # Calls return before a GPU has finished.
+def synchronize(*inputs: Tensor) -> None:
+    """Wait for a GPU to finish, whose calls return before; nothing for inputs on a CPU."""
     if any(tensor.is_cuda for tensor in inputs):
         torch.cuda.synchronize()

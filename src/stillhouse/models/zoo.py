@@ -72,6 +72,7 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     size: tuple[int, int, int]  # channels, height, width
+    fixed: bool = False  # whether the network takes no other size
 
 
 def create(name: str, classes: int, channels: int = 3, **options: Any) -> nn.Module:
@@ -135,7 +136,10 @@ def preprocessing(name: str) -> Preprocessing | None:
         _check_known(name)
     if source == "timm":
         config = _library("timm").get_pretrained_cfg(rest)
-        return config and Preprocessing(tuple(config.mean), tuple(config.std), config.input_size)
+        if config is None:
+            return None
+        fixed = bool(config.fixed_input_size)
+        return Preprocessing(tuple(config.mean), tuple(config.std), config.input_size, fixed)
     if source == "torchvision" and is_detector(name):
         return Preprocessing(*_IMAGENET, (3, 800, 1333))
     if source == "torchvision" and is_segmenter(name):

@@ -20,6 +20,7 @@ from stillhouse.errors import UserError, did_you_mean, quote
 from stillhouse.files import check_inside, read_limited
 from stillhouse.models.factories import search_folder
 from stillhouse.recipes.complaints import RENAMED, describe_error, describe_renamed_value
+from stillhouse.recipes.defaults import with_defaults
 from stillhouse.recipes.paths import anchor_paths
 from stillhouse.recipes.plain_yaml import FILE_LIMIT, parse_yaml
 from stillhouse.recipes.schema import Recipe
@@ -27,6 +28,7 @@ from stillhouse.recipes.schema import Recipe
 ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 # Sections that a string names: `student=timm/resnet18` changes the name and keeps the rest.
 NAMED_SECTIONS = ("student", "teacher", "data", "task")
+CLASSIFICATION = "classification"
 TASK_OF_KIND = {
     "labels": "multilabel",
     "objects": "detection",
@@ -116,7 +118,7 @@ def validate_recipe(content: Any, path: Path, overrides: Sequence[str] = ()) -> 
     if message := describe_renamed_value(content, path, overrides):
         raise UserError(message)
     try:
-        return ADAPTER.validate_python(with_task(content))
+        return ADAPTER.validate_python(with_defaults(with_task(content)))
     except ValidationError as error:
         raise UserError(describe_error(error, path, overrides)) from error
 
@@ -130,9 +132,15 @@ def with_task(content: Any) -> Any:
         return content
     data = content.get("data")
     name = data.get("name") if isinstance(data, dict) else data
+    default = task_of_data(str(name))
+    known = default != CLASSIFICATION
+    return {**content, "task": {"name": default, **task}} if known else content
+
+
+def task_of_data(name: str) -> str:
+    """The name of the task that a data set is for."""
     kinds = {known.name: known.kind for known in entries()}
-    default = TASK_OF_KIND.get(kinds.get(str(name), "class"))
-    return {**content, "task": {"name": default, **task}} if default else content
+    return TASK_OF_KIND.get(kinds.get(name, "class"), CLASSIFICATION)
 
 
 # -------------------------------------------------------------------------------------- from files

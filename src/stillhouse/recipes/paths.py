@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 KEYS = ("path", "weights", "pretrained", "classes")  # of sections that name files
 NETWORKS = ("student", "teacher")
+Change = Callable[[str], str]
 
 
 def anchor_paths(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -16,38 +17,48 @@ def anchor_paths(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
     Options of readers and of methods are left as they are: they are relative to `data.path`.
     """
-    anchored = anchor_sections(content, ("data", *NETWORKS), folder)
-    if isinstance(study := anchored.get("study"), dict):
+    return change_paths(content, lambda path: os.path.normpath(folder / path))
+
+
+def relate_paths(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The content of a recipe with its paths relative to a folder, for a file in that folder."""
+    return change_paths(content, lambda path: os.path.relpath(path, folder))
+
+
+def change_paths(content: Mapping[str, Any], change: Change) -> dict[str, Any]:
+    """The content of a recipe with each of its paths changed."""
+    changed = change_sections(content, ("data", *NETWORKS), change)
+    if isinstance(study := changed.get("study"), dict):
         study = dict(study)
         if isinstance(teachers := study.get("teachers"), dict):
-            study["teachers"] = anchor_sections(teachers, tuple(teachers), folder)
+            study["teachers"] = change_sections(teachers, tuple(teachers), change)
         if isinstance(pairs := study.get("pairs"), dict):
             study["pairs"] = {
-                label: anchor_sections(pair, NETWORKS, folder) if isinstance(pair, dict) else pair
+                label: change_sections(pair, NETWORKS, change) if isinstance(pair, dict) else pair
                 for label, pair in pairs.items()
             }
-        anchored["study"] = study
-    return anchored
+        changed["study"] = study
+    return changed
 
 
-def anchor_sections(
-    content: Mapping[str, Any], names: tuple[str, ...], folder: Path
+def change_sections(
+    content: Mapping[str, Any], names: tuple[str, ...], change: Change
 ) -> dict[str, Any]:
-    """The content with the paths in the sections of some names."""
+    """The content with the paths in the sections of some names changed."""
     return {
-        key: anchor_section(value, folder) if key in names else value
+        key: change_section(value, change) if key in names else value
         for key, value in content.items()
     }
 
 
-def anchor_section(section: Any, folder: Path) -> Any:
+def change_section(section: Any, change: Change) -> Any:
     """A section of data, of a network or of a store, with its paths and those of its members."""
     if isinstance(section, list):
-        return [anchor_section(item, folder) for item in section]
+        return [change_section(item, change) for item in section]
     if not isinstance(section, dict):
         return section
-    anchored = anchor_sections(section, ("members", "store"), folder)
+    changed = change_sections(section, ("members", "store"), change)
     for key in KEYS:
-        if isinstance(path := anchored.get(key), str) and not path.startswith("~"):
-            anchored[key] = os.path.normpath(folder / path)
-    return anchored
+        if isinstance(path := changed.get(key), str) and not path.startswith("~"):
+            changed[key] = change(path)
+    return changed

@@ -32,6 +32,8 @@ def empty_class_notes(train: Source) -> list[str]:
     """A sentence on the classes that no training image has, where the labels are in memory."""
     labels, present = getattr(train, "targets", None), getattr(train, "presence", None)
     if isinstance(present, Tensor):
+        if not bool(present.any()):  # masks that are read when they are needed
+            return []
         counts = present.sum(0)
     elif isinstance(labels, Tensor) and labels.ndim == 1:
         counts = torch.bincount(labels[labels >= 0], minlength=len(train.classes))

@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stillhouse.build.data import make_training_loader, with_fingerprints
-from stillhouse.build.networks import make_deployed, untrained_teacher
-from stillhouse.build.run import make_pupil
+from stillhouse.build.data import with_fingerprints
+from stillhouse.build.networks import make_deployed
 from stillhouse.build.session import Session
 from stillhouse.build.splits import SplitSources
 from stillhouse.build.store import Say, silent
-from stillhouse.build.teacher import check_storable
 from stillhouse.data.record import ScoreSplit
 from stillhouse.distributed import on_first_rank, rank
 from stillhouse.engine.devices import describe_excess_workers
 from stillhouse.engine.evaluate import evaluate
 from stillhouse.errors import UserError
 from stillhouse.files import write_json
-from stillhouse.methods.control import Control
 from stillhouse.models.factories import trust_factories
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.chance import empty_class_notes
+from stillhouse.runs.checks import TrainingChecks, check_run, control_recipe
+from stillhouse.runs.run_plan import describe_plan
 from stillhouse.runs.scores import Score, optimistic_note
-from stillhouse.runs.teacher import find_teacher, member_folder, obtain_teacher
+from stillhouse.runs.teacher import OpenedTeacher, find_teacher, member_folder, obtain_teacher
 from stillhouse.runs.training import (
+    CONTROL_FOLDER,
+    RESULT,
     STUDENT,
     TEACHER,
     claim_folder,
     claim_when_free,
+    read_result,
     run_training,
 )
 from stillhouse.tasks.base import Task
@@ -107,42 +110,63 @@ def execute_recipe(
         say(f"warning: {note}")
     if crowded := describe_excess_workers(recipe.engine.workers):
         say(f"warning: {crowded}")
-    if recipe.distils:
-        check_storable(recipe)  # before anything is trained
-    try_build(recipe, session, overwrite)
-    with claim_folder(recipe, folder, resume, overwrite):
-        loaded = teacher_score = None
-        if recipe.teacher is not None and recipe.distils:
-            loaded, teacher_score = obtain_teacher(recipe, recipe.teacher, session, say)
-            if teacher_score is not None:
-                on_first_rank(lambda: write_json(folder / TEACHER, teacher_score))
-        control = None
-        if recipe.control and recipe.distils:
-            alone = replace(recipe, method=(Control(),), teacher=None, control=False)
-            control = run_training(
-                alone, folder / "control", session, None, resume=True, say=say, role="control"
-            )
-        student = run_training(recipe, folder, session, loaded, resume=resume, say=say)
-        for warning in student.get("warnings", ()):
-            say(f"warning: {warning}")
-        return Result(folder, session.task.headline, student, teacher_score, control)
+    opened, plan = None, []
+    if not (resume and (folder / RESULT).is_file()):  # a finished run is only read
+        checked = check_run(recipe, TrainingChecks(recipe, session), folder)
+        opened = checked.opened
+        plan = describe_plan(recipe, session, checked, folder)
+        del checked  # and with it the networks of the checks
+    kept = (CONTROL_FOLDER,) if overwrite and has_control(recipe, folder, session) else ()
+    if kept:
+        say(
+            "control: kept, because its own recipe has not changed; delete "
+            f"{folder / CONTROL_FOLDER} to train it again"
+        )
+    with claim_folder(recipe, folder, resume, overwrite, kept=kept):
+        for line in plan:
+            say(line)
+        return train_all(recipe, folder, session, opened, resume, say)
 
 
-def try_build(recipe: Recipe, session: Session, overwrite: bool) -> None:
-    """Build loader and pupil, so that a recipe which cannot run costs no training and no run.
-
-    Only where a run would be overwritten, or where teacher or control are trained before.
-    """
-    loaded = None
+def train_all(
+    recipe: Recipe,
+    folder: Path,
+    session: Session,
+    opened: OpenedTeacher | None,
+    resume: bool,
+    say: Say,
+) -> Result:
+    """Train what is not finished yet, in a folder that this process has claimed."""
+    loaded = teacher_score = None
     if recipe.teacher is not None and recipe.distils:
-        loaded = find_teacher(recipe, recipe.teacher, session)
-        if loaded and not (overwrite or recipe.control):
-            return
-        loaded = loaded or untrained_teacher(recipe.teacher, session)
-    elif not overwrite:
-        return
-    make_training_loader(recipe, session.sources, session.hardware.device)
-    make_pupil(recipe, session, loaded)
+        loaded, teacher_score = obtain_teacher(recipe, recipe.teacher, session, say, opened)
+        if teacher_score is not None:
+            on_first_rank(lambda: write_json(folder / TEACHER, teacher_score))
+    control = None
+    if recipe.control and recipe.distils:
+        control = run_training(
+            control_recipe(recipe),
+            folder / CONTROL_FOLDER,
+            session,
+            None,
+            resume=True,
+            say=say,
+            role="control",
+        )
+    student = run_training(recipe, folder, session, loaded, resume=resume, say=say)
+    for warning in student.get("warnings", ()):
+        say(f"warning: {warning}")
+    return Result(folder, session.task.headline, student, teacher_score, control)
+
+
+def has_control(recipe: Recipe, folder: Path, session: Session) -> bool:
+    """Whether a folder has the finished control of a recipe, trained on the same data."""
+    if not (recipe.control and recipe.distils):
+        return False
+    control, data = control_recipe(recipe), session.describe_data()
+    with suppress(UserError):  # of a control that was trained on other data
+        return read_result(control, folder / CONTROL_FOLDER, "", data) is not None
+    return False
 
 
 LOCK_TIMEOUT = 20.0  # seconds to wait for a folder whose process is being stopped

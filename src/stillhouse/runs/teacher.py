@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-from stillhouse.build.networks import TeacherNetwork, load_teacher
+from stillhouse.build.networks import TeacherNetwork, load_teacher, untrained_teacher
 from stillhouse.build.session import Session
 from stillhouse.build.store import Say
 from stillhouse.data.cache import cache_folder
@@ -25,22 +26,38 @@ SCORES = {"logits", "head", "moves", "boxes", "masks"}  # needs of methods that 
 
 
 def obtain_teacher(
-    recipe: Recipe, teacher: TeacherSpec, session: Session, say: Say
+    recipe: Recipe,
+    teacher: TeacherSpec,
+    session: Session,
+    say: Say,
+    opened: OpenedTeacher | None = None,
 ) -> tuple[TeacherNetwork, Score | None]:
     """The teacher and its scores; members without weights are trained first, in the cache folder.
 
-    A teacher of other classes, of which only features are used, has no scores. Raises UserError
-    for a teacher that does not pass the gate.
+    `opened` is the same teacher, if it was loaded before. A teacher of other classes, of which only
+    features are used, has no scores. Raises UserError for one that does not pass the gate.
     """
-    paths = [
-        member_weights(recipe, member, session) or train_member(recipe, member, session, say)
-        for member in teacher.networks
-    ]
-    blind = compares_features(recipe)
-    loaded = load_teacher(teacher, paths, session, features_only=blind)
+    if opened is not None and opened.trained:
+        loaded = opened.network
+        say_kept(recipe, teacher, say)
+    else:
+        paths = [
+            member_weights(recipe, member, session) or train_member(recipe, member, session, say)
+            for member in teacher.networks
+        ]
+        blind = compares_features(recipe)
+        loaded = load_teacher(teacher, paths, session, features_only=blind)
     for note in loaded.notes:
         say(f"teacher: {note}")
     return loaded, None if loaded.features_only else check_teacher(teacher, loaded, session)
+
+
+def say_kept(recipe: Recipe, teacher: TeacherSpec, say: Say) -> None:
+    """Name the members that an earlier run has trained."""
+    for member in teacher.networks:
+        if member.weights is None:
+            folder = member_folder(member_recipe(recipe, member))
+            say(f"teacher: {member.name} was trained before, in {folder}")
 
 
 def compares_features(recipe: Recipe) -> bool:
@@ -86,6 +103,21 @@ def find_teacher(recipe: Recipe, teacher: TeacherSpec, session: Session) -> Teac
     if len(found) < len(paths):
         return None
     return load_teacher(teacher, found, session, features_only=compares_features(recipe))
+
+
+class OpenedTeacher(NamedTuple):
+    """A teacher with its weights, or with random ones where it is still to be trained."""
+
+    network: TeacherNetwork
+    trained: bool
+
+
+def open_teacher(recipe: Recipe, teacher: TeacherSpec, session: Session) -> OpenedTeacher:
+    """The teacher with its weights; with random ones where a member is still to be trained."""
+    loaded = find_teacher(recipe, teacher, session)
+    if loaded is not None:
+        return OpenedTeacher(loaded, True)
+    return OpenedTeacher(untrained_teacher(teacher, session), False)
 
 
 def member_weights(recipe: Recipe, member: TeacherMember, session: Session) -> Path | None:

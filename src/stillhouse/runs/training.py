@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +41,7 @@ from stillhouse.runs.chance import chance_warnings
 from stillhouse.runs.scores import MANIFEST, Score, parse_result, read_manifest
 
 RESULT = "result.json"
+CONTROL_FOLDER = "control"  # of the control in the folder of a run
 RESULT_FORMAT = 2  # version of result.json
 STUDENT = "student.safetensors"
 TEACHER = "teacher.json"  # scores of the teacher before training
@@ -50,17 +51,28 @@ LOCK_POLL = 1.0  # seconds between two looks at whether a wait was interrupted
 
 @contextmanager
 def claim_folder(
-    recipe: Recipe, folder: Path, resume: bool, overwrite: bool, lock_timeout: float = 0.0
+    recipe: Recipe,
+    folder: Path,
+    resume: bool,
+    overwrite: bool,
+    lock_timeout: float = 0.0,
+    kept: Collection[str] = (),
 ) -> Iterator[None]:
     """Hold the lock of a run's folder, and write the recipe and the environment to it.
 
-    `lock_timeout` is how many seconds to wait for another process that holds the lock.
+    `lock_timeout` is how many seconds to wait for another process that holds the lock. `kept` are
+    the names of what stays in a folder that is overwritten.
     """
     digest = load.digest(recipe)
 
     def enter() -> Any:
         lock = lock_folder(
-            folder, resume=resume, overwrite=overwrite, recipe=digest, timeout=lock_timeout
+            folder,
+            resume=resume,
+            overwrite=overwrite,
+            recipe=digest,
+            timeout=lock_timeout,
+            kept=kept,
         )
         write_text(folder / "recipe.yaml", load.to_yaml(recipe))
         if not (folder / RESULT).is_file():  # otherwise the file describes where that was trained

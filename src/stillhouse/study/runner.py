@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stillhouse.build.networks import make_student, untrained_teacher
 from stillhouse.build.session import Session
 from stillhouse.build.store import Say
 from stillhouse.engine.devices import describe_excess_workers, launched_world_size
@@ -18,6 +17,7 @@ from stillhouse.methods.control import Control
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.scores import optimistic_note
+from stillhouse.study.checks import check_arms
 from stillhouse.study.jobs import Failure, Job, Outcome, Workers, record_failure
 from stillhouse.study.plan import Arm, StudyPlan
 from stillhouse.study.results import TEACHERS_FILE, Study, read_study, write_plan
@@ -33,19 +33,12 @@ def run_study(
     """
     refuse_torchrun()
     session = Session.open(plan.recipe, quiet=True)
-    check_networks(plan, session)
+    check_arms(plan, session, folder)
     with lock_folder(folder, resume=True, recipe=shared_digest(plan.recipe)):
         check_options(plan.jobs(folder), overwrite)
         write_plan(plan, folder, session.task.headline, session.score_split)
         StudyRunner(plan, folder, session, workers, say).run()
     return read_study(folder)
-
-
-def check_networks(plan: StudyPlan, session: Session) -> None:
-    """Build every network once, so that a wrong name is an error before anything is trained."""
-    make_student(plan.recipe.student, session)
-    for teacher in plan.teachers.values():
-        untrained_teacher(teacher, session)
 
 
 def refuse_torchrun() -> None:

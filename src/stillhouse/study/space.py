@@ -225,6 +225,21 @@ def suggest_values(trial: Any, space: Space) -> list[GridValue]:
     return values
 
 
+def extreme_points(space: Space) -> dict[str, list[GridValue]]:
+    """The ends of all ranges together, and each choice of a list, by what distinguishes them."""
+    points: dict[str, list[GridValue]] = {}
+    ranges = {key: axis for key, axis in space.items() if isinstance(axis, Range)}
+    if ranges:
+        points["the low ends"] = [GridValue(key, f"{axis.low:.3g}") for key, axis in ranges.items()]
+        points["the high ends"] = [
+            GridValue(key, f"{axis.high:.3g}") for key, axis in ranges.items()
+        ]
+    for key, axis in space.items():
+        if isinstance(axis, OneOf):
+            points |= {f"{key}={choice}": [GridValue(key, choice)] for choice in axis.choices}
+    return points
+
+
 def options_at_edge(values: Sequence[GridValue], space: Space) -> tuple[str, ...]:
     """The options whose value is near an end of its range."""
     return tuple(

@@ -22,13 +22,16 @@ from stillhouse.recipes import load
 from stillhouse.recipes.schema import Comparison, Network, Recipe, Searched, TeacherSpec
 from stillhouse.runs.scores import Score
 from stillhouse.study.arguments import GridValue, fixed_options, folder_names
+from stillhouse.study.checks import check_trainings
 from stillhouse.study.jobs import Failure, Job, Outcome, Workers
 from stillhouse.study.plan import Arm, StudyPlan
-from stillhouse.study.runner import check_networks, check_options, refuse_torchrun, shared_digest
+from stillhouse.study.runner import check_options, refuse_torchrun, shared_digest
 from stillhouse.study.space import (
+    Axis,
     Space,
     check_space,
     default_space,
+    extreme_points,
     initial_values,
     options_at_edge,
     select_space,
@@ -103,7 +106,7 @@ class Sweep:
     trials: int
     seed: int = 0
     prune: bool = True
-    requested: Space = field(default_factory=dict)
+    spaces: Mapping[str, Space] = field(default_factory=dict)  # by the label of the arm
 
     def run(self) -> list[MethodSearch]:
         """Run all rounds; finished trials in the folder are only read."""
@@ -129,23 +132,13 @@ class Sweep:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        methods = arm.recipe.method
-        tapped = any(hasattr(method, "pairs") for method in methods)
-        student, teacher = arm.recipe.student, arm.recipe.teacher
-        taps = common_stages(student, teacher, self.session) if tapped and teacher else ()
-        fixed = fixed_options(arm.method)
-        space = select_space(default_space(methods, taps, fixed), self.requested, methods)
-        space = {key: a for key, a in space.items() if key.removeprefix("method.") not in fixed}
-        if not space:
-            raise UserError(
-                f"{arm.method} has no option to search; leave it out, or name one with --space"
-            )
+        space = self.spaces[arm.label]
         sampler = optuna.create_study(
             direction="maximize",
             sampler=optuna.samplers.TPESampler(seed=self.seed, n_startup_trials=RANDOM_TRIALS),
             pruner=optuna.pruners.MedianPruner(n_startup_trials=RANDOM_TRIALS),
         )
-        initial = initial_values(space, methods)
+        initial = initial_values(space, arm.recipe.method)
         if initial is not None:
             sampler.enqueue_trial(initial)
         return MethodSearch(arm.method, arm.recipe, space, sampler)
@@ -258,6 +251,34 @@ def score_at(score: Score, share: float, headline: str) -> float:
     return float((reached or history)[-1][headline])
 
 
+def search_space(arm: Arm, session: Session, requested: Space) -> dict[str, Axis]:
+    """The options of an arm that are searched, and their ranges; raises UserError for none."""
+    methods = arm.recipe.method
+    tapped = any(hasattr(method, "pairs") for method in methods)
+    student, teacher = arm.recipe.student, arm.recipe.teacher
+    taps = common_stages(student, teacher, session) if tapped and teacher else ()
+    fixed = fixed_options(arm.method)
+    space = select_space(default_space(methods, taps, fixed), requested, methods)
+    space = {key: a for key, a in space.items() if key.removeprefix("method.") not in fixed}
+    if not space:
+        raise UserError(
+            f"{arm.method} has no option to search; leave it out, or name one with --space"
+        )
+    return space
+
+
+def search_extremes(plan: StudyPlan, spaces: Mapping[str, Space]) -> dict[str, Recipe]:
+    """The recipes of each arm with its own options, and at the ends of its space, by label."""
+    recipes = {}
+    for arm in plan.arms:
+        points: dict[str, list[GridValue]] = {"": []} | extreme_points(spaces.get(arm.label, {}))
+        for name, values in points.items():
+            label = f"{arm.label} at {name}" if name else arm.label
+            overrides = [value.override for value in values]
+            recipes[label] = load.replace_sections(arm.recipe, {"study": None}, overrides)
+    return recipes
+
+
 def common_stages(student: Network, teacher: TeacherSpec, session: Session) -> list[str]:
     """The names of stages that student and teacher both have."""
     sources, example = session.sources, example_of(session.sources)
@@ -290,9 +311,14 @@ def run_sweep(
     arms = [arm.recipe.method for arm in plan.arms if not arm.is_control]
     check_space(space or {}, plan.recipe, arms)
     session = Session.open(plan.recipe, quiet=True)
-    check_networks(plan, session)
+    spaces = {
+        arm.label: search_space(arm, session, space or {})
+        for arm in plan.arms
+        if not arm.is_control
+    }
+    check_trainings(plan, search_extremes(plan, spaces), session, folder)
     with lock_folder(folder, resume=True, recipe=shared_digest(plan.recipe)):
-        sweep = Sweep(plan, folder, session, workers, say, trials, seed, prune, space or {})
+        sweep = Sweep(plan, folder, session, workers, say, trials, seed, prune, spaces)
         searches = sweep.run()
         write_text(folder / TRIALS_FILE, trials_csv(searches))
         write_text(folder / CHOSEN_FILE, load.to_yaml(make_chosen_recipe(plan, searches, session)))

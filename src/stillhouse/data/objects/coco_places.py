@@ -65,7 +65,7 @@ def _of_export(name: str, root: Path, split: str, images: str) -> tuple[Path, Pa
     message = f"{name}: {root} has no annotations of {split}; put them there"
     if split == "val":
         message += ", or hold out samples of train with data.holdout=COUNT"
-    raise (UserError if split == "train" else MissingSplit)(message)
+    raise MissingSplit(message)
 
 
 def _own(root: Path, split: str) -> Iterator[tuple[Path, tuple[Path, ...]]]:

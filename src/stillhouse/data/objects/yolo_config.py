@@ -90,7 +90,7 @@ def find_images(config: Config, split: str) -> list[str]:
         message = f"{config.file} has no `{split}`; write its folder of images there"
         if split == "val":
             message += ", or hold out samples of train with data.holdout=COUNT"
-        raise (UserError if split == "train" else MissingSplit)(message)
+        raise MissingSplit(message)
     places = [_existing(config, split, place) for place in config.splits[split]]
     paths = {path for place in places for path in _images(config, place)}
     if not paths:
