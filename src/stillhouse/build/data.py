@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 
+from stillhouse.build.unlabelled import open_unlabelled
 from stillhouse.data.catalogue import IMAGENET, entry, open_source
 from stillhouse.data.images import limit_pixels
 from stillhouse.data.loader import BatchSampler, Loader
@@ -16,17 +18,23 @@ from stillhouse.data.problems import MissingSplit
 from stillhouse.data.sampler import aspect_groups
 from stillhouse.data.source import Source, hold_out, notes_of, targets_of
 from stillhouse.data.transforms import Cutout, RandAugment, Transform, is_random
+from stillhouse.data.unlabelled import add_unlabelled, without_labels
 from stillhouse.distributed import rank, world_size
 from stillhouse.errors import UserError
-from stillhouse.recipes.schema import Data, Recipe, SplitSpec
+from stillhouse.recipes.schema import Data, Recipe
+from stillhouse.recipes.splits import SplitSpec, UnlabelledSpec
 from stillhouse.tasks.base import Facts, Task
 
+UNLABELLED = UnlabelledSpec(name="given")  # what sources that are given have in a recipe
 VIEW_SEED = 0  # the seed of numbered views, the same for all runs and seeds
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The three splits of a data set, and the properties of its images."""
+    """The three splits of a data set, and the properties of its images.
+
+    `train` has no labels where no training image has any.
+    """
 
     train: Source
     val: Source
@@ -35,6 +43,20 @@ class Sources:
     std: tuple[float, ...]
     size: tuple[int, int]  # height, width, after the transforms of evaluation
     channels: int
+    unlabelled: Source | None = None  # training images beside those of `train`
+    alone: bool = False  # whether no training image has labels
+
+    @cached_property
+    def training(self) -> Source:
+        """The images that are trained on: those of `train`, then those without labels."""
+        more = self.unlabelled
+        return self.train if more is None else add_unlabelled(self.train, more)
+
+    @property
+    def parts(self) -> Mapping[str, Source]:
+        """The splits, and the images without labels if there are any, by name."""
+        splits: dict[str, Source] = {"train": self.train, "val": self.val, "test": self.test}
+        return splits if self.unlabelled is None else {**splits, "unlabelled": self.unlabelled}
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -43,9 +65,17 @@ class Sources:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Notes on samples that were left out of the splits, a sentence each."""
-        notes = (notes_of(source) for source in (self.train, self.val, self.test))
-        return tuple(dict.fromkeys(note for group in notes for note in group))
+        """How many images have no labels, and notes on samples that were left out."""
+        found = [note for source in self.parts.values() for note in notes_of(source)]
+        if self.alone:
+            found.insert(0, f"all {len(self.train):,} training images are without labels")
+        elif self.unlabelled is not None:
+            found.insert(
+                0,
+                f"training uses {len(self.train):,} images with labels and "
+                f"{len(self.unlabelled):,} without",
+            )
+        return tuple(dict.fromkeys(found))
 
 
 SplitSources = Mapping[str, Source]
@@ -58,29 +88,47 @@ def open_sources(data: Data, given: SplitSources | None = None) -> Sources:
     """
     limit_pixels(data.max_pixels)
     if given is None:
-        train, val = open_training(data)
-        test = open_test(data)
-        train, val = take_subset(data, "train", train), take_subset(data, "val", val)
-        test = val if test is None else take_subset(data, "test", test)
         known = entry(data.name)
         mean, std = data.mean or known.mean, data.std or known.std
-        return describe_splits(data, (train, val, test), mean, std)
-    if "train" not in given or not (data.holdout or "val" in given):
+        return describe_splits(data, open_splits(data), mean, std)
+    if not {"train", "unlabelled"} & set(given) or not (data.holdout or "val" in given):
         raise UserError("splits must contain train and val; leave out val only with data.holdout")
-    train = given["train"]
-    train, val = hold_out(train, data.holdout) if data.holdout else (train, given["val"])
-    splits = (train, val, given.get("test", val))
+    splits = dict(given)
+    if data.holdout:
+        splits["train"], splits["val"] = hold_out(given["train"], data.holdout)
     return describe_splits(data, splits, data.mean or IMAGENET[0], data.std or IMAGENET[1])
 
 
+def open_splits(data: Data) -> SplitSources:
+    """The splits of the recipe by name, `test` and `unlabelled` where there are any.
+
+    Without labelled training images there is no `train`.
+    """
+    spec, splits = data.unlabelled, {}
+    if spec is not None and spec.alone and not data.holdout:
+        splits["val"] = open_split(data, "val")
+    else:
+        splits["train"], splits["val"] = open_training(data)
+    if (test := open_test(data)) is not None:
+        splits["test"] = test
+    splits = {name: take_subset(data, name, source) for name, source in splits.items()}
+    if spec is not None:
+        splits["unlabelled"] = open_unlabelled(data, spec)
+        if spec.alone:
+            splits.pop("train", None)
+    return splits
+
+
 def describe_splits(
-    data: Data,
-    splits: tuple[Source, Source, Source],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
+    data: Data, splits: SplitSources, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Sources:
-    """The splits with the size and channels of their first image."""
-    train, val, test = splits
+    """The splits with the size and channels of their first image; val in the place of no test."""
+    val, test = splits["val"], splits.get("test", splits["val"])
+    more, alone = splits.get("unlabelled"), "train" not in splits
+    if more is not None:
+        more = without_labels(more, tuple(val.classes), bool(has_positions(val, SEARCHED)))
+    train = splits.get("train", more)
+    assert train is not None
     for name, source in (("val", val), ("test", test)):
         if tuple(source.classes) != tuple(train.classes):
             raise UserError(
@@ -91,7 +139,13 @@ def describe_splits(
     first = Loader(val, sampler, mean, std, transforms=data.evaluation, pad=data.pad)
     batch = next(first.epoch(0))
     channels, *size = batch.images.shape[1:]
-    return Sources(train, val, test, mean, std, (size[0], size[1]), channels)
+    if more is not None and (found := len(more[0].image)) != channels:
+        raise UserError(
+            f"data.unlabelled has images of {found} channels, but those of {data.name} have "
+            f"{channels}; give both the same"
+        )
+    shape = (size[0], size[1])
+    return Sources(train, val, test, mean, std, shape, channels, None if alone else more, alone)
 
 
 TARGET_SAMPLES = 1000  # samples whose targets are read where a source has no `targets`
@@ -104,9 +158,10 @@ def make_facts(data: Data, sources: Sources) -> Facts:
 
 def with_fingerprints(data: Data, given: SplitSources, task: Task[Any] | None = None) -> Data:
     """The data section with the fingerprints of given sources, so that they change its hash."""
-    splits = {
-        name: replace(getattr(data, name), options={"fingerprint": source.fingerprint})
+    splits: dict[str, Any] = {
+        name: replace(spec, options={"fingerprint": source.fingerprint})
         for name, source in given.items()
+        for spec in (getattr(data, name) or UNLABELLED,)
     }
     options = data.options if task is None else {**data.options, "task": repr(task)}
     return replace(data, options=options, **splits)
@@ -185,11 +240,12 @@ def make_training_loader(
 ) -> Loader:
     """Shuffled batches of train, the same number on each rank; `views` 2 adds the strong view."""
     data = recipe.data
-    count, ranks = len(sources.train), (rank(), world_size())
-    groups = aspect_groups(sources.train) if data.group_by_aspect else None
+    source = sources.training
+    count, ranks = len(source), (rank(), world_size())
+    groups = aspect_groups(source) if data.group_by_aspect else None
     sampler = BatchSampler(count, data.batch, True, recipe.seed, *ranks, data.repeats, groups)
     return Loader(
-        sources.train,
+        source,
         sampler,
         sources.mean,
         sources.std,
@@ -220,9 +276,10 @@ def make_filling_loader(
     data: Data, sources: Sources, device: torch.device, workers: int = 0
 ) -> Loader:
     """The training images in their order, all of them on each rank, to fill a store."""
+    source = sources.training
     return Loader(
-        sources.train,
-        BatchSampler(len(sources.train), evaluation_batch(data, sources.train)),
+        source,
+        BatchSampler(len(source), evaluation_batch(data, source)),
         sources.mean,
         sources.std,
         transforms=data.transforms,

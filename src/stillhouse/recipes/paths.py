@@ -41,12 +41,12 @@ def anchor_sections(
 
 
 def anchor_section(section: Any, folder: Path) -> Any:
-    """A section of data, of a network or of a store, with its paths and those of its members."""
+    """A section of data, of a network or of a store, with its paths and those of its parts."""
     if isinstance(section, list):
         return [anchor_section(item, folder) for item in section]
     if not isinstance(section, dict):
         return section
-    anchored = anchor_sections(section, ("members", "store"), folder)
+    anchored = anchor_sections(section, ("members", "store", "unlabelled"), folder)
     for key in KEYS:
         if isinstance(path := anchored.get(key), str) and not path.startswith("~"):
             anchored[key] = os.path.normpath(folder / path)

@@ -168,6 +168,8 @@ def evaluate_run(
 ) -> Mapping[str, float]:
     """The scores of a run's student on a split, with the weights of `path` if given."""
     session = Session.open(recipe)
+    if split == "train" and session.sources.alone:
+        raise UserError("no training image has labels; evaluate the student on val or test")
     weights = path or folder / STUDENT
     if path is None and not weights.is_file():
         raise UserError(

@@ -113,6 +113,7 @@ def member_recipe(recipe: Recipe, member: TeacherMember) -> Recipe:
         student=Network(
             member.name, options=member.options, head=member.head, pretrained=member.pretrained
         ),
+        data=replace(recipe.data, unlabelled=None),
         method=(Control(),),
         teacher=None,
         control=False,
@@ -134,5 +135,5 @@ def train_member(recipe: Recipe, member: TeacherMember, session: Session, say: S
     folder = member_folder(training)
     say(f"teacher: training {member.name} in {folder}")
     with claim_when_free(training, folder, session.hardware.device, say):
-        run_training(training, folder, session, None, resume=True)
+        run_training(training, folder, session.labelled(), None, resume=True)
     return folder / STUDENT
