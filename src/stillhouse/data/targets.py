@@ -61,7 +61,7 @@ def target_at(targets: Target, index: int) -> SampleTarget:
     """
     if isinstance(targets, Tensor):
         found = targets[index]
-        if bool(found.flatten()[:1] == ABSENT):
+        if found.dtype != torch.uint8 and bool(found.flatten()[:1] == ABSENT):
             return None
         return int(found) if targets.ndim == 1 else found
     if not isinstance(targets, Objects):
