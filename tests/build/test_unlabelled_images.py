@@ -140,14 +140,14 @@ def test_images_that_change_are_noticed(photos: Path) -> None:
 
 
 WRONG = {
-    "data.unlabelled={path: WHERE/nowhere}": r"nowhere does not exist; set it to a folder of images",
+    "data.unlabelled={path: WHERE/nowhere}": r"nowhere does not exist; set it to a folder",
     "data.unlabelled={path: WHERE/more/a.png}": r"a\.png is no folder",
     "data.unlabelled={path: WHERE/empty}": r"empty has no images; image files end in",
     "data.unlabelled={path: WHERE/photos}": r"contains data\.path.*images of val and test",
     "data.unlabelled={path: WHERE}": r"contains data\.path.*set it to a folder of other images",
     "data.unlabelled.count=3": r"a folder of images has no option 'count'",
     "data.unlabelled.subset=9": r"subset=9 cannot be taken of 5 images",
-    "data.unlabelled={name: digits/numbers, count: 4}": r"images of 1 channels, but those of folder",
+    "data.unlabelled={name: digits/numbers, count: 4}": r"images of 1 channels, but",
     "data.unlabelled={name: cubes}": r"there is no data set 'cubes'",
 }
 
