@@ -20,6 +20,7 @@ KEPT = (
     "consistency.csv",
     "errors.csv",
     "scores.csv",
+    "comparison.md",
     "temperatures.csv",
     "temperatures.png",
 )

@@ -23,6 +23,7 @@ FILES = {  # and what they are imported as
     "test_ranks_detection": "test_ranks_detection",
     "test_ranks_semantic": "test_ranks_semantic",
     "test_ranks_instance": "test_ranks_instance",
+    "test_ranks_unlabelled": "test_ranks_unlabelled",
     "test_distiller": "test_distiller",
     "test_detection_slice": "slice.test_detection_slice",
 }

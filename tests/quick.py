@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from stillhouse.build.session import Session
+from stillhouse.engine import train as training
+from stillhouse.engine.run import Run
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
 from stillhouse.runs.execute import Result, execute
@@ -54,6 +57,19 @@ def kept_teacher() -> Path:
 
         found = train_member(recipe, recipe.teacher, session, lambda _: None)
     return found
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """A signal at a step of the next training that gets there, once."""
+    set_rates, asked = training.set_rates, []
+
+    def interrupted(run: Run, clock: Any) -> None:
+        if clock.step == step and not asked:
+            asked.append(step)
+            signal.raise_signal(signal.SIGTERM)
+        set_rates(run, clock)
+
+    monkeypatch.setattr(training, "set_rates", interrupted)
 
 
 class Ended(NamedTuple):

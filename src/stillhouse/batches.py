@@ -31,6 +31,8 @@ class Objects:
     difficult: Tensor | None = None  # (M,) bool: neither trained on nor counted
     area: Tensor | None = None  # (M,) in pixels of the image as it was read, where annotated
     scores: Tensor | None = None  # (M,) of detections, in [0, 1]
+    # (images,) bool, on the CPU: images without labels, whose objects are not known; None: no image
+    unlabelled: Tensor | None = None
 
     @property
     def ignored(self) -> Tensor:
@@ -50,7 +52,8 @@ class Objects:
         # the place of each object: where its image begins, and its number among those of the image
         before = counts.cumsum(0) - counts
         places = first[image] + torch.arange(len(image), device=kept.device) - before[image]
-        return replace(self.objects(places), image=image, images=len(kept))
+        unlabelled = None if self.unlabelled is None else self.unlabelled[kept.cpu()]
+        return replace(self.objects(places), image=image, images=len(kept), unlabelled=unlabelled)
 
     def objects(self, index: Tensor) -> Objects:
         """Some of the objects: (K,) int64, or (M,) bool."""
@@ -58,8 +61,9 @@ class Objects:
         return replace(self, **parts)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors by name, without those that are absent."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        """The tensors of objects by name, without those that are absent."""
+        names = [field.name for field in fields(self) if field.name != "unlabelled"]
+        values = {name: getattr(self, name) for name in names}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Objects:
@@ -77,7 +81,7 @@ class Objects:
 
 
 def join_objects(targets: Sequence[Objects | None]) -> Objects:
-    """The objects of several images, each with the same tensors; None is an image without any."""
+    """The objects of several images, each with the same tensors; None is one without labels."""
     known = [(number, target) for number, target in enumerate(targets) if target is not None]
     image = [torch.full_like(target.image, number) for number, target in known]
     parts: dict[str, Any] = {
@@ -85,7 +89,11 @@ def join_objects(targets: Sequence[Objects | None]) -> Objects:
         for name in known[0][1].tensors()
         if name != "image"
     }
-    return replace(known[0][1], image=torch.cat(image), images=len(targets), **parts)
+    absent = torch.tensor([target is None for target in targets])
+    unlabelled = absent if len(known) < len(targets) else None
+    return replace(
+        known[0][1], image=torch.cat(image), images=len(targets), unlabelled=unlabelled, **parts
+    )
 
 
 def read_objects(target: Any, where: str) -> Objects:
@@ -112,7 +120,8 @@ def read_objects(target: Any, where: str) -> Objects:
     )
 
 
-ABSENT = -1  # the class index, or the share of each class, of an image without labels
+# the class index, the share of each class, or the class of each pixel, of an image without labels
+ABSENT = -1
 IGNORE = 255  # the class index of pixels that losses and scores ignore
 
 # Class indices (N,), one share per class (N, classes), class indices per pixel (N, H, W), objects,
@@ -159,6 +168,8 @@ class Batch(Generic[T]):
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         if isinstance(self.target, Objects):
             parts["target"] = {"images": self.target.images, **self.target.tensors()}
+            if self.target.unlabelled is not None:
+                parts["target"]["unlabelled"] = self.target.unlabelled
         return {name: part for name, part in parts.items() if part is not None}
 
 
@@ -167,6 +178,11 @@ def select_target(target: Any, index: slice | Tensor) -> Any:
     if target is None:
         return None
     return target.rows(index) if isinstance(target, Objects) else target[index]
+
+
+def without_absent(mask: Tensor) -> Tensor:
+    """Class masks in which the pixels of images without labels are ignored: (...) -> (...)."""
+    return mask if mask.dtype == torch.uint8 else mask.masked_fill(mask == ABSENT, IGNORE)
 
 
 def read_batch(batch: Any) -> Batch[Any]:

@@ -17,6 +17,7 @@ from stillhouse.methods.base import Method
 from stillhouse.methods.build import make_method, reshape_student
 from stillhouse.methods.catalogue import published
 from stillhouse.methods.setting import Setting, no_labels
+from stillhouse.methods.unlabelled import check_labelled
 from stillhouse.models.last_layers import last_layers
 from stillhouse.models.taps import Tapped
 from stillhouse.objectives.presets import Preset
@@ -67,6 +68,7 @@ class Distiller(nn.Module):
             specs = [as_spec(one) for one in several]
             check_schedules(specs, steps_per_epoch)
             student, method = build_method(specs, student, teacher, example, labels)
+        self.specs = tuple(specs)
         self.keyed = any("keys" in spec.needs for spec in specs)
         self.pupil = Pupil(Tapped(student, method.student_taps, examples), method, self.task)
         inputs = self.task.inputs
@@ -104,6 +106,7 @@ class Distiller(nn.Module):
                 "stillhouse.Batch(images, target, keys, views)"
             )
         read = self.task.read(batch)
+        check_labelled(self.specs, read.target)
         self.teacher.network.to(read.images.device)
         clock = Clock(self.step, max(self.steps, self.step + 1), self.steps_per_epoch)
         traces = observe(self.teacher, read, self.pupil.method.views)

@@ -117,8 +117,12 @@ def gather_objects(value: V) -> list[V]:
     return values
 
 
-def gather_site(site: Site) -> Site:
-    """The site with the rows of all ranks."""
+def gather_site(site: Site, labels: bool = True) -> Site:
+    """The site with the rows of all ranks, without targets where a loss reads no `labels`.
+
+    Those of a rank are None if none of its images has labels, which cannot be gathered.
+    """
+    site = site if labels else replace(site, target=None)
     optional = {
         name: gather(value)
         for name in ("target", "weight")

@@ -17,7 +17,8 @@ from quick import quick
 from stillhouse.build.data import make_loader, make_training_loader, open_sources
 from stillhouse.errors import UserError
 from stillhouse.recipes import load
-from stillhouse.recipes.schema import Data, SplitSpec
+from stillhouse.recipes.schema import Data
+from stillhouse.recipes.splits import SplitSpec
 from stillhouse.runs.execute import Result, execute
 
 CLASSES = ("dark", "light")

@@ -11,7 +11,8 @@ from PIL import Image
 from stillhouse.build.data import open_sources
 from stillhouse.data.single.table import read_table
 from stillhouse.errors import UserError
-from stillhouse.recipes.schema import Data, SplitSpec
+from stillhouse.recipes.schema import Data
+from stillhouse.recipes.splits import SplitSpec
 
 ROWS = "path,label\na.png,dog\n./sub/b.png,cat\nc.png,dog\n"
 

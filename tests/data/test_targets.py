@@ -140,11 +140,18 @@ def test_samples_without_a_target_keep_their_place_and_have_no_class(
 def test_what_stands_for_an_absent_target() -> None:
     assert collate([2, None, 1]).tolist() == [2, -1, 1]
     assert collate([None, hot(1)]).tolist() == [[-1] * CLASSES, [0, 1, 0, 0]]
-    for dtype in (torch.int64, torch.uint8):
+    for dtype, signed in ((torch.int64, torch.int64), (torch.uint8, torch.int16)):
         found = collate([mask(1, dtype=dtype), None])
-        assert found.dtype == dtype and found[1].unique().tolist() == [IGNORE]
+        assert found.dtype == signed and found[1].unique().tolist() == [-1]
+        assert torch.equal(found[0], mask(1, dtype=signed))
+        assert target_at(found, 1) is None and target_at(found, 0) is not None
     things = collate([None, objects([1]), None])
     assert things.image.tolist() == [1] and things.images == 3
+    assert things.unlabelled.tolist() == [True, False, True]
+    assert [target_at(things, i) is None for i in range(3)] == [True, False, True]
+    chosen = things.rows(torch.tensor([1, 2, 1]))
+    assert chosen.unlabelled.tolist() == [False, True, False] and chosen.image.tolist() == [0, 2]
+    assert collate([objects([1]), objects([])]).unlabelled is None
     assert collate([None, None]) is None and collate([]) is None
     assert count_samples(None) == 0 and presence(None, CLASSES).shape == (0, CLASSES)
 

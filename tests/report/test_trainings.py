@@ -71,7 +71,7 @@ def test_the_time_of_each_training(done: Result, pages: tuple[Page, Page]) -> No
 
 def test_the_lines_of_python_load_the_student(done: Result, pages: tuple[Page, Page]) -> None:
     session = Session.open(quick(), quiet=True)
-    batch = next(session.test())
+    batch = next(session.measured())
     space = {"images": batch.images}
     lines = pages[0].usage
     assert len([line for line in lines if not line.startswith("#")]) == 3

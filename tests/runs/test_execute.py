@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import signal
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -16,11 +15,10 @@ import torch
 import torch.nn.functional as F
 import yaml
 
-from quick import kept_teacher, metrics, quick, run, student_bytes
+from quick import kept_teacher, metrics, quick, run, stop_at, student_bytes
 from stillhouse.build.data import open_sources
 from stillhouse.data.embedded.digits import make_raw
 from stillhouse.data.source import FromTorch
-from stillhouse.engine import train as training
 from stillhouse.engine.interrupt import Stopped
 from stillhouse.engine.run import Run
 from stillhouse.errors import UserError
@@ -292,19 +290,6 @@ def test_a_teacher_that_training_changes_ends_it(
 
 
 # ------------------------------------------------------------------------------ stopped and resumed
-
-
-def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """A signal at a step of the next training that gets there, once."""
-    set_rates, asked = training.set_rates, []
-
-    def interrupted(run: Run, clock: Any) -> None:
-        if clock.step == step and not asked:
-            asked.append(step)
-            signal.raise_signal(signal.SIGTERM)
-        set_rates(run, clock)
-
-    monkeypatch.setattr(training, "set_rates", interrupted)
 
 
 # Everything that has a state of its own: momenta, an average, an adapter, random crops.

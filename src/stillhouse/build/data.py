@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -22,17 +24,23 @@ from stillhouse.data.record import ScoreSplit
 from stillhouse.data.sampler import aspect_groups
 from stillhouse.data.source import Source, notes_of, targets_of
 from stillhouse.data.transforms import Cutout, RandAugment, Transform, is_random
+from stillhouse.data.unlabelled import add_unlabelled, without_labels
 from stillhouse.distributed import rank, world_size
 from stillhouse.errors import UserError
 from stillhouse.recipes.schema import Data, Recipe
+from stillhouse.recipes.splits import UnlabelledSpec
 from stillhouse.tasks.base import Facts, Task
 
+UNLABELLED = UnlabelledSpec(name="given")  # what sources that are given have in a recipe
 VIEW_SEED = 0  # the seed of numbered views, the same for all runs and seeds
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The splits of a data set, and the properties of its images."""
+    """The splits of a data set, and the properties of its images.
+
+    `train` has no labels where no training image has any.
+    """
 
     train: Source
     val: Source
@@ -42,12 +50,26 @@ class Sources:
     size: tuple[int, int]  # height, width, after the transforms of evaluation
     channels: int
     remarks: tuple[str, ...] = ()  # on the choice of the splits
+    unlabelled: Source | None = None  # training images beside those of `train`
+    alone: bool = False  # whether no training image has labels
+
+    @cached_property
+    def training(self) -> Source:
+        """The images that are trained on: those of `train`, then those without labels."""
+        more = self.unlabelled
+        return self.train if more is None else add_unlabelled(self.train, more)
 
     @property
     def by_name(self) -> dict[str, Source]:
         """The splits that there are: train, val and perhaps test."""
         splits = {"train": self.train, "val": self.val}
         return splits if self.test is None else {**splits, "test": self.test}
+
+    @property
+    def parts(self) -> dict[str, Source]:
+        """The splits, and the images without labels if there are any, by name."""
+        more = self.unlabelled
+        return self.by_name if more is None else {**self.by_name, "unlabelled": more}
 
     @property
     def score_split(self) -> ScoreSplit:
@@ -66,9 +88,20 @@ class Sources:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Notes on the splits, and on samples that were left out of them, a sentence each."""
-        notes = (notes_of(source) for source in self.by_name.values())
-        return tuple(dict.fromkeys((*self.remarks, *(note for group in notes for note in group))))
+        """Notes on the splits and on samples that were left out of them, a sentence each."""
+        notes = [note for source in self.parts.values() for note in notes_of(source)]
+        return tuple(dict.fromkeys((*self.remarks, *unlabelled_notes(self), *notes)))
+
+
+def unlabelled_notes(sources: Sources) -> Iterator[str]:
+    """How many training images have no labels."""
+    if sources.alone:
+        yield f"all {len(sources.train):,} training images are without labels"
+    elif sources.unlabelled is not None:
+        yield (
+            f"training uses {len(sources.train):,} images with labels and "
+            f"{len(sources.unlabelled):,} without"
+        )
 
 
 def open_sources(data: Data, given: SplitSources | None = None) -> Sources:
@@ -93,7 +126,11 @@ def describe_splits(
     std: tuple[float, ...],
 ) -> Sources:
     """The splits with the size and channels of their first image."""
-    train, val, test, remarks = without_copy(splits)
+    labelled, val, test, remarks, more = without_copy(splits)
+    if more is not None:
+        more = without_labels(more, tuple(val.classes), bool(has_positions(val, SEARCHED)))
+    train = more if labelled is None else labelled
+    assert train is not None
     for name, source in (("val", val), ("test", test)):
         if source is not None and tuple(source.classes) != tuple(train.classes):
             raise UserError(
@@ -104,7 +141,14 @@ def describe_splits(
     first = Loader(val, sampler, mean, std, transforms=data.evaluation, pad=data.pad)
     batch = next(first.epoch(0))
     channels, *size = batch.images.shape[1:]
-    return Sources(train, val, test, mean, std, (size[0], size[1]), channels, remarks)
+    if more is not None and (found := len(more[0].image)) != channels:
+        raise UserError(
+            f"data.unlabelled has images of {found} channels, but those of {data.name} have "
+            f"{channels}; give both the same"
+        )
+    shape, alone = (size[0], size[1]), labelled is None
+    beside = None if alone else more
+    return Sources(train, val, test, mean, std, shape, channels, remarks, beside, alone)
 
 
 TARGET_SAMPLES = 1000  # samples whose targets are read where a source has no `targets`
@@ -117,9 +161,10 @@ def make_facts(data: Data, sources: Sources) -> Facts:
 
 def with_fingerprints(data: Data, given: SplitSources, task: Task[Any] | None = None) -> Data:
     """The data section with the fingerprints of given sources, so that they change its hash."""
-    splits = {
-        name: replace(getattr(data, name), options={"fingerprint": source.fingerprint})
+    splits: dict[str, Any] = {
+        name: replace(spec, options={"fingerprint": source.fingerprint})
         for name, source in given.items()
+        for spec in (getattr(data, name) or UNLABELLED,)
     }
     options = data.options if task is None else {**data.options, "task": repr(task)}
     return replace(data, options=options, **splits)
@@ -155,11 +200,12 @@ def make_training_loader(
 ) -> Loader:
     """Shuffled batches of train, the same number on each rank; `views` 2 adds the strong view."""
     data = recipe.data
-    count, ranks = len(sources.train), (rank(), world_size())
-    groups = aspect_groups(sources.train) if data.group_by_aspect else None
+    source = sources.training
+    count, ranks = len(source), (rank(), world_size())
+    groups = aspect_groups(source) if data.group_by_aspect else None
     sampler = BatchSampler(count, data.batch, True, recipe.seed, *ranks, data.repeats, groups)
     return Loader(
-        sources.train,
+        source,
         sampler,
         sources.mean,
         sources.std,
@@ -190,9 +236,10 @@ def make_filling_loader(
     data: Data, sources: Sources, device: torch.device, workers: int = 0
 ) -> Loader:
     """The training images in their order, all of them on each rank, to fill a store."""
+    source = sources.training
     return Loader(
-        sources.train,
-        BatchSampler(len(sources.train), evaluation_batch(data, sources.train)),
+        source,
+        BatchSampler(len(source), evaluation_batch(data, source)),
         sources.mean,
         sources.std,
         transforms=data.transforms,

@@ -18,6 +18,7 @@ from stillhouse.build.networks import TeacherNetwork, example_of, make_student
 from stillhouse.build.session import Session
 from stillhouse.build.store import Say, silent
 from stillhouse.build.teacher import make_teacher
+from stillhouse.build.unlabelled import check_without_labels
 from stillhouse.data.source import Pixels, Source, targets_of
 from stillhouse.data.targets import SampleTarget, is_spatial
 from stillhouse.distributed import rank, world_size
@@ -50,6 +51,8 @@ def make_pupil(
     recipe: Recipe, session: Session, loaded: TeacherNetwork | None, say: Say = silent
 ) -> Pupil[Any]:
     """A new student with its method, on the CPU; it inherits what the recipe names."""
+    if recipe.data.unlabelled is not None:
+        check_without_labels(recipe.method, session.task, alone=session.sources.alone)
     check_labels(recipe.method, session.sources.train)
     student, example = make_student(recipe.student, session), example_of(session.sources)
     method: Method = NoTerms()

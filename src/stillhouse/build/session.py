@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -64,8 +64,16 @@ class Session:
         return make_loader(source, self.data, self.sources, self.hardware.device, self.workers)
 
     def describe_data(self) -> dict[str, Any]:
-        """The classes, and the fingerprint and number of samples of each split."""
-        return describe_sources(self.sources.by_name)
+        """The classes, and the fingerprint and number of samples of each part of the data."""
+        return describe_sources(self.sources.parts)
+
+    def labelled(self) -> Session:
+        """The session without the images without labels, for trainings on labels alone."""
+        return replace(
+            self,
+            data=replace(self.data, unlabelled=None),
+            sources=replace(self.sources, unlabelled=None),
+        )
 
     def val(self) -> Iterator[Batch[Any]]:
         """Batches of the validation split."""

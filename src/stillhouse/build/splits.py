@@ -6,49 +6,58 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from stillhouse.build.unlabelled import open_unlabelled
 from stillhouse.data.catalogue import entry, open_source
 from stillhouse.data.holdout import hold_out, hold_out_parts
 from stillhouse.data.problems import MissingSplit
 from stillhouse.data.source import Source
 from stillhouse.errors import UserError, did_you_mean
-from stillhouse.recipes.schema import Data, SplitSpec
+from stillhouse.recipes.schema import Data
+from stillhouse.recipes.splits import SplitSpec
 
 SplitSources = Mapping[str, Source]
 OTHER_NAMES = {"val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
 
 class Splits(NamedTuple):
-    """The splits of a data set, and remarks on their choice, a sentence each."""
+    """The parts of a data set, and remarks on their choice, a sentence each."""
 
-    train: Source
+    train: Source | None  # None: all training images are without labels
     val: Source
     test: Source | None  # None: there is none, and scores are those of val
     remarks: tuple[str, ...] = ()
+    unlabelled: Source | None = None
 
 
 def read_splits(data: Data) -> Splits:
     """The splits of the data section; those that are missing are held out of train."""
-    train, test = open_split(data, "train"), find_split(data, "test")
+    more = data.unlabelled
+    alone = more is not None and more.alone
+    test = find_split(data, "test")
     if data.holdout:
         val = None if test is not None else find_split(data, "val")
-        splits = hold_out_missing(train, val, test, data.holdout)
+        splits = hold_out_missing(open_split(data, "train"), val, test, data.holdout)
     else:
-        splits = Splits(train, open_split(data, "val"), test)
-    train, val, test, remarks = splits
-    train, val = take_subset(data, "train", train), take_subset(data, "val", val)
-    return Splits(train, val, None if test is None else take_subset(data, "test", test), remarks)
+        labelled = None if alone else open_split(data, "train")
+        splits = Splits(labelled, open_split(data, "val"), test)
+    train, val = None if alone else splits.train, splits.val
+    return Splits(
+        None if train is None else take_subset(data, "train", train),
+        take_subset(data, "val", val),
+        None if splits.test is None else take_subset(data, "test", splits.test),
+        splits.remarks,
+        None if more is None else open_unlabelled(data, more),
+    )
 
 
 def choose_splits(data: Data, given: SplitSources) -> Splits:
     """The splits that are given instead of those of the data section."""
-    if "train" not in given or not (data.holdout or "val" in given):
+    train, val, test, more = (given.get(name) for name in ("train", "val", "test", "unlabelled"))
+    if data.holdout and train is not None:
+        return hold_out_missing(train, val, test, data.holdout)._replace(unlabelled=more)
+    if val is None or (train is None and more is None):
         raise UserError("splits must contain train and val; leave out val only with data.holdout")
-    train, val, test = (given.get(name) for name in ("train", "val", "test"))
-    assert train is not None
-    if data.holdout:
-        return hold_out_missing(train, val, test, data.holdout)
-    assert val is not None
-    return Splits(train, val, test)
+    return Splits(train, val, test, unlabelled=more)
 
 
 def hold_out_missing(
@@ -66,10 +75,11 @@ def hold_out_missing(
 
 def without_copy(splits: Splits) -> Splits:
     """The same without a test split that has the images of val."""
-    train, val, test, remarks = splits
+    val, test = splits.val, splits.test
     if test is None or test.fingerprint != val.fingerprint:
         return splits
-    return Splits(train, val, None, (*remarks, f"{test.name} has the images of val"))
+    remark = f"{test.name} has the images of val"
+    return splits._replace(test=None, remarks=(*splits.remarks, remark))
 
 
 def take_subset(data: Data, split: str, source: Source) -> Source:

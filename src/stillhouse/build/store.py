@@ -122,8 +122,8 @@ def make_store(teacher: TeacherSpec, session: Session, loaded: TeacherNetwork) -
     assert spec is not None
     identity = StoreIdentity(
         teacher=describe_teacher(teacher, loaded),
-        data=sources.train.fingerprint,
-        samples=len(sources.train),
+        data=sources.training.fingerprint,
+        samples=len(sources.training),
         transforms=[asdict(transform) for transform in session.data.transforms],
         mean=sources.mean,
         std=sources.std,

@@ -42,7 +42,7 @@ def make_teacher(
     live = make_live(session, loaded, method)
     if teacher.remember:
         views = view_count(recipe.data)
-        return MemoryCached(live, len(session.sources.train), views, session.task.storable)
+        return MemoryCached(live, len(session.sources.training), views, session.task.storable)
     return live
 
 

@@ -72,6 +72,7 @@ NEEDS = {
     "head": "the classifier of the teacher",
     "moves": "a trainable teacher",
     "masks": "a class for each pixel",
+    "objects": "the objects of every image",
 }
 
 

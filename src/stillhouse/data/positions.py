@@ -13,6 +13,7 @@ from stillhouse.data.source import Source, SourceSubset
 from stillhouse.data.targets import is_spatial
 from stillhouse.data.transforms import Transform
 from stillhouse.data.transforms.checks import unmovable
+from stillhouse.data.unlabelled import PartlyLabelled
 from stillhouse.errors import UserError
 
 SEARCHED = 8  # samples that are read to find the kind of the targets of a source
@@ -34,6 +35,8 @@ def has_positions(source: Source, most: int = 0) -> bool | None:
     """
     if isinstance(source, SourceSubset):
         return has_positions(source.whole, most)
+    if isinstance(source, PartlyLabelled):
+        return has_positions(source.labelled, most)
     if getattr(source, "positions", False):
         return True
     targets = getattr(source, "targets", None)

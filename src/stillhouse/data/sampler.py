@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stillhouse.data.random import derive_seed
 from stillhouse.data.source import Pixels, Source, SourceSubset
+from stillhouse.data.unlabelled import PartlyLabelled, WithoutLabels
 from stillhouse.errors import UserError
 
 
@@ -94,6 +95,10 @@ def shapes_of(source: Source) -> Tensor:
     """The height and width of each image as read: -> (N, 2); raises UserError if unknown."""
     if isinstance(source, SourceSubset):
         return shapes_of(source.whole)[source.indices]
+    if isinstance(source, PartlyLabelled):
+        return torch.cat([shapes_of(source.labelled), shapes_of(source.unlabelled)])
+    if isinstance(source, WithoutLabels):
+        return shapes_of(source.images)
     if isinstance(source, Pixels):
         return torch.tensor(source.images.shape[-2:]).expand(len(source), 2)
     shapes = getattr(source, "shapes", None)

@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-from stillhouse.batches import ABSENT, IGNORE, Objects, Target, join_objects
+from stillhouse.batches import ABSENT, Objects, Target, join_objects
 from stillhouse.errors import UserError
 
 SampleTarget = int | Tensor | Objects | None
@@ -23,8 +23,8 @@ SampleTarget = int | Tensor | Objects | None
 def collate(targets: Sequence[SampleTarget]) -> Target:
     """The target of a batch from those of its samples; None if all are None.
 
-    If some are None, their class index, or all their shares of classes, are -1, and all pixels of a
-    mask are 255. Raises UserError for targets of different kinds.
+    If some are None, their class index, all their shares of classes, or all pixels of their mask
+    are -1, and `Objects` name them. Raises UserError for targets of different kinds.
     """
     known = [target for target in targets if target is not None]
     if not known:
@@ -34,9 +34,17 @@ def collate(targets: Sequence[SampleTarget]) -> Target:
     if isinstance(known[0], Objects):
         return join_objects(targets)  # type: ignore[arg-type]
     if isinstance(known[0], Tensor):
-        absent = torch.full_like(known[0], IGNORE if is_spatial(known[0]) else ABSENT)
-        return torch.stack([t if isinstance(t, Tensor) else absent for t in targets])
+        if len(known) == len(targets):
+            return torch.stack([target for target in targets if isinstance(target, Tensor)])
+        found = [signed(target) for target in known if isinstance(target, Tensor)]
+        absent, left = torch.full_like(found[0], ABSENT), iter(found)
+        return torch.stack([absent if target is None else next(left) for target in targets])
     return torch.tensor([ABSENT if t is None else t for t in targets], dtype=torch.int64)
+
+
+def signed(target: Tensor) -> Tensor:
+    """A target in a type that can be -1: masks of bytes as int16, others as they are."""
+    return target.to(torch.int16) if target.dtype == torch.uint8 else target
 
 
 def _kind(target: SampleTarget) -> tuple[Any, ...]:
@@ -47,10 +55,19 @@ def _kind(target: SampleTarget) -> tuple[Any, ...]:
 
 
 def target_at(targets: Target, index: int) -> SampleTarget:
-    """The target of one sample from the collated targets, of which its tensors are views."""
+    """The target of one sample from the collated targets, of which its tensors are views.
+
+    None for a sample without labels.
+    """
     if isinstance(targets, Tensor):
-        return int(targets[index]) if targets.ndim == 1 else targets[index]
-    return _objects_at(targets, index) if isinstance(targets, Objects) else None
+        found = targets[index]
+        if found.dtype != torch.uint8 and bool(found.flatten()[:1] == ABSENT):
+            return None
+        return int(found) if targets.ndim == 1 else found
+    if not isinstance(targets, Objects):
+        return None
+    absent = targets.unlabelled is not None and bool(targets.unlabelled[index])
+    return None if absent else _objects_at(targets, index)
 
 
 def _objects_at(objects: Objects, index: int) -> Objects:
@@ -58,7 +75,7 @@ def _objects_at(objects: Objects, index: int) -> Objects:
     first, last = torch.searchsorted(objects.image, torch.tensor([index, index + 1])).tolist()
     parts: dict[str, Any] = {name: part[first:last] for name, part in objects.tensors().items()}
     parts["image"] = torch.zeros_like(parts["image"])
-    return replace(objects, images=1, **parts)
+    return replace(objects, images=1, unlabelled=None, **parts)
 
 
 def count_samples(targets: Target) -> int:

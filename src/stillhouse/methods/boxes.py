@@ -51,6 +51,11 @@ class ILD(ComposedMethod):
         "among ranks, because a level counts where a rank has a positive prior.",
     )
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The needs of the variant."""
+        return needs_of(super().needs, self.variant)
+
     def build(self, setting: Setting) -> Method:
         """The method; it has no trainable parameters."""
         return BoxDistillation(self, self.weight, self.variant)
@@ -81,6 +86,11 @@ class BCKD(ComposedMethod):
         "Its public code is for GFocal, whose class scores are qualities. See bcd and ild.",
     )
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The needs of the variant."""
+        return needs_of(super().needs, self.variant)
+
     def build(self, setting: Setting) -> Method:
         """The method; it has no trainable parameters."""
         parts = {"bcd": Logits(self.class_part()), "ild": self.box_part()}
@@ -104,6 +114,11 @@ class BCKD(ComposedMethod):
             "bcd": lambda sites: row_losses(objective, sites[site]),
             "ild": self.box_part().losses,
         }
+
+
+def needs_of(needs: tuple[str, ...], variant: Variant) -> tuple[str, ...]:
+    """The reference reads which levels have an object."""
+    return (*needs, "objects") if variant == "reference" else needs
 
 
 def gated(site: str, variant: Variant) -> str:

@@ -145,7 +145,7 @@ class CurriculumTemperature(Method):
             if len(site.student):
                 self.latest = tau.detach().mean()
             for name, objective in self.objectives.items():
-                rows = gather_site(site) if objective.relational else site
+                rows = gather_site(site, self.needs_labels) if objective.relational else site
                 term = objective.at(site)(rows, temperature=tau)
                 terms[f"{place}/{name}"] = term._replace(weight=ramp * term.weight)
         return terms

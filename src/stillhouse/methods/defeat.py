@@ -36,7 +36,7 @@ class DeFeat(LevelsSpec):
         "1/L * sum over levels ( foreground / (2 C sum M) * sum M (f_t - W f_s)^2 + background / "
         "(2 C sum (1 - M)) * sum (1 - M) (f_t - W f_s)^2 ),  M the cells of objects of the level",
         "Guo J. et al.: Distilling object detectors via decoupled features, CVPR 2021",
-        ("features", "boxes"),
+        ("features", "boxes", "objects"),
         "a 1x1 convolution per level; discarded after training",
         "The features of the neck only; the paper also divides the class scores of proposals. The "
         "weights are those of the authors' configuration for Faster R-CNN on VOC. Means are over "

@@ -47,7 +47,7 @@ class FGD(LevelsSpec):
         "tau), C = channels softmax(mean_hw |f| / tau), R a context block; M_fg one over the cells "
         "of the box, M_bg one over the cells without a box",
         "Yang Z. et al.: Focal and global knowledge distillation for detectors, CVPR 2022",
-        ("features", "boxes"),
+        ("features", "boxes", "objects"),
         "a context block per level and network, and a 1x1 convolution where channels differ; "
         "discarded after training",
         "A sum over the map, so the weights are for images of 800 x 1333. Published: RetinaNet and "

@@ -41,7 +41,7 @@ class FGFI(LevelsSpec):
         "whose IoU with an object is more than `share` of the object's highest",
         "Wang T. et al.: Distilling object detectors with fine-grained feature imitation, "
         "CVPR 2019",
-        ("features", "boxes"),
+        ("features", "boxes", "objects"),
         "a 3x3 convolution per level; discarded after training",
         "The paper has one map. Here the highest IoU of an object is over the anchors of all "
         "levels, and the sums are over all levels, too. Detectors with one prior per cell have one "

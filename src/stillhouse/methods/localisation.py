@@ -44,7 +44,7 @@ class LD(ComposedMethod):
         "weight * tau^2 * sum_main w KL(t || s) + rest * tau^2 * sum_valuable w KL(t || s),  "
         "distributions over the bins of each side; w the student's best score, or the IoU",
         "Zheng Z. et al.: Localization distillation for object detection, CVPR 2022",
-        ("boxes",),
+        ("boxes", "objects"),
         "one softmax per side; nothing trainable",
         "Both networks must have the bins of GFocal. In the reference, the value grows with the "
         "number of positive priors.",

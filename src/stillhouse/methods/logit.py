@@ -30,7 +30,7 @@ class Logits(Method):
         sites = Sites.of(lesson.sites)
         terms: dict[str, Term] = {}
         for place in self.sites:
-            found = compare(self.objectives, sites, place, self.needs_class)
+            found = compare(self.objectives, sites, place, self.needs_labels, self.needs_class)
             for name in self.objectives:
                 terms[f"{place}/{name}"] = found[name]._replace(weight=ramp * found[name].weight)
         return terms
@@ -41,7 +41,11 @@ class Logits(Method):
 
 
 def compare(
-    objectives: Mapping[str, LogitObjective], sites: Sites, place: str, needs_class: bool
+    objectives: Mapping[str, LogitObjective],
+    sites: Sites,
+    place: str,
+    needs_labels: bool,
+    needs_class: bool,
 ) -> Terms:
     """The terms of objectives at a site, in pieces where it is large.
 
@@ -58,6 +62,6 @@ def compare(
     if rest:
         site = leave_out_background(sites[place]) if needs_class else sites[place]
         for name, objective in rest.items():
-            given = gather_site(site) if objective.relational else site
+            given = gather_site(site, needs_labels) if objective.relational else site
             terms[name] = objective.at(site)(given)
     return terms

@@ -57,7 +57,7 @@ class MasKD(LevelsSpec):
         "m_k = sigmoid(token_k . f_t), pi a softmax; during `init`, the label loss of the "
         "teacher's head for f_t sum_k pi_k m_k, plus the mean Dice coefficient of two masks",
         "Huang T. et al.: Masked distillation with receptive tokens, ICLR 2023",
-        ("features", "boxes", "head"),
+        ("features", "boxes", "objects", "head"),
         "in the first phase the teacher's head, forward and backward; a 3x3 convolution per level "
         "at the teacher's width; discarded after training",
         "The authors learn the tokens before the student is trained; here the student learns from "

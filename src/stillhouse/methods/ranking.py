@@ -40,7 +40,7 @@ class RM(ComposedMethod):
         "),  A_o the positive priors of object o, O the objects with any",
         "Li G. et al.: Knowledge distillation for object detection via rank mimicking and "
         "prediction-guided feature imitation, AAAI 2022",
-        ("logits", "boxes"),
+        ("logits", "boxes", "objects"),
         "a softmax over the positive priors of each object; nothing trainable",
         "An object with one positive prior adds nothing.",
     )

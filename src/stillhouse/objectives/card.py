@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 # "labels": the labels of each image; "class": exactly one label per image; "boxes": predictions of
-# a detector, or the objects that it is trained on; "masks": a class for each pixel
+# a detector; "objects": those that it is trained on; "masks": a class for each pixel
 Need = Literal[
     "logits",
     "labels",
@@ -17,6 +17,7 @@ Need = Literal[
     "head",
     "moves",
     "boxes",
+    "objects",
     "masks",
 ]
 

@@ -19,17 +19,18 @@ from stillhouse.recipes.schema import (
     Network,
     Recipe,
     Searched,
-    SplitSpec,
     StoreSpec,
     StudyPair,
     TeacherSpec,
     Training,
 )
+from stillhouse.recipes.splits import SplitSpec, UnlabelledSpec
 
 SECTIONS: dict[str, Any] = {
     "": Recipe,
     "data": Data,
     "data.train": SplitSpec,
+    "data.unlabelled": UnlabelledSpec,
     "data.mix": Mix,
     "data.mosaic": Mosaic,
     "student": Network,

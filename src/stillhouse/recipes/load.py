@@ -366,7 +366,7 @@ def digest(recipe: Recipe) -> str:
         del store["path"]  # the location of the store does not change the result
     # Keys of later versions are left out where they are not set, so that recipes keep their hash.
     data = content["data"]
-    unset = [(data, key) for key in ("max_pixels", "broken")]
+    unset = [(data, key) for key in ("max_pixels", "broken", "unlabelled")]
     unset += [(data[split], "subset") for split in ("train", "val", "test")]
     for section, key in unset:
         if section[key] is None:

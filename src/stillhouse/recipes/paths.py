@@ -52,12 +52,12 @@ def change_sections(
 
 
 def change_section(section: Any, change: Change) -> Any:
-    """A section of data, of a network or of a store, with its paths and those of its members."""
+    """A section of data, of a network or of a store, with its paths and those of its parts."""
     if isinstance(section, list):
         return [change_section(item, change) for item in section]
     if not isinstance(section, dict):
         return section
-    changed = change_sections(section, ("members", "store"), change)
+    changed = change_sections(section, ("members", "store", "unlabelled"), change)
     for key in KEYS:
         if isinstance(path := changed.get(key), str) and not path.startswith("~"):
             changed[key] = change(path)

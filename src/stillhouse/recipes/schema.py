@@ -18,26 +18,12 @@ from stillhouse.methods.catalogue import MethodSpec
 from stillhouse.methods.control import CONTROL
 from stillhouse.models.labelwise import HeadSpec
 from stillhouse.objectives import presets
+from stillhouse.recipes.splits import SplitSpec, UnlabelledSpec
 from stillhouse.spec import BY_KIND, BY_NAME, require, spec
 from stillhouse.tasks.catalogue import TaskSpec
 from stillhouse.tasks.classification import ClassificationSpec
 
 # ------------------------------------------------------------------------------- data and networks
-
-
-@spec
-class SplitSpec:
-    """The options of one split of a data set."""
-
-    count: int | None = None
-    seed: int | None = None
-    subset: int | float | None = None  # number or share of its samples, stratified; None: all
-    options: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        part = self.subset
-        fits = part is None or (0 < part <= 1 if isinstance(part, float) else part >= 1)
-        require(fits, "subset", "a count of at least 1, or a share in (0, 1]", part)
 
 
 @spec
@@ -55,6 +41,7 @@ class Data:
     # number or share of the samples of train that are used as val, and as many as test where the
     # data set has neither
     holdout: int | float = 0
+    unlabelled: UnlabelledSpec | None = None  # training images without labels
     transforms: tuple[Transform, ...] = ()
     evaluation: tuple[Transform, ...] = ()
     # of the second view, for methods that need two; empty: `transforms`, RandAugment and Cutout
@@ -85,6 +72,12 @@ class Data:
         require(largest is None or largest >= 1, "max_pixels", "at least 1", largest)
         measured = self.evaluation_batch
         require(measured is None or measured >= 1, "evaluation_batch", "at least 1", measured)
+        joined = "mix" if self.mix else "mosaic" if self.mosaic else ""
+        if self.unlabelled is not None and joined:
+            raise ValueError(
+                f"{joined} joins images with their labels, but those of unlabelled have none; "
+                "leave one of them out"
+            )
         if self.repeats > 1 and self.group_by_aspect:
             raise ValueError(
                 "repeats and group_by_aspect both choose the images of a batch; leave one of them "
@@ -368,6 +361,8 @@ class Recipe:
                 "student.inherit needs a method that uses the teacher; with method=none, set "
                 "student.pretrained to the teacher's weights"
             )
+        if self.data.unlabelled is not None and self.data.unlabelled.alone:
+            self.check_without_labels()
         if len(self.method) > 1 and not self.distils:
             raise ValueError("method none cannot be combined with others; set method=none alone")
         trains_teacher = any(method.moves_teacher for method in self.method)
@@ -376,6 +371,18 @@ class Recipe:
                 "acclimation trains one teacher network, but this teacher has members; set one "
                 "network as the teacher"
             )
+
+    def check_without_labels(self) -> None:
+        """Refuse what trains on labels, where no training image has any."""
+        networks = () if self.teacher is None else self.teacher.networks
+        trained = any(network.weights is None for network in networks)
+        for key, used in (("control", self.control), ("teacher.train", trained)):
+            if used:
+                raise ValueError(
+                    f"{key} trains on labels, but with data.unlabelled.alone no training image has "
+                    f"any; {'set teacher.weights' if trained else 'leave control out'}, or set "
+                    "data.unlabelled.alone=false"
+                )
 
     @property
     def distils(self) -> bool:

@@ -215,6 +215,8 @@ def evaluate_run(recipe: Recipe, folder: Path, split: str | None, path: Path | N
     `split` is train, val or test; by default the one that the scores of the run are of.
     """
     session = Session.open(recipe)
+    if split == "train" and session.sources.alone:
+        raise UserError("no training image has labels; evaluate the student on val or test")
     weights = path or folder / STUDENT
     if path is None and not weights.is_file():
         raise UserError(

@@ -149,6 +149,7 @@ def member_recipe(recipe: Recipe, member: TeacherMember) -> Recipe:
         student=Network(
             member.name, options=member.options, head=member.head, pretrained=member.pretrained
         ),
+        data=replace(recipe.data, unlabelled=None),
         method=(Control(),),
         teacher=None,
         control=False,
@@ -169,5 +170,7 @@ def train_member(recipe: Recipe, member: TeacherMember, session: Session, say: S
     training = member_recipe(recipe, member)
     folder = member_folder(training)
     with claim_when_free(training, folder, session.hardware.device, say):
-        run_training(training, folder, session, None, resume=True, say=say, role="teacher")
+        run_training(
+            training, folder, session.labelled(), None, resume=True, say=say, role="teacher"
+        )
     return folder / STUDENT

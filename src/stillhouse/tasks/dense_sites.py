@@ -25,6 +25,7 @@ SITES = (
     "edge_rest",  # in the valuable region
     "edge_rest_released",  # as the released code of LD has that region
 )
+LABELLED_SITES = tuple(site for site in SITES if site not in ("class", "box"))  # by objects
 SIDES = 4
 
 

@@ -15,9 +15,10 @@ from stillhouse.models.detectors.torchvision.adapter import adapt_detector
 from stillhouse.models.detectors.two_stage import TwoStage
 from stillhouse.spec import spec
 from stillhouse.tasks.base import Facts
-from stillhouse.tasks.dense_sites import SITES, dense_sites
+from stillhouse.tasks.dense_sites import LABELLED_SITES, SITES, dense_sites
 from stillhouse.tasks.meters.box_precision import BoxPrecision
 from stillhouse.tasks.object_task import ObjectTask, ObjectTaskSpec
+from stillhouse.tasks.region_sites import LABELLED_SITES as LABELLED_REGION_SITES
 from stillhouse.tasks.region_sites import SITES as REGION_SITES
 from stillhouse.tasks.region_sites import region_sites
 from stillhouse.types import Sites, Trace
@@ -60,6 +61,7 @@ class Detection(ObjectTask):
 
     protocol: ScoreProtocol = "coco"
     sites: ClassVar[tuple[str, ...]] = (*SITES, *REGION_SITES)
+    labelled_sites: ClassVar[tuple[str, ...]] = (*LABELLED_SITES, *LABELLED_REGION_SITES)
     examine: ClassVar[tuple[str, ...]] = (
         "detections",
         "box_precision",

@@ -15,9 +15,16 @@ from stillhouse.models.detectors.torchvision.adapter import adapt_detector
 from stillhouse.models.detectors.two_stage import TwoStage
 from stillhouse.spec import spec
 from stillhouse.tasks.base import Facts
-from stillhouse.tasks.mask_sites import CELL_SITES, MASK, cell_sites, masked_region_sites
+from stillhouse.tasks.mask_sites import (
+    CELL_SITES,
+    LABELLED_CELL_SITES,
+    MASK,
+    cell_sites,
+    masked_region_sites,
+)
 from stillhouse.tasks.meters.mask_precision import MaskPrecision
 from stillhouse.tasks.object_task import ObjectTask, ObjectTaskSpec
+from stillhouse.tasks.region_sites import LABELLED_SITES as LABELLED_REGION_SITES
 from stillhouse.tasks.region_sites import SITES as REGION_SITES
 from stillhouse.types import Sites, Trace
 
@@ -56,6 +63,11 @@ class Instance(ObjectTask):
 
     boundary: bool = False
     sites: ClassVar[tuple[str, ...]] = (*CELL_SITES, *REGION_SITES, MASK)
+    labelled_sites: ClassVar[tuple[str, ...]] = (
+        *LABELLED_CELL_SITES,
+        *LABELLED_REGION_SITES,
+        MASK,
+    )
     examine: ClassVar[tuple[str, ...]] = ("instances", "mask_precision", "cell_scores")
 
     def adapt(self, network: nn.Module) -> nn.Module:

@@ -28,6 +28,7 @@ CELL_SITES = (
     "class_main",  # cells with an object
     "class_gated",  # cells of grids with an object
 )
+LABELLED_CELL_SITES = CELL_SITES[1:]  # whose rows are known from labels
 
 
 def cell_sites(student: CellMasks, teacher: CellMasks, assigned: CellAssignment | None) -> Sites:

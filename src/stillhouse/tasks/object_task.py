@@ -22,9 +22,9 @@ from stillhouse.models.detectors.object_output import ObjectOutput
 from stillhouse.models.detectors.output import Suppression
 from stillhouse.models.detectors.two_stage import TwoStage
 from stillhouse.spec import require, spec
-from stillhouse.types import Clock, Lesson, Sites, Term, Terms, Trace
+from stillhouse.tasks.labelled import labelled_part
+from stillhouse.types import Clock, Lesson, Sites, Terms, Trace
 
-SITE = "class"
 FOUND = 1.0  # percent of AP50 that a teacher must reach; a random detector has nearly none
 
 
@@ -93,21 +93,22 @@ class ObjectTask:
         return tuple(self.make_sites(student, teacher, None, None))
 
     def assign(self, student: Trace, batch: Batch[Objects]) -> Any:
-        """The object of each prediction, or of sampled regions; None for images without labels."""
+        """The object of each prediction, or of sampled regions; None if no image has labels.
+
+        Images without labels are like those without objects here, which is what methods see.
+        """
         out: ObjectOutput = student.out
         return None if batch.target is None else out.assign(batch.target)
 
     def supervise(self, student: Trace, batch: Batch[Objects], assigned: Any = None) -> Terms:
-        """The loss terms of the student's family; without labels, one term of mass 0.
-
-        That has a gradient of 0 for all that the loss of images without objects has a gradient for.
-        """
-        out: ObjectOutput = student.out
-        if assigned is not None:
-            return out.terms(assigned)
-        terms: Terms = out.terms(out.assign(objects_of_none(out)))  # type: ignore[arg-type]
-        nothing = 0.0 * torch.stack([term.total for term in terms.values()]).sum()
-        return {SITE: Term(nothing, torch.zeros_like(nothing))}
+        """The loss terms of the student's family, of the images with labels."""
+        part, labelled = labelled_part(student, batch)
+        out: Any = part.out
+        if labelled is not batch or assigned is None:
+            objects = objects_of_none(out) if labelled.target is None else labelled.target
+            assigned = out.assign(objects)
+        terms: Terms = out.terms(assigned)
+        return terms
 
     def lesson(
         self,

@@ -29,8 +29,8 @@ def pixel_sites(student: Segmentation, teacher: Segmentation, mask: Tensor | Non
 
     The teacher's maps are resized to those of the student, masks by the nearest pixel. Rows of
     `pixel`, `every_pixel` and `aux` are the pixels of all images, N h w of them, with C logits
-    each. Losses at `pixel` and `aux` are means over the pixels with a class, or over all pixels
-    where images have no labels. Rows of `channel` are the maps of all images, N C of them, with h w
+    each. Losses at `pixel` and `aux` are means over the pixels with a class, and over all pixels of
+    images without labels. Rows of `channel` are the maps of all images, N C of them, with h w
     logits each, ignored pixels included. Networks without auxiliary logits have no `aux`.
     """
     maps = {"pixel": pixel_maps(student.logits, teacher.logits, mask)}
@@ -45,15 +45,16 @@ def pixel_sites(student: Segmentation, teacher: Segmentation, mask: Tensor | Non
 def pixel_maps(student: Tensor, teacher: Tensor, mask: Tensor | None) -> SiteMaps:
     """All pixels: (N, C, h, w), (N, C, h', w'), (N, H, W) -> SiteMaps.
 
-    Pixels without a class have weight 0, and the mass is the number of others.
+    Pixels that are ignored have weight 0, and the mass is the number of others.
     """
     number, _, height, width = student.shape
     # in full precision, because half cannot count the pixels of an image
     ones = upcast(student.detach()[:0]).new_ones(number * height * width)
     if mask is None:
         return SiteMaps(student, teacher, None, ones, ones.sum())
-    target = class_of_pixels(mask, (height, width))
-    weight = (target != UNKNOWN).to(ones.dtype)
+    target = resize_mask(mask, (height, width)).flatten().long()
+    counted = target != IGNORE
+    weight, target = counted.to(ones.dtype), target.where(counted, UNKNOWN)
     return SiteMaps(student, teacher, target, weight, weight.sum())
 
 
@@ -61,9 +62,3 @@ def channels(student: Tensor, teacher: Tensor) -> Site:
     """The map of each class: (N, C, h, w), (N, C, h', w') -> rows (N C, h w)."""
     teacher = resize_maps(teacher, (student.shape[-2], student.shape[-1]))
     return Site(student.flatten(2).flatten(0, 1), teacher.flatten(2).flatten(0, 1))
-
-
-def class_of_pixels(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """The class of each pixel of a map, -1 for ignored ones: (N, H, W) -> (N h w,)."""
-    found = resize_mask(mask, size).flatten().long()
-    return found.masked_fill(found == IGNORE, UNKNOWN)

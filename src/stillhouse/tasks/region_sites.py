@@ -19,6 +19,7 @@ SITES = (
     "roi_main",  # those with an object
     "roi_rest",  # those of background
 )
+LABELLED_SITES = ("roi_main", "roi_rest")  # whose rows are known from labels
 OVERLAP = 0.5  # with an object, from which a proposal has its class
 
 

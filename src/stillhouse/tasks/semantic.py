@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stillhouse.batches import IGNORE, Batch, read_batch
+from stillhouse.batches import IGNORE, Batch, read_batch, without_absent
 from stillhouse.errors import UserError
 from stillhouse.functional.dtype import full_precision, upcast
 from stillhouse.functional.pieces import sum_over_pieces
@@ -156,6 +156,7 @@ class Semantic:
         if mask is None:
             nothing = 0.0 * upcast(logits).sum()
             return Term(nothing, torch.zeros_like(nothing))
+        mask = without_absent(mask)
         check_mask(mask, logits)
         size = (mask.shape[-2], mask.shape[-1])
         same = tuple(logits.shape[-2:]) == size
@@ -217,7 +218,8 @@ class Semantic:
         """Which classes each image has, on the CPU: -> (N, C)."""
         hot = torch.zeros(len(batch), (self.classes or 0) + 1)
         if batch.target is not None:
-            index = batch.target.flatten(1).long().cpu().clamp(max=self.classes or 0)
+            index = without_absent(batch.target).flatten(1).long().cpu()
+            index = index.clamp(max=self.classes or 0)
             hot.scatter_(1, index, 1.0)
         return hot[:, :-1]
 

@@ -51,6 +51,15 @@ class CellMasks:
         """Height and width of the masks of cells."""
         return self.features.shape[-2], self.features.shape[-1]
 
+    def rows(self, index: Tensor) -> CellMasks:
+        """The predictions for some of the images."""
+        return replace(
+            self,
+            scores=self.scores[index],
+            kernels=self.kernels[index],
+            features=self.features[index],
+        )
+
     def select(self, index: Tensor) -> CellMasks:
         """Some classes, in the order of their indices: (K,) int64."""
         return replace(self, scores=self.scores.index_select(-1, index))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -37,6 +37,13 @@ class Dense:
     def strides(self) -> tuple[int, ...]:
         """Those of all levels."""
         return self.priors.strides
+
+    def rows(self, index: slice | Tensor) -> Dense:
+        """The predictions for some of the images."""
+        names = ("scores", "boxes", "quality", "initial")
+        parts = {name: getattr(self, name) for name in names}
+        chosen: dict[str, Any] = {n: None if x is None else x[index] for n, x in parts.items()}
+        return replace(self, **chosen)
 
     def select(self, index: Tensor) -> Dense:
         """Some classes, in the order of their indices: (K,) int64."""

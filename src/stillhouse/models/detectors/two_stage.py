@@ -219,15 +219,13 @@ class TwoStage:
 
     def of_image(self, index: int) -> TwoStage:
         """The predictions for one image, as those of a batch of it alone."""
-        own = slice(index, index + 1)
-        first = self.proposal
         stages = None if self.stages is None else tuple(x.of_image(index) for x in self.stages)
-        return replace(
-            self,
-            levels=tuple(level[own] for level in self.levels),
-            proposal=replace(first, scores=first.scores[own], boxes=first.boxes[own]),
-            stages=stages,
-        )
+        return replace(self.rows(slice(index, index + 1)), stages=stages)
+
+    def rows(self, index: slice | Tensor) -> TwoStage:
+        """The predictions for some of the images, without those of regions."""
+        levels = tuple(level[index] for level in self.levels)
+        return replace(self, levels=levels, proposal=self.proposal.rows(index), stages=None)
 
     def select(self, index: Tensor) -> TwoStage:
         """Some classes of all predictions for regions, in the order of their indices."""

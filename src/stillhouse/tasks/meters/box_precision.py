@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stillhouse.batches import Batch, Objects
 from stillhouse.errors import UserError
+from stillhouse.tasks.labelled import labelled_part
 from stillhouse.tasks.meters.coco import coco_precision
 from stillhouse.tasks.meters.detection_errors import detection_errors
 from stillhouse.tasks.meters.detection_rows import (
@@ -81,9 +82,10 @@ class BoxPrecision:
 
     @torch.no_grad()
     def update(self, trace: Trace, batch: Batch[Objects]) -> None:
-        """Add the detections and objects of one batch."""
+        """Add the detections and objects of one batch; images without labels are left out."""
         if batch.target is None:
             return
+        trace, batch = labelled_part(trace, batch)
         rows = collect_rows(self.detect(trace, batch), batch)
         check_labels(rows.detections.label, self.classes, "a detection")
         check_labels(rows.objects.label, self.classes, "an object")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.batches import Batch, Objects
+from stillhouse.tasks.labelled import labelled_part
 from stillhouse.tasks.meters.box_precision import check_labels
 from stillhouse.tasks.meters.coco import CocoPrecision, coco_precision
 from stillhouse.tasks.meters.detection_rows import Rows, count_classes
@@ -52,9 +53,10 @@ class MaskPrecision:
 
     @torch.no_grad()
     def update(self, trace: Trace, batch: Batch[Objects]) -> None:
-        """Add the instances and objects of one batch."""
+        """Add the instances and objects of one batch; images without labels are left out."""
         if batch.target is None:
             return
+        trace, batch = labelled_part(trace, batch)
         rows = collect_masks(self.segment(trace, batch), batch)
         check_labels(rows.boxes.detections.label, self.classes, "a detection")
         check_labels(rows.boxes.objects.label, self.classes, "an object")

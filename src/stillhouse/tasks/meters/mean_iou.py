@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from stillhouse.batches import Batch
+from stillhouse.batches import Batch, without_absent
 from stillhouse.functional.boundary_region import boundary_region
 from stillhouse.types import Trace
 
@@ -37,7 +37,7 @@ class MeanIoU:
         """Add one batch; images without labels are left out."""
         if batch.target is None:
             return
-        truth, found = batch.target.long(), self.segment(trace, batch)
+        truth, found = without_absent(batch.target).long(), self.segment(trace, batch)
         known = truth != self.ignored
         self.add("confusion", count_pixels(truth[known], found[known], self.classes))
         self.add("images", known.flatten(1).any(1).sum().double())
