@@ -7,13 +7,7 @@ from typing import Any
 
 import torch
 
-from stillhouse.build.splits import (
-    Splits,
-    SplitSources,
-    choose_splits,
-    read_splits,
-    without_copy,
-)
+from stillhouse.build.splits import Splits, SplitSources, choose_splits, read_splits
 from stillhouse.data.catalogue import IMAGENET, entry
 from stillhouse.data.images import limit_pixels
 from stillhouse.data.loader import BatchSampler, Loader
@@ -93,7 +87,7 @@ def describe_splits(
     std: tuple[float, ...],
 ) -> Sources:
     """The splits with the size and channels of their first image."""
-    train, val, test, remarks = without_copy(splits)
+    train, val, test, remarks = splits
     for name, source in (("val", val), ("test", test)):
         if source is not None and tuple(source.classes) != tuple(train.classes):
             raise UserError(

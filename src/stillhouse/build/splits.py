@@ -33,7 +33,7 @@ def read_splits(data: Data) -> Splits:
         val = None if test is not None else find_split(data, "val")
         splits = hold_out_missing(train, val, test, data.holdout)
     else:
-        splits = Splits(train, open_split(data, "val"), test)
+        splits = without_copy(train, open_split(data, "val"), test)
     train, val, test, remarks = splits
     train, val = take_subset(data, "train", train), take_subset(data, "val", val)
     return Splits(train, val, None if test is None else take_subset(data, "test", test), remarks)
@@ -48,7 +48,7 @@ def choose_splits(data: Data, given: SplitSources) -> Splits:
     if data.holdout:
         return hold_out_missing(train, val, test, data.holdout)
     assert val is not None
-    return Splits(train, val, test)
+    return without_copy(train, val, test)
 
 
 def hold_out_missing(
@@ -64,12 +64,11 @@ def hold_out_missing(
     return Splits(*hold_out(train, held_out), test, remarks)
 
 
-def without_copy(splits: Splits) -> Splits:
-    """The same without a test split that has the images of val."""
-    train, val, test, remarks = splits
+def without_copy(train: Source, val: Source, test: Source | None) -> Splits:
+    """The splits, without a test split that has the images of val."""
     if test is None or test.fingerprint != val.fingerprint:
-        return splits
-    return Splits(train, val, None, (*remarks, f"{test.name} has the images of val"))
+        return Splits(train, val, test)
+    return Splits(train, val, None, (f"{test.name} has the images of val",))
 
 
 def take_subset(data: Data, split: str, source: Source) -> Source:
