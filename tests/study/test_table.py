@@ -187,7 +187,9 @@ def test_a_search_on_the_images_of_the_scores_is_named(images: str) -> None:
     study = on_validation(study_of())
     searched = {"kd": Searched(8, images=images), "dist": Searched(8, images="c")}
     assert study.recipe.study is not None
-    recipe = replace(study.recipe, study=replace(study.recipe.study, searched=searched))
+    methods = {"kd": (presets.kd(),), "dist": (presets.dist(),)}
+    section = replace(study.recipe.study, methods=methods, searched=searched)
+    recipe = replace(study.recipe, study=section)
     found = replace(study, recipe=recipe)
     lines = [line for line in search_lines(found, make_rows(found)) if "on the images" in line]
     same = "search: the options of kd were chosen on the images of these scores, which favours"

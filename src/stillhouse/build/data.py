@@ -9,13 +9,7 @@ from typing import Any
 
 import torch
 
-from stillhouse.build.splits import (
-    Splits,
-    SplitSources,
-    choose_splits,
-    read_splits,
-    without_copy,
-)
+from stillhouse.build.splits import Splits, SplitSources, choose_splits, read_splits
 from stillhouse.data.catalogue import IMAGENET, entry
 from stillhouse.data.images import limit_pixels
 from stillhouse.data.loader import BatchSampler, Loader
@@ -126,7 +120,7 @@ def describe_splits(
     std: tuple[float, ...],
 ) -> Sources:
     """The splits with the size and channels of their first image."""
-    labelled, val, test, remarks, more = without_copy(splits)
+    labelled, val, test, remarks, more = splits
     if more is not None:
         more = without_labels(more, tuple(val.classes), bool(has_positions(val, SEARCHED)))
     train = more if labelled is None else labelled

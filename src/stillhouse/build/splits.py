@@ -39,7 +39,7 @@ def read_splits(data: Data) -> Splits:
         splits = hold_out_missing(open_split(data, "train"), val, test, data.holdout)
     else:
         labelled = None if alone else open_split(data, "train")
-        splits = Splits(labelled, open_split(data, "val"), test)
+        splits = without_copy(Splits(labelled, open_split(data, "val"), test))
     train, val = None if alone else splits.train, splits.val
     return Splits(
         None if train is None else take_subset(data, "train", train),
@@ -57,7 +57,7 @@ def choose_splits(data: Data, given: SplitSources) -> Splits:
         return hold_out_missing(train, val, test, data.holdout)._replace(unlabelled=more)
     if val is None or (train is None and more is None):
         raise UserError("splits must contain train and val; leave out val only with data.holdout")
-    return Splits(train, val, test, unlabelled=more)
+    return without_copy(Splits(train, val, test, unlabelled=more))
 
 
 def hold_out_missing(
