@@ -114,6 +114,13 @@ def test_words_win_over_what_is_found(tmp_path: Path) -> None:
     assert recipe.train.schedule.warmup == pytest.approx(3 / 20)
 
 
+def test_another_optimiser_takes_no_options_from_the_one_that_is_found(tmp_path: Path) -> None:
+    words = ("train.optimiser={kind: sgd, lr: 0.01}", "train.schedule={kind: poly}")
+    train = complete(class_folders(tmp_path), *NETWORKS, *words).train
+    assert (train.optimiser.kind, train.optimiser.weight_decay) == ("sgd", 0)
+    assert (train.schedule.kind, train.schedule.warmup) == ("poly", 0)
+
+
 def test_without_a_teacher_the_student_is_trained_alone(tmp_path: Path) -> None:
     recipe = complete(class_folders(tmp_path), "student=stillhouse/small")
     assert recipe.teacher is None and not recipe.distils

@@ -41,7 +41,10 @@ def test_methods_of_a_study_have_the_site_of_the_task(tmp_path: Path) -> None:
     study = "study: {methods: {kd: kd, both: [kd, {name: dist, sites: [channel]}], at: at}}\n"
     recipe = read(tmp_path, SEMANTIC + study)
     assert recipe.study is not None
-    sites = {label: [one.sites for one in all_] for label, all_ in recipe.study.methods.items()}
+    sites = {
+        label: [getattr(m, "sites", ()) for m in all_]
+        for label, all_ in recipe.study.methods.items()
+    }
     assert sites["kd"] == [("pixel",)] and sites["both"] == [("pixel",), ("channel",)]
 
 

@@ -76,14 +76,14 @@ def complete_recipe(words: Sequence[str]) -> Recipe:
         )
     if not data.get("name"):
         content = {**content, "data": {**data, "name": choose_layout(content, data)}}
-    bare = {**content, "method": "none", "teacher": None}
-    draft = load.validate_recipe(bare, WORDS, words)  # which finds the task
+    bare = {key: content[key] for key in ("data", "student", "task") if key in content}
+    draft = load.validate_recipe({**bare, "method": "none"}, WORDS, words)  # finds the task
     task = draft.task.name
     limit_pixels(draft.data.max_pixels)
     train = open_split(draft.data, "train")
     images = look_at_images(train, files=entry(draft.data.name).files)
     found = choose_data(draft.data, task, images, content) | choose_training(content, task, images)
-    content = load.merge_mappings(found, content)
+    content = load.merge_sections(found, content)
     for role in ("student", "teacher"):
         if isinstance(network := content.get(role), dict):
             content[role] = place_backbone(network, task, images)
