@@ -72,8 +72,8 @@ def test_images_of_a_folder_follow_the_labelled_ones(photos: Path) -> None:
         image = np.asarray(Image.open(photos.parent / "more" / name))
         assert torch.equal(sample.image, torch.from_numpy(image.copy()).permute(2, 0, 1))
     assert sources.notes[0] == "training uses 12 images with labels and 5 without"
-    assert sources.unlabelled is not None
-    assert aspect_groups(sources.unlabelled).tolist() == [0, 0, 1, 0, 0]
+    wide = Pixels(torch.zeros(2, 3, 4, 8, dtype=torch.uint8), None, sources.classes, "", "wide")
+    assert aspect_groups(PartlyLabelled(wide, sources.unlabelled)).tolist() == [1, 1, 0, 0, 1, 0, 0]
     loader = make_training_loader(quick(*words(photos)), sources, CPU)
     seen = {int(k): int(t) for b in loader.epoch(0) for k, t in zip(b.keys, labels(b), strict=True)}
     assert len(seen) == 16 and all((key >= 12) == (t == -1) for key, t in seen.items())
@@ -166,7 +166,6 @@ def test_a_folder_inside_that_of_the_data_is_taken(photos: Path) -> None:
 
 
 SCHEMA = {
-    ("data.unlabelled.path=null",): "unlabelled names no images",
     ("data.mix={mixup: 1.0}",): "mix joins images with their labels",
     ("data.mosaic={size: 32}",): "mosaic joins images with their labels",
     ("data.unlabelled.alone=true",): r"teacher\.train trains on labels.*set teacher\.weights",
@@ -182,6 +181,11 @@ SCHEMA = {
 def test_what_a_recipe_cannot_have_beside_it(photos: Path, changes: tuple[str, ...]) -> None:
     with pytest.raises(UserError, match=SCHEMA[changes]):
         quick(*words(photos, *changes))
+
+
+def test_it_names_its_images() -> None:
+    with pytest.raises(UserError, match="unlabelled names no images; set its path to a folder"):
+        quick("data.unlabelled={}")
 
 
 def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
