@@ -118,10 +118,11 @@ def test_a_second_run_reads_finished_jobs_and_retries_failed_ones(
     study, _ = done
     trained: list[Any] = []
     before = (study.folder / "kd" / "0" / "environment.json").read_text()
-    monkeypatch.setattr(training, "set_rates", lambda *_: trained.append(_))
+    monkeypatch.setattr(training, "set_rates", lambda run, _: trained.append(run.folder))
     study_plan = plan("kd,cwd:pairs=[[stage1, stage1]],mse:weight=1e12")
     again, messages, workers = go(study_plan, study.folder)
-    assert trained == [] and len(workers.folders) == 8
+    wrong = study.arm("mse:weight=1e12").folder
+    assert {*trained} == {wrong / "0", wrong / "1"} and len(workers.folders) == 8
     assert (study.folder / "kd" / "0" / "environment.json").read_text() == before
     assert [a.scores for a in again.arms] == [a.scores for a in study.arms]
     assert sum("failed: " in line for line in messages) == 2

@@ -275,7 +275,10 @@ def search_extremes(plan: StudyPlan, spaces: Mapping[str, Space]) -> dict[str, R
         for name, values in points.items():
             label = f"{arm.label} at {name}" if name else arm.label
             overrides = [value.override for value in values]
-            recipes[label] = load.replace_sections(arm.recipe, {"study": None}, overrides)
+            try:
+                recipes[label] = load.replace_sections(arm.recipe, {"study": None}, overrides)
+            except UserError as error:
+                raise UserError(f"arm {label}: {error}") from error
     return recipes
 
 
