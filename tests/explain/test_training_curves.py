@@ -95,7 +95,7 @@ def test_runs_with_one_optimiser_group_are_curves_by_run() -> None:
         if chart.title == "Learning rate"
     ]
     assert [series.name for series in chart.series] == ["kd", "mse"]
-    lines = [{**line, "rate/critic": 0.1} for line in record()]
+    lines = [{**line, "rate/critic": 0.2 / line["step"]} for line in record()]
     (chart,) = [c for c in curves.training_curves({"ctkd": lines}) if c.title == "Learning rate"]
     assert [series.name for series in chart.series] == ["student", "critic"]
 
