@@ -130,7 +130,8 @@ def test_runs_of_older_versions_are_read_by_their_manifest(done: Result, tmp_pat
     assert result.split == "validation" and result.student["test"] == {}
     assert result.lines() == done.lines()
     bare = shutil.copytree(folder, tmp_path / "bare")
-    (bare / "manifest.json").unlink()  # nothing says that it was val
+    for place in (bare, bare / "control"):
+        (place / "manifest.json").unlink()  # nothing says that it was val
     assert read_run(bare)[1].split == "test"
     again = execute(load.load(folder), folder, resume=True, say=lambda _: None)
     assert again.student["validation"] == done.student["validation"]
