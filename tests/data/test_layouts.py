@@ -70,6 +70,10 @@ def test_a_layout_of_several_readers(
 def test_what_has_no_layout_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no folder '.*nosuch'; correct it"):
         find_layouts(tmp_path / "nosuch")
-    write(tmp_path, ["cat/a.jpg", "notes.txt"])
+    write(tmp_path, ["cat/a.txt", "notes.txt"])
     with pytest.raises(UserError, match=r"only cat/, notes\.txt; put images into train/CLASS"):
         find_layouts(tmp_path)
+
+
+def test_classes_without_splits_are_one_part(tmp_path: Path) -> None:
+    assert find_layouts(write(tmp_path, ["cat/a.jpg", "dog/b.jpg", "notes.txt"])) == ["folder"]

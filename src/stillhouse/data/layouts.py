@@ -20,6 +20,8 @@ def find_layouts(path: Path) -> list[str]:
     if not root.is_dir():
         raise UserError(f"data.path: there is no folder {quote(str(path))}; correct it")
     found = [name for name, has_layout in LAYOUTS.items() if has_layout(root)]
+    if not found and has_classes(root):
+        return ["folder"]  # in one part, without splits
     if not found:
         inside = sorted(f"{entry.name}{'/' * entry.is_dir()}" for entry in root.iterdir())
         names = ", ".join(inside[:SHOWN]) + (", …" if len(inside) > SHOWN else "")
@@ -35,11 +37,9 @@ def has_any(root: Path, *patterns: str) -> bool:
     return any(next(root.glob(pattern), None) is not None for pattern in patterns)
 
 
-def has_class_folders(root: Path) -> bool:
-    """Whether `train` has folders of images, by class."""
-    if not (root / "train").is_dir():
-        return False
-    folders = [entry for entry in (root / "train").iterdir() if entry.is_dir()]
+def has_classes(root: Path) -> bool:
+    """Whether a folder has folders of images, by class."""
+    folders = [entry for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
     return any(
         folder.name not in NOT_CLASSES and any(is_image_name(f.name) for f in folder.iterdir())
         for folder in folders
@@ -101,7 +101,7 @@ def has_labels(root: Path) -> bool:
 
 
 LAYOUTS: dict[str, Callable[[Path], bool]] = {
-    "folder": has_class_folders,
+    "folder": lambda root: has_classes(root / "train"),
     "csv": has_one_class,
     "csv/labels": has_labels,
     "csv/objects": has_boxes,
