@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 BIN := $(VENV)/bin
 
 .PHONY: demo test lint format evidence evidence-methods evidence-labels evidence-detectors \
-	evidence-detection evidence-semantic evidence-unlabelled clean
+	evidence-detection evidence-semantic evidence-instance evidence-unlabelled clean
 
 demo: $(VENV)/.installed
 	$(BIN)/stillhouse demo
@@ -86,6 +86,11 @@ evidence-semantic: $(VENV)/.developed
 	$(BIN)/stillhouse study $(STUDIES)/semantic.yaml --out runs/semantic
 	$(BIN)/python benchmarks/keep.py docs/results/semantic/search runs/semantic-search
 	$(BIN)/python benchmarks/keep.py docs/results/semantic runs/semantic
+
+# What docs/results/instance holds: two hours.
+evidence-instance: $(VENV)/.developed
+	$(BIN)/stillhouse study $(STUDIES)/instance.yaml --out runs/instance
+	$(BIN)/python benchmarks/keep.py docs/results/instance runs/instance
 
 # What images without labels add: a teacher of 6,000 labelled images, then 30 trainings of students.
 evidence-unlabelled: $(VENV)/.developed

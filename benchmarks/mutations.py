@@ -305,10 +305,10 @@ MUTATIONS = (
     ),
     Mutation(
         "validation_images_stay_in_training",
-        "data/source.py",
-        "    rest[chosen] = False\n",
+        "data/holdout.py",
+        "        kept[chosen] = False\n",
         "",
-        "data/test_source.py data/test_stratify.py",
+        "data/test_holdout.py data/test_stratify.py",
     ),
     # --- scores and what they mean
     Mutation(
@@ -341,9 +341,9 @@ MUTATIONS = (
     ),
     Mutation(
         "control_distils",
-        "runs/execute.py",
-        'control_recipe, folder / "control", session, None, resume=True',
-        'recipe, folder / "control", session, loaded, resume=True',
+        "runs/checks.py",
+        "return replace(recipe, method=(Control(),), teacher=None, control=False)",
+        "return replace(recipe, control=False)",
         "runs/test_execute.py",
     ),
     # --- recipes

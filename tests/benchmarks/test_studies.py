@@ -25,6 +25,7 @@ TABLES = {
     "detection_features": "detection/features",
     "detection_two_stage": "detection/two_stage",
     "semantic": "semantic",
+    "instance": "instance",
 }
 every_study = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 

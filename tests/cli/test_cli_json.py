@@ -52,7 +52,7 @@ def test_a_run_prints_the_scores_of_each_role_by_split(call: Call, tmp_path: Pat
     assert list(content["scores"]) == ["teacher", "control", "student"]
     for role, file in (("control", "control/result.json"), ("student", "result.json")):
         result = json.loads((folder / file).read_text())
-        result["validation"].pop("step")
+        result["validation"].pop("step", None)
         assert content["scores"][role] == {k: result[k] for k in ("validation", "test")}
     assert set(content["scores"]["teacher"]) == {"validation", "test"}
 

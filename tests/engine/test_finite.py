@@ -93,7 +93,7 @@ def test_a_teacher_of_nan_is_refused_before_training(tmp_path: Path) -> None:
         next(teacher.parameters())[0] = float("nan")
     path = tmp_path / "teacher.safetensors"
     weights.save_weights(teacher, path)
-    with pytest.raises(UserError, match="the teacher stillhouse/little gives NaN"):
+    with pytest.raises(UserError, match="the teacher .*gives NaN"):
         run(tmp_path / "run", f"teacher.weights={path}", "teacher.train=null")
     assert not (tmp_path / "run" / STATE).exists()
 

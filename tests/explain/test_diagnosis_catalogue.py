@@ -68,7 +68,9 @@ def test_sections_survive_a_file() -> None:
 def test_numbers_are_short_and_finite() -> None:
     cells = (("x", math.pi * 1e-4, math.nan, math.inf, 123456.0, 7, 2 / 3),)
     (found,) = sections_to_json([Section("n", "t", tables=(Table(("",) * 7, cells),))])
-    assert found["tables"][0]["rows"] == [["x", 0.00031416, None, None, 123456.0, 7, 0.66667]]
+    assert found["tables"][0]["rows"] == [
+        ["x", 0.000314159265359, None, None, 123456.0, 7, 0.666666666667]
+    ]
     (again,) = sections_from_json([found])
     assert sections_to_json([again]) == [found]
 

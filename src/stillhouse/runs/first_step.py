@@ -16,6 +16,7 @@ from stillhouse.build.run import make_groups
 from stillhouse.build.session import Session
 from stillhouse.build.teacher import check_storable, make_live
 from stillhouse.distributed import combine
+from stillhouse.engine.finite import has_finite_numbers
 from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
@@ -91,6 +92,11 @@ def time_step(
         terms = pupil(batch, heard, Clock(0, 1, 1))
         loss = combine(terms)
     if not bool(loss.isfinite()):
+        if not all(has_finite_numbers(trace.out) for trace in heard.values()):
+            raise UserError(
+                "the teacher gives NaN or infinite numbers for training images; check its weights "
+                "and the mean and std of its images"
+            )
         raise UserError(
             f"the first loss is {float(loss.detach())}; lower the weights, or train in float32"
         )

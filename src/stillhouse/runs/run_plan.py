@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from stillhouse.build.data import Sources
@@ -44,7 +45,9 @@ def describe_plan(recipe: Recipe, session: Session, checked: RunChecks, folder: 
 def describe_size(network: nn.Module, name: str, session: Session) -> str:
     """The parameters and operations of a network, for messages."""
     device = next((p.device for p in network.parameters()), session.hardware.device)
-    work = cost.flops(network, example_of(session.sources)[:1].to(device))
+    image = example_of(session.sources)[:1].to(device)
+    # two, because group norms refuse a single value
+    work = cost.flops(network, torch.cat([image, image])) / 2
     size = f"{cost.parameters(network):,} parameters"
     return f"{name}: {size}, {work / 1e6:,.1f} MFLOPs per image"
 
