@@ -332,7 +332,7 @@ def test_a_blind_or_paused_job_never_evaluates_on_test(
     from stillhouse.runs.training import read_result
 
     kept_teacher()
-    monkeypatch.setattr(Session, "test", lambda self: pytest.fail("test was looked at"))
+    monkeypatch.setattr(Session, "measured", lambda self: pytest.fail("test was looked at"))
     recipe = quick("train.epochs=3")
     paused = run_job(recipe, tmp_path / "cell", until=1, blind=True)
     assert paused["steps"] == 6 and paused["of"] == 18 and len(paused["history"]) == 1

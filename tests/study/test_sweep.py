@@ -49,7 +49,7 @@ def trials(folder: Path) -> list[dict[str, str]]:
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], Alone]:
     kept_teacher()
     patch = pytest.MonkeyPatch()
-    patch.setattr(Session, "test", lambda self: pytest.fail("a search looked at test"))
+    patch.setattr(Session, "measured", lambda self: pytest.fail("a search looked at test"))
     try:
         return go(tmp_path_factory.mktemp("done") / "sweep", trials=5)
     finally:
@@ -84,6 +84,7 @@ def test_the_chosen_recipe_has_the_best_options_and_the_cost_of_the_search(
             float(best["validation"]), abs=1e-4
         )
         assert result.pruned == 5 - len(complete) and result.epochs == 3
+        assert result.images == Session.open(recipe, quiet=True).sources.val.fingerprint
     assert recipe.study.searched["kd"].space["method.temperature"] == "1 … 16 (log)"
     again = make_plan(recipe, seeds=2)
     assert [arm.label for arm in again.arms] == ["none", "kd", "mse"]
