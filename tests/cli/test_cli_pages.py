@@ -30,7 +30,7 @@ def test_explain_prints_findings_and_writes_the_report(call: Call, runs: Path) -
     ended = call("explain", str(runs / "kd"), "--limit", "100")
     assert ended.code == 0
     titles = [line for line in ended.out.splitlines() if not line.startswith(("  ", "report:"))]
-    assert "Agreement" in titles and "Gradients of the loss terms" in titles
+    assert "Agreement, on test" in titles and "Gradients of the loss terms" in titles
     assert ended.out.splitlines()[-1] == f"report: {runs / 'kd' / 'report.html'}"
     page = (runs / "kd" / "report.html").read_text()
     assert all(title in page for title in titles)

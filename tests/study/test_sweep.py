@@ -85,6 +85,7 @@ def test_the_chosen_recipe_has_the_best_options_and_the_cost_of_the_search(
             float(best["validation"]), abs=1e-4
         )
         assert result.pruned == 5 - len(complete) and result.epochs == 3
+        assert result.images == Session.open(recipe, quiet=True).sources.val.fingerprint
     assert recipe.study.searched["kd"].space["method.temperature"] == "1 … 16 (log)"
     again = make_plan(recipe, seeds=2)
     assert [arm.label for arm in again.arms] == ["none", "kd", "mse"]

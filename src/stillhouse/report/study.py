@@ -60,7 +60,11 @@ def study_page(
         bars=study_bars(study, rows),
         costs=costs.costs,
         machine=costs.machine,
-        notes=(*parts.notes, *method_notes(study, rows)),
+        notes=(
+            *draft.split_notes(recipe, study.measured),
+            *parts.notes,
+            *method_notes(study, rows),
+        ),
         curves=curves,
         tables=(*result_tables(study, rows, against), *training_tables(trainings)),
         sections=sections,
@@ -142,7 +146,6 @@ def method_notes(study: Study, rows: list[StudyRow]) -> tuple[str, ...]:
         else "percentile bootstrap over paired seeds, too narrow for few seeds"
     )
     return (
-        *draft.split_notes(study.recipe, study.measured),
         f"{metric_name(study.headline)}: {split}. Confidence intervals: {kind}. p-values: paired "
         "t-test with Holm correction over all methods.",
         *search_lines(study, rows),
