@@ -27,6 +27,7 @@ from stillhouse.teachers.frozen import NoTeacher
 from stillhouse.types import Clock, Terms
 
 FEW = 2  # images at least, as some losses compare images
+UNTIMED = 8  # images at most where the time of a step does not matter
 WARM = 0.5  # seconds of a first step, below which a second one is timed instead
 MOST_VALUES = 2**20  # in the images of a first step, so that it takes seconds for large images
 
@@ -62,7 +63,7 @@ def take_first_step(
     make_groups(recipe.train, pupil, teacher)
     loader = make_training_loader(recipe, session.sources, device, views)
     per_epoch = max(1, len(loader) // recipe.train.accumulate)
-    batch = load_few_images(recipe, session, views)
+    batch = load_few_images(recipe, session, views, recipe.data.batch if timed else UNTIMED)
     with cost.SavedBytes() as saved:
         seconds, terms = time_step(pupil, teacher, batch, session)
     if timed and sum(seconds) < WARM:
@@ -105,10 +106,10 @@ def time_step(
     return (taught - start, perf_counter() - taught), terms
 
 
-def load_few_images(recipe: Recipe, session: Session, views: int) -> Batch[Any]:
-    """A training batch, or of large images its first few."""
+def load_few_images(recipe: Recipe, session: Session, views: int, most: int) -> Batch[Any]:
+    """A training batch of at most so many images, fewer if they are large."""
     values = session.sources.channels * session.sources.size[0] * session.sources.size[1]
-    few = min(recipe.data.batch, max(FEW, MOST_VALUES // values))
+    few = min(most, recipe.data.batch, max(FEW, MOST_VALUES // values))
     short = replace(
         recipe,
         data=replace(recipe.data, batch=few),
