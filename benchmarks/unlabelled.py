@@ -22,8 +22,8 @@ def read_scores(folder: Path) -> dict[str, dict[str, dict[int, float]]]:
     found: dict[str, dict[str, dict[int, float]]] = {LABELLED: {}, BOTH: {}}
     with (folder / "cells.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            method = found[row["student"]].setdefault(row["method"], {})
-            method[int(row["seed"])] = float(row[SCORE])
+            method, _, pair = row["method"].rpartition(" of ")
+            found[pair].setdefault(method, {})[int(row["seed"])] = float(row[SCORE])
     return found
 
 

@@ -18,6 +18,7 @@ import losses
 import steps
 import store
 import temperatures
+import unlabelled
 from alone import Alone
 from quick import kept_teacher, quick
 from rows import Options
@@ -79,6 +80,22 @@ def test_the_comparison_is_that_of_the_kept_studies() -> None:
     root = detection_comparison.RESULTS
     text = detection_comparison.write_page(detection_comparison.find_gains(root))
     assert (root / "comparison.md").read_text(encoding="utf-8") == text
+
+
+def test_what_images_without_labels_add(tmp_path: Path) -> None:
+    rows = {"none": ((50, 52, 54), (51, 52, 53)), "kd": ((60, 61, 62), (70, 71, 75))}
+    lines = [
+        f"{method} of {pair},,{seed},{score}"
+        for method, pairs in rows.items()
+        for pair, scores in zip(("labelled", "unlabelled"), pairs, strict=True)
+        for seed, score in enumerate(scores)
+    ]
+    (tmp_path / "cells.csv").write_text("\n".join(["method,teacher,seed,test/top1", *lines]))
+    unlabelled.main([str(tmp_path)])
+    found = (tmp_path / "comparison.md").read_text(encoding="utf-8").splitlines()[2:]
+    # gains of 1, 0 and -1 points, and of 10, 10 and 13; t of two degrees of freedom is 4.303
+    assert found[0] == "| none | 52.0 | 52.0 | +0.0 (-2.5 … 2.5) |"
+    assert found[1] == "| kd | 61.0 | 72.0 | +11.0 (6.7 … 15.3) |"
 
 
 def test_labelwise(tmp_path: Path) -> None:
