@@ -49,7 +49,7 @@ def two_steps(recipe: Recipe, folder: Path, headline: str = "top1") -> list[dict
     """The record of a run of two steps."""
     result = execute(recipe, folder, say=lambda _: None)
     assert (result.student["steps"], result.student["of"]) == (2, 2)
-    assert 0 <= result.student["test"][headline] <= 100
+    assert 0 <= result.student[result.split][headline] <= 100
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     numbers = [v for line in lines for v in line.values() if isinstance(v, float)]
     assert numbers and all(map(math.isfinite, numbers))

@@ -42,7 +42,7 @@ def test_explain_of_two_runs_prints_findings(
     monkeypatch.chdir(tmp_path)
     ended = call("explain", str(runs / "kd"), str(runs / "mse"), "--limit", "60")
     lines = ended.out.splitlines()
-    assert ended.code == 0 and "Agreement" in lines and lines[-1] == "report: compare.html"
+    assert ended.code == 0 and "Agreement, on test" in lines and lines[-1] == "report: compare.html"
     assert any(line.startswith("  mse agrees with the teacher on ") for line in lines)
 
 

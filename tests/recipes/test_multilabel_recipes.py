@@ -368,6 +368,6 @@ def test_a_run_says_what_its_data_left_out(tmp_path: Path) -> None:
     result = execute(made, tmp_path / "run", say=said.append)
     notes = [line for line in said if line.startswith("data: ")]
     assert len(notes) == 2 and all("3" in note and "label" in note for note in notes), said
-    assert result.student["test"]["map"] > 0
+    assert result.student["validation"]["map"] > 0
     found = {check.name: check.message for check in check_recipe(made)}
     assert notes[0].removeprefix("data: ") in found["data"]

@@ -104,14 +104,14 @@ def test_the_page_names_metrics_and_counts(done: Result, sections: tuple[Section
     page = run_page(done.folder)
     assert page.headline == "ap" and len(page.bars) == 3
     assert all("it has learned next to nothing" in note for note in page.notes)
-    (table,) = page.tables
+    table = page.tables[0]
     assert table.columns[:3] == ("network", "AP", "AP50") and table.columns[-2:] == (
         "Objects",
         "Detections",
     )
     assert all(isinstance(cell, int) for row in table.rows for cell in row[-2:])
     html = render(page)
-    assert 'class="pictures rowed large"' in html and "AP on validation" in html
+    assert 'class="pictures rowed large"' in html and "AP on test" in html
     assert all(cost.flops and cost.latency_1 and cost.memory for cost in page.costs)
 
 

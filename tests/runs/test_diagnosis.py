@@ -315,7 +315,7 @@ def test_a_failed_diagnosis_is_named_and_the_others_are_computed(
     monkeypatch.setattr(diagnosis.gradients, "term_gradients", raising(RuntimeError("no memory")))
     found = recompute(tmp_path / "run")
     failed = {name for name, section in found.items() if section.failed}
-    assert failed == {"calibration", "gradients"} and len(found) == 10
+    assert failed == {"calibration", "gradients"} and len(found) == 11
     assert found["calibration"].sentences == (
         f"Calibration could not be computed: KeyError: 'bins'{TRACEBACK}",
     )

@@ -273,7 +273,7 @@ def test_the_data_set_is_not_needed(
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("the data were opened")
 
-    monkeypatch.setattr("stillhouse.build.data.open_source", refuse)
+    monkeypatch.setattr("stillhouse.build.splits.open_source", refuse)
     predict_run(detector, [photos / "b.png"], tmp_path / "out")
     assert results(tmp_path / "out")["images"]
 

@@ -33,12 +33,12 @@ def read_splits(data: Data) -> Splits:
     """The splits of the data section; those that are missing are held out of train."""
     more = data.unlabelled
     alone = more is not None and more.alone
+    labelled = None if alone and not data.holdout else open_split(data, "train")
     test = find_split(data, "test")
-    if data.holdout:
+    if data.holdout and labelled is not None:
         val = None if test is not None else find_split(data, "val")
-        splits = hold_out_missing(open_split(data, "train"), val, test, data.holdout)
+        splits = hold_out_missing(labelled, val, test, data.holdout)
     else:
-        labelled = None if alone else open_split(data, "train")
         splits = without_copy(Splits(labelled, open_split(data, "val"), test))
     train, val = None if alone else splits.train, splits.val
     return Splits(
