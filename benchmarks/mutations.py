@@ -305,8 +305,8 @@ MUTATIONS = (
     ),
     Mutation(
         "validation_images_stay_in_training",
-        "data/source.py",
-        "    rest[chosen] = False\n",
+        "data/holdout.py",
+        "        kept[chosen] = False\n",
         "",
         "data/test_source.py data/test_stratify.py",
     ),
