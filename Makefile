@@ -87,7 +87,7 @@ evidence-semantic: $(VENV)/.developed
 	$(BIN)/python benchmarks/keep.py docs/results/semantic/search runs/semantic-search
 	$(BIN)/python benchmarks/keep.py docs/results/semantic runs/semantic
 
-# What docs/results/instance holds: two hours.
+# What docs/results/instance holds: an hour.
 evidence-instance: $(VENV)/.developed
 	$(BIN)/stillhouse study $(STUDIES)/instance.yaml --out runs/instance
 	$(BIN)/python benchmarks/keep.py docs/results/instance runs/instance
