@@ -17,7 +17,7 @@ from quick import WORDS, kept_teacher, quick, run
 from stillhouse.cli.app import app
 from stillhouse.errors import UserError
 from stillhouse.explain.predictions import ExplainOptions
-from stillhouse.explain.section import BarChart
+from stillhouse.explain.section import BarChart, LineChart
 from stillhouse.recipes import load
 from stillhouse.report.compare import compare_page
 from stillhouse.report.page import Page
@@ -71,12 +71,16 @@ def test_the_page_of_a_run_has_all_networks_and_paper_values(of_run: Page) -> No
     (note,) = of_run.notes  # after one epoch
     assert "where chance is 10.00: it has learned next to nothing" in note
     assert len(of_run.answers) == 1 and "one seed: no interval" in of_run.answers[0]
-    (table,) = of_run.tables
-    assert [row[0] for row in table.rows] == ["teacher", "control", "student"]
-    assert {chart.title for chart in of_run.curves} >= {
-        "Top-1 accuracy on validation",
-        "Temperature",
-    }
+    scores, times = of_run.tables
+    assert [row[0] for row in scores.rows] == ["teacher", "control", "student"]
+    assert times.title == "Time of training" and len(times.rows) == 3
+    (curve,) = of_run.curves  # one record of each quantity, which is no curve
+    assert isinstance(curve, LineChart) and curve.title == "Top-1 accuracy on validation"
+    assert [(one.name, len(one.x)) for one in curve.series] == [
+        ("teacher", 3),
+        ("control", 1),
+        ("student", 1),
+    ]
     assert load.validate_recipe(
         load.parse_yaml_value(of_run.recipe, ""), Path("page")
     ) == load.load(
