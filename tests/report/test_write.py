@@ -17,7 +17,7 @@ from quick import WORDS, kept_teacher, quick, run
 from stillhouse.cli.app import app
 from stillhouse.errors import UserError
 from stillhouse.explain.predictions import ExplainOptions
-from stillhouse.explain.section import BarChart
+from stillhouse.explain.section import BarChart, LineChart
 from stillhouse.recipes import load
 from stillhouse.report.compare import compare_page
 from stillhouse.report.page import Page
@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(place / "other", "train.epochs=1", "method=mse")
     plan = make_plan(
         quick("train.epochs=1", "paper={kd: 73.3}"),
-        "kd,mse:weight=1e12",
+        "kd,cwd:pairs=[[stage9,last]]",
         2,
         f"stillhouse/little,stillhouse/little={teacher}",
     )
@@ -71,9 +71,16 @@ def test_the_page_of_a_run_has_all_networks_and_paper_values(of_run: Page) -> No
     (note,) = of_run.notes  # after one epoch
     assert "where chance is 10.00: it has learned next to nothing" in note
     assert len(of_run.answers) == 1 and "one seed: no interval" in of_run.answers[0]
-    table = of_run.tables[0]
-    assert [row[0] for row in table.rows] == ["teacher", "control", "student"]
-    assert "Top-1 accuracy on validation" in {chart.title for chart in of_run.curves}
+    scores, times = of_run.tables
+    assert [row[0] for row in scores.rows] == ["teacher", "control", "student"]
+    assert times.title == "Time of training" and len(times.rows) == 3
+    (curve,) = of_run.curves  # one record of each quantity, which is no curve
+    assert isinstance(curve, LineChart) and curve.title == "Top-1 accuracy on validation"
+    assert [(one.name, len(one.x)) for one in curve.series] == [
+        ("teacher", 3),
+        ("control", 1),
+        ("student", 1),
+    ]
     assert load.validate_recipe(
         load.parse_yaml_value(of_run.recipe, ""), Path("page")
     ) == load.load(
@@ -85,10 +92,10 @@ def test_the_page_of_a_run_has_all_networks_and_paper_values(of_run: Page) -> No
 def test_the_page_of_a_study_has_every_arm_and_failure(of_study: Page) -> None:
     assert [bar.who for bar in of_study.bars] == ["teacher", "control", "kd"]
     assert of_study.bars[2].paper == 73.3
-    assert any("not finite" in note for note in of_study.notes)
+    assert any("stage9" in note for note in of_study.notes)
     assert any("Student's t over paired seeds" in note for note in of_study.notes)
     methods, seeds = of_study.tables[:2]
-    assert [row[0] for row in methods.rows] == ["none", "kd", "mse:weight=1e12"]
+    assert [row[0] for row in methods.rows] == ["none", "kd", "cwd:pairs=[[stage9,last]]"]
     assert "gain over none" in methods.columns and "paper" in methods.columns
     assert seeds.columns == ("method", "seed 0", "seed 1")
     gains = of_study.curves[0]

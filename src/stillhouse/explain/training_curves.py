@@ -25,9 +25,9 @@ def training_curves(
     """Score, losses, gauges, loss weights and learning rates.
 
     `epochs` are the epochs of one step, by run; without that of each run the axis has steps.
-    Quantities that do not change, and scores of one evaluation, are left out. Without a headline
-    the first evaluated metric is the score. Terms of a task without a term called `label` cannot be
-    distinguished from those of the method, and share a chart.
+    Quantities that do not change are left out, and so are scores if no run has several. Without a
+    headline the first evaluated metric is the score. Terms of a task without a term called `label`
+    cannot be distinguished from those of the method, and share a chart.
     """
     metric = headline or _headline(runs)
     labelled = any(_LABEL in names for names in (quantities(r, "train") for r in runs.values()))
@@ -115,12 +115,15 @@ def _chart(
     for run, records in runs.items():
         for name in filter(wanted, quantities(records, kind)):
             steps, values = read_curve(records, kind, name)
-            if len(steps) > 1 and not (kind == "train" and _is_constant(values)):
+            known = any(value is not None for value in values)
+            if known and (kind == "evaluate" or not _is_constant(values)):
                 joined = join_short_end(steps, values) if kind == "train" else (steps, values)
                 x, means = downsample(*joined)
                 x = tuple(step * axis.step.get(run, 1.0) for step in x)
                 series.append(Series(_series_name(run, name, runs), x, means))
-    return LineChart(title, axis.unit, y, tuple(series)) if series else None
+    if all(len(one.x) < 2 for one in series):
+        return None
+    return LineChart(title, axis.unit, y, tuple(series))
 
 
 def _series_name(run: str, name: str, runs: Mapping[str, Records]) -> str:
