@@ -27,8 +27,6 @@ def test_a_run_says_how_many_images_have_no_labels(tmp_path: Path) -> None:
     manifest = json.loads((done.folder / "manifest.json").read_text())
     assert manifest["samples"]["train"] == 60 and manifest["samples"]["unlabelled"] == 320
     assert done.student["of"] == 2 * (380 // 20)
-    terms = metrics(done.folder)[0]
-    assert any("class/kd" in key for key in terms)
 
 
 def test_a_teacher_is_trained_on_labelled_images_only() -> None:
@@ -70,12 +68,12 @@ def test_training_without_any_label(tmp_path: Path, capsys: pytest.CaptureFixtur
         "data.unlabelled={name: digits/raw, count: 300, alone: true}",
         "data.batch=20",
     )
-    done = run(tmp_path / "run", *words, "train.epochs=4")
+    done = run(tmp_path / "run", *words, "train.epochs=20")
     assert done.student["notes"] == ["all 300 training images are without labels"]
-    assert done.student["test"]["top1"] > 15  # chance is 10
+    assert done.student["test"]["top1"] > 20  # chance is 10
     with pytest.raises(UserError, match="no training image has labels; evaluate"):
         evaluate_run(quick(*words), done.folder, "train", None)
-    scores = evaluate_run(quick(*words, "train.epochs=4"), done.folder, "test", None)
+    scores = evaluate_run(quick(*words, "train.epochs=20"), done.folder, "test", None)
     assert scores["top1"] == pytest.approx(done.student["test"]["top1"])
     with pytest.raises(UserError, match="method none trains on labels"):
         run(tmp_path / "none", *words, "method=none")
