@@ -70,12 +70,12 @@ def test_training_without_any_label(tmp_path: Path, capsys: pytest.CaptureFixtur
         "data.unlabelled={name: digits/raw, count: 300, alone: true}",
         "data.batch=20",
     )
-    done = run(tmp_path / "run", *words, "train.epochs=12")
+    done = run(tmp_path / "run", *words, "train.epochs=20")
     assert done.student["notes"] == ["all 300 training images are without labels"]
     assert done.student["test"]["top1"] > 20  # chance is 10
     with pytest.raises(UserError, match="no training image has labels; evaluate"):
         evaluate_run(quick(*words), done.folder, "train", None)
-    scores = evaluate_run(quick(*words, "train.epochs=12"), done.folder, "test", None)
+    scores = evaluate_run(quick(*words, "train.epochs=20"), done.folder, "test", None)
     assert scores.scores["top1"] == pytest.approx(done.student["test"]["top1"])
     with pytest.raises(UserError, match="method none trains on labels"):
         run(tmp_path / "none", *words, "method=none")
