@@ -1,44 +1,45 @@
-"""The command under torchrun: two ranks make one run, fill one store, and write one page."""
+"""The command under torchrun: two ranks make one run, which outlives a killed launcher."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from quick import WORDS, kept_teacher
+from quick import WORDS, kept_teacher, metrics, student_bytes
 from stillhouse.recipes import load
 from stillhouse.runs.execute import evaluate_run
 from stillhouse.study.index import read_run
 
+LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "stillhouse")
 
-def test_two_ranks_make_one_run_with_its_page(tmp_path: Path) -> None:
-    teacher = kept_teacher()
-    words = [
-        *WORDS,
-        "train.epochs=1",
-        "control=true",
-        f"teacher.weights={teacher}",
-        "teacher.train=null",
-        "teacher.remember=false",
-        f"teacher.store={{path: {tmp_path / 'store'}}}",
-    ]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*launch, "-m", "stillhouse", "run", "digits/raw", *words, "--out", tmp_path / "run"]
-    done = subprocess.run(
-        list(map(str, command)),
-        capture_output=True,
+
+def launch(folder: Path, *words: str) -> subprocess.Popen[str]:
+    teacher = (f"teacher.weights={kept_teacher()}", "teacher.train=null")
+    command = ["run", "digits/raw", *WORDS, *teacher, *words, "--out", str(folder)]
+    return subprocess.Popen(
+        [sys.executable, *LAUNCHER, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=240,
-        check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.splitlines()[-1] == f"report: {tmp_path / 'run' / 'report.html'}"
+
+
+def test_two_ranks_make_one_run_with_its_page(tmp_path: Path) -> None:
+    store = f"teacher.store={{path: {tmp_path / 'store'}}}"
+    words = ("train.epochs=1", "control=true", "teacher.remember=false", store)
+    run = launch(tmp_path / "run", *words)
+    out, complaints = run.communicate(timeout=240)
+    assert run.returncode == 0, complaints[-3000:]
+    assert out.splitlines()[-1] == f"report: {tmp_path / 'run' / 'report.html'}"
     _, result = read_run(tmp_path / "run")
     assert result.control is not None and result.teacher is not None
     assert result.student["steps"] == 200 // (32 * 2)  # each rank takes its half of the batches
@@ -47,3 +48,36 @@ def test_two_ranks_make_one_run_with_its_page(tmp_path: Path) -> None:
     assert len((tmp_path / "store" / "blocks.txt").read_text().splitlines()) >= 1
     sections = json.loads((tmp_path / "run" / "diagnosis.json").read_text())["sections"]
     assert "gradients" in {section["name"] for section in sections}
+
+
+def ranks_of(launcher: subprocess.Popen[str]) -> list[int]:
+    """The processes that a launcher has started."""
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children")
+    return [int(word) for word in children.read_text().split()]
+
+
+def wait_for(happened: Callable[[], bool], seconds: float) -> None:
+    limit = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs the processes of Linux")
+def test_ranks_end_with_a_killed_launcher_and_the_run_resumes_as_it_was(tmp_path: Path) -> None:
+    words = ("train.epochs=12", "engine.log_every=2", "engine.save_every=0.2", "--no-explain")
+    folder, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
+    first = launch(folder, *words)
+    wait_for((folder / "state.pt").exists, 120)
+    ranks = ranks_of(first)
+    first.kill()
+    first.communicate()
+    assert first.returncode == -signal.SIGKILL
+    assert len(ranks) == 2
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ranks), 30)
+    assert not (folder / "student.safetensors").exists()
+    for run in (launch(folder, *words, "--resume"), launch(undisturbed, *words)):
+        _, complaints = run.communicate(timeout=240)
+        assert run.returncode == 0, complaints[-3000:]
+    assert metrics(folder) == metrics(undisturbed)
+    assert student_bytes(folder) == student_bytes(undisturbed)

@@ -15,7 +15,7 @@ from stillhouse.build.networks import TeacherNetwork
 from stillhouse.build.run import make_groups
 from stillhouse.build.session import Session
 from stillhouse.build.teacher import check_storable, make_live
-from stillhouse.distributed import combine
+from stillhouse.distributed import combine, gather_objects
 from stillhouse.engine.finite import has_finite_numbers
 from stillhouse.engine.pupil import Pupil
 from stillhouse.errors import UserError
@@ -66,7 +66,8 @@ def take_first_step(
     batch = load_few_images(recipe, session, views, recipe.data.batch if timed else UNTIMED)
     with cost.SavedBytes() as saved:
         seconds, terms = time_step(pupil, teacher, batch, session)
-    if timed and sum(seconds) < WARM:
+    # Each step waits for the other ranks, so all of them make as many, whatever time they took.
+    if timed and max(gather_objects(sum(seconds))) < WARM:
         seconds, _ = time_step(pupil, teacher, batch, session)
     scale = recipe.data.batch / len(batch)
     weights = 4 * cost.size(pupil) + (0 if loaded is None else cost.size(loaded.network))
