@@ -19,8 +19,8 @@ from tiny import CLOCK
 SIDE = 16
 
 
-def images(n: int = 4) -> Tensor:
-    return torch.randn(n, 3, SIDE, SIDE)
+def images(n: int = 4, side: int = SIDE) -> Tensor:
+    return torch.randn(n, 3, side, side)
 
 
 def setting(student: str | nn.Module = "small", teacher: str | nn.Module = "medium") -> Setting:

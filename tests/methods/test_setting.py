@@ -12,8 +12,10 @@ from settings import hear, images, loss, setting
 from stillhouse import methods
 from stillhouse.errors import UserError
 from stillhouse.methods.build import make_method
+from stillhouse.methods.setting import Setting
 from stillhouse.models import zoo
 from stillhouse.objectives import presets
+from stillhouse.recipes import load
 from stillhouse.types import Lesson
 from tiny import CLOCK
 
@@ -30,6 +32,35 @@ def test_stages_and_pairs_of_one_s_own_are_as_ever() -> None:
     expected = (("stage1", "stage1"), ("stage2", "stage2"), ("last", "last"))
     assert set(at.resolve_pairs("stages")) <= set(expected)
     assert at.resolve_pairs((("p3", "last"),)) == (("p3", "last"),)
+
+
+def two_families() -> Setting:
+    networks = (zoo.create(f"cifar/{name}", 5) for name in ("shufflenetv1", "wrn_16_2"))
+    return Setting(*networks, images(side=32))
+
+
+# The feature maps of the public code for CIFAR-100, by the sizes and channels of its stages.
+def test_stages_in_order_are_the_maps_of_public_code_for_small_images() -> None:
+    at = two_families()
+    pairs = at.resolve_pairs("stage_order")
+    assert pairs == (("stage1", "stage1"), ("stage2", "stage2"), ("stage3", "stage3"))
+    sides = [shape[1:] for shape in at.student_shapes([tap for tap, _ in pairs]).values()]
+    assert sides == [(240, 16, 16), (480, 8, 8), (960, 4, 4)]
+    assert at.resolve_pairs("stages") == (("stage1", "stage2"), ("stage2", "stage3"))
+    # The sum of the last block, before the BatchNorm and ReLU that `last` lies behind.
+    assert at.resolve_pairs("last_stage") == (("stage3", "stage3"),)
+    taps = hear(at.teacher, ("stage3", "last"), at.example).taps
+    assert taps["stage3"].min() < 0 <= taps["last"].min()
+
+
+@pytest.mark.parametrize("name", ["at", "nst", "vid", "ofd", "ab", "reviewkd", "sp"])
+def test_published_methods_pair_the_stages_of_two_families_as_their_code(name: str) -> None:
+    recipe = load.load(f"cifar100/methods/{name}", ["data.path=data"])
+    at = two_families()
+    taps = make_method(list(recipe.method), at).student_taps
+    stages = [tap for tap in taps if tap.startswith("stage")]
+    numbers = [3] if name == "sp" else [1, 2, 3]
+    assert [int(stage[5]) for stage in stages] == numbers
 
 
 def test_a_network_without_levels_is_named() -> None:

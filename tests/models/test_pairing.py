@@ -2,7 +2,7 @@ import torch
 
 from stillhouse.models import zoo
 from stillhouse.models.aliases import find_aliases
-from stillhouse.models.pairing import suggest_pairs
+from stillhouse.models.pairing import pair_last_stages, pair_stages_in_order, suggest_pairs
 from stillhouse.models.taps import tap_shapes
 
 
@@ -44,6 +44,21 @@ def test_without_a_common_size_the_order_from_the_deep_end_decides() -> None:
         ("stage2", "stage3"),
     ]
     assert suggest_pairs(maps(30, 15, 9), maps(8)) == [("stage3", "stage1")]
+
+
+def test_stages_are_paired_by_number_whatever_their_sizes() -> None:
+    student, teacher = maps(16, 8, 4), maps(32, 16, 8, 4)
+    expected = [("stage1", "stage1"), ("stage2", "stage2"), ("stage3", "stage3")]
+    assert pair_stages_in_order(student, teacher) == expected
+    assert pair_stages_in_order(teacher, student | maps(last=4)) == expected
+    assert pair_stages_in_order({}, teacher) == []
+
+
+def test_the_deepest_stages_make_one_pair() -> None:
+    assert pair_last_stages(maps(16, 8, last=2), maps(32, 16, 8, 4)) == [("stage2", "stage4")]
+    many = maps(*range(40, 29, -1))
+    assert pair_last_stages(many, maps(8)) == [("stage11", "stage1")]
+    assert pair_last_stages({}, maps(8)) == []
 
 
 def test_the_last_maps_come_last_where_both_have_one() -> None:

@@ -56,7 +56,7 @@ class FSP(PairedSpec):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_length(self.init)
-        if self.pairs != "stages" and len(self.pairs) < 2:
+        if not isinstance(self.pairs, str) and len(self.pairs) < 2:
             raise ValueError("pairs must name at least two stages: each is compared with the next")
 
     def build(self, setting: Setting) -> Method:

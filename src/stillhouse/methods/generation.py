@@ -11,8 +11,8 @@ from stillhouse.methods.base import Method
 from stillhouse.methods.maps import MapPair, check_maps
 from stillhouse.methods.paired import AdaptedPair, Paired, PairedSpec
 from stillhouse.methods.setting import Setting
-from stillhouse.models.adapters import Pointwise, align
-from stillhouse.models.connectors import generator
+from stillhouse.models.adapters import align
+from stillhouse.models.connectors import generator, pointwise
 from stillhouse.objectives.card import Card
 from stillhouse.spec import require, spec
 
@@ -57,9 +57,12 @@ class MGD(PairedSpec):
 
 
 def aligner(pair: MapPair) -> nn.Module:
-    """An adapter to the teacher's number of channels: (N, C, H, W) -> (N, D, H, W)."""
-    same = pair.student_shape[1] == pair.teacher_shape[1]
-    return nn.Identity() if same else Pointwise().build(pair.student_shape, pair.teacher_shape)
+    """An adapter to the teacher's number of channels: (N, C, H, W) -> (N, D, H, W).
+
+    As in the public code of MGD, FGD and MasKD it has a bias, which begins at 0.
+    """
+    before, after = pair.student_shape[1], pair.teacher_shape[1]
+    return nn.Identity() if before == after else pointwise(before, after)
 
 
 class Generation(Paired):

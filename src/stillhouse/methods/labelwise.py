@@ -20,9 +20,10 @@ from stillhouse.methods.base import Method
 from stillhouse.methods.combined import Combined
 from stillhouse.methods.logit import Logits
 from stillhouse.methods.paired import AdaptedPair, PairedSpec, term_names
-from stillhouse.methods.setting import Setting, Shapes
+from stillhouse.methods.setting import Setting
 from stillhouse.methods.terms import batch_term
 from stillhouse.models.labelwise import EMBEDDINGS
+from stillhouse.models.pairing import Shapes
 from stillhouse.objectives.card import Card
 from stillhouse.objectives.presets.base import Variant, check_sites
 from stillhouse.objectives.presets.binary import MLD

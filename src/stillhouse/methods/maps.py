@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 
 from stillhouse.errors import UserError
-from stillhouse.methods.setting import Setting, Shapes
+from stillhouse.methods.setting import Setting
+from stillhouse.models.pairing import Shapes
 from stillhouse.objectives.presets.feature import TapPairs
 
 

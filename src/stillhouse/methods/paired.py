@@ -29,8 +29,8 @@ class AdaptedPair(NamedTuple):
 class PairedSpec(ComposedMethod):
     """The options of a method at pairs of taps.
 
-    `pairs` are (student tap, teacher tap), or "stages" for all stages of two networks by size, or
-    "levels" for all levels that both declare.
+    `pairs` are (student tap, teacher tap), or a word for pairs of the two networks (see
+    `Setting.resolve_pairs`).
     """
 
     movable: ClassVar[bool] = True  # whether any pair of stages could take the place of its own
@@ -42,7 +42,7 @@ class PairedSpec(ComposedMethod):
             raise ValueError("`pairs` must name at least one student tap and teacher tap")
 
     def taps(self, setting: Setting) -> TapPairs:
-        """The pairs that the recipe names, or those that "stages" or "levels" stands for."""
+        """The pairs that the recipe names, or those that its word stands for."""
         return setting.resolve_pairs(self.pairs)
 
 

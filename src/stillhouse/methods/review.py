@@ -54,9 +54,9 @@ class ReviewKD(PairedSpec):
         require(self.width >= 1, "width", "at least 1", self.width)
 
     def taps(self, setting: Setting) -> TapPairs:
-        """The pairs, the teacher's before the ReLU; "stages" adds `penultimate` if available."""
+        """The pairs, the teacher's before the ReLU; all stages add `penultimate` if available."""
         pairs = setting.before_activation(super().taps(setting), "teacher")
-        if self.pairs != "stages" or not setting.has_vectors():
+        if self.pairs not in ("stages", "stage_order") or not setting.has_vectors():
             return pairs
         return (*pairs, VECTORS)
 

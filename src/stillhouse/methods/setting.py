@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from stillhouse.errors import UserError
 from stillhouse.methods.base import Method
 from stillhouse.models.aliases import find_aliases, refusal
 from stillhouse.models.dry_run import undisturbed
-from stillhouse.models.pairing import suggest_pairs
+from stillhouse.models.pairing import (
+    PairStages,
+    Shapes,
+    pair_last_stages,
+    pair_stages_in_order,
+    suggest_pairs,
+)
 from stillhouse.models.places import PENULTIMATE, declared_places, is_stage
 from stillhouse.models.pooled_head import PooledHead, find_pooled_head
 from stillhouse.models.tap_path import PRE
@@ -23,8 +28,14 @@ from stillhouse.objectives.presets.feature import PairsOption, TapPairs
 from stillhouse.objectives.published import Published
 from stillhouse.spec import spec
 
-Shapes = Mapping[str, torch.Size]
 Side = Literal["student", "teacher"]
+
+
+PAIR_STAGES: dict[str, PairStages] = {
+    "stages": suggest_pairs,
+    "stage_order": pair_stages_in_order,
+    "last_stage": pair_last_stages,
+}
 
 
 def no_labels() -> Tensor:
@@ -71,22 +82,26 @@ class Setting:
         return all(PENULTIMATE in find_aliases(network, self.example) for network in networks)
 
     def resolve_pairs(self, pairs: PairsOption) -> TapPairs:
-        """The pairs of taps that a recipe names, or all stages or levels of the two networks.
+        """The pairs of taps that a recipe names, or those of the two networks that a word means.
 
-        "stages" are paired by the size of their maps, "levels" by the names that both networks
-        declare. Raises UserError where there are none to pair.
+        "stages": all stages, paired by the size of their maps. "stage_order": all stages, paired by
+        their numbers, as public code for small images does. "last_stage": the deepest stage of
+        each. "levels": the levels whose names both networks declare. Raises UserError where there
+        are none to pair.
         """
         if not isinstance(pairs, str):
             return pairs
-        return self.stage_pairs() if pairs == "stages" else self.level_pairs()
+        if pairs == "levels":
+            return self.level_pairs()
+        return self.stage_pairs(PAIR_STAGES[pairs])
 
-    def stage_pairs(self) -> TapPairs:
+    def stage_pairs(self, pair: PairStages = suggest_pairs) -> TapPairs:
         """The stages of both networks that belong together, shallowest first."""
         student, teacher = (
             [name for name in find_aliases(network, self.example) if is_stage(name)]
             for network in (self.student, self.teacher)
         )
-        pairs = suggest_pairs(self.student_shapes(student), self.teacher_shapes(teacher))
+        pairs = pair(self.student_shapes(student), self.teacher_shapes(teacher))
         if not pairs:
             networks = (self.student, self.teacher)
             doubts = (refusal(network, "stage1", self.example) for network in networks)

@@ -14,6 +14,15 @@ LEAKY_SLOPE = 0.1  # negative slope of the networks of factor transfer
 MIN_VARIANCE = 1e-5
 
 
+def pointwise(before: int, after: int) -> nn.Conv2d:
+    """A 1x1 convolution with a bias of 0 (MGD): (N, before, H, W) -> (N, after, H, W)."""
+    conv = nn.Conv2d(before, after, 1)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_in", nonlinearity="linear")
+    assert conv.bias is not None
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
 def pointwise_norm(before: int, after: int) -> nn.Sequential:
     """A 1x1 convolution and BatchNorm (OFD): (N, before, H, W) -> (N, after, H, W)."""
     return nn.Sequential(

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
+
+Shapes = Mapping[str, torch.Size]  # of the taps of a network, by their aliases
+PairStages = Callable[[Shapes, Shapes], list[tuple[str, str]]]
 
 _STAGE = re.compile(r"stage(\d+)")
 
 
-def suggest_pairs(
-    student: Mapping[str, torch.Size], teacher: Mapping[str, torch.Size]
-) -> list[tuple[str, str]]:
+def suggest_pairs(student: Shapes, teacher: Shapes) -> list[tuple[str, str]]:
     """Pairs of stages, from the shallow to the deep, of two networks' aliases with their shapes.
 
     Stages whose maps (N, C, H, W), or tokens (N, T, C), are of one size make a pair, of several in
@@ -32,13 +33,23 @@ def suggest_pairs(
     return pairs + [("last", "last")] * both
 
 
-def _stages(shapes: Mapping[str, torch.Size]) -> list[str]:
+def pair_stages_in_order(student: Shapes, teacher: Shapes) -> list[tuple[str, str]]:
+    """Pairs of stages by their numbers, from the shallow to the deep, as many as both have."""
+    return list(zip(_stages(student), _stages(teacher), strict=False))
+
+
+def pair_last_stages(student: Shapes, teacher: Shapes) -> list[tuple[str, str]]:
+    """The deepest stage of the student and that of the teacher."""
+    return list(zip(_stages(student)[-1:], _stages(teacher)[-1:], strict=False))
+
+
+def _stages(shapes: Shapes) -> list[str]:
     """The stages by number, without the other aliases."""
     numbers = sorted(int(match[1]) for name in shapes if (match := _STAGE.fullmatch(name)))
     return [f"stage{number}" for number in numbers]
 
 
-def _by_size(shapes: Mapping[str, torch.Size]) -> dict[tuple[int, ...], str]:
+def _by_size(shapes: Shapes) -> dict[tuple[int, ...], str]:
     """The last stage of each size of map, or of each number of tokens."""
     named = ((_size(shapes[name]), name) for name in _stages(shapes))
     return {size: name for size, name in named if size}

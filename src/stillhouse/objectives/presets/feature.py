@@ -20,7 +20,7 @@ from stillhouse.types import Site
 
 AdapterName = Literal["auto", "none", "pointwise"]
 TapPairs = tuple[tuple[str, str], ...]  # (student tap, teacher tap)
-PairsOption = TapPairs | Literal["stages", "levels"]
+PairsOption = TapPairs | Literal["stages", "stage_order", "last_stage", "levels"]
 RelationDistance = Literal["pearson", "cosine"]
 DISTANCES: dict[RelationDistance, type[Pearson] | type[Cosine]] = {
     "pearson": Pearson,
@@ -32,10 +32,10 @@ DISTANCES: dict[RelationDistance, type[Pearson] | type[Cosine]] = {
 class FeaturePreset(Preset):
     """A loss on pairs of feature maps.
 
-    `pairs` are (student tap, teacher tap), or "stages" for all stages of two networks by size, or
-    "levels" for all levels that both declare; `adapter` maps the student's channels to the
-    teacher's: a 1x1 convolution ("pointwise"), nothing ("none"), or "auto", a convolution only
-    where their numbers differ.
+    `pairs` are (student tap, teacher tap), or a word for pairs of the two networks (see
+    `Setting.resolve_pairs`); `adapter` maps the student's channels to the teacher's: a 1x1
+    convolution ("pointwise"), nothing ("none"), or "auto", a convolution only where their numbers
+    differ.
     """
 
     pairs: PairsOption = field(default=(("last", "last"),), kw_only=True)
