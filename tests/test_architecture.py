@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).parents[1]
 ROOT = REPOSITORY / "src" / "stillhouse"
 FLOORS = [  # a room may import the floors under its own
     {"errors"},
-    {"types", "spec", "files", "batches", "kernels"},
+    {"types", "spec", "files", "batches", "kernels", "plugins"},
     {"functional"},
     {"distributed", "objectives", "models"},
     {"methods", "tasks", "teachers", "data"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from stillhouse.data.instances.catalogue import INSTANCES
 from stillhouse.data.semantic.catalogue import MASKS
 from stillhouse.data.source import Source
 from stillhouse.errors import UserError, did_you_mean, quote
+from stillhouse.plugins import entry_points
 
 __all__ = ["ENTRIES", "IMAGENET", "SPLITS", "Entry", "Kind", "entries", "entry", "open_source"]
 

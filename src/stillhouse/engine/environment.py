@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
+@cache
 def package_version(package: str) -> str | None:
     """The installed version of a package, without importing it; None where it is not installed."""
     try:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import field
-from importlib.metadata import entry_points
 from typing import Any, ClassVar, Literal
 
 from stillhouse.errors import UserError, did_you_mean, quote
 from stillhouse.methods.base import Method
 from stillhouse.methods.setting import Setting
+from stillhouse.plugins import entry_points
 from stillhouse.spec import spec
 
 GROUP = "stillhouse.methods"  # the entry point group: NAME -> factory(**options) -> Method

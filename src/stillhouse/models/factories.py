@@ -12,11 +12,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import UserError, did_you_mean, quote
+from stillhouse.plugins import entry_points
 
 PLUGINS = "stillhouse.models"  # the entry point group: NAME -> (classes, channels, **options)
 TRUST = "--trust"  # the option of all commands

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,6 +18,7 @@ KINDS = ("ForImageClassification", SEGMENTERS)
 CLASSES, CHANNELS = "num_labels", "num_channels"  # fields of configurations
 
 
+@cache
 def transformers_names() -> list[str]:
     """The classes that classify images or their pixels; none where transformers is missing."""
     if find_spec(LIBRARY) is None:

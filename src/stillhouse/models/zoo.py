@@ -109,7 +109,9 @@ def create(name: str, classes: int, channels: int = 3, **options: Any) -> nn.Mod
 
 def list_models(pattern: str = "") -> list[str]:
     """All known names that contain a word, or match a glob with `*`, sorted."""
-    known = [*plugins(), *(name for source in _SOURCES for name in _listed(source))]
+    source, _, rest = pattern.partition("/")
+    sources = [source] if rest and source in _SOURCES else _SOURCES  # some take seconds to import
+    known = [*plugins(), *(name for source in sources for name in _listed(source))]
     if any(sign in pattern for sign in "*?["):
         return sorted(name for name in known if fnmatch(name.lower(), pattern.lower()))
     return sorted(name for name in known if pattern.lower() in name.lower())
