@@ -106,6 +106,17 @@ def test_each_task_is_found_and_its_first_step_can_be_made(
     assert len(checked.teachers) == 1 and checked.student.steps >= 100
 
 
+@pytest.mark.parametrize("name", ["detector/fcos", "detector/faster_rcnn", "timm/resnet18"])
+def test_a_detector_of_random_weights_is_not_frozen(tmp_path: Path, name: str) -> None:
+    recipe = complete(yolo(tmp_path), f"student={name}", f"teacher={name}")
+    assert recipe.student.options["frozen"] == 0
+    assert recipe.teacher is not None and recipe.teacher.options["frozen_norms"] is False
+    given = complete(yolo(tmp_path), f"student={name}", "student.options.frozen=2")
+    assert given.student.options["frozen"] == 2
+    begun = complete(yolo(tmp_path), f"student={name}", "student.pretrained=backbone.pt")
+    assert "frozen" not in begun.student.options
+
+
 def test_words_win_over_what_is_found(tmp_path: Path) -> None:
     words = ("train.epochs=3", "method=dkd", "data.batch=4", "train.optimiser.lr=0.5")
     recipe = complete(class_folders(tmp_path), *NETWORKS, *words)

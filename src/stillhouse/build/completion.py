@@ -207,16 +207,22 @@ def has_validation(data: Data) -> bool:
 def place_backbone(network: dict[str, Any], task: str, images: Images) -> dict[str, Any]:
     """The network, or for a task of positions the usual one for it around a backbone."""
     name = str(network.get("name"))
-    fits = zoo.is_detector(name) or zoo.is_segmenter(name) or TWO_STAGES in name
-    if task not in DENSE_NETWORKS or fits or name.partition("/")[0] not in BACKBONES:
-        return network
-    options: dict[str, Any] = {"backbone": name}
-    if images.small:
-        options |= SMALL_IMAGES[task]
-    if task != "semantic" and not (network.get("weights") or network.get("pretrained")):
+    source = name.partition("/")[0]
+    options: dict[str, Any] = {}
+    if task in DENSE_NETWORKS and source in BACKBONES and not fits_positions(name):
+        name, options = DENSE_NETWORKS[task], {"backbone": name}
+        if images.small:
+            options |= SMALL_IMAGES[task]
+    random = not (network.get("weights") or network.get("pretrained"))
+    if name.startswith("detector/") and random:
         options |= {"frozen": 0, "frozen_norms": False}  # random weights must be trained
     options |= network.get("options") or {}
-    return {**network, "name": DENSE_NETWORKS[task], "options": options}
+    return {**network, "name": name, **({"options": options} if options else {})}
+
+
+def fits_positions(name: str) -> bool:
+    """Whether a network has outputs for positions, and is no backbone for another."""
+    return zoo.is_detector(name) or zoo.is_segmenter(name) or TWO_STAGES in name
 
 
 def choose_training(
