@@ -534,6 +534,10 @@ def test_the_average_is_what_is_kept(tmp_path: Path, done: Result) -> None:
     raw_weight = state["pupil"]["student.model.head.weight"]
     assert torch.equal(raw_weight, weights_of(done)["head.weight"])  # training is as without it
     assert not torch.equal(kept["head.weight"], raw_weight)
+    network = zoo.create(quick().student.name, 10, 1)
+    weights.load_weights(network, result.folder / "student.safetensors")
+    manifest = json.loads((result.folder / "manifest.json").read_text())
+    assert manifest["student"] == state_hash(network)
 
 
 @pytest.mark.parametrize(

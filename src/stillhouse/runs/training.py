@@ -201,6 +201,7 @@ def finish_training(
         if not blind:
             meter = measure(session.task, network, session.measured(), session.hardware, "student")
         on_first_rank(lambda: weights.save_weights(run.student, folder / STUDENT))
+        student_hash = weights.state_hash(run.student)  # of what is saved
     score = make_score(recipe, run, session)
     if meter is not None:
         score |= {"split": session.score_split, session.score_split: dict(meter.summary())}
@@ -222,7 +223,7 @@ def finish_training(
         contract = make_contract(recipe.student, session.sources)
         contract = replace(contract, sha256=file_hash(folder / STUDENT))
         write_text(folder / f"{STUDENT}{CONTRACT_SUFFIX}", contract.text())
-        write_json(folder / MANIFEST, make_manifest(recipe, run))
+        write_json(folder / MANIFEST, make_manifest(recipe, run, student_hash))
         if run.records:
             run.records.close()  # before the result, so that a finished training has its table
         write_json(folder / RESULT, score)  # last, as the mark of a finished training
@@ -273,12 +274,12 @@ def make_score(recipe: Recipe, run: Run, session: Session) -> Score:
     }
 
 
-def make_manifest(recipe: Recipe, run: Run) -> Mapping[str, Any]:
+def make_manifest(recipe: Recipe, run: Run, student_hash: str) -> Mapping[str, Any]:
     """The hashes, seed and environment that a result was computed from."""
     return {
         "recipe": load.digest(recipe),
         "teacher": run.teacher_hash,
-        "student": weights.state_hash(run.student),
+        "student": student_hash,
         **run.data,
         "seed": recipe.seed,
         "method": [method.name for method in recipe.method],
