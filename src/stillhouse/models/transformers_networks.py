@@ -18,12 +18,15 @@ KINDS = ("ForImageClassification", SEGMENTERS)
 CLASSES, CHANNELS = "num_labels", "num_channels"  # fields of configurations
 
 
-@cache
 def transformers_names() -> list[str]:
     """The classes that classify images or their pixels; none where transformers is missing."""
-    if find_spec(LIBRARY) is None:
-        return []
-    return sorted(name for name in dir(importlib.import_module(LIBRARY)) if name.endswith(KINDS))
+    return [] if find_spec(LIBRARY) is None else list(_classes())
+
+
+@cache  # the package looks for each of its modules to tell its names
+def _classes() -> list[str]:
+    names = dir(importlib.import_module(LIBRARY))
+    return sorted(name for name in names if name.endswith(KINDS))
 
 
 def transformers_network(name: str, classes: int, channels: int, **options: Any) -> nn.Module:
