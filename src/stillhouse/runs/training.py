@@ -194,14 +194,18 @@ def finish_training(
     recipe: Recipe, run: Run, folder: Path, session: Session, *, blind: bool
 ) -> Score:
     """Evaluate the trained student, and write its weights and the result."""
+
+    def save_student() -> str:
+        weights.save_weights(run.student, folder / STUDENT)
+        return weights.state_hash(run.student)
+
     check_weights(run.student, "student")
     state.save_run(run)
     with state.averaged_weights(run):
         network, meter = run.bare_pupil.student.eval(), None
         if not blind:
             meter = measure(session.task, network, session.measured(), session.hardware, "student")
-        on_first_rank(lambda: weights.save_weights(run.student, folder / STUDENT))
-        student_hash = weights.state_hash(run.student)  # of what is saved
+        student_hash = on_first_rank(save_student)
     score = make_score(recipe, run, session)
     if meter is not None:
         score |= {"split": session.score_split, session.score_split: dict(meter.summary())}
