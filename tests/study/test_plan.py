@@ -129,6 +129,25 @@ def test_a_grid_multiplies_only_methods_with_the_option() -> None:
     assert {arm.control for arm in result.arms} == {"none"}
 
 
+def test_a_method_trained_in_its_own_way_has_a_control_of_its_own() -> None:
+    study = {
+        "methods": {"kd": [{"name": "kd"}], "mse": [{"name": "mse"}]},
+        "changes": {"mse": ["train.epochs=3", "train.optimiser.lr=0.02"]},
+    }
+    result = make_plan(load.replace_sections(quick(), {"study": study}))
+    arms = {arm.label: arm for arm in result.arms}
+    own = "none train.epochs=3 train.optimiser.lr=0.02"
+    assert {label: arm.control for label, arm in arms.items()} == {
+        "none": "none",
+        own: own,
+        "kd": "none",
+        "mse": own,
+    }
+    assert arms["mse"].recipe.train == arms[own].recipe.train != arms["none"].recipe.train
+    assert (arms["mse"].recipe.train.epochs, arms["kd"].recipe.train) == (3, quick().train)
+    assert make_plan(result.recipe).arms == result.arms
+
+
 def test_a_grid_over_training_has_a_control_at_each_point() -> None:
     result = plan("kd", grid=["train.epochs=1,2", "method.weight=0.5,1"])
     controls = {arm.label: arm.recipe.train.epochs for arm in result.controls}
@@ -286,10 +305,18 @@ def test_a_recipe_can_contain_a_study(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     with pytest.raises(UserError, match=r"r\.yaml:\d+: unknown key .*warmupp"):
         load.load(tmp_path / "r.yaml")
-    content["study"] = {"searched": {"kd": {"trials": 3}}}
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    with pytest.raises(UserError, match="searched.kd: there is no such method"):
-        load.load(tmp_path / "r.yaml")
+    for section, text in (
+        ({"searched": {"kd": {"trials": 3}}}, "searched.kd: there is no such method"),
+        ({"changes": {"kd": ["train.epochs=3"]}}, "changes.kd: there is no such method"),
+        (
+            {"methods": {"kd": [{"name": "kd"}]}, "changes": {"kd": ["data.batch=3"]}},
+            r"changes.kd: each change must be train\.KEY=VALUE",
+        ),
+    ):
+        content["study"] = section
+        (tmp_path / "r.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        with pytest.raises(UserError, match=text):
+            load.load(tmp_path / "r.yaml")
 
 
 def test_the_study_section_does_not_change_the_digest() -> None:

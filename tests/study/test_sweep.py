@@ -129,6 +129,12 @@ def test_an_unpromising_trial_is_pruned_after_a_third(tmp_path: Path) -> None:
     for line in pruned:
         cell = path.parent / "kd" / f"{line['trial']}-0"
         assert (cell / "state.pt").is_file() and not (cell / "result.json").exists()
+    best = max((x for x in lines if x["state"] == "complete"), key=lambda x: float(x["validation"]))
+    chosen = make_plan(load.load(path), seeds=1)
+    assert chosen.recipe.study.changes == {"kd": (best["options"],)}
+    rates = {arm.label: arm.recipe.train.optimiser.lr for arm in chosen.arms}
+    assert rates["kd"] == float(best["options"].partition("=")[2])
+    assert rates[f"none {best['options']}"] == rates["kd"] and len(rates) == 3
     whole, _, _ = go(tmp_path / "whole", "kd", 1, trials=4, space=space, prune=False)
     assert {line["state"] for line in trials(whole.parent)} == {"complete"}
 

@@ -107,6 +107,7 @@ SENTENCES: dict[str, str] = {
     "Comparison.pairs": "Several students, each with its own teacher, by label.",
     "Comparison.seeds": "Number of trainings of each arm.",
     "Comparison.grid": "Values of keys, of which all combinations are trained.",
+    "Comparison.changes": "Overrides of `train` for a method and its control, by its label.",
     "Comparison.searched": "How the options of a method were chosen, by its label.",
     "StudyPair.student": "The student of the pair.",
     "StudyPair.teacher": "The teacher of the pair.",

@@ -291,15 +291,20 @@ class Comparison:
     pairs: dict[str, StudyPair] = field(default_factory=dict)
     seeds: int = 3
     grid: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # key -> values, all combined
+    changes: dict[str, tuple[str, ...]] = field(default_factory=dict)  # as a pair's, by label
     searched: dict[str, Searched] = field(default_factory=dict)  # by the method's label
 
     def __post_init__(self) -> None:
         require(self.seeds >= 1, "seeds", "at least 1", self.seeds)
-        for label in self.searched:
-            if label not in self.methods:
-                raise ValueError(
-                    f"searched.{label}: there is no such method; set the label of one of methods"
-                )
+        for key, labels in (("searched", self.searched), ("changes", self.changes)):
+            for label in labels:
+                if label not in self.methods:
+                    raise ValueError(
+                        f"{key}.{label}: there is no such method; set the label of one of methods"
+                    )
+        for label, changes in self.changes.items():
+            if not all(change.startswith("train.") and "=" in change for change in changes):
+                raise ValueError(f"changes.{label}: each change must be train.KEY=VALUE")
         if self.pairs and self.teachers:
             raise ValueError("each of pairs has its teacher; set either pairs or teachers")
         for name, pair in self.pairs.items():

@@ -120,6 +120,12 @@ class GridValue(NamedTuple):
     key: str
     text: str
 
+    @classmethod
+    def parse(cls, override: str) -> GridValue:
+        """The value of an override such as `train.epochs=10`."""
+        key, _, text = override.partition("=")
+        return cls(key, text)
+
     @property
     def override(self) -> str:
         """`method.temperature=2`."""

@@ -106,6 +106,7 @@ def make_plan(
         select_pairs(section, specs, pairs),
         section.seeds if seeds is None else seeds,
         arguments.parse_grid(grid) or section.grid,
+        {label: changes for label, changes in section.changes.items() if label in specs},
         {label: search for label, search in section.searched.items() if label in specs},
     )
     resolved = replace(recipe, study=section, control=False)
@@ -196,7 +197,10 @@ def make_arms(recipe: Recipe, section: Comparison) -> tuple[list[Arm], list[str]
                 used |= {value.key for value in values}
                 suffix = [f"from {networks.label}"] if several_teachers else []
                 suffix = networks.suffix or suffix
-                arm = make_taught_arm(recipe, networks, method, values, control.label, suffix)
+                changes = tuple(map(GridValue.parse, section.changes.get(method, ())))
+                own = make_control_arm(recipe, (*point, *changes), networks)
+                arms.setdefault(own.label, own)
+                arm = make_taught_arm(recipe, networks, method, values, own.label, suffix, changes)
                 arms.setdefault(arm.label, arm)
     for key in section.grid.keys() - used:
         raise UserError(f"--grid: no method has an option {key.partition('.')[2]!r}")
@@ -259,12 +263,13 @@ def make_taught_arm(
     values: Sequence[GridValue],
     control: str,
     suffix: Sequence[str],
+    changes: Sequence[GridValue],
 ) -> Arm:
-    """One method in a networks, at one point of the grid."""
+    """One method for a pair of networks, at one point of the grid."""
     label = " ".join([method, *(value.label for value in values), *suffix])
     taught = replace(recipe, student=networks.student, teacher=networks.teacher, study=None)
     sections = {"method": [load.method_to_dict(one) for one in networks.methods[method]]}
-    overrides = [*networks.changes, *(value.override for value in values)]
+    overrides = [*networks.changes, *(value.override for value in (*values, *changes))]
     resolved = with_shared_store(load.replace_sections(taught, sections, overrides))
     pair = networks.label if networks.is_pair else ""
     return Arm(label, method, networks.label, control, resolved, pair)

@@ -335,12 +335,14 @@ def make_chosen_recipe(
     """The recipe with the best options of every method, and how they were searched."""
     section = plan.recipe.study
     assert section is not None
-    methods, searched = {}, {}
+    methods, changes, searched = {}, {}, {}
     for search in searches:
         best = search.best()
         if best is None:
             raise UserError(f"all trials of {search.label} failed; see {TRIALS_FILE}")
         methods[search.label] = search.recipe_of(best).method
+        if trained := tuple(v.override for v in best.values if v.key.startswith("train.")):
+            changes[search.label] = trained
         searched[search.label] = Searched(
             len(search.trials),
             len(plan.seeds),
@@ -351,7 +353,7 @@ def make_chosen_recipe(
             options_at_edge(best.values, search.space),
             session.sources.val.fingerprint,
         )
-    study = Comparison(methods, section.teachers, searched=searched)
+    study = Comparison(methods, section.teachers, changes=changes, searched=searched)
     return replace(plan.recipe, study=study)
 
 
