@@ -87,6 +87,13 @@ def short_tsne() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def unfilled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks whose weights are only counted are made without drawing them."""
+    for name in ("normal_", "uniform_", "erfinv_"):
+        monkeypatch.setattr(torch.Tensor, name, lambda tensor, *_, **__: tensor)
+
+
 @pytest.fixture(scope="session")
 def nursery() -> Iterator[Nursery]:
     with opened() as made:

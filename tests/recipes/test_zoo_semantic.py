@@ -119,6 +119,7 @@ def test_the_protocols_of_other_data(name: str, images: int, steps: int) -> None
     assert found == pytest.approx(steps, rel=2e-3)
 
 
+@pytest.mark.usefixtures("unfilled")
 def test_segformers_are_those_of_the_paper() -> None:
     pytest.importorskip("transformers", reason="transformers is optional, and not installed")
     recipe = loaded("ade20k_segformer")
@@ -130,6 +131,7 @@ def test_segformers_are_those_of_the_paper() -> None:
     assert counts == [3752694, 64108374]  # the published 3.8 and 64.1 million
 
 
+@pytest.mark.usefixtures("unfilled")
 def test_networks_are_those_of_the_papers() -> None:
     """By the counts of parameters that are known of them."""
     recipe = loaded("distil_40k")

@@ -46,7 +46,11 @@ def find_aliases(model: nn.Module, *example: Any) -> dict[str, str]:
     `stage1@pre` .. `stageK@pre`, `last@pre`: the map before the ReLU that ends the stage, for each
     that ends so (see `before_relu`).
     """
-    recording = record(model, *example)
+    return recorded_aliases(model, record(model, *example), *example)
+
+
+def recorded_aliases(model: nn.Module, recording: Recording, *example: Any) -> dict[str, str]:
+    """What `find_aliases` finds, from a dry run of the same example that was made before."""
     aliases = _survey(model, recording, example).aliases
     for alias, path in list(aliases.items()):
         if is_stage(alias) or alias == LAST:

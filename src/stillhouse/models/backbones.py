@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from stillhouse.errors import UserError
-from stillhouse.models.aliases import find_aliases
+from stillhouse.models.aliases import recorded_aliases
 from stillhouse.models.guesses import has_layers
 from stillhouse.models.places import is_stage
 from stillhouse.models.recording import Recording, record
@@ -106,7 +106,7 @@ def find_stages(body: nn.Module, recording: Recording, example: Tensor) -> dict[
     """The stages of a network by name, shallowest first, with maps that have channels last, too."""
     height, width = example.shape[-2:]
     shapes = {call.path: call.shape for call in recording.calls}
-    aliases = find_aliases(body, example)
+    aliases = recorded_aliases(body, recording, example)
     paths = {name: path for name, path in aliases.items() if is_stage(name)}
     if paths:
         return {

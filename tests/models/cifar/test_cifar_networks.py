@@ -48,6 +48,7 @@ def test_the_table_has_them_all() -> None:
 
 
 @pytest.mark.parametrize("name", TABLE)
+@pytest.mark.usefixtures("unfilled")
 def test_networks_have_the_published_size_cost_and_maps(name: str) -> None:
     count, multiplied, maps, pooled = TABLE[name]
     with torch.device("meta"):

@@ -38,6 +38,7 @@ def mask_terms(terms: dict[str, Term]) -> dict[str, Term]:
         ("cascade_mask_rcnn", "resnext101_64x4d", 135_222_846, 49_878_255),
     ],
 )
+@pytest.mark.usefixtures("unfilled")
 def test_parameters_equal_the_published_detectors_with_masks(
     family: str, backbone: str, whole: int, heads: int
 ) -> None:

@@ -38,6 +38,7 @@ def made(family: str, backbone: str) -> Detector:
 
 
 @pytest.mark.parametrize("family", COUNTS)
+@pytest.mark.usefixtures("unfilled")
 def test_parameters_equal_the_published_detectors(family: str) -> None:
     for backbone, expected, frozen in zip(BACKBONES, COUNTS[family], FROZEN, strict=True):
         network = made(family, f"timm/{backbone}")
@@ -46,6 +47,7 @@ def test_parameters_equal_the_published_detectors(family: str) -> None:
         assert count(network.head) == HEADS[family]
 
 
+@pytest.mark.usefixtures("unfilled")
 def test_parts_of_a_detector_have_the_published_sizes() -> None:
     small, large = made("retinanet", "torchvision/resnet18"), made("fcos", "torchvision/resnet50")
     assert count(small.backbone) == 11_176_512 and count(large.backbone) == 23_508_032
@@ -59,6 +61,7 @@ TWO_STAGES = {  # the cascade without its mask heads, 3 * 2,643,280 parameters
 
 
 @pytest.mark.parametrize("family", TWO_STAGES)
+@pytest.mark.usefixtures("unfilled")
 def test_parameters_equal_the_published_detectors_of_two_stages(family: str) -> None:
     for backbone, expected in zip(BACKBONES, TWO_STAGES[family], strict=True):
         network = zoo.create(f"detector/{family}", 80, backbone=f"timm/{backbone}")
@@ -68,6 +71,7 @@ def test_parameters_equal_the_published_detectors_of_two_stages(family: str) -> 
         assert count(network.get_submodule("heads")) == 14_306_705
 
 
+@pytest.mark.usefixtures("unfilled")
 def test_the_largest_backbone() -> None:
     assert count(made("retinanet", "timm/resnext101_64x4d")) == 95_866_932
 

@@ -40,6 +40,7 @@ def some_output(**options: Any) -> CellMasks:
 
 
 @pytest.mark.parametrize("backbone", COUNTS)
+@pytest.mark.usefixtures("unfilled")
 def test_parameters_equal_the_published_network(backbone: str) -> None:
     network = zoo.create("detector/solov2", 80, backbone=f"timm/{backbone}")
     assert count(network) == COUNTS[backbone]

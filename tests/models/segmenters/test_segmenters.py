@@ -39,6 +39,7 @@ def count(module: nn.Module | None) -> int:
 
 
 @pytest.mark.parametrize(("family", "backbone"), COUNTS)
+@pytest.mark.usefixtures("unfilled")
 def test_parameters_equal_the_published_networks(family: str, backbone: str) -> None:
     options = {"backbone_options": DEEP_STEM} if backbone == "timm/resnet18" else {}
     network = zoo.create(f"segmenter/{family}", 19, backbone=backbone, **options)
