@@ -33,20 +33,38 @@ def launch(folder: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def test_two_ranks_make_one_run_with_its_page(tmp_path: Path) -> None:
-    store = f"teacher.store={{path: {tmp_path / 'store'}}}"
-    words = ("train.epochs=1", "control=true", "teacher.remember=false", store)
-    run = launch(tmp_path / "run", *words)
+EPOCHS = 12
+Undisturbed = tuple[Path, list[str], str]  # the folder of a run, its words and its output
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    root = tmp_path_factory.mktemp("torchrun")
+    words = [
+        f"train.epochs={EPOCHS}",
+        "engine.log_every=2",
+        "engine.save_every=0.2",
+        "control=true",
+        "teacher.remember=false",
+        f"teacher.store={{path: {root / 'store'}}}",
+    ]
+    run = launch(root / "run", *words)
     out, complaints = run.communicate(timeout=240)
     assert run.returncode == 0, complaints[-3000:]
-    assert out.splitlines()[-1] == f"report: {tmp_path / 'run' / 'report.html'}"
-    _, result = read_run(tmp_path / "run")
+    return root / "run", words, out
+
+
+def test_two_ranks_make_one_run_with_its_page(undisturbed: Undisturbed) -> None:
+    folder, _, out = undisturbed
+    assert out.splitlines()[-1] == f"report: {folder / 'report.html'}"
+    _, result = read_run(folder)
     assert result.control is not None and result.teacher is not None
-    assert result.student["steps"] == 200 // (32 * 2)  # each rank takes its half of the batches
-    saved = evaluate_run(load.load(tmp_path / "run"), tmp_path / "run", "test", None).scores
+    # each rank takes its half of the batches
+    assert result.student["steps"] == EPOCHS * (200 // (32 * 2))
+    saved = evaluate_run(load.load(folder), folder, "test", None).scores
     assert saved == pytest.approx(result.student["test"], rel=1e-6)  # whose statistics are saved
-    assert len((tmp_path / "store" / "blocks.txt").read_text().splitlines()) >= 1
-    sections = json.loads((tmp_path / "run" / "diagnosis.json").read_text())["sections"]
+    assert len((folder.parent / "store" / "blocks.txt").read_text().splitlines()) >= 1
+    sections = json.loads((folder / "diagnosis.json").read_text())["sections"]
     assert "gradients" in {section["name"] for section in sections}
 
 
@@ -64,10 +82,12 @@ def wait_for(happened: Callable[[], bool], seconds: float) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs the processes of Linux")
-def test_ranks_end_with_a_killed_launcher_and_the_run_resumes_as_it_was(tmp_path: Path) -> None:
-    words = ("train.epochs=12", "engine.log_every=2", "engine.save_every=0.2", "--no-explain")
-    folder, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
-    first = launch(folder, *words)
+def test_ranks_end_with_a_killed_launcher_and_the_run_resumes_as_it_was(
+    undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    whole, words, _ = undisturbed
+    folder = tmp_path / "killed"
+    first = launch(folder, *words, "--no-explain")
     wait_for((folder / "state.pt").exists, 120)
     ranks = ranks_of(first)
     first.kill()
@@ -76,8 +96,8 @@ def test_ranks_end_with_a_killed_launcher_and_the_run_resumes_as_it_was(tmp_path
     assert len(ranks) == 2
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ranks), 30)
     assert not (folder / "student.safetensors").exists()
-    for run in (launch(folder, *words, "--resume"), launch(undisturbed, *words)):
-        _, complaints = run.communicate(timeout=240)
-        assert run.returncode == 0, complaints[-3000:]
-    assert metrics(folder) == metrics(undisturbed)
-    assert student_bytes(folder) == student_bytes(undisturbed)
+    resumed = launch(folder, *words, "--no-explain", "--resume")
+    _, complaints = resumed.communicate(timeout=240)
+    assert resumed.returncode == 0, complaints[-3000:]
+    assert metrics(folder) == metrics(whole)
+    assert student_bytes(folder) == student_bytes(whole)

@@ -16,6 +16,7 @@ from stillhouse.build.data import open_sources
 from stillhouse.data import images
 from stillhouse.data.fetch import fetch
 from stillhouse.data.images import list_images, read_image, read_shapes
+from stillhouse.data.instances.table import read_numbers
 from stillhouse.data.semantic.values import read_values
 from stillhouse.data.single.folder import read_folder
 from stillhouse.data.source import notes_of
@@ -131,6 +132,8 @@ def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
         read_image(pipe)
     with pytest.raises(UserError, match=r"b\.png cannot be read as a mask \(.*it is a pipe"):
         read_values(pipe, colours=False)
+    with pytest.raises(UserError, match=r"b\.png cannot be read as a mask \(.*it is a pipe"):
+        read_numbers(pipe)
     assert read_shapes([pipe]) == [(0, 0)]
     assert read_folder(tmp_path / "train", broken="skip").skipped == (pipe,)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -160,6 +161,8 @@ def test_outlines_stay_in_their_file(tmp_path: Path) -> None:
     )
     file_of(tmp_path).unlink()
     assert said(lambda: data[1]).startswith(f"{file_of(tmp_path)} cannot be read (")
+    os.mkfifo(file_of(tmp_path))
+    assert "it is a pipe or a device" in said(lambda: data[1])
     assert objects_at(data, 0).images == 1  # an image without objects needs no outline
 
 

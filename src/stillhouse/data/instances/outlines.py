@@ -15,6 +15,7 @@ from stillhouse.data.formats.coco import Instances
 from stillhouse.data.objects.annotations import IntArray
 from stillhouse.data.problems import BoolArray
 from stillhouse.errors import UserError
+from stillhouse.files import open_regular
 
 _FAR = 2  # sides of the image by which a corner may be outside; drawing takes time and memory
 
@@ -68,7 +69,7 @@ def find_outlines(content: Instances, index: IntArray, malformed: str) -> Outlin
 def _opened(file: Path, stamp: tuple[int, int]) -> BinaryIO:
     """An open file; raises a UserError if it is not the one that was read before."""
     try:
-        opened = file.open("rb")
+        opened = open_regular(file)
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror}); restore it") from error
     status = os.fstat(opened.fileno())

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from stillhouse.data.formats.table import check_header, check_width, read_rows, tidy_path
+from stillhouse.data.images import open_image
 from stillhouse.data.instances.mask_files import Meaning, distinct_values
 from stillhouse.data.objects.annotations import IntArray
 from stillhouse.data.problems import BoolArray
 from stillhouse.data.semantic.values import UNKNOWN, ClassArray, ValueArray, read_values
 from stillhouse.errors import UserError, did_you_mean
+from stillhouse.files import open_regular
 
 TABLE = "instances.csv"
 COLUMNS = ("mask", "value", "class")
@@ -107,7 +108,7 @@ def read_numbers(path: Path) -> ValueArray:
 
 def _has_colours(path: Path) -> bool:
     try:
-        with Image.open(path) as image:
+        with open_regular(path) as file, open_image(file) as image:
             return image.mode in _COLOURS
     except Exception:  # `read_values` says what is wrong
         return False
