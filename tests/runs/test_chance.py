@@ -28,10 +28,20 @@ def pixels(labels: list[int], classes: tuple[str, ...]) -> Pixels:
 
 @pytest.mark.parametrize(("top1", "warned"), [(0.0, 1), (10.0, 1), (60.0, 0)])
 def test_scores_near_chance_are_warned_of(top1: float, warned: int) -> None:
-    found = chance_warnings(Classification(10), {"top1": top1}, "test", 500)
+    measured = pixels([n % 10 for n in range(500)], tuple("abcdefghij"))
+    found = chance_warnings(Classification(10), {"top1": top1}, "test", measured)
     assert len(found) == warned
     assert all(f"top1 {top1:.2f} on test, where chance is 10.00" in text for text in found)
-    assert chance_warnings(Classification(10), {}, "test", 500) == []
+    assert chance_warnings(Classification(10), {}, "test", measured) == []
+
+
+@pytest.mark.parametrize(("top1", "warned"), [(79.5, 1), (90.0, 1), (90.5, 0)])
+def test_always_predicting_the_most_frequent_class_is_warned_of(top1: float, warned: int) -> None:
+    labels = [1] * 180 + [0] * 10 + [2] * 10 + [-1] * 50  # the last have no label
+    measured = pixels(labels, ("cat", "dog", "fox"))
+    found = chance_warnings(Classification(3), {"top1": top1}, "test", measured)
+    assert len(found) == warned
+    assert all("where always predicting 'dog' reaches 90.00: it has" in text for text in found)
 
 
 def test_a_student_at_chance_is_said_in_terminal_result_and_page(tmp_path: Path) -> None:

@@ -15,17 +15,34 @@ NAMED = 3  # classes that a warning names
 
 
 def chance_warnings(
-    task: Task[Any], summary: Mapping[str, float], split: str, images: int
+    task: Task[Any], summary: Mapping[str, float], split: str, measured: Source
 ) -> list[str]:
-    """A sentence for scores that are not clearly better than chance, by the task."""
-    if not summary or task.passes(summary, images):
+    """A sentence for scores that are not clearly better than chance, by the task.
+
+    Accuracy is compared with that of always predicting the most frequent class, too.
+    """
+    if not summary:
         return []
-    headline = task.headline
+    score = summary[task.headline]
+    if not task.passes(summary, len(measured)):
+        reached = f"chance is {task.chance:.2f}"
+    elif (top := most_frequent(measured)) and task.headline == "top1" and score <= top[1]:
+        reached = f"always predicting {top[0]!r} reaches {top[1]:.2f}"
+    else:
+        return []
     return [
-        f"the student reaches {headline} {summary[headline]:.2f} on {split}, where chance is "
-        f"{task.chance:.2f}: it has learned next to nothing; lower the learning rate, train "
-        "longer, or check the labels"
+        f"the student reaches {task.headline} {score:.2f} on {split}, where {reached}: it has "
+        "learned next to nothing; lower the learning rate, train longer, or check the labels"
     ]
+
+
+def most_frequent(source: Source) -> tuple[str, float] | None:
+    """The class with the most samples and its share in percent, where labels are in memory."""
+    labels = getattr(source, "targets", None)
+    if not isinstance(labels, Tensor) or labels.ndim != 1 or not bool((labels >= 0).any()):
+        return None
+    counts = torch.bincount(labels[labels >= 0])
+    return source.classes[int(counts.argmax())], 100 * int(counts.max()) / int(counts.sum())
 
 
 def empty_class_notes(train: Source) -> list[str]:

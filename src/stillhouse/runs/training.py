@@ -212,10 +212,10 @@ def finish_training(
         if errors := errors_of(meter):
             score["errors"] = errors
     part = score["split"]
-    images = len(session.sources.val if part == "validation" else session.sources.measured)
+    measured = session.sources.val if part == "validation" else session.sources.measured
     if session.sources.notes:
         score["notes"] = list(session.sources.notes)  # on samples that were left out
-    if found := chance_warnings(session.task, score[part], part, images):
+    if found := chance_warnings(session.task, score[part], part, measured):
         score["warnings"] = found
     teacher = run.teacher.trained_network
     if teacher is not None:
