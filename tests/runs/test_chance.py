@@ -13,7 +13,7 @@ from quick import run
 from stillhouse.data.source import Pixels
 from stillhouse.errors import UserError
 from stillhouse.report.run import run_page
-from stillhouse.runs.chance import chance_warnings, empty_class_notes
+from stillhouse.runs.chance import acclimation_warnings, chance_warnings, empty_class_notes
 from stillhouse.tasks.base import Facts
 from stillhouse.tasks.classification import Classification, ClassificationSpec
 
@@ -51,6 +51,21 @@ def test_a_student_at_chance_is_said_in_terminal_result_and_page(tmp_path: Path)
     assert "it has learned next to nothing; lower the learning rate" in warning
     assert f"warning: {warning}" in said
     assert warning in run_page(folder, explain=False).notes
+
+
+@pytest.mark.parametrize(("after", "warned"), [(80.0, 0), (70.0, 0), (64.5, 1)])
+def test_a_teacher_that_acclimation_has_ruined_is_said(after: float, warned: int) -> None:
+    scores = {"before": {"validation": {"top1": 74.0}}, "after": {"validation": {"top1": after}}}
+    found = acclimation_warnings(Classification(10), scores)
+    assert len(found) == warned
+    assert all("from top1 74.00 to 64.50 on validation; lower the rate" in text for text in found)
+
+
+def test_a_run_warns_of_a_ruined_teacher(tmp_path: Path) -> None:
+    method = "method=[{name: dist, temperature: 4}, {name: acclimation, rate: 10}]"
+    folder = run(tmp_path / "run", method, "teacher.remember=false", "train.epochs=1").folder
+    warnings = json.loads((folder / "result.json").read_text())["warnings"]
+    assert any(text.startswith("acclimation lowered the teacher from top1") for text in warnings)
 
 
 def test_classes_without_training_images_are_named() -> None:

@@ -1,4 +1,4 @@
-"""Warnings about a student that has learned nothing, and about classes without images."""
+"""Warnings about networks that have learned nothing or got worse, and classes without images."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from stillhouse.data.source import Source
 from stillhouse.tasks.base import Task
 
 NAMED = 3  # classes that a warning names
+LOST = 5  # percentage points that acclimation may cost a teacher without a warning
 
 
 def chance_warnings(
@@ -33,6 +34,20 @@ def chance_warnings(
     return [
         f"the student reaches {task.headline} {score:.2f} on {split}, where {reached}: it has "
         "learned next to nothing; lower the learning rate, train longer, or check the labels"
+    ]
+
+
+def acclimation_warnings(
+    task: Task[Any], scores: Mapping[str, Mapping[str, Mapping[str, float]]]
+) -> list[str]:
+    """A sentence for a teacher that lost accuracy, from its scores `before` and `after`."""
+    headline = task.headline
+    before, after = (scores[when]["validation"][headline] for when in ("before", "after"))
+    if before - after <= LOST:
+        return []
+    return [
+        f"acclimation lowered the teacher from {headline} {before:.2f} to {after:.2f} on "
+        "validation; lower the rate of acclimation"
     ]
 
 

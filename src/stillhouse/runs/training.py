@@ -37,7 +37,7 @@ from stillhouse.models import cost, weights
 from stillhouse.models.taps import Tapped
 from stillhouse.recipes import load
 from stillhouse.recipes.schema import Recipe
-from stillhouse.runs.chance import chance_warnings
+from stillhouse.runs.chance import acclimation_warnings, chance_warnings
 from stillhouse.runs.scores import MANIFEST, Score, parse_result, read_manifest
 
 RESULT = "result.json"
@@ -215,11 +215,13 @@ def finish_training(
     measured = session.sources.val if part == "validation" else session.sources.measured
     if session.sources.notes:
         score["notes"] = list(session.sources.notes)  # on samples that were left out
-    if found := chance_warnings(session.task, score[part], part, measured):
-        score["warnings"] = found
+    warnings = chance_warnings(session.task, score[part], part, measured)
     teacher = run.teacher.trained_network
     if teacher is not None:
         score["acclimation"] = acclimation_scores(teacher, run, session, blind=blind)
+        warnings += acclimation_warnings(session.task, score["acclimation"])
+    if warnings:
+        score["warnings"] = warnings
 
     def write() -> None:
         if teacher is not None:
