@@ -198,8 +198,10 @@ def make_arms(recipe: Recipe, section: Comparison) -> tuple[list[Arm], list[str]
                 suffix = [f"from {networks.label}"] if several_teachers else []
                 suffix = networks.suffix or suffix
                 changes = tuple(map(GridValue.parse, section.changes.get(method, ())))
-                own = make_control_arm(recipe, (*point, *changes), networks)
-                arms.setdefault(own.label, own)
+                own = control
+                if changes:
+                    own = make_control_arm(recipe, (*point, *changes), networks)
+                    arms.setdefault(own.label, own)
                 arm = make_taught_arm(recipe, networks, method, values, own.label, suffix, changes)
                 arms.setdefault(arm.label, arm)
     for key in section.grid.keys() - used:
